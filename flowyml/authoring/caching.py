@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from flowyml.authoring.cache import Cache
 from flowyml.authoring.calls import Call
@@ -55,19 +56,22 @@ def data_digest(files: Mapping[str, Path]) -> str:
     return _digest([name, hash_of(path)] for name, path in sorted(files.items()))
 
 
-def live_states(plan: Plan, calls: Sequence[Call]) -> dict[str, LiveState]:
-    """Return for each cached step the state of its code in this process."""
+def live_states(plan: Plan, calls: Sequence[Call]) -> dict[str, Callable[[], LiveState]]:
+    """Return for each cached step what reads the state of its code in this process, which changes as steps run."""
     by_name = {call.name: call for call in calls}
-    known: dict[int, LiveState] = {}
-    states: dict[str, LiveState] = {}
-    for step in plan:
-        if step.caching:
-            function = by_name[step.name].step.function
-            if id(function) not in known:
-                known[id(function)] = live_state(function)
-            by_value = step.function.startswith("pickle:")  # then its digest includes the state
-            states[step.name] = known[id(function)]._replace(digest="") if by_value else known[id(function)]
-    return states
+    functions = {step.name: by_name[step.name].step.function for step in plan if step.caching}
+    return {
+        name: partial(_live_state, plan.by_name[name], function, reached(function, by_value=False).code)
+        for name, function in functions.items()
+    }
+
+
+def _live_state(step: Step, function: Callable[..., Any], code: str) -> LiveState:
+    """Return the state in this process of a step's code, whose digest was ``code`` when the run began."""
+    state = live_state(function)
+    if reached(function, by_value=False).code != code:
+        state = state._replace(changed="its code, or a file that it names, has changed since the run began")
+    return state._replace(digest="") if step.function.startswith("pickle:") else state  # which includes it
 
 
 def _wanted(plan: Plan, step: Step, call: Call, enabled: bool | None) -> Cache | None:

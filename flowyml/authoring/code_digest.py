@@ -1,8 +1,7 @@
 """A digest of the code that a function can reach, which changes with the code's effect, not with its layout.
 
-Files are followed statement by statement, along the names that each statement uses: see ``source_units``. That leaves
-out the code of other steps, and includes too much rather than too little. If code reaches a name that it does not
-write, as with ``globals()`` or ``getattr`` on a module, the whole file counts, with all its imports.
+It has the text of the user's modules that the function's module imports, and of those that they import. Left out are
+steps and pipelines that none of this code names, so that an edit of one step leaves the others cached.
 
 The state of this process is separate, since workers import the files again. It counts for functions that are pickled by
 value, and if a step runs in this very process.
@@ -25,12 +24,12 @@ from typing import Any, NamedTuple
 
 from flowyml.authoring.file_values import is_as_imported, is_literal, says_defaults, unwrapped
 from flowyml.authoring.function_versions import bytecode
-from flowyml.authoring.module_files import found_module, is_elsewhere, live_module
+from flowyml.authoring.module_files import candidates, found_module, is_elsewhere, live_module
 from flowyml.authoring.source_units import (
-    Chain,
     Imported,
     SourceFile,
     Unit,
+    bound_by,
     hash_of,
     identity_of,
     source_file_at,
@@ -62,8 +61,7 @@ def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
     Raises ``OSError`` and ``SyntaxError`` for files that cannot be read.
     """
     if by_value:
-        walk = _Walk(live=True)
-        walk.collect(function)
+        walk = _live_walk(function)
         return walk.reached(walk.held)
     known = _reached.get(id(function))
     if known and known[0] is function and all(_identity(path) == seen for path, seen in known[1].items()):
@@ -79,15 +77,21 @@ def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
 
 def live_state(function: Callable[..., Any]) -> LiveState:
     """Return the state of a function's reachable code in this process. Raises as ``reached`` does."""
-    walk = _Walk(live=True)
-    walk.collect(function)
+    walk = _live_walk(function)
     code = walk.reached().code  # with the code that was put in the place of what the files say
     state = [*walk.held, *([code] if code != reached(function, by_value=False).code else [])]
     return LiveState(_digest(state) if state else "", walk.changed)
 
 
+def _live_walk(function: Callable[..., Any]) -> _Walk:
+    walk = _Walk(live=True)
+    walk.collect(function)
+    walk.collect_live()
+    return walk
+
+
 class _Walk:
-    """Follows names; visits everything once. With ``live``, it also reads the state of this process."""
+    """Follows imports; visits everything once. With ``live``, it also reads the state of this process."""
 
     def __init__(self, *, live: bool) -> None:
         self._is_live = live
@@ -99,19 +103,23 @@ class _Walk:
         self._files: dict[Path, SourceFile] = {}
         self._data: dict[Path, tuple[int, ...]] = {}  # files that texts may name, or would if they were there
         self._known: dict[tuple[str, Path | None], tuple[str, Path] | None] = {}
-        self._units: dict[tuple[str, str], list[Unit]] = {}
-        self._whole: set[Path] = set()
+        self._units: dict[tuple[Path, Unit], int] = {}
+        self._roots: set[tuple[Path, Unit]] = set()
+        self._names: set[str] = set()
+        self._aliases: dict[str, set[str]] = {}
+        self._waiting: dict[str, list[tuple[SourceFile, Unit]]] = {}
         self._seen: dict[int, Any] = {}  # which stay alive, so that no other gets their ids
 
     def reached(self, held: Iterable[str] = ()) -> Reached:
         """Return the code that was reached, with the state of this process that counts as code."""
         code = _digest([*self._text(), *sorted(self.named), *held])
-        return Reached(code, self.asks_for_run, frozenset(self._imports - sys.stdlib_module_names - {"flowyml"}))
+        asks_for_run = self.asks_for_run or "current_run" in self._named_from_roots()[1]
+        return Reached(code, asks_for_run, frozenset(self._imports - sys.stdlib_module_names - {"flowyml"}))
 
     def _text(self) -> Iterator[str]:
-        """Yield the statements that were reached, independent of their order in the files."""
-        for (module, name), units in sorted(self._units.items(), key=lambda item: item[0]):
-            yield f"{module}:{name} {' '.join(unit.digest for unit in units)}"
+        """Yield the collected statements of each file, in their order there."""
+        for path, file in sorted(self._files.items(), key=lambda item: item[1].name):
+            yield f"{file.name} {' '.join(unit.digest for unit in file.units if (path, unit) in self._units)}"
 
     def identities(self) -> dict[Path, tuple[int, ...]]:
         """Return the files that were read or missed, in their state at that time."""
@@ -176,6 +184,8 @@ class _Walk:
             self._hold(f"{name} defaults", defaults)
         if isinstance(inner := getattr(function, "__wrapped__", None), FunctionType):
             self.collect(inner)
+        if attributes := {key: value for key, value in vars(function).items() if key != "__wrapped__"}:
+            self._hold(f"{name} attributes", attributes)
 
     def _collect_without_file(self, function: FunctionType) -> None:
         """Collect code without a file, such as a notebook's: its own text, and the globals that it names."""
@@ -207,9 +217,7 @@ class _Walk:
     def _hold(self, name: str, value: Any) -> None:
         """Record a value that code uses by this name; if the value is code, follow it."""
         if isinstance(value, ModuleType):
-            if (file := self._file_of(value.__name__)) is not None:
-                self._collect_all(file)
-            else:
+            if self._file_of(value.__name__) is None:
                 self._imports.add(value.__name__.partition(".")[0])
         elif isinstance(value, type):
             self._collect_class_once(value)
@@ -229,8 +237,10 @@ class _Walk:
         if kind in _ATOMS:
             return f"{name} {self._relative(value) if kind is str else value!r}"
         is_collection = kind in (list, tuple, dict, set, frozenset)
-        if depth > _DEEPEST or (id(value) in self._seen and not is_collection):
+        if id(value) in self._seen and not is_collection:
             return name
+        if depth > _DEEPEST:
+            return f"{name} {_pickled(value)}"
         if is_collection and len(value) > _LONGEST:
             return f"{name} {_pickled(value)}"
         if isinstance(value, PurePath):
@@ -247,7 +257,8 @@ class _Walk:
             return getattr(value, "__qualname__", name)
         self._seen[id(value)] = value
         self._collect_class_once(kind)
-        return f"{name} {_pickled(value)}"
+        state = _pickled(value) or self._state(dict(getattr(value, "__dict__", {})), depth + 1)
+        return f"{name} {state}"
 
     def _relative(self, text: str) -> str:
         """Return a path as text, relative to the import folder of a reached file: the same on all machines."""
@@ -261,7 +272,8 @@ class _Walk:
 
     def _file_of(self, module: str | None, beside: SourceFile | None = None) -> SourceFile | None:
         """Return the file of a user's module; ``beside`` is a file that imports it."""
-        found = self._found(module, import_root(beside.name, beside.path) if beside else None) if module else None
+        root = import_root(beside.name, beside.path) if beside else None
+        found = self._found(module, root) if module else None
         if found is None:
             return None
         name, path = found
@@ -277,84 +289,61 @@ class _Walk:
     def _found(self, module: str, root: Path | None) -> tuple[str, Path] | None:
         if (module, root) not in self._known:
             self._known[module, root] = found_module(module, root)
+            if self._known[module, root] is None and root and not is_elsewhere(module):  # unless it is there later
+                self._data.update((path, ()) for path in candidates(module, root))
         return self._known[module, root]
 
     def _enter(self, file: SourceFile) -> None:
-        """Collect a file's loose statements, and those of its imports and of its packages: using the file runs them."""
+        """Collect a file, without the steps and pipelines that no collected code names."""
         live = self._live(file)
         if live is not None and not is_as_imported(live, file):
             self.changed = self.changed or f"{file.path.name} has changed since this process imported it"
         for number in range(1, file.name.count(".") + 1):
             self._file_of(file.name.rsplit(".", number)[0], file)
         for unit in file.units:
-            for module in unit.modules if unit.is_import else ():
-                self._file_of(module, file)
-            self._imports.update(
-                top for module in unit.modules if not self._file_of(top := module.partition(".")[0], file)
-            )
-        for unit in file.loose:
-            self._collect_unit(file, "", unit, skipped=file.pipelines)
+            if file.is_dynamic or unit not in file.optional or self._names.intersection(unit.binds):
+                self._collect_unit(file, unit)
+            for name in unit.binds:
+                self._waiting.setdefault(name, []).append((file, unit))
 
     def _collect_name(self, file: SourceFile, name: str) -> None:
-        """Collect the statements that bind a name of a module."""
-        units = file.by_name.get(name)
-        if units is None:
-            for other in self._stars(file):
-                if other is not file and self._has(other, name, {file.path}):
-                    return self._collect_name(other, name)
-            return self._collect_all(file)
-        if (file.name, name) in self._units:
-            return None
-        self._units[file.name, name] = []
-        for unit in units:
-            if name in unit.imports:  # in a ``try``, too
-                self._collect_imported(file, name, unit.imports[name], {()})
-            if not unit.is_import:
-                self._collect_unit(file, name, unit)
-                self._collect_live_value(file, name, unit)
-        return None
+        """Collect the statements that bind a name of a module; the whole module if they are not found."""
+        for unit in file.by_name.get(name) or file.units:
+            self._roots.add((file.path, unit))
+            self._collect_unit(file, unit)
 
-    def _has(self, file: SourceFile, name: str, seen: set[Path]) -> bool:
-        if name in file.by_name:
-            return True
-        others = (other for other in self._stars(file) if other.path not in seen)
-        return any(self._has(other, name, seen | {other.path}) for other in others)
-
-    def _collect_all(self, file: SourceFile) -> None:
-        """Collect the whole file, with the whole of its imports."""
-        if file.path in self._whole:
+    def _collect_unit(self, file: SourceFile, unit: Unit) -> None:
+        """Collect one statement, the modules that it imports, and what is bound to the names in it."""
+        if (file.path, unit) in self._units:
             return
-        self._whole.add(file.path)
-        for name in file.by_name:
-            self._collect_name(file, name)
-        for unit in file.units:
-            if not unit.binds:
-                self._collect_unit(file, "", unit)
-            for module in unit.modules:
-                if (other := self._file_of(module, file)) is not None:
-                    self._collect_all(other)
-
-    def _collect_unit(self, file: SourceFile, name: str, unit: Unit, skipped: Iterable[str] = ()) -> None:
-        """Collect one statement, and the names that it uses."""
-        units = self._units.setdefault((file.name, name), [])
-        if unit in units:
-            return
-        units.append(unit)
-        self.asks_for_run = self.asks_for_run or unit.asks_for_run
-        for text in unit.files:
+        self._units[file.path, unit] = file.units.index(unit)
+        for module in unit.modules:
+            self._import(module, file)
+        for text in unit.texts:
             self._collect_data(file.path.parent / text, text)
-        if unit.is_dynamic:
-            self._collect_all(file)
-        for module in (*unit.stars, *(sorted(unit.texts) if unit.is_dynamic else ())):
-            if (other := self._file_of(module, file)) is not None:
-                self._collect_all(other)
-        for used, chains in unit.uses.items():
-            if used in unit.imports:
-                self._collect_import(file, unit.imports[used], chains)
-            if used not in skipped:
-                self._collect_used(file, used, chains)
-        for module in unit.modules:  # imported within, without a name
-            self._file_of(module, file)
+            if file.is_dynamic:
+                for module in (text, ".".join((*file.package, text.lstrip(".")))):
+                    self._file_of(module, file)
+        for alias, targets in unit.imports.items():
+            self._aliases.setdefault(alias, set()).update(name for _, name in targets if name)
+        for name in [*unit.names, *self._names.intersection(unit.imports)]:
+            self._add_name(name)
+
+    def _add_name(self, name: str) -> None:
+        """Collect the steps and pipelines of this name, and of the names that are imported as it."""
+        if name not in self._names:
+            self._names.add(name)
+            for file, unit in self._waiting.get(name, ()):
+                self._collect_unit(file, unit)
+        for original in self._aliases.get(name, set()) - self._names:
+            self._add_name(original)
+
+    def _import(self, module: str, file: SourceFile) -> None:
+        """Collect a module, or note the installed package that it is of."""
+        if self._file_of(module, file) is None:
+            top = module.partition(".")[0]
+            if top and self._file_of(top, file) is None:
+                self._imports.add(top)
 
     def _collect_data(self, path: Path, name: str) -> None:
         """Collect a file beside the module, if there is one of the name that a text in the code has."""
@@ -362,59 +351,57 @@ class _Walk:
         if self._data[path] and path.is_file():
             self.named.add(f"file {name} {hash_of(path)}")
 
-    def _collect_used(self, file: SourceFile, name: str, chains: Iterable[Chain]) -> None:
-        """Collect a name that code in a file uses, and its referent."""
-        units = file.by_name.get(name, ())
-        for unit in units:
-            if unit.is_import:
-                self._collect_imported(file, name, unit.imports.get(name, (name, None)), chains)
-            else:
-                self._collect_name(file, name)
-        if not units and any(self._has(other, name, {file.path}) for other in self._stars(file)):
-            self._collect_name(file, name)
+    # The values in this process of what files bind.
 
-    def _stars(self, file: SourceFile) -> Iterator[SourceFile]:
-        return (o for unit in file.units for star in unit.stars if (o := self._file_of(star, file)) is not None)
+    def collect_live(self) -> None:
+        """Collect the values of all names that the functions lead to."""
+        seen: set[tuple[Path, Unit]] = set()
+        while left := self._named_from_roots()[0] - seen:  # values lead to more code
+            seen |= left
+            for path, unit in sorted(left, key=lambda key: (self._files[key[0]].name, self._units[key])):
+                for name in unit.binds:
+                    for imported in unit.imports.get(name, ()):
+                        self._collect_imported(self._files[path], name, imported)
+                    if not isinstance(unit.node, ast.Import | ast.ImportFrom):
+                        self._collect_live_value(self._files[path], name, unit)
 
-    def _collect_imported(self, file: SourceFile, name: str, imported: Imported, chains: Iterable[Chain]) -> None:
-        """Collect the used part of an import, and its live object if a reload replaced that in its module."""
-        self._collect_import(file, imported, chains)
+    def _named_from_roots(self) -> tuple[set[tuple[Path, Unit]], set[str]]:
+        """Return the statements that the functions lead to, and the names: by the names alone, whatever they mean."""
+        bound: dict[str, list[tuple[Path, Unit]]] = {}
+        for path, unit in self._units:
+            for name in unit.binds:
+                bound.setdefault(name, []).append((path, unit))
+        reached, names = set(self._roots), set[str]()
+        left = [name for _, unit in self._roots for name in unit.names]
+        while left:
+            if (name := left.pop()) in names:
+                continue
+            names.add(name)
+            left += self._aliases.get(name, ())
+            for key in bound.get(name, ()):
+                if key not in reached:
+                    reached.add(key)
+                    left += key[1].names
+        return reached, names
+
+    def _collect_imported(self, file: SourceFile, name: str, imported: Imported) -> None:
+        """Compare an imported name with what its module has under it: a reload or a test may have replaced either."""
         module, there_name = imported
-        here, there = self._names_in(file), self._names_in(self._file_of(module, file))
+        here, there = self._names_in(file), vars(sys.modules[module]) if module in sys.modules else {}
         if name not in here or there_name is None or there_name not in there:  # a module may make names when asked
             return
         if here[name] is there[there_name]:
             return
-        if isinstance(here[name], FunctionType | Step | type):
+        if isinstance(here[name], FunctionType | Step | type) or callable(here[name]):
             self.changed = self.changed or f"{file.path.name} has another {name} than {module} has by now"
         elif not isinstance(here[name], ModuleType):
             self._hold(f"{file.name}.{name}", here[name])
 
-    def _names_in(self, file: SourceFile | None) -> Mapping[str, Any]:
+    def _names_in(self, file: SourceFile) -> Mapping[str, Any]:
         return vars(live) if (live := self._live(file)) else {}
 
-    def _live(self, file: SourceFile | None) -> ModuleType | None:
-        return live_module(file) if self._is_live and file else None
-
-    def _collect_import(self, file: SourceFile, imported: Imported, chains: Iterable[Chain]) -> None:
-        """Collect the used part of an import: ``helpers.clean`` is one function of a module."""
-        module, name = imported
-        for chain in chains:
-            self._collect_module(file, module, (name, *chain) if name else chain)
-
-    def _collect_module(self, file: SourceFile, module: str, chain: Chain) -> None:
-        while chain and self._file_of(f"{module}.{chain[0]}", file) is not None:
-            module, chain = f"{module}.{chain[0]}", chain[1:]
-        found = self._file_of(module, file)
-        if found is None:
-            if chain and not is_elsewhere(module):  # a folder without a file of its own
-                with suppress(IndexError):
-                    self._collect_module(file, f"{module}.{chain[0]}", chain[1:])
-            return
-        if not chain or chain[0].startswith("__"):
-            self._collect_all(found)
-        else:
-            self._collect_name(found, chain[0])
+    def _live(self, file: SourceFile) -> ModuleType | None:
+        return live_module(file) if self._is_live else None
 
     def _collect_live_value(self, file: SourceFile, name: str, unit: Unit) -> None:
         """Record the value of a file's name in this process, if it differs from the file."""
@@ -424,35 +411,49 @@ class _Walk:
         value = vars(live)[name]
         if isinstance(unit.node, ast.ClassDef):
             self._collect_live_class(file, value, unit.node)
+        elif isinstance(unit.node, ast.FunctionDef | ast.AsyncFunctionDef) and not unit.node.decorator_list:
+            self._collect_live_function(file, name, value, unit.node)
+            if isinstance(value, FunctionType):
+                self.collect(value)
         elif isinstance(value, FunctionType | Step | MethodType | partial):
             self.collect(value)
         elif not isinstance(value, ModuleType | type) and not is_literal(file, unit.node, value):
             self._hold(f"{file.name}.{name}", value)
 
     def _collect_live_class(self, file: SourceFile, kind: Any, node: ast.ClassDef) -> None:
-        said = {inner.name for inner in node.body if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)}
+        said = {name: inner for inner in node.body for name in bound_by(inner)}
         for name, value in list(getattr(kind, "__dict__", {}).items()):
-            code = getattr(unwrapped(value), "__code__", None)
-            if code is None or (name not in said and code.co_filename.startswith("<")):  # made by a dataclass
-                continue
-            if not _is_within(code, file, node):
+            inner = said.get(name)
+            if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                self._collect_live_function(file, f"{node.name}.{name}", value, inner)
+            elif inner is not None:
+                if type(value) in (*_ATOMS, list, tuple, dict, set, frozenset) and not is_literal(file, inner, value):
+                    self._hold(f"{node.name}.{name}", value)
+            elif not name.startswith("_") and not _is_generated(value):
                 self._hold(f"{node.name}.{name}", value)
-        for inner in node.body:
-            if isinstance(inner, ast.Assign | ast.AnnAssign):
-                targets = inner.targets if isinstance(inner, ast.Assign) else [inner.target]
-                for target in targets:
-                    name = target.id if isinstance(target, ast.Name) else ""
-                    value = getattr(kind, "__dict__", {}).get(name)
-                    if type(value) in (*_ATOMS, list, tuple, dict, set, frozenset) and not is_literal(
-                        file, inner, value
-                    ):
-                        self._hold(f"{node.name}.{name}", value)
+
+    def _collect_live_function(self, file: SourceFile, name: str, value: Any, node: ast.stmt) -> None:
+        """Compare a function or method with its definition. One that a decorator made is recorded as it is."""
+        code = getattr(unwrapped(value), "__code__", None)
+        if code is not None and _is_within(code, file, node):
+            return
+        if getattr(node, "decorator_list", ()):
+            self._hold(f"{file.name}.{name}", value)
+        else:
+            self.changed = self.changed or f"{name} in {file.path.name} was replaced in this process"
 
 
-def _is_within(code: CodeType, file: SourceFile, node: ast.ClassDef) -> bool:
-    """Return whether the code of a method stands in the class, and was not put there later."""
+def _is_generated(value: Any) -> bool:
+    """Return whether a method was made by a dataclass or the like, from text without a file."""
+    code = getattr(unwrapped(value), "__code__", None)
+    return code is not None and code.co_filename.startswith("<")
+
+
+def _is_within(code: CodeType, file: SourceFile, node: ast.stmt) -> bool:
+    """Return whether code stands in a definition, and was not put in its place later."""
     is_here = PurePath(code.co_filename).name == file.path.name
-    return is_here and node.lineno <= code.co_firstlineno <= (node.end_lineno or 0)
+    first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
+    return is_here and first <= code.co_firstlineno <= (node.end_lineno or 0)
 
 
 _ATOMS = (bool, int, float, complex, str, bytes, type(None), type(...))

@@ -10,7 +10,7 @@ from types import ModuleType
 from flowyml.authoring.source_units import SourceFile
 from flowyml.core.modules import is_installed, shipped_name, source_file, travels
 
-__all__ = ["found_module", "is_elsewhere", "live_module"]
+__all__ = ["candidates", "found_module", "is_elsewhere", "live_module"]
 
 
 def found_module(module: str, root: Path | None) -> tuple[str, Path] | None:
@@ -20,7 +20,7 @@ def found_module(module: str, root: Path | None) -> tuple[str, Path] | None:
     live = sys.modules.get(module)
     if live is not None and (file := getattr(live, "__file__", None)):
         return _located(module, str(file), shipped_name(module))
-    for path in _candidates(module, root) if root else ():
+    for path in candidates(module, root) if root else ():
         if path.is_file() and not is_installed(path):
             return module, path.resolve()
     return None
@@ -33,7 +33,8 @@ def _located(module: str, file: str, shipped: str | None) -> tuple[str, Path] | 
     return (shipped or module, path) if path else None
 
 
-def _candidates(module: str, root: Path) -> tuple[Path, Path]:
+def candidates(module: str, root: Path) -> tuple[Path, Path]:
+    """Return the files below ``root`` that a module could have."""
     inner = module.replace(".", "/")
     return root / f"{inner}.py", root / inner / "__init__.py"
 

@@ -1,59 +1,83 @@
-"""Split a Python file into its top-level statements: the names that each binds and uses, and its text without layout.
+"""Split a Python file into its top-level statements: what each imports, binds and names, and its text without layout.
 
-That text does not depend on comments, white space, quotes, redundant parentheses, the order of definitions, or the
-version of Python.
+That text does not depend on comments, white space, quotes, redundant parentheses, or the version of Python.
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
 import hashlib
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 from flowyml.core.syntax import parsed
 
-__all__ = ["Chain", "Imported", "SourceFile", "Unit", "hash_of", "identity_of", "source_file_at", "text_of"]
-
-Chain = tuple[str, ...]
-"""The attributes after a name: ``("path", "join")`` in ``os.path.join``; empty for the name alone."""
+__all__ = ["Imported", "SourceFile", "Unit", "bound_by", "hash_of", "identity_of", "source_file_at", "text_of"]
 
 Imported = tuple[str, str | None]
 """The target of an import: an absolute module, and a name in it, or None for the module itself."""
 
 _DYNAMIC = frozenset({
     "globals", "eval", "exec", "compile", "__import__", "import_module", "spec_from_file_location", "runpy",
+    "importlib", "pkgutil", "__dict__", "__globals__", "__builtins__", "f_globals", "f_locals", "exec_module",
+    "load_module",
 })  # fmt: skip
-"""Names and attributes by which code reaches names that it does not write."""
-_DYNAMIC_ATTRIBUTES = _DYNAMIC - {"compile", "eval"} | {
-    "__dict__", "__globals__", "__builtins__", "f_globals", "f_locals", "exec_module", "load_module",
-}  # fmt: skip
+"""Names by which code reaches names that it does not write. An attribute ``compile`` is that of ``re`` and others."""
 
-_FILE_NAME = re.compile(r"[^\s/:][^\n:]{0,200}\.\w{1,12}")
+_FILE_NAME = re.compile(r"[^\s/:][^\n:]{0,200}")
 _KEPT = 512
 _NO_TEXT = frozenset({"ctx", "kind", "type_comment"})
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 
 
 class Unit:
-    """One top-level statement of a file, with everything in it."""
+    """One top-level statement of a file, with everything in it.
 
-    def __init__(self, node: ast.stmt, package: Chain) -> None:
+    ``names`` are all identifiers in it, whatever they refer to; ``texts`` its string constants that may name modules or
+    files; ``imports`` the targets by the names that they are bound to, at the top or within.
+    """
+
+    def __init__(self, node: ast.stmt, package: tuple[str, ...]) -> None:
         self.node = node
-        found = _Names(package)
-        found.visit(node)
-        self.uses = found.uses
-        self.imports = found.imports
-        self.stars = found.stars
-        self.modules = found.modules
-        self.texts = found.texts
-        self.files = found.files
-        has_modules = any(chain[:1] == ("modules",) for chain in found.uses.get("sys", ()))
-        self.is_dynamic = bool(_DYNAMIC & found.uses.keys() or _DYNAMIC_ATTRIBUTES & found.attributes or has_modules)
-        self.asks_for_run = "current_run" in found.uses or "current_run" in found.attributes
+        self.names: set[str] = set()
+        self.texts: set[str] = set()
+        self.modules: dict[str, None] = {}
+        self.imports: dict[str, list[Imported]] = {}
+        attributes: set[str] = set()
+        for inner in ast.walk(node):
+            match inner:
+                case ast.Name(id=name):
+                    self.names.add(name)
+                case ast.Attribute(attr=name):
+                    attributes.add(name)
+                case ast.Global(names=names) | ast.Nonlocal(names=names):
+                    self.names.update(names)
+                case ast.Constant(value=str(text)) if _FILE_NAME.fullmatch(text):
+                    self.texts.add(text)
+                case ast.Import(names=aliases):
+                    self._import(aliases)
+                case ast.ImportFrom(module=module, names=aliases, level=level):
+                    base = package[: len(package) - level + 1] if level else ()
+                    self._import_from(".".join(filter(None, (*base, module))), aliases)
+        imported = {name for targets in self.imports.values() for _, name in targets if name}
+        loaded = "modules" in attributes | imported
+        self.is_dynamic = loaded or bool(_DYNAMIC & (self.names | (attributes - {"compile", "eval"}) | imported))
+        self.names |= attributes
+
+    def _import(self, aliases: list[ast.alias]) -> None:
+        for alias in aliases:
+            top = alias.name.partition(".")[0]
+            self.modules[alias.name] = None
+            self.imports.setdefault(alias.asname or top, []).append((alias.name if alias.asname else top, None))
+
+    def _import_from(self, module: str, aliases: list[ast.alias]) -> None:
+        self.modules[module] = None
+        for alias in aliases:
+            if alias.name != "*":
+                self.modules[f"{module}.{alias.name}"] = None  # it may be a module
+                self.imports.setdefault(alias.asname or alias.name, []).append((module, alias.name))
 
     @cached_property
     def digest(self) -> str:
@@ -63,12 +87,7 @@ class Unit:
     @cached_property
     def binds(self) -> tuple[str, ...]:
         """The module-level names that the statement binds."""
-        return tuple(dict.fromkeys(_bound(self.node)))
-
-    @property
-    def is_import(self) -> bool:
-        """True if the statement is an import."""
-        return isinstance(self.node, ast.Import | ast.ImportFrom)
+        return tuple(dict.fromkeys(bound_by(self.node)))
 
 
 class SourceFile:
@@ -79,71 +98,52 @@ class SourceFile:
         self.path = path
         self.source = source
         self.identity: tuple[int, ...] = ()
-        package = tuple(name.split(".") if path.stem == "__init__" else name.split(".")[:-1])
-        self.units = [Unit(node, package) for node in parsed(source).body]
+        self.package = tuple(name.split(".") if path.stem == "__init__" else name.split(".")[:-1])
+        self.units = [Unit(node, self.package) for node in parsed(source).body]
         self.by_name: dict[str, list[Unit]] = {}
         for unit in self.units:
             for bound in unit.binds:
                 self.by_name.setdefault(bound, []).append(unit)
 
     @cached_property
-    def loose(self) -> Sequence[Unit]:
-        """The statements that may do more than bind names: everything that imports the file depends on them."""
-        return [unit for unit in self.units if self._is_loose(unit.node)]
+    def is_dynamic(self) -> bool:
+        """Whether code in the file may reach modules and names that it does not write."""
+        return any(unit.is_dynamic for unit in self.units)
 
     @cached_property
-    def of_flowyml(self) -> frozenset[str]:
+    def optional(self) -> frozenset[Unit]:
+        """The statements that count only for code that names what they bind: steps, pipelines, and their wiring."""
+        return frozenset(unit for unit in self.units if self._is_optional(unit.node))
+
+    @cached_property
+    def _of_flowyml(self) -> frozenset[str]:
         """The names that refer to FlowyML: its functions, and the pipelines and steps that they create here."""
         found = {
             name
             for unit in self.units
-            for name, (module, _) in unit.imports.items()
-            if module.partition(".")[0] == "flowyml"
+            for name, targets in unit.imports.items()
+            if all(module.partition(".")[0] == "flowyml" for module, _ in targets)
         }
         for unit in self.units:
             node = unit.node
-            is_made = isinstance(node, ast.Assign | ast.AnnAssign) and node.value and _root(node.value) in found
-            if is_made or (_is_definition(node) and any(_root(each) in found for each in _decorators(node))):
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and _root(node.value) in found:
                 found.update(unit.binds)
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                roots = {_root(decorator) for decorator in node.decorator_list}
+                found.update(unit.binds if roots and roots <= found else ())
         return frozenset(found)
 
-    @cached_property
-    def pipelines(self) -> frozenset[str]:
-        """The names of pipelines.
-
-        A statement that uses one while the file is imported does not use the code of its steps.
-        """
-        return frozenset(
-            name
-            for unit in self.units
-            if (isinstance(unit.node, ast.FunctionDef) and any(map(_is_pipeline, _decorators(unit.node))))
-            or (isinstance(unit.node, ast.Assign) and _is_pipeline(unit.node.value))
-            for name in unit.binds
-        )
-
-    def _is_loose(self, node: ast.stmt) -> bool:
-        if isinstance(node, ast.Import | ast.ImportFrom | ast.Pass) or _is_main_block(node):
-            return False
-        if _is_definition(node):
-            return any(map(self._may_register, map(_root, (*_decorators(node), *_bases(node)))))
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            return not all(isinstance(each, ast.Name | ast.Tuple) for each in targets)
-        if isinstance(node, ast.Expr):
-            return not isinstance(node.value, ast.Constant) and _root(node.value) not in self.of_flowyml
-        if isinstance(node, ast.If | ast.Try):
-            return any(self._is_loose(inner) for inner in _inner(node))
-        if isinstance(node, ast.With):
-            roots = (_root(item.context_expr) for item in node.items)
-            return not all(root in self.of_flowyml for root in roots) or any(map(self._is_loose, node.body))
-        return True
-
-    def _may_register(self, name: str) -> bool:
-        """Return whether a decorator or base may register what it gets: it is neither FlowyML's nor Python's."""
-        modules = {unit.imports[name][0].partition(".")[0] for unit in self.by_name.get(name, ()) if unit.is_import}
-        is_plain = bool(modules) and modules <= sys.stdlib_module_names
-        is_builtin = name not in self.by_name and hasattr(builtins, name)
-        return not (is_plain or is_builtin or name in self.of_flowyml)
+    def _is_optional(self, node: ast.stmt) -> bool:
+        match node:
+            case ast.If(test=ast.Compare(left=left)):
+                return _root(left) == "__name__"
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                return bool(node.decorator_list) and name in self._of_flowyml
+            case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.Expr(value=value) if value is not None:
+                return _root(value) in self._of_flowyml
+            case ast.With(items=items):
+                return all(_root(item.context_expr) in self._of_flowyml for item in items)
+        return False
 
 
 def source_file_at(name: str, path: Path) -> SourceFile:
@@ -193,135 +193,8 @@ def text_of(node: object) -> str:
     return f"{type(node).__name__} {node!r}"
 
 
-class _Names(ast.NodeVisitor):
-    """The names that a piece of code uses without making them local, and its imports."""
-
-    def __init__(self, package: Chain) -> None:
-        self._package = package
-        self._local: list[frozenset[str]] = []
-        self.uses: dict[str, set[Chain]] = {}
-        self.attributes: set[str] = set()
-        self.imports: dict[str, Imported] = {}
-        self.stars: list[str] = []
-        self.modules: list[str] = []
-        self.texts: set[str] = set()  # that may name a module
-        self.files: set[str] = set()  # that may name a file
-
-    def visit_Constant(self, node: ast.Constant) -> None:
-        text = node.value if isinstance(node.value, str) else ""
-        if all(part.isidentifier() for part in text.split(".")):
-            self.texts.add(text)
-        if _FILE_NAME.fullmatch(text):
-            self.files.add(text)
-
-    def visit_Name(self, node: ast.Name) -> None:
-        self._use(node.id, ())
-
-    def visit_Global(self, node: ast.Global) -> None:
-        for name in node.names:
-            self.uses.setdefault(name, set()).add(())
-
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        chain: list[str] = []
-        inner: ast.expr = node
-        while isinstance(inner, ast.Attribute):
-            chain.append(inner.attr)
-            inner = inner.value
-        self.attributes.update(chain)
-        if isinstance(inner, ast.Name):
-            self._use(inner.id, tuple(reversed(chain)))
-        else:
-            self.visit(inner)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> None:
-        outer = [node.args, *getattr(node, "decorator_list", ()), *filter(None, [getattr(node, "returns", None)])]
-        for each in outer:  # defaults and annotations are of the scope around it
-            self.visit(each)
-        body = [node.body] if isinstance(node, ast.Lambda) else node.body
-        self._within(_locals(node.args, body), [*getattr(node, "type_params", ()), *body])
-
-    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815  # ast's names
-    visit_Lambda = visit_FunctionDef  # noqa: N815  # ast's names
-
-    def visit_ListComp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
-        self.visit(node.generators[0].iter)
-        targets = (name for each in node.generators for name in _stored(each.target))
-        self._within(frozenset(targets), list(ast.iter_child_nodes(node)))
-
-    visit_SetComp = visit_ListComp  # noqa: N815  # ast's names
-    visit_GeneratorExp = visit_ListComp  # noqa: N815  # ast's names
-    visit_DictComp = visit_ListComp  # noqa: N815  # ast's names
-
-    def visit_Import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            self.modules.append(alias.name)
-            if alias.asname:
-                self.imports[alias.asname] = alias.name, None
-            else:
-                self.imports[alias.name.partition(".")[0]] = alias.name.partition(".")[0], None
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        base = self._package[: len(self._package) - node.level + 1] if node.level else ()
-        module = ".".join((*base, *(node.module or "").split("."))).strip(".")
-        self.modules.append(module)
-        for alias in node.names:
-            if alias.name == "*":
-                self.stars.append(module)
-            else:
-                self.modules.append(f"{module}.{alias.name}")
-                self.imports[alias.asname or alias.name] = module, alias.name
-
-    def _use(self, name: str, chain: Chain) -> None:
-        if not any(name in names for names in self._local):
-            self.uses.setdefault(name, set()).add(chain)
-
-    def _within(self, names: frozenset[str], nodes: Sequence[ast.AST]) -> None:
-        self._local.append(names)
-        for node in nodes:
-            self.visit(node)
-        self._local.pop()
-
-
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
-
-
-def _locals(arguments: ast.arguments, body: Sequence[ast.AST]) -> frozenset[str]:
-    """Return the local names of a function, without imported ones, which are followed."""
-    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-    found = {each.arg for each in every if each is not None}
-    shared: set[str] = set()
-    left = list(body)
-    while left:
-        node = left.pop()
-        if isinstance(node, ast.Global | ast.Nonlocal):
-            shared.update(node.names)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
-        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            found.add(node.id)
-        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-            found.add(node.name)
-        elif isinstance(node, ast.MatchMapping) and node.rest:
-            found.add(node.rest)
-        if isinstance(node, _COMPREHENSIONS):
-            found.update(_walrus(node))
-        elif not isinstance(node, _SCOPES):
-            left.extend(ast.iter_child_nodes(node))
-    return frozenset(found - shared)
-
-
-def _walrus(node: ast.AST) -> Iterator[str]:
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.NamedExpr) and isinstance(inner.target, ast.Name):
-            yield inner.target.id
-
-
-def _stored(node: ast.AST) -> Iterator[str]:
-    return (inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store))
-
-
-def _bound(node: ast.stmt) -> Iterator[str]:
+def bound_by(node: ast.stmt) -> Iterator[str]:
+    """Yield the names that a statement binds, in the scope that it stands in."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
         return
@@ -335,7 +208,7 @@ def _bound(node: ast.stmt) -> Iterator[str]:
 
 def _bound_in(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.stmt):
-        yield from _bound(node)
+        yield from bound_by(node)
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
         yield node.id
     elif isinstance(node, _COMPREHENSIONS):
@@ -345,16 +218,10 @@ def _bound_in(node: ast.AST) -> Iterator[str]:
             yield from _bound_in(inner)
 
 
-def _is_definition(node: ast.stmt) -> bool:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-
-
-def _decorators(node: ast.stmt) -> Sequence[ast.expr]:
-    return getattr(node, "decorator_list", ())
-
-
-def _bases(node: ast.stmt) -> Sequence[ast.expr]:
-    return [*node.bases, *(each.value for each in node.keywords)] if isinstance(node, ast.ClassDef) else ()
+def _walrus(node: ast.AST) -> Iterator[str]:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.NamedExpr) and isinstance(inner.target, ast.Name):
+            yield inner.target.id
 
 
 def _root(node: ast.expr) -> str:
@@ -362,23 +229,3 @@ def _root(node: ast.expr) -> str:
     while isinstance(node, ast.Call | ast.Attribute | ast.Subscript | ast.Await):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else ""
-
-
-def _is_pipeline(node: ast.expr) -> bool:
-    while isinstance(node, ast.Call | ast.Attribute):
-        if isinstance(node, ast.Attribute) and node.attr in ("Pipeline", "pipeline"):
-            return True
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return isinstance(node, ast.Name) and node.id in ("Pipeline", "pipeline")
-
-
-def _inner(node: ast.If | ast.Try) -> Iterator[ast.stmt]:
-    for inner in ast.iter_child_nodes(node):
-        if isinstance(inner, ast.stmt):
-            yield inner
-        elif isinstance(inner, ast.ExceptHandler):
-            yield from inner.body
-
-
-def _is_main_block(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and _root(node.test.left) == "__name__"

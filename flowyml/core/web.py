@@ -30,7 +30,7 @@ from urllib.request import (
     UnknownHandler,
 )
 
-from flowyml.core.errors import EngineError
+from flowyml.core.errors import ConfigurationError, EngineError
 from flowyml.core.tls import Tls
 from flowyml.core.urls import same_address, shown
 
@@ -270,6 +270,8 @@ def exchange(
             ) as response:
                 content = _read(response, limit, cut=cut)
                 found = {name.lower(): value for name, value in response.headers.items()}
+        except ConfigurationError:  # of ``tls``
+            raise
         except ValueError as error:
             raise OSError(f"{asked[-1]} redirects to an address that is not a URL: {error}") from error
         except Exception:

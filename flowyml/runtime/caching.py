@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,23 +26,28 @@ from flowyml.artifacts.packing import is_reference
 from flowyml.artifacts.store import LocalStore, Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.core.locks import lock, unlock
+from flowyml.core.process_identity import ProcessIdentity, is_alive, this_process
 from flowyml.plan.canonical import canonical_json
 from flowyml.plan.model import Caching, Step
 from flowyml.plan.names import slug
 from flowyml.runtime.execution import StepOutputs
 
-__all__ = ["ROOT", "Depends", "Entry", "StepCache", "entries_in", "read_entry"]
+__all__ = ["ROOT", "TURN", "Depends", "Entry", "StepCache", "entries_in", "read_entry"]
 
 logger = logging.getLogger("flowyml.runtime")
 
 ROOT = "cache"
 """The folder of a store with all entries."""
 
+TURN = "turn"
+"""The file in an entry's folder that the process which computes it has locked."""
+
 _RECORD = "record.json"
 _VERSION = 2
 _LARGEST = 4_000_000  # bytes of a record
 _FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
 _SAY_SECONDS = 10  # until a step reports that it waits
+_LOOK_SECONDS = 1  # between looks whether the process that computes is alive
 _SKEW_SECONDS = 3600  # that the clock of another machine may be ahead
 _LATEST = 100_000_000_000  # seconds since 1970, of a time that dates can be
 
@@ -224,7 +230,10 @@ class StepCache:
         try:
             if lock(number, wait=silent) is False and patience > silent:
                 logger.warning("waiting for another run that is computing %s", folder)
-                lock(number, wait=patience - silent)
+                end = time.monotonic() + patience - silent
+                while time.monotonic() < end and _computes(number) and lock(number, wait=_LOOK_SECONDS) is False:
+                    pass
+            _note_computing(number)
             yield
         finally:
             unlock(number)  # also for processes that the step has started, which inherited it
@@ -332,13 +341,28 @@ def _installed(name: str) -> str:
         return ""
 
 
+def _note_computing(number: int) -> None:
+    """Write into the locked file which process computes."""
+    with suppress(OSError):
+        os.ftruncate(number, 0)
+        os.pwrite(number, json.dumps(astuple(this_process())).encode(), 0)
+
+
+def _computes(number: int) -> bool:
+    """Return whether the process that noted itself may be alive; if not, what it has forked may hold its lock."""
+    try:
+        return is_alive(ProcessIdentity(*json.loads(os.pread(number, _LARGEST, 0)))) is not False
+    except (OSError, ValueError, TypeError):
+        return True
+
+
 def _opened(store: Store, folder: str) -> int | None:
     """Open the file that processes lock while they compute an entry; None if that is impossible."""
     if not isinstance(store, LocalStore) or os.name == "nt":
         return None
     try:
         with store.opened(folder, make=True) as opened:
-            return os.open("turn", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=opened)
+            return os.open(TURN, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=opened)
     except OSError:
         return None
 

@@ -22,8 +22,8 @@ class LiveState(NamedTuple):
 
 
 class Code(NamedTuple):
-    """The functions of a plan's steps, by step name, its hooks, and for cached steps the state in this process."""
+    """The functions of a plan's steps, by step name, its hooks, and for cached steps what reads their state."""
 
     functions: Mapping[str, Callable[..., Any]]
     hooks: Sequence[PipelineHook] = ()
-    live: Mapping[str, LiveState] = {}
+    live: Mapping[str, Callable[[], LiveState]] = {}

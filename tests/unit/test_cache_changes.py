@@ -172,6 +172,13 @@ CHANGES = {
     "a package": ("pkg/__init__.py", "", "import os\nos.environ.setdefault('FLOW_X', '1')\n"),
     "a module that a text names": ("plugged.py", "return 1", "return 2"),
     "a data file": ("table.csv", "a,b", "a,c"),
+    "another function": ("flow.py", "def other(rows):\n    return rows", "def other(rows):\n    return rows + 1"),
+    "a function of a helper that is not used": ("helpers.py", "return 1", "return 3"),
+    "the order of definitions": (
+        "deep.py",
+        "DEEP = 1\n\n\ndef deeper(value):\n    return value + DEEP\n",
+        "def deeper(value):\n    return value + DEEP\n\n\nDEEP = 1\n",
+    ),
     "the output's name": ("flow.py", "version=1))", 'version=1), outputs=["found"])'),
 }  # fmt: skip
 
@@ -183,16 +190,9 @@ SAME = {
     "how a text is quoted": ("flow.py", "'text'", '"text"'),
     "how a number is written": ("flow.py", "0xFF", "255"),
     "a trailing comma": ("flow.py", "@times(2)", "@times(2,)"),
-    "another function": ("flow.py", "def other(rows):\n    return rows", "def other(rows):\n    return rows + 1"),
     "another step": ("flow.py", "    return found", "    return [found]"),
     "the pipeline": ("flow.py", "def flow(rows: int = 4,", "def flow(rows: int = 2 + 2,"),
     "the main block": ("flow.py", "    flow.run()", "    print(flow.run())"),
-    "a function of a helper that is not used": ("helpers.py", "return 1", "return 3"),
-    "the order of definitions": (
-        "deep.py",
-        "DEEP = 1\n\n\ndef deeper(value):\n    return value + DEEP\n",
-        "def deeper(value):\n    return value + DEEP\n\n\nDEEP = 1\n",
-    ),
 }  # fmt: skip
 
 

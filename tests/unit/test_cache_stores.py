@@ -1,6 +1,10 @@
 """Where cached results stand, and the commands that list, show, clear and refresh them."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -75,6 +79,44 @@ def test_a_step_that_waits_for_another_run_says_so(
         results = [run.result() for run in runs]
     assert sorted(result.step_results["held"].is_cached for result in results) == [False, True]
     assert ran(path) == 1
+
+
+FORKS = """
+import os, sys, time
+from flowyml import pipeline, step
+
+@step(cache=True)
+def forks() -> int:
+    if "HANGS" in os.environ:
+        child = os.fork()
+        if not child:
+            time.sleep(3600)
+        print(child, flush=True)
+        time.sleep(3600)
+    return 1
+
+@pipeline
+def forking():
+    return forks()
+
+if __name__ == "__main__":
+    print(forking.run()["forks"])
+"""
+
+
+def test_a_killed_run_whose_children_live_holds_up_no_other(tmp_path: Path) -> None:
+    (tmp_path / "forking.py").write_text(FORKS)
+    command = [sys.executable, "forking.py"]
+    killed = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "HANGS": "1"}, stdout=subprocess.PIPE)
+    assert killed.stdout
+    child = int(next(line for line in killed.stdout if line.strip().isdigit()))
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    try:
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip() == "1"
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_results_that_cannot_be_read_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -153,6 +153,10 @@ def index_of(item: str) -> tuple[int, ...]:
     return tuple(map(int, item.split("/"))) if item else ()
 
 
+_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+"""Of an empty file that becomes a record; any other, such as ``__init__.py``, is meant to be empty."""
+
+
 def check_is_record(db: sqlite3.Connection, path: Path) -> None:
     """Raise ``ConfigurationError`` for the file of another program, or of a newer FlowyML. It changes nothing.
 
@@ -165,7 +169,7 @@ def check_is_record(db: sqlite3.Connection, path: Path) -> None:
         " WHERE type = 'table' AND name IN ('runs', 'steps', 'lines', 'schedules', 'servers'))"
         " FROM pragma_user_version, pragma_page_count"
     ).fetchone()
-    is_empty = not everything and (pages > 0 or size == 0)
+    is_empty = not everything and (pages > 0 or (size == 0 and path.suffix in _SUFFIXES))
     is_record = own == 5 if version else is_empty
     if not is_record:
         raise ConfigurationError(

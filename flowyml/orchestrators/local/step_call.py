@@ -153,7 +153,8 @@ class StepCalls:
         """Return the outputs of an earlier run, else those of this one, both packed for the cache and unpacked."""
         from flowyml.runtime.caching import Depends, StepCache
 
-        state = self._live_states.get(node.step.name, LiveState())
+        read_state = self._live_states.get(node.step.name, LiveState)
+        state = read_state()
         if state.changed:
             return self._uncached(node, state.changed, self._run_here(node))
         try:
@@ -167,6 +168,8 @@ class StepCalls:
         def compute() -> dict[str, Any]:
             before = len(self.artifacts)
             live.update(self._run_here(node))
+            if reason := read_state().changed:
+                raise ArtifactError(reason)
             noted = {
                 row.output: json.loads(row.entry)
                 for row in self.artifacts[before:]

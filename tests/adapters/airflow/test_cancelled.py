@@ -27,6 +27,7 @@ class Airflow:
     """A client of an Airflow with one run, whose audit log keeps each note. ``fail`` does what it is made with."""
 
     can_backfill = stops_what_is_gone = True
+    may_run_after_end = False
     in_dag: Sequence[str] = ("work",)
     is_active = True
 

@@ -154,6 +154,7 @@ NO_CALL = {
     "can_backfill",
     "dag_url",
     "dates_all_runs",
+    "may_run_after_end",
     "integers",
     "run_url",
     "stops_what_is_gone",

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from flowyml import Pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.pruning import Bounds, Prunable, prune
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.names import dag_file
+from tests.adapters.airflow.holding import held
 from tests.adapters.airflow.operating import orchestrator_of, short
 from tests.engines.airflow import Airflow
 from tests.waiting import wait_until
@@ -21,26 +21,6 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 UNDER_WAY, SCHEDULED, LEFT = "prune under way", "prune scheduled", "prune left behind"
 COMPLETED = ExecutionStatus.COMPLETED
-
-
-def held(folder: Path, more: int) -> Pipeline:
-    """Two steps, of which the first is cached, and waits for a file."""
-
-    @step(outputs=["rows"], cache=True)
-    def hold(folder: str) -> list[int]:
-        import time
-        from pathlib import Path
-
-        (Path(folder) / "begun").touch()
-        while not (Path(folder) / "go").exists():
-            time.sleep(0.1)
-        return [1, 2]
-
-    @step(outputs=["count"])
-    def count(rows: list[int], more: int) -> int:
-        return len(rows) + more
-
-    return Pipeline(UNDER_WAY, context={"folder": str(folder), "more": more}).add_step(hold).add_step(count)
 
 
 class Ours:

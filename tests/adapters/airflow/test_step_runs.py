@@ -56,6 +56,8 @@ class Client:
     def __init__(self, made: Pipeline, kept: Sequence[Any]) -> None:
         self.made, self.kept = made, kept
 
+    may_run_after_end = False
+
     def source(self, dag: Any, version: int | None) -> str:
         return compile_dag(self.made.bundle()).text
 
@@ -214,6 +216,8 @@ def test_what_tasks_left_is_passed_over_where_they_run_again_meanwhile() -> None
 
 class Foreign:
     """The run of a DAG that FlowyML did not make. What is listed as cleared is not there any more."""
+
+    may_run_after_end = False
 
     def source(self, dag: Any, version: int | None) -> str:
         return "dag = DAG('legacy')"
