@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,10 @@ def _content_of_path(path: Path) -> Any:
             return _hash_of(path)
         if not path.is_dir():
             return None
-        names = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)  # noqa: PTH118
-        if len(names) > MOST_ENTRIES:
+        entries = sorted(islice(path.rglob("*"), MOST_ENTRIES + 1))
+        if len(entries) > MOST_ENTRIES:
             raise ArtifactError(f"{path} has more than {MOST_ENTRIES:,} files")
-        files = [Path(name) for name in names if Path(name).is_file()]
-        return [[file.relative_to(path).as_posix(), _hash_of(file)] for file in files]
+        return [[each.relative_to(path).as_posix(), _hash_of(each) if each.is_file() else ""] for each in entries]
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from error
 

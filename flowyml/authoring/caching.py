@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, is_typeddict
 
 from flowyml.authoring.cache import Cache
 from flowyml.authoring.calls import Call
@@ -129,7 +129,7 @@ def _installed_in(folders: tuple[tuple[str, int], ...]) -> Mapping[str, list[str
 
 
 def _may_be_path(kind: object) -> bool:
-    return isinstance(kind, type) and (issubclass(kind, Path) or is_model(kind))
+    return isinstance(kind, type) and (is_typeddict(kind) or issubclass(kind, Path) or is_model(kind))
 
 
 def _makers(plan: Plan, codes: Mapping[str, Reached]) -> dict[str, str]:

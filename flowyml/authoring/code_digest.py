@@ -321,9 +321,10 @@ class _Walk:
             self._import(module, file)
         for text in unit.texts:
             self._collect_data(file.path.parent / text, text)
-            if file.is_dynamic:
-                for module in (text, ".".join((*file.package, text.lstrip(".")))):
-                    self._file_of(module, file)
+            if file.is_dynamic:  # a relative name may be of any package that the statement names
+                packages = (".".join(file.package), *unit.texts) if text.startswith(".") else ("",)
+                for package in packages:
+                    self._file_of(f"{package}{text}", file)
         for alias, targets in unit.imports.items():
             self._aliases.setdefault(alias, set()).update(name for _, name in targets if name)
         for name in [*unit.names, *self._names.intersection(unit.imports)]:

@@ -26,7 +26,7 @@ _DYNAMIC = frozenset({
 })  # fmt: skip
 """Names by which code reaches names that it does not write. An attribute ``compile`` is that of ``re`` and others."""
 
-_FILE_NAME = re.compile(r"[^\s/:][^\n:]{0,200}")
+_FILE_NAME = re.compile(r"[^\s/:][^\s:]{0,100}")
 _KEPT = 512
 _NO_TEXT = frozenset({"ctx", "kind", "type_comment"})
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)

@@ -294,6 +294,52 @@ def test_an_input_counts_by_its_content(project: Project) -> None:
     assert not project.is_cached()
 
 
+F = "def f():\n    return 'old'\n"
+MISLEADING = {
+    "two imports of one name": (
+        {"a.py": F, "b.py": F},
+        "try:\n    from gone import f\nexcept ImportError:\n    from b import f\n", "f()", "b.py",
+    ),
+    "either of two imports": (
+        {"a.py": F, "b.py": F},
+        "import sys\nif sys.path:\n    import a as m\nelse:\n    import b as m\n", "m.f()", "a.py",
+    ),
+    "a name that is assigned beside its import": (
+        {"a.py": F},
+        "def g():\n    try:\n        from a import f\n    except ImportError:\n        f = None\n    return f()\n",
+        "g()", "a.py",
+    ),
+    "a package that binds the name of its module": (
+        {"pk/__init__.py": "from pk.impl import f\n", "pk/impl.py": F, "pk/f.py": ""},
+        "import pk\nfrom pk import f\n", "f()", "pk/impl.py",
+    ),
+    "another name for import_module": (
+        {"pk/__init__.py": "", "pk/impl.py": F},
+        "from importlib import import_module as load\n", "load('.impl', 'pk').f()", "pk/impl.py",
+    ),
+    "the last of two stars": (
+        {"a.py": F, "b.py": F}, "from a import *\nfrom b import *\n", "f()", "b.py",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISLEADING)
+def test_code_counts_wherever_its_name_leads(project: Project, case: str) -> None:
+    files, imports, call, edited = MISLEADING[case]
+    project.write({**APART, **files, "used.py": imports + APART["used.py"].replace("repr(found)", call)})
+    assert project.run()["work"] == "old"
+    assert project.is_cached()
+    project.edit(edited, "'old'", "'new'")
+    assert project.run()["work"] == "new"
+
+
+def test_the_dates_of_a_run_count_under_any_name(project: Project) -> None:
+    used = "from flowyml import current_run as now\n" + APART["used.py"].replace("repr(found)", "str(now().run_id)")
+    project.write({**APART, "used.py": used})
+    project.run()
+    assert not project.is_cached()
+
+
 @pytest.mark.filterwarnings("ignore:registration of accessor")
 def test_code_that_an_installed_library_registers_counts(project: Project) -> None:
     accessor = (
@@ -420,3 +466,17 @@ def test_the_files_that_a_parameter_names_count_by_their_content(project: Projec
     assert project.run(given)["work"] == "bcless"
     (rows / "b.csv").unlink()
     assert not project.is_cached(given)
+    (rows / "empty").mkdir()
+    assert not project.is_cached(given)
+
+
+def test_the_file_that_a_value_of_a_typed_dict_names_counts(project: Project, tmp_path: Path) -> None:
+    used = "from pathlib import Path\nfrom typing import TypedDict\n\nclass Where(TypedDict):\n    rows: Path\n\n"
+    flow = APART["flow.py"].replace("flow():", "flow(where: dict[str, str]):").replace("source()", "where")
+    work = APART["used.py"].replace("def work(found)", "def work(found: Where)")
+    used += work.replace("repr(found)", "Path(found['rows']).read_text()")
+    project.write({**APART, "flow.py": flow, "used.py": used})
+    (tmp_path / "rows").write_text("old")
+    assert project.run({"where": {"rows": str(tmp_path / "rows")}})["work"] == "old"
+    (tmp_path / "rows").write_text("new")
+    assert project.run({"where": {"rows": str(tmp_path / "rows")}})["work"] == "new"
