@@ -20,9 +20,10 @@ _SHORTEST = 10
 """The fewest folded characters of a value. Shorter ones would match ordinary text, such as "test data"."""
 _TELLING = 4
 """The number of folded characters at the end of a line that reveal a value."""
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _KEY = 5  # characters by which values are looked up
 _STRIDE = _SHORTEST - _KEY + 1  # between lookups: wherever a value begins, one of them is within it
-_PIECE = re.compile(r"(?s).{1,10000}\Z|.{1,9999}[^%\\&;\w]|.{1,10000}")
+_PIECE = re.compile(r"(?s).{1,10000}\Z|.{1,9999}[^%\\&;#\w]|.{1,9999}(?:(?=[%&])|(?<!\\)(?=\\))|.{1,10000}")
 """Long lines are searched piece by piece, so that they take little memory. They are not cut within an escape."""
 _DROPPED = bytes(set(range(256)) - set(b"cdeghijklmopqsuwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
 _ESCAPE = re.compile(
@@ -172,8 +173,8 @@ def _in_base64(data: bytes, times: int) -> Iterator[bytes]:
         coded = b64encode(b"\0" * before + data).rstrip(b"=")
         coded = coded[skipped:] if (before + len(data)) % 3 == 0 else coded[skipped:-1]
         yield coded
-        if times > 1:
-            yield from _in_base64(coded, times - 1)
+        for form in {coded, coded.translate(_URL_SAFE)} if times > 1 else ():
+            yield from _in_base64(form, times - 1)
 
 
 def _fold(text: str, layers: int = 0) -> bytes:

@@ -253,10 +253,13 @@ def _without(part: str, beginning: re.Pattern[str], text: str) -> Iterator[str]:
 
 def _end_of(rest: str, text: str, at: int) -> int | None:
     """Return the end, in a text, of the rest of a quoted value that begins at a position; None if it does not match."""
-    for character in rest:
-        if not (found := _written(character).match(text, at)):
-            return None
-        at = found.end()
+    for run in re.findall(r"(?s)\\+|[^\\]", rest):
+        for character in run:
+            if not (found := _written(character).match(text, at)):
+                return None
+            at = found.end()
+            if character == "\\" and not found[0].strip("\\"):
+                break  # this match has taken all backslashes that follow one another
     return at
 
 
@@ -277,7 +280,6 @@ def _each_way(character: str) -> Iterator[str]:
     """
     number, data = ord(character), character.encode("utf-8", "surrogatepass")
     units = character.encode("utf-16-be", "surrogatepass")
-    yield rf"\\{{0,255}}{re.escape(character)}"
     yield "".join(f"%(?:25){{0,16}}(?i:{byte:02x})" for byte in data)  # URLs
     yield "".join(rf"\\{{1,255}}+u(?i:{units[at : at + 2].hex()})" for at in range(0, len(units), 2))  # JSON
     yield rf"\\{{1,255}}+U(?i:{number:08x})"  # Python
@@ -298,6 +300,7 @@ def _each_way(character: str) -> Iterator[str]:
         yield r"""'\\{0,255}(?:'|"'")'"""  # shells
     if character == '"':
         yield '""'
+    yield rf"\\{{0,255}}{re.escape(character)}"  # last, since a backslash may begin each of the others
 
 
 def _forms(value: str) -> Iterator[str]:

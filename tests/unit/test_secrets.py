@@ -495,6 +495,25 @@ class TestMasks:
         line = text * 50_000
         Mask(["x" * 100 + "y" * 100]).text(line)
 
+    def test_a_long_line_is_not_cut_within_a_quoted_value(self) -> None:
+        value = "K3y" + "f" * 5 + "QzX91" * 800
+        for quoted in ("".join(f"&#{ord(each)};" for each in value), "".join(f"%{ord(each):02X}" for each in value)):
+            for before in range(0, 10_000, 1_700):
+                assert len(Mask([value]).text("x" * before + quoted)) < before + 50
+
+    @pytest.mark.parametrize("value", ["bat-fan-tab-!!-ab-\\\\x-9", "<<!!>>((~~))__++a\\9f"])
+    def test_a_backslash_within_a_short_value(self, value: str) -> None:
+        octal = "".join(f"\\{ord(each):03o}" for each in value)
+        for written in (json.dumps(value), json.dumps(json.dumps(value)), repr(value), octal):
+            assert value[-4:] not in Mask([value]).text(written).replace("\\\\", "\\")
+            assert "***" in Mask([value]).text(written)
+
+    def test_base64_of_base64_for_urls(self) -> None:
+        value = "Kd0>>>?Zp~~?XX12mQ?xyQ>>9"
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            written = base64.b64encode(encode(value.encode())).decode()
+            assert Mask([value]).text(written) == "***"
+
     def test_colours_within_a_value(self) -> None:
         text = "\x1b[35mcorrect-\x1b[0mhorse-\x1b[1;36mbattery\x1b[0m"
         for written in (text, json.dumps(text)):
