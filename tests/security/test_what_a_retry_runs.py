@@ -190,16 +190,16 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["a long text", "a short text", *KINDS])
+@pytest.mark.parametrize("kind", ["a long text", "a short text", "an empty module", *KINDS])
 def test_a_file_that_is_no_record_stays_as_it_is(tmp_path: Path, kind: str) -> None:
     """The settings of a cloned folder may name any file as ``store``."""
-    other = tmp_path / "other"
+    other = tmp_path / ("__init__.py" if kind == "an empty module" else "other")
     if kind in KINDS:
         with closing(sqlite3.connect(other, isolation_level=None)) as db:
             for statement in KINDS[kind]:
                 db.execute(statement)
     else:
-        other.write_text("<html>" + " " * (100 if kind == "a long text" else 1))
+        other.write_text({"a long text": "<html>" + " " * 100, "a short text": "<html> "}.get(kind, ""))
     other.chmod(0o644)
     before = other.read_bytes()
     with pytest.raises(ConfigurationError, match=r"is a file of another program|is damaged or not a SQLite file"):
