@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts.files import MOST_ENTRIES
-from flowyml.artifacts.hashing import HashingWriter
+from flowyml.artifacts.hashing import HashingWriter, sha256_of
 from flowyml.artifacts.packing import REFERENCE, is_reference, pack, read_reference
 from flowyml.artifacts.store import Produce, Store, Written
 from flowyml.core.errors import ArtifactError
@@ -61,20 +60,15 @@ def _texts(value: Any) -> Iterator[str]:
 def _content_of_path(path: Path) -> Any:
     try:
         if path.is_file():
-            return _hash_of(path)
+            return sha256_of(path)
         if not path.is_dir():
             return None
         entries = sorted(islice(path.rglob("*"), MOST_ENTRIES + 1))
         if len(entries) > MOST_ENTRIES:
             raise ArtifactError(f"{path} has more than {MOST_ENTRIES:,} files")
-        return [[each.relative_to(path).as_posix(), _hash_of(each) if each.is_file() else ""] for each in entries]
+        return [[each.relative_to(path).as_posix(), sha256_of(each) if each.is_file() else ""] for each in entries]
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from error
-
-
-def _hash_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def has_object(content: list[Any]) -> bool:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["HashingWriter"]
+__all__ = ["HashingWriter", "sha256_of"]
 
 _LARGE = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal. Raises ``OSError``."""
+    import hashlib  # 4 ms, which a worker that stores nothing does not need
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class HashingWriter:
@@ -20,7 +29,7 @@ class HashingWriter:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        import hashlib  # 4 ms, which a worker that stores nothing does not need
+        import hashlib
 
         self._file = file
         self._hash = hashlib.sha256()

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
-from flowyml.artifacts.hashing import HashingWriter
+from flowyml.artifacts.hashing import HashingWriter, sha256_of
 from flowyml.core.below import folders_in, opened_below
 from flowyml.core.errors import ArtifactError
 from flowyml.core.files import whole_file
@@ -105,7 +105,7 @@ class Store(ABC):
                     f"written. Run its step again."
                 )
             identity = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-            hashed = _known_hash(path, *identity) if once else _hash_of(path)
+            hashed = _known_hash(path, *identity) if once else sha256_of(path)
             if hashed != written.sha256:
                 raise ArtifactError(
                     f"Artifact {written.url} has changed: its SHA-256 differs from what was written. Run its step "
@@ -247,11 +247,4 @@ def _leads_down(key: str) -> bool:
 
 @lru_cache(4096)
 def _known_hash(path: Path, *identity: int) -> str:
-    return _hash_of(path)
-
-
-def _hash_of(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)

@@ -15,7 +15,7 @@ import inspect
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePath
@@ -388,18 +388,16 @@ class _Walk:
     def _collect_imported(self, file: SourceFile, name: str, imported: Imported) -> None:
         """Compare an imported name with what its module has under it: a reload or a test may have replaced either."""
         module, there_name = imported
-        here, there = self._names_in(file), vars(sys.modules[module]) if module in sys.modules else {}
+        live = self._live(file)
+        here, there = (vars(each) if each else {} for each in (live, sys.modules.get(module)))
         if name not in here or there_name is None or there_name not in there:  # a module may make names when asked
             return
         if here[name] is there[there_name]:
             return
-        if isinstance(here[name], FunctionType | Step | type) or callable(here[name]):
+        if callable(here[name]):
             self.changed = self.changed or f"{file.path.name} has another {name} than {module} has by now"
         elif not isinstance(here[name], ModuleType):
             self._hold(f"{file.name}.{name}", here[name])
-
-    def _names_in(self, file: SourceFile) -> Mapping[str, Any]:
-        return vars(live) if (live := self._live(file)) else {}
 
     def _live(self, file: SourceFile) -> ModuleType | None:
         return live_module(file) if self._is_live else None

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+from flowyml.artifacts.hashing import sha256_of
 from flowyml.core.syntax import parsed
 
 __all__ = ["Imported", "SourceFile", "Unit", "bound_by", "hash_of", "identity_of", "source_file_at", "text_of"]
@@ -165,11 +166,10 @@ def identity_of(path: Path) -> tuple[int, ...]:
 
 
 def hash_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal. Raises ``OSError``."""
+    """Return the SHA-256 of a file, which is read again only if it has changed. Raises ``OSError``."""
     identity = (path, *identity_of(path))
     if identity not in _hashes:
-        with path.open("rb") as file:
-            _hashes[identity] = hashlib.file_digest(file, "sha256").hexdigest()
+        _hashes[identity] = sha256_of(path)
     return _hashes[identity]
 
 

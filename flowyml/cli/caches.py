@@ -152,7 +152,7 @@ def _explained(
         earlier = [each for each in entries if each.run_id != run.run_id and each.created < entry.created]
         nearest = min(earlier, key=lambda each: len(_differences(each.depends, entry.depends)), default=None)
         if nearest is None:
-            why = "it ran: there is no earlier result, or `refresh` or its `ttl` asked for a new one"
+            why = "it ran, since no earlier result is stored, or its `ttl` is over, or `refresh` asked for a new one"
         else:
             why = f"it ran, because this has changed since run {nearest.run_id}:"
         yield {

@@ -12,6 +12,7 @@ from typing import Any
 
 from flowyml.artifacts.files import place_folder, safe_name, write_folder
 from flowyml.artifacts.formats import format_named
+from flowyml.artifacts.hashing import sha256_of
 from flowyml.artifacts.plain import without_floats
 from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError
@@ -199,5 +200,4 @@ def _digest(source: Path | bytes) -> str:
 
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(source)

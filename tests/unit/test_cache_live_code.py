@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -191,11 +192,56 @@ def test_what_is_replaced_or_changed_in_this_process_counts(living: Living, monk
         return 4
 
     factor.__qualname__ = "Kind.factor"  # as a mock that keeps the name
-    for name, value in {"SIZE": 8, "factor": factor}.items():
+    for name, value in {"SIZE": 8, "factor": factor, "new": 3}.items():
         with monkeypatch.context() as patched:
             patched.setattr(helper.Kind, name, value, raising=False)
             assert not living.run().step_results["work"].is_cached
         assert living.run().step_results["work"].is_cached
+
+
+def test_results_with_a_mock_are_neither_kept_nor_taken(living: Living, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two mocks look alike, so not even a later one may find the result of the first."""
+    helper = sys.modules["helper"]
+    for place, name in ((helper.Kind, "factor"), (helper, "scaled"), (living.flow, "scaled")):
+        for value in (5, 7):
+            with monkeypatch.context() as patched:
+                patched.setattr(place, name, Mock(return_value=value))
+                assert not living.run().step_results["work"].is_cached
+    assert not living.is_cached_afresh()
+
+
+LAZY = """
+from pathlib import Path
+from flowyml import pipeline, step
+
+@step
+def edits(folder: str):
+    file = Path(folder) / "lazy.py"
+    file.write_text(file.read_text().replace("'old'", "'new'"))
+
+@step(cache=True, after=["edits"])
+def uses():
+    import lazy
+    return lazy.f()
+
+@pipeline
+def flow(folder: str):
+    edits(folder)
+    return uses()
+"""
+
+
+def test_code_that_changes_while_the_run_goes_on_is_not_kept(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    project.write({"flow.py": LAZY, "lazy.py": "def f():\n    return 'old'\n"})
+    parameters = {"folder": str(project.folder)}
+    assert project.run(parameters)["uses"] == "new"
+    assert (
+        "step 'uses' is not cached: its code, or a file that it names, has changed since the run began" in caplog.text
+    )
+    project.write({"lazy.py": "def f():\n    return 'old'\n"})
+    assert not project.run(parameters).step_results["uses"].is_cached
 
 
 def test_a_module_that_an_import_did_not_find_counts_when_it_is_there(living: Living) -> None:

@@ -163,7 +163,7 @@ def check_is_record(db: sqlite3.Connection, path: Path) -> None:
     The settings of a folder that was cloned could name any file. SQLite itself looks into it: closing a file that is
     opened beside it would end the locks that SQLite has on it in this process (source: howtocorrupt.html, 2.2).
     """
-    size = path.stat().st_size  # SQLite takes a file of a few bytes, which are no page, for an empty database
+    size = path.stat().st_size  # SQLite takes a file of less than a page for an empty database
     version, pages, everything, own = db.execute(
         "SELECT user_version, page_count, (SELECT count(*) FROM sqlite_master), (SELECT count(*) FROM sqlite_master"
         " WHERE type = 'table' AND name IN ('runs', 'steps', 'lines', 'schedules', 'servers'))"
