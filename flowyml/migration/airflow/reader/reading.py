@@ -133,8 +133,8 @@ def read_files(
     """Read files in parallel processes, and yield them in order as they become ready.
 
     The kernel ends a process whose file takes it beyond its limits of memory and processor time; the file is then named
-    as not read, and the others are read. There are no limits on Windows, nor for fewer than eight files where Python
-    does not fork.
+    as not read, and the others are read. Windows sets no limits. Where Python does
+    not fork, they hold for eight files or more.
     """
     options, left = options or Options(), [*found]
     if len(left) < 8 and get_start_method() != "fork":  # another start takes longer than reading them
