@@ -1,10 +1,8 @@
 """A digest of the code that a function can reach, which changes with the code's effect, not with its layout.
 
-It has the text of the user's modules that the function's module imports, and of those that they import. Left out are
-steps and pipelines that none of this code names, so that an edit of one step leaves the others cached.
-
-The state of this process is separate, since workers import the files again. It counts for functions that are pickled by
-value, and if a step runs in this very process.
+It has the text of the user's modules that the function's module imports, and of those that they import
+(``code_files``). The state of this process is separate, since workers import the files again. It counts for functions
+that are pickled by value, and if a step runs in this very process.
 """
 
 from __future__ import annotations
@@ -15,24 +13,22 @@ import inspect
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePath
 from types import CodeType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any, NamedTuple
 
+from flowyml.authoring.code_files import FileWalk, state_of_file
 from flowyml.authoring.file_values import is_as_imported, is_literal, says_defaults, unwrapped
 from flowyml.authoring.function_versions import bytecode
-from flowyml.authoring.module_files import candidates, found_module, is_elsewhere, live_module
+from flowyml.authoring.module_files import is_elsewhere, live_module
 from flowyml.authoring.source_units import (
     Imported,
     SourceFile,
     Unit,
     bound_by,
-    hash_of,
-    identity_of,
-    source_file_at,
     text_of,
 )
 from flowyml.authoring.sources import import_root
@@ -64,7 +60,7 @@ def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
         walk = _live_walk(function)
         return walk.reached(walk.held)
     known = _reached.get(id(function))
-    if known and known[0] is function and all(_identity(path) == seen for path, seen in known[1].items()):
+    if known and known[0] is function and all(state_of_file(path) == seen for path, seen in known[1].items()):
         return known[2]
     walk = _Walk(live=False)
     walk.collect(function)
@@ -90,42 +86,31 @@ def _live_walk(function: Callable[..., Any]) -> _Walk:
     return walk
 
 
-class _Walk:
-    """Follows imports; visits everything once. With ``live``, it also reads the state of this process."""
+class _Walk(FileWalk):
+    """Follows functions, and values that they use, to the files. With ``live``, it reads the state of this process."""
 
     def __init__(self, *, live: bool) -> None:
+        super().__init__()
         self._is_live = live
-        self.named: set[str] = set()  # functions that workers have of their own
         self.held: list[str] = []
         self.changed = ""
-        self._imports: set[str] = set()
         self.asks_for_run = False
-        self._files: dict[Path, SourceFile] = {}
-        self._data: dict[Path, tuple[int, ...]] = {}  # files that texts may name, or would if they were there
-        self._known: dict[tuple[str, Path | None], tuple[str, Path] | None] = {}
-        self._units: dict[tuple[Path, Unit], int] = {}
-        self._roots: set[tuple[Path, Unit]] = set()
-        self._names: set[str] = set()
-        self._aliases: dict[str, set[str]] = {}
-        self._waiting: dict[str, list[tuple[SourceFile, Unit]]] = {}
         self._seen: dict[int, Any] = {}  # which stay alive, so that no other gets their ids
 
     def reached(self, held: Iterable[str] = ()) -> Reached:
         """Return the code that was reached, with the state of this process that counts as code."""
-        code = _digest([*self._text(), *sorted(self.named), *held])
-        asks_for_run = self.asks_for_run or "current_run" in self._named_from_roots()[1]
-        return Reached(code, asks_for_run, frozenset(self._imports - sys.stdlib_module_names - {"flowyml"}))
+        code = _digest([*self.text(), *sorted(self.named), *held])
+        asks_for_run = self.asks_for_run or "current_run" in self.named_from_roots()[1]
+        return Reached(code, asks_for_run, frozenset(self.imports - sys.stdlib_module_names - {"flowyml"}))
 
-    def _text(self) -> Iterator[str]:
-        """Yield the collected statements of each file, in their order there."""
-        for path, file in sorted(self._files.items(), key=lambda item: item[1].name):
-            yield f"{file.name} {' '.join(unit.digest for unit in file.units if (path, unit) in self._units)}"
+    def enter(self, file: SourceFile) -> None:
+        """Collect a file; with ``live``, note whether it changed since this process imported it."""
+        live = self._live(file)
+        if live is not None and not is_as_imported(live, file):
+            self.changed = self.changed or f"{file.path.name} has changed since this process imported it"
+        super().enter(file)
 
-    def identities(self) -> dict[Path, tuple[int, ...]]:
-        """Return the files that were read or missed, in their state at that time."""
-        return {path: file.identity for path, file in self._files.items()} | self._data
-
-    # The state of this process.
+    # Functions, and the values that they use.
 
     def collect(self, value: Any) -> None:
         """Collect a function, with its closure and its defaults."""
@@ -139,11 +124,11 @@ class _Walk:
         if id(value) in self._seen:
             return
         self._seen[id(value)] = value
-        file = self._file_of(value.__module__)
+        file = self.file_of(value.__module__)
         if file is None and is_elsewhere(value.__module__):
             self.named.add(f"installed {value.__module__}.{value.__qualname__}")
         elif file is not None:
-            self._collect_name(file, value.__qualname__.partition(".")[0])
+            self.collect_name(file, value.__qualname__.partition(".")[0])
             if not self._is_live:
                 return
             if "<" in value.__qualname__:  # several of one name may be in one statement
@@ -196,9 +181,9 @@ class _Walk:
             self._hold(name, function.__globals__[name])
 
     def _collect_class(self, kind: type) -> None:
-        file = self._file_of(kind.__module__)
+        file = self.file_of(kind.__module__)
         if file is not None:
-            self._collect_name(file, kind.__qualname__.partition(".")[0])
+            self.collect_name(file, kind.__qualname__.partition(".")[0])
         elif is_elsewhere(kind.__module__):
             self.named.add(f"installed {kind.__module__}.{kind.__qualname__}")
         else:
@@ -217,8 +202,8 @@ class _Walk:
     def _hold(self, name: str, value: Any) -> None:
         """Record a value that code uses by this name; if the value is code, follow it."""
         if isinstance(value, ModuleType):
-            if self._file_of(value.__name__) is None:
-                self._imports.add(value.__name__.partition(".")[0])
+            if self.file_of(value.__name__) is None:
+                self.imports.add(value.__name__.partition(".")[0])
         elif isinstance(value, type):
             self._collect_class_once(value)
         elif isinstance(value, FunctionType | Step | MethodType | partial):
@@ -262,128 +247,25 @@ class _Walk:
 
     def _relative(self, text: str) -> str:
         """Return a path as text, relative to the import folder of a reached file: the same on all machines."""
-        for path, file in self._files.items():
+        for path, file in self.files.items():
             root = str(import_root(file.name, path))
             if text == root or text.startswith(root + os.sep):
                 return repr("<root>" + text.removeprefix(root).replace(os.sep, "/"))
         return repr(text)
-
-    # The code in files.
-
-    def _file_of(self, module: str | None, beside: SourceFile | None = None) -> SourceFile | None:
-        """Return the file of a user's module; ``beside`` is a file that imports it."""
-        root = import_root(beside.name, beside.path) if beside else None
-        found = self._found(module, root) if module else None
-        if found is None:
-            return None
-        name, path = found
-        if path not in self._files:
-            try:
-                file = source_file_at(name, path)
-            except FileNotFoundError:  # it is loaded, and its file was deleted
-                return None
-            self._files[path] = file
-            self._enter(file)
-        return self._files[path]
-
-    def _found(self, module: str, root: Path | None) -> tuple[str, Path] | None:
-        if (module, root) not in self._known:
-            self._known[module, root] = found_module(module, root)
-            if self._known[module, root] is None and root and not is_elsewhere(module):  # unless it is there later
-                self._data.update((path, ()) for path in candidates(module, root))
-        return self._known[module, root]
-
-    def _enter(self, file: SourceFile) -> None:
-        """Collect a file, without the steps and pipelines that no collected code names."""
-        live = self._live(file)
-        if live is not None and not is_as_imported(live, file):
-            self.changed = self.changed or f"{file.path.name} has changed since this process imported it"
-        for number in range(1, file.name.count(".") + 1):
-            self._file_of(file.name.rsplit(".", number)[0], file)
-        for unit in file.units:
-            if file.is_dynamic or unit not in file.optional or self._names.intersection(unit.binds):
-                self._collect_unit(file, unit)
-            for name in unit.binds:
-                self._waiting.setdefault(name, []).append((file, unit))
-
-    def _collect_name(self, file: SourceFile, name: str) -> None:
-        """Collect the statements that bind a name of a module; the whole module if they are not found."""
-        for unit in file.by_name.get(name) or file.units:
-            self._roots.add((file.path, unit))
-            self._collect_unit(file, unit)
-
-    def _collect_unit(self, file: SourceFile, unit: Unit) -> None:
-        """Collect one statement, the modules that it imports, and what is bound to the names in it."""
-        if (file.path, unit) in self._units:
-            return
-        self._units[file.path, unit] = file.units.index(unit)
-        for module in unit.modules:
-            self._import(module, file)
-        for text in unit.texts:
-            self._collect_data(file.path.parent / text, text)
-            if file.is_dynamic:  # a relative name may be of any package that the statement names
-                packages = (".".join(file.package), *unit.texts) if text.startswith(".") else ("",)
-                for package in packages:
-                    self._file_of(f"{package}{text}", file)
-        for alias, targets in unit.imports.items():
-            self._aliases.setdefault(alias, set()).update(name for _, name in targets if name)
-        for name in [*unit.names, *self._names.intersection(unit.imports)]:
-            self._add_name(name)
-
-    def _add_name(self, name: str) -> None:
-        """Collect the steps and pipelines of this name, and of the names that are imported as it."""
-        if name not in self._names:
-            self._names.add(name)
-            for file, unit in self._waiting.get(name, ()):
-                self._collect_unit(file, unit)
-        for original in self._aliases.get(name, set()) - self._names:
-            self._add_name(original)
-
-    def _import(self, module: str, file: SourceFile) -> None:
-        """Collect a module, or note the installed package that it is of."""
-        if self._file_of(module, file) is None:
-            top = module.partition(".")[0]
-            if top and self._file_of(top, file) is None:
-                self._imports.add(top)
-
-    def _collect_data(self, path: Path, name: str) -> None:
-        """Collect a file beside the module, if there is one of the name that a text in the code has."""
-        self._data[path] = _identity(path)
-        if self._data[path] and path.is_file():
-            self.named.add(f"file {name} {hash_of(path)}")
 
     # The values in this process of what files bind.
 
     def collect_live(self) -> None:
         """Collect the values of all names that the functions lead to."""
         seen: set[tuple[Path, Unit]] = set()
-        while left := self._named_from_roots()[0] - seen:  # values lead to more code
+        while left := self.named_from_roots()[0] - seen:  # values lead to more code
             seen |= left
-            for path, unit in sorted(left, key=lambda key: (self._files[key[0]].name, self._units[key])):
+            for path, unit in sorted(left, key=lambda key: (self.files[key[0]].name, self.units[key])):
                 for name in unit.binds:
                     for imported in unit.imports.get(name, ()):
-                        self._collect_imported(self._files[path], name, imported)
+                        self._collect_imported(self.files[path], name, imported)
                     if not isinstance(unit.node, ast.Import | ast.ImportFrom):
-                        self._collect_live_value(self._files[path], name, unit)
-
-    def _named_from_roots(self) -> tuple[set[tuple[Path, Unit]], set[str]]:
-        """Return the statements that the functions lead to, and the names: by the names alone, whatever they mean."""
-        bound: dict[str, list[tuple[Path, Unit]]] = {}
-        for path, unit in self._units:
-            for name in unit.binds:
-                bound.setdefault(name, []).append((path, unit))
-        reached, names = set(self._roots), set[str]()
-        left = [name for _, unit in self._roots for name in unit.names]
-        while left:
-            if (name := left.pop()) in names:
-                continue
-            names.add(name)
-            left += self._aliases.get(name, ())
-            for key in bound.get(name, ()):
-                if key not in reached:
-                    reached.add(key)
-                    left += key[1].names
-        return reached, names
+                        self._collect_live_value(self.files[path], name, unit)
 
     def _collect_imported(self, file: SourceFile, name: str, imported: Imported) -> None:
         """Compare an imported name with what its module has under it: a reload or a test may have replaced either."""
@@ -462,14 +344,6 @@ _LONGEST = 1000
 
 
 _reached: dict[int, tuple[Callable[..., Any], dict[Path, tuple[int, ...]], Reached]] = {}
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    """Return a value that changes when a file does; empty if there is none."""
-    try:
-        return identity_of(path)
-    except (OSError, ValueError):
-        return ()
 
 
 def _digest(parts: Iterable[str]) -> str:
