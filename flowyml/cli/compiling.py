@@ -12,7 +12,8 @@ from flowyml.cli.options import AsJson, File, Option
 from flowyml.cli.output import Output
 from flowyml.cli.source import load
 from flowyml.core.files import refuse_others_link, write_whole
-from flowyml.plan.marks import marked, objection
+from flowyml.core.schedule import Schedule
+from flowyml.plan.marks import mark_of, marked, objection
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.base import RunnablePipeline
@@ -180,15 +181,28 @@ def _write(files: Mapping[str, bytes], output: Path, force: bool) -> list[Path]:
 
 
 def _check_place(path: Path, data: bytes, force: bool) -> None:
-    """Refuse to overwrite files that people wrote."""
+    """Refuse to overwrite files that people wrote, and a DAG file's schedule."""
     if not path.is_file():
         return
     if path.resolve() in {Path(file).resolve() for file in _loaded_files()}:
         raise UsageError(
             f"{path} is source code of this pipeline, and would be overwritten. Name another file or folder."
         )
-    if reason := objection(path.read_bytes(), data, force=force):
+    old = path.read_bytes()
+    if reason := objection(old, data, force=force):
         raise UsageError(f"{path} {reason}")
+    if not force and (schedule := _schedule_in(old)) and not _schedule_in(data):
+        raise UsageError(
+            f"{path} has the schedule `{schedule}`, and the new file has none: no run would start any more. "
+            f"`flowyml deploy` keeps the schedule; --force writes the file without it."
+        )
+
+
+def _schedule_in(data: bytes) -> Schedule | None:
+    """Return the schedule of a file that FlowyML wrote: that of an Airflow DAG stands in its file."""
+    mark = mark_of(data)
+    plain = mark.facts.get("schedule") if mark else None
+    return Schedule.from_dict(plain) if plain else None
 
 
 def _loaded_files() -> list[str]:

@@ -17,6 +17,7 @@ from flowyml.cli.records import plain_schedule
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators import LocalOrchestrator, Orchestrator
+from flowyml.plan.bundle import Bundle
 from tests.unit.commands import command, flowyml
 from tests.waiting import wait_until
 
@@ -273,6 +274,25 @@ def test_compile_writes_over_no_file_that_people_wrote_or_edited(engine: str) ->
         done = flowyml(*words)
         assert (done.code, main.read_text()) == (2, "# flowyml: TODO\n")
         assert "was not written by FlowyML and would be lost" in done.err
+
+
+@pytest.mark.processes
+def test_compile_takes_no_schedule_away() -> None:
+    from flowyml_airflow.compiler import compile_dag
+
+    again = ("compile", "train.py", "--to", "airflow", "-o", "dags/")
+    path = Path(flowyml(*again, "--json").json["files"][0])
+    plain = path.read_bytes()
+    bundle = Bundle.read(next(Path("dags").rglob("*.pyz")))
+    scheduled = compile_dag(bundle, schedule=Schedule.of("cron", "0 4 * * *"))
+    for name, data in scheduled.files.items():
+        (path.parent / name).write_bytes(data)
+    done = flowyml(*again)
+    assert done.code == 2
+    assert f"{path} has the schedule `cron 0 4 * * * UTC`" in done.err
+    assert path.read_bytes() == next(iter(scheduled.files.values()))
+    assert flowyml(*again, "--force").code == 0
+    assert path.read_bytes() == plain
 
 
 def test_a_bundle_takes_no_place_of_what_people_wrote() -> None:
