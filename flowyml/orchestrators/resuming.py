@@ -1,6 +1,6 @@
 """Continue a run in another process of its engine: choose the steps that have ended, and those that run again.
 
-For engines that execute a flow of FlowyML's and record its steps themselves. Steps are chosen as in local runs.
+For engines that execute a flow of FlowyML's and record its steps themselves.
 """
 
 from __future__ import annotations
@@ -9,19 +9,16 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flowyml.core.item_names import labelled
-from flowyml.orchestrators.local.retrying import Past, past_of, to_run_again
-from flowyml.orchestrators.local.schema import KeptRow, StepRow, item_of
+from flowyml.orchestrators.retrying import Ends, Turn, to_run_again
 from flowyml.plan.model import Plan
 from flowyml.runtime.decider import End, Index
 from flowyml.runtime.kept_outputs import KeptOutputs
 
 __all__ = ["Before", "Ended", "before"]
 
-_Turn = tuple[str, Index]
-
 
 class Ended(NamedTuple):
-    """The end of a step, or of its run for an item, in one attempt of the run, in the terms of local runs.
+    """The end of a step, or of its run for an item, in one attempt of the run.
 
     ``attempt`` counts its own attempts within that attempt of the run; ``began`` is the start of the last one, in
     seconds since any fixed moment.
@@ -55,39 +52,32 @@ def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collec
 
     ``ended`` has all attempts of the run, oldest first. In the result, the last one stands for all.
     """
-    positions = {step.name: position for position, step in enumerate(plan)}
     known = _without_stale(plan, *_joined(ended))
-    ran = {turn for turn, each in known.items() if each.raw_status in ("completed", "cached")}
-    outputs = {turn: kept.read(labelled(*turn)) or {} for turn in known if turn in ran}
-    kept_rows = [
-        KeptRow(positions[name], item_of(index), output, "{}")
-        for (name, index), values in outputs.items()
-        for output in values
-    ]
-    rows = {turn: _row(each, positions[each.step]) for turn, each in known.items()}
-    again, gone = to_run_again(plan, rows.values(), kept_rows, chosen)
+    ends = Ends(plan, {turn: each.end for turn, each in known.items()})
+    outputs = {turn: kept.read(labelled(*turn)) or {} for turn in known if ends.ran(*turn)}
+    readable = {(*turn, output) for turn, values in outputs.items() for output in values}
+    again, gone = to_run_again(ends, readable, (), chosen)
     for turn in gone:
-        rows.pop(turn, None)
-    for turn in (turn for turn in again if turn in rows):
-        rows[turn] = rows[turn]._replace(status="QUEUED", raw_status="queued")
-    past: Past = past_of(plan, rows.values(), ())
-    names = [step.name for step in plan]
-    turns = {}
-    for (position, index), done in past.turns.items():
-        turn = names[position], index
-        stays = known[turn] if done.end is not None else known[turn]._replace(status="QUEUED", raw_status="queued")
-        turns[turn] = stays, outputs.get(turn, {}) if done.end is End.OK else {}
-    return Before(turns, past.loops)
+        known.pop(turn, None)
+    for turn in known.keys() & set(again):
+        known[turn] = known[turn]._replace(status="QUEUED", raw_status="queued")
+    ends = Ends(plan, {turn: each.end for turn, each in known.items()})
+    turns = {
+        turn: (each, outputs.get(turn, {}) if each.end is End.OK else {})
+        for turn, each in known.items()
+        if turn in ends
+    }
+    return Before(turns, dict(ends.ended_loops()))
 
 
-def _joined(ended: Iterable[Ended]) -> tuple[dict[_Turn, Ended], dict[_Turn, float]]:
+def _joined(ended: Iterable[Ended]) -> tuple[dict[Turn, Ended], dict[Turn, float]]:
     """Return the last end of each step and item, with the attempts of all; and when completed ones were started again.
 
     The latter also has the items around, and a list whose items were repeated. A failed step that runs again repeats
     nothing else: the steps that ran although it failed stay.
     """
-    known, remade = dict[_Turn, Ended](), dict[_Turn, float]()
-    completed, has_completed = set[_Turn](), set[_Turn]()
+    known, remade = dict[Turn, Ended](), dict[Turn, float]()
+    completed, has_completed = set[Turn](), set[Turn]()
     for one in ended:
         turn = one.step, one.item
         around = [(one.step, one.item[:depth]) for depth in range(len(one.item) + 1)]
@@ -102,7 +92,7 @@ def _joined(ended: Iterable[Ended]) -> tuple[dict[_Turn, Ended], dict[_Turn, flo
     return known, remade
 
 
-def _without_stale(plan: Plan, known: Mapping[_Turn, Ended], remade: Mapping[_Turn, float]) -> dict[_Turn, Ended]:
+def _without_stale(plan: Plan, known: Mapping[Turn, Ended], remade: Mapping[Turn, float]) -> dict[Turn, Ended]:
     """Remove results that depend on a value that was computed again since, and items of such a list."""
     structure = plan.structure
     found = dict(known)
@@ -118,9 +108,3 @@ def _without_stale(plan: Plan, known: Mapping[_Turn, Ended], remade: Mapping[_Tu
             else:
                 found[name, index] = each._replace(status="CANCELLED", raw_status="cancelled")
     return found
-
-
-def _row(ended: Ended, position: int) -> StepRow:
-    return StepRow(
-        position, ended.status, ended.raw_status, ended.attempt, item=item_of(ended.item), error=ended.error
-    )  # fmt: skip

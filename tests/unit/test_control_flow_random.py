@@ -18,7 +18,7 @@ from flowyml.core.process_identity import this_process
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local.host import Host
-from flowyml.orchestrators.local.retrying import to_run_again
+from flowyml.orchestrators.local.retrying import choose
 from flowyml.orchestrators.local.schema import item_of
 from flowyml.testing.pipelines_random import BROKEN, MISSING, Calls, Plain, build, drawn
 
@@ -131,7 +131,7 @@ def tried_again(local: LocalOrchestrator, made: Any, run_id: str, parameters: di
     store, plan = local.store, made.compile()
     row = store.get(run_id)
     positions = {step.name: position for position, step in enumerate(plan)}
-    chosen = to_run_again(plan, store.steps(row.number), store.kept(row.number), None)
+    chosen = choose(plan, store.steps(row.number), store.kept(row.number), None)
     again, gone = ([(positions[name], item_of(index)) for name, index in turns] for turns in chosen)
     assert store.queue_again(row.number, this_process(), again, gone)
     here = LocalOrchestrator(store=store.path)

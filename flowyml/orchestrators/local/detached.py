@@ -28,7 +28,7 @@ from flowyml.orchestrators.background import start_detached
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.host import Host
-from flowyml.orchestrators.local.retrying import to_run_again
+from flowyml.orchestrators.local.retrying import choose
 from flowyml.orchestrators.local.schema import RunRow, item_of
 from flowyml.orchestrators.local.store import (
     CLEANING_UP,
@@ -109,7 +109,7 @@ def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> N
             f"Run {row.run_id!r} cannot be retried: its orchestrator is kept as a pickle, which is forbidden: {reason}."
         )
     plan = bundle.plan
-    again, gone = to_run_again(plan, store.steps(row.number), store.kept(row.number), chosen)
+    again, gone = choose(plan, store.steps(row.number), store.kept(row.number), chosen)
     if not again and not gone:
         raise RetryRefusedError(f"Run {row.run_id!r} has no step to run again.")
     positions = {step.name: position for position, step in enumerate(plan)}

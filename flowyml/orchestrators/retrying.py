@@ -1,0 +1,231 @@
+"""Choose the steps of an ended run that run again: one rule wherever FlowyML itself walks over the plan."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+
+from flowyml.core.item_names import labelled
+from flowyml.plan.groups import Branch, Loop, outputs_in
+from flowyml.plan.model import Plan
+from flowyml.plan.values import steps_of
+from flowyml.runtime.decider import End, Index
+
+__all__ = ["Ends", "Turn", "to_run_again"]
+
+Turn = tuple[str, Index]
+"""A step, and its item."""
+
+
+class Ends:
+    """How the steps of a run, and their items, have ended: ``ends`` has None for those that did not end by themselves.
+
+    A step of a loop without items, or of a skipped loop, stands under the index of the loops around that one. Such an
+    entry is left out if items of the step exist by now, as after an earlier retry.
+    """
+
+    def __init__(self, plan: Plan, ends: Mapping[Turn, End | None]) -> None:
+        self.plan = plan
+        self.by_step: dict[str, dict[Index, End | None]] = {step.name: {} for step in plan}
+        for (name, index), end in ends.items():
+            self.by_step[name][index] = end
+        for found in self.by_step.values():
+            for around in {index[:depth] for index in found for depth in range(len(index))}:
+                found.pop(around, None)
+        self.loops = {step.name: plan.structure.loops(step.group) for step in plan}
+        self._by_prefix = cache(self._prefixes)
+        self._complete()
+
+    def __contains__(self, turn: Turn) -> bool:
+        return turn[1] in self.by_step[turn[0]]
+
+    def _complete(self) -> None:
+        """Give each step an entry, and each item one of each step, even if a process that died recorded only some."""
+        beside: dict[tuple[str, ...], set[Index]] = {}
+        loops = {name: tuple(each.name for each in found) for name, found in self.loops.items()}
+        for name, found in self.by_step.items():
+            beside.setdefault(loops[name], set()).update(index for index in found if len(index) == len(loops[name]))
+        for name, found in self.by_step.items():
+            for index in beside[loops[name]] or ({()} if not found else ()):
+                if not any(index[:depth] in found for depth in range(len(index) + 1)):
+                    found[index] = None
+
+    def all(self) -> Iterator[tuple[Turn, End | None]]:
+        """Yield each step and item with its end."""
+        for name, found in self.by_step.items():
+            yield from (((name, index), end) for index, end in found.items())
+
+    def ran(self, name: str, index: Index) -> bool:
+        """Return whether a step ran, or was taken from the cache, and ended OK: then it has outputs."""
+        return self.by_step[name].get(index) is End.OK and len(index) == len(self.loops[name])
+
+    def matching(self, name: str, turn: Turn) -> Iterable[Index]:
+        """Return the entries of a step that belong to an entry of another step: those within the same items."""
+        shared = 0
+        for mine, other in zip(self.loops[turn[0]], self.loops[name], strict=False):
+            shared += mine is other
+        key = turn[1][:shared]
+        if not key:
+            return tuple(self.by_step[name])
+        return self._by_prefix(name, len(key)).get(key, ())
+
+    def _prefixes(self, name: str, depth: int) -> Mapping[Index, Sequence[Index]]:
+        found: dict[Index, list[Index]] = {}
+        for index in self.by_step[name]:
+            found.setdefault(index[:depth], []).append(index)
+        return found
+
+    def ended_loops(self) -> Iterator[tuple[tuple[str, Index], int | None]]:
+        """Yield the loops whose steps have all ended, with the number of their items; None for a skipped loop."""
+        structure = self.plan.structure
+        for loop in (group for group in structure if isinstance(group, Loop)):
+            depth = len(structure.loops(loop.parent))
+            turns: dict[Index, list[tuple[Index, End | None]]] = {}
+            for name in structure.members(loop.name):
+                for index, end in self.by_step[name].items():
+                    turns.setdefault(index[:depth], []).append((index, end))
+            for around, found in turns.items():
+                if len(around) < depth or any(end is None for _, end in found):
+                    continue
+                counts = [index[depth] + 1 for index, _ in found if len(index) > depth]
+                is_skipped = any(end is End.SKIPPED for _, end in found)
+                yield (loop.name, around), max(counts) if counts else None if is_skipped else 0
+
+
+Output = tuple[str, Index, str]
+"""A step, its item, and the name of an output."""
+
+
+def to_run_again(
+    ends: Ends, kept: Collection[Output], lost: Collection[Output], chosen: Collection[str] | None
+) -> tuple[list[Turn], list[Turn]]:
+    """Return the steps and items to run again, and those to forget first: items of a list that is computed again.
+
+    ``chosen`` names steps and items; None means all that did not complete. A completed step runs again if one of its
+    outputs is needed and is not among those ``kept``; an output of the pipeline may also be ``lost``, which a record
+    says.
+    """
+    return _Choice(ends, kept, lost).made(chosen)
+
+
+class _Choice:
+    """Finds the steps to run again: the requested ones, and all consequences."""
+
+    def __init__(self, ends: Ends, kept: Collection[Output], lost: Collection[Output]) -> None:
+        self._ends = ends
+        self._plan = ends.plan
+        self._kept = kept
+        self._lost = lost
+        structure = self._plan.structure
+        self._looped_by: dict[str, list[Loop]] = {}
+        for loop in (group for group in structure if isinstance(group, Loop)):
+            for item in loop.over:
+                for name in steps_of(item.source):
+                    self._looped_by.setdefault(name, []).append(loop)
+        self._again: dict[Turn, None] = {}
+        self._gone: dict[Turn, None] = {}
+        self._forced: set[Turn] = set()
+        self._left: deque[Turn] = deque()
+
+    def made(self, chosen: Collection[str] | None) -> tuple[list[Turn], list[Turn]]:
+        """Return the steps to run again, and those to forget, for a request."""
+        for turn, end in self._ends.all():
+            is_cleanup = self._plan.structure.is_cleanup(self._plan.by_name[turn[0]].group)
+            if is_cleanup or not (_completed(end) or self._stays(turn, end, chosen)):
+                self._add(turn)
+        for name in chosen or ():
+            self._add_named(name)
+        for output in outputs_in(output.source for output in self._plan.outputs):
+            for index in self._ends.by_step[output.step]:
+                place = output.step, index, output.output
+                if self._ends.ran(output.step, index) and place not in self._kept and place not in self._lost:
+                    self._add((output.step, index))  # its process died before recording why it is not stored
+        while self._left:
+            turn = self._left.popleft()
+            self._need_values(turn)
+            self._begin_loops_anew(turn)
+            self._go_on(turn)
+        return [turn for turn in self._again if turn not in self._gone], list(self._gone)
+
+    def _add(self, turn: Turn, *, forced: bool = False) -> None:
+        if turn not in self._again or (forced and turn not in self._forced):
+            self._left.append(turn)
+        self._again[turn] = None
+        if forced:
+            self._forced.add(turn)
+
+    def _add_named(self, name: str) -> None:
+        found = [(turn, end) for turn, end in self._ends.all() if name in _labels(turn)]
+        bad = [(turn, end) for turn, end in found if not _completed(end)]
+        for turn, end in bad or found:
+            self._add(turn, forced=_completed(end))
+
+    def _stays(self, turn: Turn, end: End | None, chosen: Collection[str] | None) -> bool:
+        """Return True for a failure that was not requested, and a failed item of a loop whose list was used."""
+        loops = [loop for loop in self._ends.loops[turn[0]] if loop.on_item_error == "continue"]
+        if end is not End.FAILED or (chosen is None and not loops):
+            return False
+        if chosen is not None:
+            return True
+        members = set(self._plan.structure.members(loops[0].name))
+        takers = [name for name in self._plan.downstream[turn[0]] if name not in members]
+        return any(_completed(end) for name in takers for end in self._ends.by_step[name].values())
+
+    def _need_values(self, turn: Turn) -> None:
+        """Compute its missing inputs again."""
+        for source in outputs_in(self._plan.structure.values(self._plan.by_name[turn[0]])):
+            for index in self._ends.matching(source.step, turn):
+                if self._ends.ran(source.step, index) and (source.step, index, source.output) not in self._kept:
+                    self._add((source.step, index))
+
+    def _begin_loops_anew(self, turn: Turn) -> None:
+        """Begin loops again whose lists are computed again: they may have other items."""
+        for loop in self._looped_by.get(turn[0], ()):
+            for member in self._plan.structure.members(loop.name):
+                for index in self._ends.matching(member, turn):
+                    self._gone[member, index] = None
+                    self._add((member, index))
+
+    def _go_on(self, turn: Turn) -> None:
+        """Decide dependent skips again; run everything after a completed step again."""
+        for later in self._plan.downstream[turn[0]]:
+            for index in self._ends.matching(later, turn):
+                if turn in self._forced:
+                    self._add((later, index), forced=True)
+                elif self._ends.by_step[later][index] is End.SKIPPED and not self._stays_skipped((later, index)):
+                    self._add((later, index))
+
+    def _stays_skipped(self, turn: Turn) -> bool:
+        """Return whether a step stays skipped: by its branch, or by its rule, if its dependencies stay unchanged."""
+        step = self._plan.by_name[turn[0]]
+        if any(self._was_not_taken(branch, turn) for branch in self._plan.structure.branches(step.group)):
+            return True
+        stops: dict[str, Collection[End | None]] = {"all_failed": (End.OK, End.SKIPPED), "none_skipped": (End.SKIPPED,)}
+        return any(
+            self._ends.by_step[name][index] in stops.get(step.run_if, ())
+            for name in step.upstream
+            for index in self._ends.matching(name, turn)
+            if (name, index) not in self._again
+        )
+
+    def _was_not_taken(self, branch: Branch, turn: Turn) -> bool:
+        structure, ends = self._plan.structure, self._ends
+        is_decided = not any(
+            (source.step, index) in self._again
+            for source in outputs_in(structure.sources(branch))
+            for index in ends.matching(source.step, turn)
+        )
+        return is_decided and all(
+            ends.by_step[name][index] is End.SKIPPED
+            for name in structure.members(branch.name)
+            for index in ends.matching(name, turn)
+        )
+
+
+def _labels(turn: Turn) -> Iterator[str]:
+    return (labelled(turn[0], turn[1][:depth]) for depth in range(len(turn[1]) + 1))
+
+
+def _completed(end: End | None) -> bool:
+    return end in (End.OK, End.SKIPPED)
