@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import subprocess
 import sys
 import threading
 import time
@@ -142,3 +144,48 @@ def test_a_stream_that_a_step_replaces_for_good_stays(local: LocalOrchestrator) 
         assert sys.stdout is mine
     finally:
         sys.stdout = before
+
+
+def test_threads_may_print_while_runs_begin_and_end() -> None:
+    """A stand-in for a stream must outlive its run. Source: python/cpython issue 130163."""
+    program = """
+import threading
+from flowyml import Pipeline, step
+
+@step
+def quick() -> int:
+    return 1
+
+over = threading.Event()
+
+def talk():
+    while not over.is_set():
+        print("x" * 200)
+
+threads = [threading.Thread(target=talk) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for number in range(30):
+    Pipeline("busy").add_step(quick).run(on="local")
+over.set()
+"""
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_stand_in_that_was_kept_shows_what_is_printed_in_a_later_run_once(
+    local: LocalOrchestrator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    @step
+    def look() -> None:
+        print("here")
+        seen.append(sys.stdout)
+
+    pipeline = Pipeline("looking").add_step(look)
+    pipeline.run(on=local)
+    with contextlib.redirect_stdout(seen[0]):
+        pipeline.run(on=local)
+        print("between")
+    assert capsys.readouterr().out == "here\nhere\nbetween\n"

@@ -125,10 +125,15 @@ class Tee:
 
 
 class _Installed:
-    """The stand-ins of this process. They are shared by all runs that are active at a time."""
+    """The stand-ins of this process. They are shared by all runs that are active at a time.
+
+    ``tees`` are never freed: another thread may be in ``print``, which in older CPythons has no reference of its own
+    to the stream that it writes to, and crashes. Source: python/cpython issue 130163.
+    """
 
     users = 0
     fallback: Sink | None = None
+    tees: ClassVar[dict[str, Tee]] = {}
     streams: ClassVar[dict[str, tuple[Any, Tee]]] = {}
     factory: tuple[Any, Any] | None = None
 
@@ -154,7 +159,7 @@ def capturing(alone: Sink | None = None) -> Iterator[None]:
 
 def beneath(name: str) -> Any:
     """Return the stream behind a stand-in."""
-    return _Installed.streams[name][0]
+    return _Installed.tees[name]._stream
 
 
 @contextmanager
@@ -195,7 +200,10 @@ def _install(alone: Sink | None) -> None:
     _Installed.fallback = alone
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        tee = Tee(stream, name, silent=alone is not None)
+        tee = _Installed.tees.setdefault(name, Tee(stream, name))
+        if stream is not tee:  # other code may have put it back after the last run
+            tee._stream, tee.begun = stream, ""
+        tee._silent = alone is not None
         _Installed.streams[name] = (stream, tee)
         setattr(sys, name, tee)
     made = logging.getLogRecordFactory()
