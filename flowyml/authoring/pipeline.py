@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from flowyml.core.runs import PipelineResult
     from flowyml.core.schedule import ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
-    from flowyml.orchestrators.base import Deployment, Orchestrator
+    from flowyml.orchestrators.base import Orchestrator
+    from flowyml.orchestrators.deployer import Deployment
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["Pipeline"]

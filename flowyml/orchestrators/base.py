@@ -1,7 +1,8 @@
 """The interface of an orchestrator: the methods that users call, and those that an adapter provides.
 
-An adapter subclasses ``Orchestrator`` and implements the methods under "Methods for adapters to implement". The rest,
-which users call, is implemented here, in terms of those.
+An adapter subclasses ``Orchestrator`` and implements the methods under "Methods for adapters to implement"; three of
+them return its parts: a ``RunReader``, a ``Deployer`` and a ``Scheduler``. The rest, which users call, is implemented
+here, in terms of those.
 """
 
 from __future__ import annotations
@@ -36,13 +37,16 @@ if TYPE_CHECKING:
     from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
+    from flowyml.orchestrators.deployer import Deployer, Deployment
     from flowyml.orchestrators.probe import Site
+    from flowyml.orchestrators.reader import RunReader
+    from flowyml.orchestrators.scheduler import Scheduler
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
     from flowyml.runtime.code import Code
 
 __all__ = [
-    "Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "claim_new", "located",
+    "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "claim_new", "located",
     "new_run_id", "of_step",
 ]  # fmt: skip
 
@@ -79,20 +83,6 @@ class RunnablePipeline(Protocol):
 
     def locate(self, error: DefinitionError) -> None:
         """Add file and line of its step, or of the pipeline, to an error, such as one of an engine's compiler."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
-    """A deployed pipeline. ``changed`` is False if the engine already had this very version.
-
-    ``also`` names the pipeline's other deployments that were moved to this version, on an engine that can have several.
-    """
-
-    name: str
-    digest: str
-    changed: bool
-    url: str | None = None
-    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +266,92 @@ class Orchestrator(ABC):
     def _own_plan(self, pipeline: RunnablePipeline) -> Plan:
         return pipeline.compile().with_retry_policy(self.retry_policy).with_secret_names(self.secrets)
 
+    # Reading, deploying and scheduling are done by the parts of an adapter.
+
+    def get_run(self, job_id: str) -> Run:
+        """Return a run. Raises ``RunNotFoundError``, ``EngineUnreachableError``, ``UnknownStateError``."""
+        return self.reader.get_run(job_id)
+
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
+        """Return runs of this engine, newest first."""
+        return self.reader.runs(pipeline, limit=limit)
+
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        """Return every step of the run in the plan's order, including those that have not begun."""
+        return self.reader.step_runs(job_id)
+
+    def outputs(self, job_id: str) -> Outputs:
+        """Return the outputs of a completed run."""
+        return self.reader.outputs(job_id)
+
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
+        """Return the artifacts and metrics that the steps of a run have produced so far, in the order of the steps."""
+        if self.capabilities[Feature.ARTIFACTS].level is Level.NO:
+            raise self._lacks("listing artifacts")
+        return self.reader.run_artifacts(job_id)
+
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
+        """Return the lines so far, oldest first; with ``follow`` until the run ends."""
+        return self.reader.logs(job_id, follow=follow)
+
+    def logs_of_step(
+        self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
+    ) -> Iterator[LogLine]:
+        """Return the lines of one step, or of one item with its ``index``."""
+        return self.reader.logs_of_step(job_id, step, index, follow=follow)
+
+    def why_waiting(self, job_id: str) -> str:
+        """Say why a run that has not ended does not progress, and what to do; empty if the engine does not say."""
+        return self.reader.why_waiting(job_id)
+
+    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
+        """Deploy a bundle to the engine."""
+        return self.deployer.deploy(bundle, force=force)
+
+    def diff(self, bundle: Bundle) -> str:
+        """Return the changes that deploying this bundle would make, as a unified diff; empty if there are none."""
+        return self.deployer.diff(bundle)
+
+    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        """Raise what ``deploy`` would raise, as far as possible without changing anything."""
+        self.deployer.check_deployable(bundle, force=force)
+
+    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
+        """Create or update the schedule of the bundle's pipeline, by the same rule as ``deploy``."""
+        return self.scheduler.create_schedule(bundle, schedule, force=force)
+
+    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
+        """Return the schedules that FlowyML created on this engine."""
+        return self.scheduler.schedules(pipeline)
+
+    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
+        """Pause a schedule. Raises ``ScheduleNotFoundError``."""
+        return self.scheduler.pause_schedule(schedule_id)
+
+    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
+        """Resume a paused schedule. Raises ``ScheduleNotFoundError``."""
+        return self.scheduler.resume_schedule(schedule_id)
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        """Remove the schedule. Raises ``ScheduleNotFoundError``."""
+        self.scheduler.delete_schedule(schedule_id)
+
     # Methods for adapters to implement.
+
+    @property
+    @abstractmethod
+    def reader(self) -> RunReader:
+        """The reader of this engine's runs."""
+
+    @property
+    def deployer(self) -> Deployer:
+        """The part that deploys. Raises ``UnsupportedFeatureError`` for an engine without deployments."""
+        raise self._lacks("deployments")
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The part that schedules. Raises ``UnsupportedFeatureError`` for an engine without schedules."""
+        raise self._lacks("schedules")
 
     @classmethod
     def recognizes(cls, site: Site) -> bool:
@@ -312,54 +387,11 @@ class Orchestrator(ABC):
         ``flowyml.orchestrators.ownership`` before it replaces a deployment.
         """
 
-    @abstractmethod
-    def get_run(self, job_id: str) -> Run:
-        """Return a run. Raises ``RunNotFoundError``, ``EngineUnreachableError``, ``UnknownStateError``."""
-
-    @abstractmethod
-    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        """Return runs of this engine, newest first, in one call to the engine.
-
-        Returned as ``flowyml.core.runs.Runs``, a list that notebooks show as a table.
-        """
-
-    @abstractmethod
-    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        """Return every step of the run in the plan's order, including those that have not begun."""
-
-    @abstractmethod
-    def outputs(self, job_id: str) -> Outputs:
-        """Return the outputs of a completed run."""
-
-    def run_artifacts(self, job_id: str) -> list[Artifact]:
-        """Return the artifacts and metrics that the steps of a run have produced so far, in the order of the steps."""
-        raise self._lacks("listing artifacts")
-
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
         """Return the stores that may contain artifacts of a run, by default that of ``artifact_place``."""
         from flowyml.artifacts import open_store
 
         return (open_store(self.artifact_place),)
-
-    @abstractmethod
-    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        """Return the lines so far, oldest first; with ``follow`` until the run ends.
-
-        Lines of the engine itself, if there are any, have ``of_engine``: people see them only if they ask.
-        """
-
-    def logs_of_step(
-        self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
-    ) -> Iterator[LogLine]:
-        """Return the lines of one step, or of one item with its ``index``.
-
-        Override it if the engine can filter them.
-        """
-        return (line for line in self.logs(job_id, follow=follow) if line.is_of(step, index))
-
-    def why_waiting(self, job_id: str) -> str:
-        """Say why a run that has not ended does not progress, and what to do; empty if the engine does not say."""
-        return ""
 
     @abstractmethod
     def cancel(self, job_id: str) -> bool:
@@ -381,37 +413,6 @@ class Orchestrator(ABC):
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
         """Return the secrets among these that the engine's store lacks, each with advice."""
         raise UnsupportedFeatureError(f"{self.name!r} cannot look secrets up from here.")
-
-    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        """Deploy a bundle to the engine. ``ownership.check_replaceable`` decides what it may replace."""
-        raise self._lacks("deployments")
-
-    def diff(self, bundle: Bundle) -> str:
-        """Return the changes that deploying this bundle would make, as a unified diff; empty if there are none."""
-        raise UnsupportedFeatureError(f"deploy --dry-run is not available on {self.name!r}.")
-
-    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
-        """Raise what ``deploy`` would raise, as far as possible without changing anything."""
-
-    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        """Create or update the schedule of the bundle's pipeline, by the same rule as ``deploy``."""
-        raise self._lacks("schedules")
-
-    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        """Return the schedules that FlowyML created on this engine."""
-        raise self._lacks("schedules")
-
-    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        """Pause a schedule. Raises ``ScheduleNotFoundError``."""
-        raise self._lacks("schedules")
-
-    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
-        """Resume a paused schedule. Raises ``ScheduleNotFoundError``."""
-        raise self._lacks("schedules")
-
-    def delete_schedule(self, schedule_id: str) -> None:
-        """Remove the schedule. Raises ``ScheduleNotFoundError``."""
-        raise self._lacks("schedules")
 
     def trigger(
         self, name: str, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None

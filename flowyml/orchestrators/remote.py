@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping
+from functools import cached_property, wraps
+from operator import attrgetter
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.capabilities import Capabilities
@@ -17,26 +19,21 @@ from flowyml.core.errors import (
     OrchestratorNotFoundError,
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
-from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import TLS_OPTIONS, Tls, tls_cause
 from flowyml.core.urls import checked_url, shown
 from flowyml.orchestrators import registry
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline
+from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline
 from flowyml.orchestrators.probe import Site
-from flowyml.plan.model import Plan
+from flowyml.orchestrators.reader import RunReader
 from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-    from datetime import date
-
-    from flowyml.artifacts.store import Store
-    from flowyml.core.pruning import Bounds, Prunable
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["RemoteOrchestrator"]
+
+_COMPOSED = ("get_run_status", "retry", "schedule_pipeline", "deploy_pipeline", "prune")  # of what is forwarded
 
 
 class RemoteOrchestrator(Orchestrator):
@@ -102,12 +99,14 @@ class RemoteOrchestrator(Orchestrator):
         return self.adapter.capabilities
 
     @property
-    def artifact_place(self) -> str | None:
-        return self.adapter.artifact_place
+    def reader(self) -> RunReader:
+        return self.adapter.reader
 
-    @property
-    def has_default_store(self) -> bool:
-        return self.adapter.has_default_store
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
+        return self.adapter.submit(bundle, run_id, parameters, force=force)
+
+    def cancel(self, job_id: str) -> bool:
+        return self.adapter.cancel(job_id)
 
     def run_pipeline(
         self,
@@ -120,112 +119,11 @@ class RemoteOrchestrator(Orchestrator):
         stop_if_loading(pipeline.name, "submit")  # before the URL is asked
         return self.adapter.run_pipeline(pipeline, run_id, parameters=parameters, force=force)
 
-    def execute(
-        self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any], *, force: bool = False
-    ) -> PipelineResult:
-        return self.adapter.execute(pipeline, run_id, context, **({"force": True} if force else {}))
-
-    def attach(self, job_id: str) -> SubmissionResult:
-        return self.adapter.attach(job_id)
-
-    def plan(self, pipeline: RunnablePipeline) -> Plan:
-        return self.adapter.plan(pipeline)
-
-    def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
-        return self.adapter.compile_pipeline(pipeline)
-
-    def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
-        return self.adapter.compile_files(bundle)
-
-    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        return self.adapter.submit(bundle, run_id, parameters, force=force)
-
-    def get_run(self, job_id: str) -> Run:
-        return self.adapter.get_run(job_id)
-
-    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        return self.adapter.runs(pipeline, limit=limit)
-
-    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        return self.adapter.step_runs(job_id)
-
-    def outputs(self, job_id: str) -> Outputs:
-        return self.adapter.outputs(job_id)
-
-    def run_artifacts(self, job_id: str) -> list[Artifact]:
-        return self.adapter.run_artifacts(job_id)
-
-    def artifact_stores(self, job_id: str) -> Sequence[Store]:
-        return self.adapter.artifact_stores(job_id)
-
-    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        return self.adapter.logs(job_id, follow=follow)
-
-    def logs_of_step(
-        self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
-    ) -> Iterator[LogLine]:
-        return self.adapter.logs_of_step(job_id, step, index, follow=follow)
-
-    def why_waiting(self, job_id: str) -> str:
-        return self.adapter.why_waiting(job_id)
-
-    def cancel(self, job_id: str) -> bool:
-        return self.adapter.cancel(job_id)
-
     def health(self) -> Health:
         try:
             return self.adapter.health()
         except (EngineError, OrchestratorNotFoundError, MissingExtraError) as error:
             return Health(reachable=False, url=shown(self.url), detail=str(error))
-
-    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        return self.adapter.deploy(bundle, force=force)
-
-    def diff(self, bundle: Bundle) -> str:
-        return self.adapter.diff(bundle)
-
-    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
-        self.adapter.check_deployable(bundle, force=force)
-
-    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        return self.adapter.create_schedule(bundle, schedule, force=force)
-
-    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        return self.adapter.schedules(pipeline)
-
-    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self.adapter.pause_schedule(schedule_id)
-
-    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self.adapter.resume_schedule(schedule_id)
-
-    def delete_schedule(self, schedule_id: str) -> None:
-        self.adapter.delete_schedule(schedule_id)
-
-    def trigger(
-        self, name: str, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None
-    ) -> SubmissionResult:
-        return self.adapter.trigger(name, run_id, parameters=parameters)
-
-    def clear(self, job_id: str, *, failed_only: bool = True) -> None:
-        self.adapter.clear(job_id, failed_only=failed_only)
-
-    def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
-        self.adapter.run_again(job_id, steps)
-
-    def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        return self.adapter.missing_secrets(references)
-
-    def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        return self.adapter.prunable(bounds)
-
-    def pruning(self) -> AbstractContextManager[object]:
-        return self.adapter.pruning()
-
-    def backfill(
-        self, name: str, start: date, end: date, *, parameters: Mapping[str, Any] | None = None, **options: Any
-    ) -> list[SubmissionResult]:
-        return self.adapter.backfill(name, start, end, parameters=parameters, **options)
 
     def __getattr__(self, name: str) -> Any:
         """Attributes of this engine's adapter alone.
@@ -239,6 +137,24 @@ class RemoteOrchestrator(Orchestrator):
 
     def __repr__(self) -> str:
         return f"<RemoteOrchestrator {shown(self.url)}>"
+
+
+def _forward(name: str, item: Any) -> Any:
+    """Return a method or property of the class that is that of its adapter."""
+    if isinstance(item, property):
+        return property(attrgetter(f"adapter.{name}"), doc=item.__doc__)
+
+    @wraps(item)
+    def call(self: RemoteOrchestrator, *args: Any, **options: Any) -> Any:
+        return getattr(self.adapter, name)(*args, **options)
+
+    return call
+
+
+for _name, _item in vars(Orchestrator).items():
+    is_public = isinstance(_item, FunctionType | property) and not _name.startswith("_")
+    if is_public and _name not in {*vars(RemoteOrchestrator), *_COMPOSED}:
+        setattr(RemoteOrchestrator, _name, _forward(_name, _item))
 
 
 def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | None = None) -> str:

@@ -38,7 +38,8 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.graph import mermaid, svg, terminal
 from flowyml.migration.airflow.cutover import Record, save
 from flowyml.orchestrators import registry
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn
+from flowyml.orchestrators.base import Health, Orchestrator, SignIn
+from flowyml.orchestrators.deployer import Deployment
 from flowyml.orchestrators.handover import OldSchedule
 from flowyml.orchestrators.workflows import Workflow
 from flowyml.plan.bundle import Bundle, build
@@ -61,6 +62,7 @@ class Hostile(Orchestrator):
     name = EVIL
     capabilities = Capabilities(EVIL, {feature: Support(Level.PARTLY, EVIL) for feature in Feature})
     failing = False
+    reader: Any = None
 
     def _run(self) -> Run:
         status = ExecutionStatus.FAILED if self.failing else ExecutionStatus.COMPLETED

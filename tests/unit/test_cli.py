@@ -351,7 +351,7 @@ class Made(Orchestrator):
     capabilities = Capabilities("tired", {
         Feature.STEP_RETRY: partly("twice"), Feature.FAN_OUT: no("it runs a step once"), Feature.PARAMETERS: yes,
     })
-    submit = get_run = runs = step_runs = outputs = logs = cancel = health = None
+    submit = reader = cancel = health = None
 """
 LOOPS = """
 from flowyml import pipeline, step

@@ -16,7 +16,8 @@ import pytest
 from flowyml.cli.records import plain_schedule
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.schedule import Schedule, ScheduleInfo
-from flowyml.orchestrators import LocalOrchestrator, Orchestrator
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.deployer import Deployer
 from flowyml.plan.bundle import Bundle
 from tests.unit.commands import command, flowyml
 from tests.waiting import wait_until
@@ -154,10 +155,10 @@ def test_a_dry_run_says_what_force_would_not_help_against_either() -> None:
 
 
 def test_an_engine_that_cannot_show_what_would_change_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LocalOrchestrator, "diff", Orchestrator.diff)
+    monkeypatch.setattr(LocalOrchestrator, "diff", Deployer.diff)
     done = flowyml("deploy", "train.py", "--dry-run")
     assert done.code == 2
-    assert done.err.splitlines()[-1] == "error: deploy --dry-run is not available on 'local'."
+    assert done.err.splitlines()[-1] == "error: deploy --dry-run is not available on this engine."
 
 
 # Schedules.

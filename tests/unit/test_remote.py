@@ -144,10 +144,17 @@ def test_what_only_this_engine_can_do_is_there_too(toy_url: str) -> None:
     assert copy.copy(remote).engine is None
 
 
-def test_what_adapters_override_is_forwarded() -> None:
+def test_what_an_adapter_overrides_is_forwarded(toy_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = RemoteOrchestrator(toy_url)
     composed = {"get_run_status", "retry", "schedule_pipeline", "deploy_pipeline", "prune"}  # of what is forwarded
     methods = {name for name, item in vars(Orchestrator).items() if inspect.isfunction(item) and name[0] != "_"}
     assert methods - vars(RemoteOrchestrator).keys() == composed
+    for name in methods - composed - {"run_pipeline", "submit", "health", "cancel"}:
+        setattr(remote.adapter, name, lambda *args, **options: (args, options))
+        assert getattr(remote, name)(1, two=2) == ((1,), {"two": 2})
+    for part in ("reader", "deployer", "scheduler", "artifact_place"):
+        monkeypatch.setattr(Toy, part, part)
+        assert getattr(remote, part) == part
 
 
 def test_engine_skips_the_question(url: str) -> None:

@@ -19,7 +19,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.handover import OldSchedule
 from flowyml.orchestrators.http import one_spelling
 from flowyml_airflow.client import AirflowClient, ConflictError
-from flowyml_airflow.reading import RunReader
+from flowyml_airflow.reading import AirflowReader
 from flowyml_airflow.status import moment
 from flowyml_airflow.workflows import cron_or_words
 
@@ -32,7 +32,7 @@ _SEEN = 100
 class DagSchedule:
     """The schedule of one DAG. Each call asks Airflow."""
 
-    def __init__(self, client: AirflowClient, dag_id: str, reader: RunReader) -> None:
+    def __init__(self, client: AirflowClient, dag_id: str, reader: AirflowReader) -> None:
         self._client, self.name, self._reader = client, dag_id, reader
         self.place = one_spelling(client.transport.connection.url)
 
@@ -123,13 +123,13 @@ class DagSchedule:
 
 
 def runs_by_time(
-    reader: RunReader, runs: Iterable[Mapping[str, Any]], handed: Schedule | None = None
+    reader: AirflowReader, runs: Iterable[Mapping[str, Any]], handed: Schedule | None = None
 ) -> dict[datetime, Run]:
     """Return the runs of a schedule among those of a DAG, by their time.
 
     They include runs for times of a schedule that was handed over and came back.
     """
-    return {time: reader.run(run, whole=False) for time, run in _by_time(runs, handed).items()}
+    return {time: reader.record(run, whole=False) for time, run in _by_time(runs, handed).items()}
 
 
 def _by_time(runs: Iterable[Mapping[str, Any]], handed: Schedule | None) -> dict[datetime, Mapping[str, Any]]:

@@ -18,7 +18,7 @@ from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed_dag import Deployed
 from flowyml_airflow.names import RUN_ID_KEY, airflow_run_id, dag_id
 from flowyml_airflow.pausing import check_runnable
-from flowyml_airflow.reading import RunReader
+from flowyml_airflow.reading import AirflowReader
 from flowyml_airflow.retrying import to_clear
 from flowyml_airflow.step_runs import map_index
 
@@ -31,7 +31,7 @@ class Operations:
 
     client: AirflowClient
     deployer: Deployer
-    reader: RunReader
+    reader: AirflowReader
     unpause: bool | None = None
 
     def trigger(self, name: str, run_id: str | None, parameters: Mapping[str, Any]) -> str:
@@ -55,7 +55,7 @@ class Operations:
         self._check_same_code(found)
         tasks = self.client.task_instances(dag, run_id)
         graph = {task["task_id"]: task["downstream_task_ids"] for task in self.client.tasks(dag)}
-        status = self.reader.run(found, whole=False).status
+        status = self.reader.record(found, whole=False).status
         stopped = status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
         marked = to_clear(tasks, graph, self.reader.facts(found), steps=steps, was_stopped=stopped)
         if not marked:
@@ -105,7 +105,7 @@ class Operations:
     ) -> Sequence[Run]:
         """Create the runs of a range of dates; return the created ones, by date."""
         made = backfill(self._shown(name), start, end, parameters, **options)
-        return [self.reader.run(run, whole=False) for run in made]
+        return [self.reader.record(run, whole=False) for run in made]
 
     def _shown(self, name: str) -> Deployed:
         """Return the DAG of a pipeline, or the DAG of this id, once Airflow shows its file's structure."""

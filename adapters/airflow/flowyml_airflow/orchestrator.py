@@ -7,24 +7,24 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import (
     EngineError,
     FlowymlError,
-    RunNotFoundError,
     ScheduleError,
     ScheduleNotFoundError,
 )
 from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import Artifact, LogLine, Outputs, Run, Runs, StepRun
+from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run, claim_new
+from flowyml.orchestrators.base import Health, Orchestrator, check_same_run, claim_new
+from flowyml.orchestrators.deployer import Deployment
 from flowyml.orchestrators.handover import ForeignSchedule
 from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.ownership import check_replaceable
@@ -44,10 +44,10 @@ from flowyml_airflow.operations import Operations
 from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.pruning import prunable
-from flowyml_airflow.reading import RunReader
+from flowyml_airflow.reading import AirflowReader
 from flowyml_airflow.schedule import schedule_info, since
 from flowyml_airflow.secrets import place_of
-from flowyml_airflow.stalled import RunWarnings, why_stalled
+from flowyml_airflow.stalled import RunWarnings
 from flowyml_airflow.transport import Transport
 from flowyml_airflow.workflows import workflows
 
@@ -59,8 +59,6 @@ if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["AirflowOrchestrator"]
-
-_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class AirflowOrchestrator(Orchestrator):
@@ -168,8 +166,9 @@ class AirflowOrchestrator(Orchestrator):
         return bool(os.environ.get("FLOWYML_ARTIFACTS")) or is_this_machine(self.connection.url)
 
     @property
-    def _reader(self) -> RunReader:
-        return RunReader(self.client, self._deployer.artifacts, self._about_dags, warnings=self._warnings)
+    def reader(self) -> AirflowReader:
+        """A reader of runs, which remembers for one call what it has read."""
+        return AirflowReader(self.client, self._deployer.artifacts, self._about_dags, warnings=self._warnings)
 
     # Housekeeping.
 
@@ -232,39 +231,12 @@ class AirflowOrchestrator(Orchestrator):
             return True
         return False
 
-    def get_run(self, job_id: str) -> Run:
-        return self._reader.run(self._run(job_id))
-
-    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        """Return runs of a pipeline, or of a DAG by its id, or of all DAGs, foreign ones too; newest start first."""
-        dags = None if pipeline is None else sorted({dag_id(pipeline), development_id(pipeline), pipeline})
-        reader = self._reader
-        runs = [reader.run(found, whole=False) for found in self.client.runs(dags, limit)]
-        return Runs(sorted(runs, key=lambda run: run.started_at or run.created_at or _NEVER, reverse=True))
-
-    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        return self._reader.steps(self._run(job_id))
-
-    def outputs(self, job_id: str) -> Outputs:
-        return self._reader.outputs(self._run(job_id))
-
-    def run_artifacts(self, job_id: str) -> list[Artifact]:
-        """Return the artifacts of a run, as long as Airflow has the XComs. Outputs are named by their XCom keys."""
-        return self._reader.listed(self._run(job_id))
-
-    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        return self._reader.logs(self._run(job_id), follow=follow)
-
-    def why_waiting(self, job_id: str) -> str:
-        """Say that the DAG is paused or has lost its file."""
-        return why_stalled(self.client, self._run(job_id))
-
     def cancel(self, job_id: str) -> bool:
         """Cancel a run: Airflow marks it as failed, and a note says that it was cancelled.
 
         The workers stop the tasks at their next heartbeat; until then the run is RUNNING.
         """
-        return cancel(self.client, self._run(job_id))
+        return cancel(self.client, self.reader.fetch(job_id))
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
         """Return the references that Airflow's database lacks.
@@ -359,10 +331,10 @@ class AirflowOrchestrator(Orchestrator):
             self.client.pause(schedule_id, False)
 
     def foreign_schedule(self, name: str) -> ForeignSchedule:
-        return DagSchedule(self.client, name, self._reader)
+        return DagSchedule(self.client, name, self.reader)
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
-        return runs_by_time(self._reader, self.client.runs([dag_id(pipeline)], limit))
+        return runs_by_time(self.reader, self.client.runs([dag_id(pipeline)], limit))
 
     def workflows(self, *, last: int = 25) -> list[Workflow]:
         return workflows(self.client, last)
@@ -380,7 +352,7 @@ class AirflowOrchestrator(Orchestrator):
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         """Clear tasks, as in Airflow's UI. On 2.11, instead of one item of a loop, all failed items are cleared."""
-        self._operations.run_again(self._run(job_id), steps)
+        self._operations.run_again(self.reader.fetch(job_id), steps)
 
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the tasks of a run again: those that failed and those that waited for them, or all.
@@ -388,7 +360,7 @@ class AirflowOrchestrator(Orchestrator):
         They run the DAG's code of now, even if the run was submitted with other code. Raises ``RunNotFoundError``, and
         ``RetryRefusedError`` if there is nothing to run again.
         """
-        self._operations.clear(self._run(job_id), failed_only)
+        self._operations.clear(self.reader.fetch(job_id), failed_only)
 
     def backfill(
         self,
@@ -413,27 +385,16 @@ class AirflowOrchestrator(Orchestrator):
 
     @property
     def _operations(self) -> Operations:
-        return Operations(self.client, self._deployer, self._reader, self.unpause)
+        return Operations(self.client, self._deployer, self.reader, self.unpause)
 
     def _is_there(self, dag: str, dag_run_id: str, bundle: Bundle, parameters: Mapping[str, Any]) -> bool:
         """Return whether the same run was submitted before. Other parameters are a warning, other code is an error."""
         try:
-            found = self._reader.identified(self.client.run(dag, dag_run_id))
+            found = self.reader.identified(self.client.run(dag, dag_run_id))
         except NotThereError:
             return False
         check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
         return True
-
-    def _run(self, job_id: str) -> dict[str, Any]:
-        dag, _, run_id = job_id.partition("/")
-        if usable_id(dag) and usable_id(run_id):
-            try:
-                return self.client.run(dag, run_id)
-            except NotThereError:
-                pass
-        raise RunNotFoundError(
-            f"Airflow at {self.connection.url} has no run {job_id!r}. Job ids have the form DAG_ID/RUN_ID."
-        )
 
     def _found(self, dag: str) -> Deployed:
         found = self._deployer.found(dag) if usable_id(dag) else None

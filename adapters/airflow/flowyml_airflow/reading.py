@@ -12,16 +12,17 @@ from typing import Any
 
 from flowyml.artifacts import open_store
 from flowyml.artifacts.listing import artifacts_of
-from flowyml.core.errors import EngineUnreachableError, ServerTroubleError
+from flowyml.core.errors import EngineUnreachableError, RunNotFoundError, ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.core.origin import Origin
-from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_airflow.cancel_notes import had_ended, was_cancelled, was_withdrawn
-from flowyml_airflow.client import AirflowClient, KeptElsewhereError, Mark, NotThereError
+from flowyml_airflow.client import AirflowClient, KeptElsewhereError, Mark, NotThereError, usable_id
 from flowyml_airflow.deployed_dag import facts_of, version_of
 from flowyml_airflow.log_events import TASK_FAILED, LogEvent
 from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_airflows, is_shown, is_start, line_of
@@ -32,6 +33,8 @@ from flowyml_airflow.names import (
     STEPS_KEY,
     TIMED_OUT,
     UPSTREAM_FAILED,
+    dag_id,
+    development_id,
     given_run_id,
     parameters_of,
     pipeline_of,
@@ -39,7 +42,7 @@ from flowyml_airflow.names import (
 )
 from flowyml_airflow.not_run import with_causes
 from flowyml_airflow.outcomes import run_status, task_status
-from flowyml_airflow.stalled import RunWarnings, why_nothing_ran
+from flowyml_airflow.stalled import RunWarnings, why_nothing_ran, why_stalled
 from flowyml_airflow.status import DAG_RUN, failed_or_timed_out, moment, timeout_of
 from flowyml_airflow.step_runs import (
     Marker,
@@ -56,7 +59,7 @@ from flowyml_airflow.step_runs import (
 )
 from flowyml_airflow.xcoms import restored
 
-__all__ = ["RunReader"]
+__all__ = ["AirflowReader"]
 
 # The time that a worker may take to notice that its task was ended: a heartbeat, and the time to end.
 SETTLES_WITHIN = timedelta(seconds=30)
@@ -70,7 +73,7 @@ _LATE = ("AirflowTaskTimeout", TIMED_OUT)
 
 
 @dataclass
-class RunReader:
+class AirflowReader(RunReader):
     """Reads runs through one client. ``artifacts`` is the store of large outputs; no other store is read.
 
     ``known`` caches the timeout and name of DAG versions, which do not change, and outlives this reader. ``known_now``
@@ -85,7 +88,27 @@ class RunReader:
     _notes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     _marks: dict[tuple[str, str], list[Mark]] = field(default_factory=dict)
 
-    def run(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
+    def fetch(self, job_id: str) -> dict[str, Any]:
+        """Return Airflow's record of a run. Raises ``RunNotFoundError``."""
+        dag, _, run_id = job_id.partition("/")
+        if usable_id(dag) and usable_id(run_id):
+            with suppress(NotThereError):
+                return self.client.run(dag, run_id)
+        raise RunNotFoundError(
+            f"Airflow at {self.client.transport.connection.url} has no run {job_id!r}. Job ids have the form "
+            f"DAG_ID/RUN_ID."
+        )
+
+    def get_run(self, job_id: str) -> Run:
+        return self.record(self.fetch(job_id))
+
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
+        """Return runs of a pipeline, or of a DAG by its id, or of all DAGs, foreign ones too; newest start first."""
+        dags = None if pipeline is None else sorted({dag_id(pipeline), development_id(pipeline), pipeline})
+        runs = [self.record(found, whole=False) for found in self.client.runs(dags, limit)]
+        return Runs(sorted(runs, key=lambda run: run.started_at or run.created_at or _EARLIEST, reverse=True))
+
+    def record(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
         """Return the record of a DAG run.
 
         ``whole`` also reads the errors, and whether a stopped run has really ended.
@@ -120,9 +143,9 @@ class RunReader:
             revision=(found.get("conf") or {}).get(REVISION_KEY),
         )
 
-    def steps(self, found: Mapping[str, Any]) -> tuple[StepRun, ...]:
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         """Return the steps in the order of the DAG file."""
-        found = self._noted(found)
+        found = self._noted(self.fetch(job_id))
         facts, tasks = self.facts(found), self._tasks(found)
         shown = [task for task in tasks if not is_start(task) and task["task_id"] not in facts.get("helpers", ())]
         seen, over = Seen(facts, tasks), self._was_over(found)
@@ -160,10 +183,11 @@ class RunReader:
         facts = self.facts(found) if version_of(found) else {}
         kept, submitted = facts.get("code"), (found.get("conf") or {}).get(CODE_KEY)
         origin = Origin.from_dict(facts.get("origin")) if submitted in (None, kept) else None
-        return replace(self.run(found, whole=False), origin=origin, code_digest=submitted or kept)
+        return replace(self.record(found, whole=False), origin=origin, code_digest=submitted or kept)
 
-    def outputs(self, found: Mapping[str, Any]) -> Outputs:
+    def outputs(self, job_id: str) -> Outputs:
         """Return the outputs of the pipeline; for a foreign DAG the return values by task id: see ``_returned``."""
+        found = self.fetch(job_id)
         dag, run_id = found["dag_id"], found["dag_run_id"]
         facts = self.facts(found)
         if not facts:
@@ -206,11 +230,12 @@ class RunReader:
         read = read_outputs(run_id, packed, open_store(self.artifacts), lost=lost, loops=loops)
         return Outputs({**read, **plain}, not_kept=read.not_kept) if plain else read
 
-    def listed(self, found: Mapping[str, Any]) -> list[Artifact]:
-        """Return the artifacts of the steps.
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
+        """Return the artifacts of the steps, as long as Airflow has the XComs. Outputs are named by their XCom keys.
 
         A task has its outputs in one XCom, an execution group's task in an XCom for each.
         """
+        found = self.fetch(job_id)
         facts = self.facts(found)
         if not facts:
             return []
@@ -267,8 +292,13 @@ class RunReader:
             items.extend([None] * (counts[task] - len(items)))
         return Outputs({task: value for task, value in values.items() if task not in lost}, not_kept=lost)
 
-    def logs(self, found: Mapping[str, Any], *, follow: bool) -> Iterator[LogLine]:
+    def why_waiting(self, job_id: str) -> str:
+        """Say that the DAG is paused or has lost its file."""
+        return why_stalled(self.client, self.fetch(job_id))
+
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines of every attempt, oldest first; with ``follow`` as they arrive, until the run has ended."""
+        found: Mapping[str, Any] = self.fetch(job_id)
         tails: Tails = defaultdict(Tail)
         over: bool | None = None  # unknown before the first poll, for which ``found`` is new enough
 
@@ -277,7 +307,7 @@ class RunReader:
             is_last = over is True  # a worker may write its last lines a moment after the end
             if over is False:
                 found = self.client.run(found["dag_id"], found["dag_run_id"])
-            over = self.run(found).status.is_terminal
+            over = self.record(found).status.is_terminal
             yield from self._new_lines(self._noted(found), tails, follow=follow and not is_last)
             return is_last or not follow
 

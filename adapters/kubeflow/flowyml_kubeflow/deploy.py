@@ -19,7 +19,7 @@ from flowyml.core.errors import EngineError, PlanError
 from flowyml.core.home import home
 from flowyml.core.locks import held
 from flowyml.core.origin import Origin
-from flowyml.orchestrators.base import Deployment
+from flowyml.orchestrators.deployer import Deployment
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle

@@ -18,7 +18,7 @@ from flowyml.core.errors import EngineError
 from flowyml.orchestrators.http import NotFoundError
 from flowyml_kubeflow.client import MAYBE_DONE
 from flowyml_kubeflow.deploy import LONGEST_DESCRIPTION, description, facts
-from flowyml_kubeflow.reading import RunReader
+from flowyml_kubeflow.reading import KubeflowReader
 
 __all__ = ["RunsByName"]
 
@@ -32,7 +32,7 @@ _ROUNDS = 5
 class RunsByName:
     """The runs of a KFP, by their FlowyML names: the run ids."""
 
-    def __init__(self, runs: RunReader) -> None:
+    def __init__(self, runs: KubeflowReader) -> None:
         self.runs = runs
         self.client = runs.client
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,11 +14,12 @@ from flowyml.core.credentials import Login, Secret
 from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachableError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run
+from flowyml.orchestrators.base import Health, Orchestrator, check_same_run
+from flowyml.orchestrators.deployer import Deployment
 from flowyml_kubeflow.capabilities import CLUSTER
 from flowyml_kubeflow.connection import HEALTHZ, About, Connection, SignIn
 from flowyml_kubeflow.retrying import retry_run, run_again
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
     from flowyml_kubeflow.client import Client
     from flowyml_kubeflow.deploy import Pipelines
-    from flowyml_kubeflow.reading import RunReader
+    from flowyml_kubeflow.reading import KubeflowReader
     from flowyml_kubeflow.recurring import RecurringRuns
 
 __all__ = ["KubeflowOrchestrator"]
@@ -119,10 +120,10 @@ class KubeflowOrchestrator(Orchestrator):
         return Pipelines(self.client, self.experiment, self.artifacts, self.service_account)
 
     @cached_property
-    def reader(self) -> RunReader:
-        from flowyml_kubeflow.reading import RunReader
+    def reader(self) -> KubeflowReader:
+        from flowyml_kubeflow.reading import KubeflowReader
 
-        return RunReader(self.pipelines, self.artifacts)
+        return KubeflowReader(self.pipelines, self.artifacts)
 
     @cached_property
     def recurring(self) -> RecurringRuns:
@@ -188,28 +189,10 @@ class KubeflowOrchestrator(Orchestrator):
             service_account=self.service_account,
         )  # fmt: skip
 
-    def get_run(self, job_id: str) -> Run:
-        return self.reader.get(job_id)
-
-    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        return self.reader.newest(pipeline, limit)
-
-    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        return self.reader.step_runs(job_id)
-
-    def outputs(self, job_id: str) -> Outputs:
-        return self.reader.outputs(job_id)
-
-    def run_artifacts(self, job_id: str) -> list[Artifact]:
-        return self.reader.listed(job_id)
-
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
         from flowyml_kubeflow.reading import UiStore
 
         return (open_store(self.artifacts), UiStore(self.client, job_id))
-
-    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        return self.reader.logs(job_id, follow)
 
     def cancel(self, job_id: str) -> bool:
         """Cancel the run; KFP refuses that for a run that has ended meanwhile, or is being terminated already."""
@@ -287,7 +270,7 @@ class KubeflowOrchestrator(Orchestrator):
         self.recurring.delete_schedule(schedule_id)
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
-        return self.reader.scheduled(pipeline, limit)
+        return self.reader.scheduled_runs(pipeline, limit)
 
 
 def _checked_experiment(name: str) -> str:

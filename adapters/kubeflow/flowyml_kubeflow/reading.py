@@ -26,6 +26,7 @@ from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Ru
 from flowyml.core.web import LARGEST_ANSWER
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import NAMED, of_several, of_step
 from flowyml_kubeflow import flow_names
@@ -37,7 +38,7 @@ from flowyml_kubeflow.step_runs import step_runs
 from flowyml_kubeflow.tasks import Pod, Tasks, pod_of
 from flowyml_kubeflow.workflow import DRIVER, Workflow
 
-__all__ = ["RunReader", "UiStore", "artifacts_of_notes", "lines_by_item", "lists_of_files", "located"]
+__all__ = ["KubeflowReader", "UiStore", "artifacts_of_notes", "lines_by_item", "lists_of_files", "located"]
 
 Json = dict[str, Any]
 
@@ -51,8 +52,8 @@ _SAME_NAME = "two tasks have the same task name"
 _SOURCES = {"minio": "minio", "s3": "s3", "gs": "gcs"}  # source: KFP, frontend/server/handlers/artifacts.ts
 
 
-class RunReader:
-    """The runs of a KFP. ``artifacts`` is the store that the steps write to, if it is not KFP's own."""
+class KubeflowReader(RunReader):
+    """Reads the runs of a KFP. ``artifacts`` is the store that the steps write to, if it is not KFP's own."""
 
     def __init__(self, pipelines: Pipelines, artifacts: str | None) -> None:
         self.pipelines = pipelines
@@ -62,7 +63,7 @@ class RunReader:
         """Runs that were stopped here, or seen being stopped, with the time when KFP began them: see ``status``."""
         self._pod_names: dict[str, str] = {}
 
-    def get(self, job_id: str) -> Run:
+    def get_run(self, job_id: str) -> Run:
         return self._run(self.fetch(job_id), whole=True)
 
     def fetch(self, job_id: str) -> Any:
@@ -171,10 +172,10 @@ class RunReader:
         own = [line for *_, line, is_engine in lines_by_item(lines) if not is_engine]
         return "\n".join([said, *(_last_of(own) or _last_of(lines))])
 
-    def newest(self, pipeline: str | None, limit: int) -> Runs:
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
         return Runs(self._run(run) for run in self._newest(pipeline, limit))
 
-    def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
+    def scheduled_runs(self, pipeline: str, limit: int) -> dict[datetime, Run]:
         """Return the newest runs of recurring runs, by their scheduled times; also if the schedule is gone."""
         found = self._newest(pipeline, limit, of_schedules=True)
         return {time: self._run(run) for run in found if (time := _utc(run.scheduled_at))}
@@ -268,7 +269,7 @@ class RunReader:
         stores = open_store(self.artifacts), UiStore(self.client, job_id)
         return read_outputs(job_id, packed, *stores, lost=lost, explain=_unreadable)
 
-    def listed(self, job_id: str) -> list[Artifact]:
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
         """Return the artifacts of steps in the pods' logs, as long as KFP has the logs."""
         run = self.fetch(job_id)
         tasks = self._tasks(run)
@@ -317,7 +318,7 @@ class RunReader:
             return None
         return lines_of(b"".join(lines).decode("utf-8", "replace"))
 
-    def logs(self, job_id: str, follow: bool) -> Iterator[LogLine]:
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines of a run, pod by pod; with ``follow`` until it has ended."""
         seen: dict[str, int] = {}
         return log_lines(lambda: self._new_lines(job_id, seen, follow=follow), follow=follow)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from flowyml.core.errors import EngineError, RetryRefusedError
 
 if TYPE_CHECKING:
-    from flowyml_kubeflow.reading import RunReader
+    from flowyml_kubeflow.reading import KubeflowReader
 
 __all__ = ["retry_run", "run_again"]
 
 
-def retry_run(reader: RunReader, job_id: str) -> None:
+def retry_run(reader: KubeflowReader, job_id: str) -> None:
     """Have KFP retry a run. Raises ``EngineError`` for one that is active, or that succeeded."""
     run = reader.fetch(job_id)
     if not reader.status(run).is_terminal or run.state == "SUCCEEDED":
@@ -21,7 +21,7 @@ def retry_run(reader: RunReader, job_id: str) -> None:
     reader.client.call_once("run_service_retry_run", job_id)
 
 
-def run_again(reader: RunReader, job_id: str, steps: Sequence[str] | None) -> None:
+def run_again(reader: KubeflowReader, job_id: str, steps: Sequence[str] | None) -> None:
     """Retry a run, unless KFP would run something else: then raises ``RetryRefusedError``."""
     if steps is not None:
         raise RetryRefusedError(

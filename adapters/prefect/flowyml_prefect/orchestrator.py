@@ -13,21 +13,21 @@ from flowyml.core.credentials import Login
 from flowyml.core.errors import (
     ConfigurationError,
     EngineError,
-    RunNotFoundError,
     ScheduleError,
 )
 from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn, check_same_run, claim_new
-from flowyml.orchestrators.http import NotFoundError, is_this_machine
+from flowyml.orchestrators.base import Health, Orchestrator, SignIn, check_same_run, claim_new
+from flowyml.orchestrators.deployer import Deployment
+from flowyml.orchestrators.http import is_this_machine
 from flowyml.plan.secrets import slug_of
 from flowyml_prefect.capabilities import CAPABILITIES
-from flowyml_prefect.client import FlowRun, PrefectClient, as_id, never_given, unknown
+from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.compiler import compile_flow
 from flowyml_prefect.connection import Connection, login_of
 from flowyml_prefect.deploy import Deployments, Target
@@ -35,7 +35,7 @@ from flowyml_prefect.deployment_schedules import DeploymentSchedules
 from flowyml_prefect.names import RUN_ID
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.pruning import Leftovers
-from flowyml_prefect.reading import RunReader, code_labels
+from flowyml_prefect.reading import PrefectReader, code_labels
 from flowyml_prefect.retrying import schedule_again
 from flowyml_prefect.server import (
     POOL,
@@ -122,7 +122,7 @@ class PrefectOrchestrator(Orchestrator):
         self._settings_read = False
         self._client: PrefectClient | None = None
         self._deployments: Deployments | None = None
-        self._reader: RunReader | None = None
+        self._reader: PrefectReader | None = None
         self._just_made: dict[str, Run] = {}
 
     # Runs.
@@ -161,30 +161,8 @@ class PrefectOrchestrator(Orchestrator):
         made = self._just_made.pop(job_id, None)
         return SubmissionResult(self, job_id, run=made or self.get_run(job_id))
 
-    def get_run(self, job_id: str) -> Run:
-        return self.reader.record(self._flow_run(job_id))
-
-    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        return self.reader.runs(pipeline, limit)
-
-    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        return self.reader.step_runs(self._flow_run(job_id))
-
-    def outputs(self, job_id: str) -> Outputs:
-        return self.reader.outputs(self._flow_run(job_id), self.artifacts)
-
-    def run_artifacts(self, job_id: str) -> list[Artifact]:
-        return self.reader.listed(self._flow_run(job_id))
-
-    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        return self.reader.logs(self._flow_run(job_id).id, follow=follow)
-
-    def why_waiting(self, job_id: str) -> str:
-        """Say that the work pool of the run has no worker, or is paused."""
-        return self.reader.why_waiting(self._flow_run(job_id))
-
     def cancel(self, job_id: str) -> bool:
-        run = self._flow_run(job_id)
+        run = self.reader.fetch(job_id)
         if status_of(run.state_type, run.state_name).is_terminal:
             return False
         message = "Cancelled by FlowyML."
@@ -198,7 +176,7 @@ class PrefectOrchestrator(Orchestrator):
         return not self.get_run(job_id).status.is_terminal
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
-        run = self._flow_run(job_id)
+        run = self.reader.fetch(job_id)
         if entrypoint := schedule_again(self.reader, self.deployments, run.id, steps):
             self._launch(run.id, entrypoint)
 
@@ -287,11 +265,11 @@ class PrefectOrchestrator(Orchestrator):
         return self._deployments
 
     @property
-    def reader(self) -> RunReader:
+    def reader(self) -> PrefectReader:
         """The reader of runs."""
         client = self.client
         if self._reader is None or self._reader.client is not client:
-            self._reader = RunReader(client)
+            self._reader = PrefectReader(client, self.artifacts)
         return self._reader
 
     def close(self) -> None:
@@ -320,14 +298,6 @@ class PrefectOrchestrator(Orchestrator):
                 self._connection = Connection.to(configured.api_url, self._asks, self._tls)
             self._settings_read = True
         return self._connection is None
-
-    def _flow_run(self, job_id: str) -> FlowRun:
-        if run_id := as_id(job_id):
-            try:
-                return self.client.run(run_id)
-            except NotFoundError as error:
-                raise RunNotFoundError(unknown(self.client, "run", job_id)) from error
-        raise RunNotFoundError(never_given(self.client, "run", job_id, self.client.command("runs")))
 
     # Deployments and schedules.
 
@@ -364,7 +334,7 @@ class PrefectOrchestrator(Orchestrator):
         return SubmissionResult(self, made.id, run=self.reader.record(made))
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
-        return self.reader.scheduled(pipeline, limit)
+        return self.reader.scheduled_runs(pipeline, limit)
 
     def _target(self) -> Target:
         return Target(self.work_pool, self.artifacts)

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from flowyml.core.errors import RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
+from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.orchestrators.reader import RunReader
 from flowyml.plan.names import slug
 from flowyml_prefect.automations import HEARTBEAT
-from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
+from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient, as_id, never_given, unknown
 from flowyml_prefect.messages import error_text, is_last_line, is_machinery
 from flowyml_prefect.names import PIPELINE, RUN_ID, flow_name, outputs_key, plan_key
 from flowyml_prefect.schedule import MADE_UP
@@ -34,7 +37,7 @@ from flowyml_prefect.step_runs import (
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
-__all__ = ["RunReader", "code_labels", "is_of_its_version"]
+__all__ = ["PrefectReader", "code_labels", "is_of_its_version"]
 
 _LAG = timedelta(seconds=10)
 """The time after the end of a run in which its last log lines may still arrive."""
@@ -86,13 +89,26 @@ def _origin(labels: Mapping[str, Any]) -> Origin | None:
 
 
 @dataclass
-class RunReader:
-    """Reads the runs of one server."""
+class PrefectReader(RunReader):
+    """Reads the runs of one server. ``artifacts`` is the store of large outputs; None for the default."""
 
     client: PrefectClient
+    artifacts: str | None = None
     _pipelines: dict[str, str] = field(default_factory=dict, init=False)
     _plans: dict[tuple[str, str], tuple[Planned, ...]] = field(default_factory=dict, init=False)
     _next_look: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
+
+    def fetch(self, job_id: str) -> FlowRun:
+        """Return the flow run of a job id. Raises ``RunNotFoundError``."""
+        if run_id := as_id(job_id):
+            try:
+                return self.client.run(run_id)
+            except NotFoundError as error:
+                raise RunNotFoundError(unknown(self.client, "run", job_id)) from error
+        raise RunNotFoundError(never_given(self.client, "run", job_id, self.client.command("runs")))
+
+    def get_run(self, job_id: str) -> Run:
+        return self.record(self.fetch(job_id))
 
     def record(self, run: FlowRun) -> Run:
         """Convert a flow run to FlowyML's record."""
@@ -115,11 +131,12 @@ class RunReader:
             return False
         return not self.client.has_event(HEARTBEAT, run.id, silent_since)
 
-    def why_waiting(self, run: FlowRun) -> str:
-        """Say what keeps the workers of its pool from a run that has not begun; empty if nothing is known.
+    def why_waiting(self, job_id: str) -> str:
+        """Say that the work pool of a run that has not begun has no worker, or is paused.
 
         Source: ``WorkPoolStatus`` in Prefect 3: a pool is ready while a worker polls it.
         """
+        run = self.fetch(job_id)
         if run.state_type not in ("SCHEDULED", "PENDING") or run.pool is None:
             return ""
         status = (self.client.work_pool(run.pool) or {}).get("status")
@@ -129,7 +146,7 @@ class RunReader:
             return f"Work pool {run.pool!r} has no worker: `prefect worker start --pool {run.pool}` starts one."
         return ""
 
-    def runs(self, pipeline: str | None, limit: int) -> Runs:
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
         """Return the newest runs, without those that a schedule has planned for later."""
         return Runs(self.record(run) for run in self._newest(pipeline, limit))
 
@@ -146,7 +163,7 @@ class RunReader:
             filters["flows"] = {"name": {"any_": [flow_name(pipeline)]}}
         return self.client.runs(filters, limit)
 
-    def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
+    def scheduled_runs(self, pipeline: str, limit: int) -> dict[datetime, Run]:
         """Return the newest runs of a schedule, by their scheduled times."""
         found = self._newest(pipeline, limit, one_of=(_AUTO_SCHEDULED, MADE_UP))
         return {time: self.record(run) for run in found if (time := _time_of(run))}
@@ -156,11 +173,12 @@ class RunReader:
         filters = {"flow_runs": {"name": {"any_": [run_id]}, "tags": {"all_": [TAG]}}}
         return [self.record(run) for run in self.client.runs(filters, limit=10)]
 
-    def step_runs(self, run: FlowRun) -> tuple[StepRun, ...]:
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         """Return all steps in the plan's order.
 
         After the end of a run, waits until Prefect has recorded its last task runs.
         """
+        run = self.fetch(job_id)
         status = status_of(run.state_type, run.state_name)
         plan = self._plan(run)
         while True:
@@ -174,28 +192,31 @@ class RunReader:
             time.sleep(0.2)
         return tuple(after_the_end(step, status, run.end_time) if status.is_terminal else step for step in steps)
 
-    def outputs(self, run: FlowRun, artifacts: str | None) -> Outputs:
+    def outputs(self, job_id: str) -> Outputs:
         """Return the pipeline's outputs; an output that is gone from the artifact store says why when it is read."""
         from flowyml.artifacts import open_store
         from flowyml.orchestrators.run_outputs import read_outputs
 
+        run = self.fetch(job_id)
         table = _table(self.client.artifact_of_run(outputs_key(self._pipeline(run)), run.id))
         packed = {row["output"]: json.loads(row["value"]) for row in table}
         loops = {row["output"]: row["loops"].split(", ") for row in table if row.get("loops")}
-        return read_outputs(_run_id(run), packed, open_store(artifacts), loops=loops)
+        return read_outputs(_run_id(run), packed, open_store(self.artifacts), loops=loops)
 
-    def listed(self, run: FlowRun) -> list[Artifact]:
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
         """Return the artifacts of the steps: the newest of each output, in the order of the plan."""
         from flowyml.artifacts.markdown import noted
 
+        run = self.fetch(job_id)
         found: dict[tuple[str, tuple[int, ...], str], Artifact] = {}
         for data in self.client.markdown_of_run(run.id, f"{slug(self._pipeline(run))}-step-"):
             found.update({(each.step, each.index, each.name): each for each in noted(data)})
         order = {planned.step: place for place, planned in enumerate(self._plan(run))}
         return sorted(found.values(), key=lambda each: (order.get(each.step, len(order)), each.index))
 
-    def logs(self, run_id: str, *, follow: bool) -> Iterator[LogLine]:
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines of a run. Prefect sends them in batches, so the last ones arrive after the end."""
+        run_id = self.fetch(job_id).id
         names: dict[str, tuple[str, tuple[int, ...]]] = {}
         seen: set[str] = set()
         latest: datetime | None = None

@@ -12,7 +12,7 @@ from flowyml_prefect.automations import DETACHED_TAG
 from flowyml_prefect.client import FlowRun, PrefectClient
 from flowyml_prefect.deploy import Deployments
 from flowyml_prefect.pruning import PRUNED
-from flowyml_prefect.reading import RunReader
+from flowyml_prefect.reading import PrefectReader
 from flowyml_prefect.server import turn
 from flowyml_prefect.status import status_of, step_status_of
 from flowyml_prefect.step_runs import AWAITED, RETRIED, RETRY, TASK_RUNS
@@ -20,7 +20,9 @@ from flowyml_prefect.step_runs import AWAITED, RETRIED, RETRY, TASK_RUNS
 __all__ = ["schedule_again"]
 
 
-def schedule_again(reader: RunReader, deployments: Deployments, run_id: str, steps: Sequence[str] | None) -> str | None:
+def schedule_again(
+    reader: PrefectReader, deployments: Deployments, run_id: str, steps: Sequence[str] | None
+) -> str | None:
     """Schedule a run again; return the entrypoint of its flow if a process on this machine has to execute it.
 
     Only one process of this user does this at a time: the second of two requests for a run finds it active. Raises

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sqlite3
@@ -15,12 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from flowyml._version import __version__
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ConfigurationError, DefinitionError, ScheduleError
-from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.base import (
-    Deployment,
     Health,
     Orchestrator,
     RunnablePipeline,
@@ -28,6 +25,7 @@ from flowyml.orchestrators.base import (
     claim_new,
     located,
 )
+from flowyml.orchestrators.deployer import Deployment
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
 from flowyml.plan.names import check_name
@@ -39,16 +37,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from flowyml.core.pruning import Bounds, Prunable
-    from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
+    from flowyml.core.runs import PipelineResult, Run
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
+    from flowyml.orchestrators.local.reader import LocalReader
     from flowyml.orchestrators.local.retrying import Past
     from flowyml.orchestrators.local.run import LocalRun, Settings
     from flowyml.orchestrators.local.schedules import ScheduleStore
-    from flowyml.orchestrators.local.schema import RunRow
     from flowyml.orchestrators.local.secrets import LocalSecrets
     from flowyml.orchestrators.local.store import RunStore
-    from flowyml.orchestrators.log_following import Look
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
     from flowyml.runtime.fork_client import Server
@@ -58,7 +55,6 @@ __all__ = ["LocalOrchestrator"]
 logger = logging.getLogger("flowyml.local")
 
 _WORKERS = {"threads": 32, "processes": os.cpu_count() or 1}
-_FOLLOW_SECONDS = 0.2
 
 
 class LocalOrchestrator(Orchestrator):
@@ -313,82 +309,12 @@ class LocalOrchestrator(Orchestrator):
             store.finish(run_id, Ending("CANCELLED", "cancelled", "The run was cancelled before it began."))
         return begun
 
-    # Reading.
+    @property
+    def reader(self) -> LocalReader:
+        """The reader of the runs in ``store``."""
+        from flowyml.orchestrators.local.reader import LocalReader
 
-    def get_run(self, job_id: str) -> Run:
-        """Return a run, from the database. A run whose process died is ``FAILED``, with the raw status ``crashed``."""
-        from flowyml.orchestrators.background import reap
-        from flowyml.orchestrators.local import records
-
-        reap()
-        return records.run_of(self.store.get(job_id))
-
-    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        """Return the runs of this store, newest first."""
-        from flowyml.core.runs import Runs
-        from flowyml.orchestrators.local import records
-
-        return Runs(records.run_of(row) for row in self.store.runs(pipeline, limit))
-
-    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        """Return the steps in the plan's order.
-
-        Those that never began are queued, or cancelled once the run has ended.
-        """
-        from flowyml.orchestrators.local import records
-
-        row = self.store.get(job_id)
-        return records.steps_of(row, self.store.steps(row.number))
-
-    def outputs(self, job_id: str) -> Outputs:
-        """Return the stored outputs; reading another one raises an error that says how to store it."""
-        from flowyml.core.runs import Outputs
-        from flowyml.orchestrators.local import outputs
-
-        row = self.store.get(job_id)
-        if not ExecutionStatus[row.status].is_successful:
-            return Outputs()
-        return outputs.read(row.run_id, row.outputs)
-
-    def run_artifacts(self, job_id: str) -> list[Artifact]:
-        """Return the artifacts of the ended run; with a URL if an output was stored as a file."""
-        from flowyml.artifacts.listing import listed
-        from flowyml.orchestrators.local.schema import index_of
-
-        row = self.store.get(job_id)
-        names = json.loads(row.steps)
-        rows = sorted(self.store.kept(row.number, "artifacts"), key=lambda kept: (kept.position, index_of(kept.item)))
-        found = (
-            listed(names[kept.position], kept.output, json.loads(kept.entry), index_of(kept.item)) for kept in rows
-        )
-        return [artifact for artifact in found if artifact]
-
-    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        """Return the lines that steps printed and logged, and the tracebacks of failures."""
-        return self._lines(self.store.get(job_id), None, follow)
-
-    def logs_of_step(
-        self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
-    ) -> Iterator[LogLine]:
-        """Return the lines of one step or item; no others are read."""
-        row = self.store.get(job_id)
-        return self._lines(row, (json.loads(row.steps).index(step), index), follow)
-
-    def _lines(self, row: RunRow, of: tuple[int, tuple[int, ...]] | None, follow: bool) -> Iterator[LogLine]:
-        from flowyml.orchestrators.local import records
-        from flowyml.orchestrators.log_following import log_lines
-
-        names, last = json.loads(row.steps), 0
-
-        def look() -> Look:
-            nonlocal last
-            ended = self.store.get(row.run_id).status not in ("QUEUED", "RUNNING")
-            for number, line in self.store.lines(row.number, last, of):
-                last = number
-                yield records.log_line(line, names)
-            return ended or not follow
-
-        return log_lines(look, follow=follow, pause=_FOLLOW_SECONDS)
+        return LocalReader(self.store)
 
     def health(self) -> Health:
         """Return whether the database can be read and written."""

@@ -31,7 +31,7 @@ from flowyml_airflow.handover import DagSchedule
 from flowyml_airflow.names import CODE_KEY, TAG, version_tag
 from flowyml_airflow.operations import Operations
 from flowyml_airflow.pausing import check_resumable, check_runnable
-from flowyml_airflow.reading import RunReader
+from flowyml_airflow.reading import AirflowReader
 from flowyml_airflow.schedule import schedule_info
 from flowyml_airflow.stalled import RunWarnings
 from flowyml_airflow.transport import Transport
@@ -184,13 +184,13 @@ def test_what_is_read_is_there(major: int, tmp_path: Path) -> None:
 
 def _read(client: AirflowClient, folder: Path) -> None:
     """Read a run, a DAG and its schedule in all ways."""
-    reader = RunReader(client, str(folder))
+    reader = AirflowReader(client, str(folder))
     run = client.run("d", "r")
-    assert reader.run(run).error is not None
+    assert reader.record(run).error is not None
     _identify(reader, run, kept=client.api == "/api/v2")
-    assert len(reader.steps(run)) == 1
-    list(reader.logs(run, follow=False))
-    reader.outputs(run)
+    assert len(reader.step_runs("d/r")) == 1
+    list(reader.logs("d/r"))
+    reader.outputs("d/r")
     assert cancelled_note(run, ())
     found = Deployed(client.dag("d"), client)
     assert (found.is_ours, found.facts["pipeline"], str(zone_of(found))) == (True, "contract", "UTC")
@@ -213,7 +213,7 @@ def _operate(client: AirflowClient, folder: Path) -> None:
     """A DAG with a schedule is listed, handed over and taken back, looked for, and its failed run tried again."""
     (listed,) = workflows(client, 5)
     assert (listed.schedule, listed.is_paused, listed.is_flowymls) == ("0 6 * * *", True, True)
-    reader, run = RunReader(client, str(folder)), client.run("d", "r")
+    reader, run = AirflowReader(client, str(folder)), client.run("d", "r")
     old = DagSchedule(client, "d", reader)
     seen = old.look()
     assert (seen.schedule.cron, seen.catch_up, seen.last) == ("0 6 * * *", False, DUE)
@@ -238,7 +238,7 @@ def test_the_schedules_of_airflow_2(name: str) -> None:
     }[name]  # fmt: skip
 
 
-def _identify(reader: RunReader, run: dict[str, Any], *, kept: bool) -> None:
+def _identify(reader: AirflowReader, run: dict[str, Any], *, kept: bool) -> None:
     """The run's own word on its code wins over the version's file, into which Airflow puts what another deployed."""
     code, origin = COMPILED.bundle.code_digest, COMPILED.bundle.origin
     for submitted, digest, known in (

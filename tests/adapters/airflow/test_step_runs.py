@@ -15,7 +15,7 @@ from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
-from flowyml_airflow.reading import RunReader
+from flowyml_airflow.reading import AirflowReader
 from flowyml_airflow.step_runs import Seen
 from tests.adapters.airflow.test_flow import branched, double, mapped_over, numbers, same
 
@@ -41,12 +41,13 @@ def test_the_output_of_a_choice_is_that_of_what_ran() -> None:
     assert seen({"a": {-1: "skipped"}, "b": {-1: "skipped"}}, branched()).place(place) is None
 
 
-def reader_of(client: Any) -> RunReader:
-    return RunReader(client)
+def reader_of(client: Any) -> AirflowReader:
+    return AirflowReader(client)
 
 
 WHEN = "2026-01-01T00:00:00Z"
 TIMES = {"try_number": 1, "start_date": WHEN, "end_date": WHEN}
+JOB = "d/r"
 RUN = {"dag_id": "d", "dag_run_id": "r", "state": "running", "start_date": WHEN, "end_date": None, "note": None}
 
 
@@ -57,6 +58,9 @@ class Client:
         self.made, self.kept = made, kept
 
     may_run_after_end = False
+
+    def run(self, dag: str, run_id: str) -> dict[str, Any]:
+        return RUN
 
     def source(self, dag: Any, version: int | None) -> str:
         return compile_dag(self.made.bundle()).text
@@ -82,7 +86,7 @@ def outputs(kept: Sequence[Any], on_item_error: str = "fail") -> Outputs:
     def made() -> Any:
         return {"all": double.options(on_item_error=on_item_error).map(n=numbers()), "other": same(4)}
 
-    return reader_of(Client(made, kept)).outputs({"dag_id": "listed", "dag_run_id": "r"})
+    return reader_of(Client(made, kept)).outputs(JOB)
 
 
 def test_lists_are_put_together_again() -> None:
@@ -115,7 +119,7 @@ def test_steps_of_a_group_whose_names_begin_alike_keep_their_outputs_apart() -> 
                 return {"try": 1, "steps": {"train": ran, "train.v2": {**ran, "state": "skipped"} if index else ran}}
             return super().xcom(dag, run_id, task, key, index)
 
-    read = reader_of(Of(made, [5, 6])).outputs({"dag_id": "alike", "dag_run_id": "r"})
+    read = reader_of(Of(made, [5, 6])).outputs(JOB)
     assert read == {"all": [5]}
 
 
@@ -125,6 +129,9 @@ def test_the_error_of_a_run_is_that_of_a_groups_step_that_timed_out() -> None:
         return {"n": same.options(execution_group="both")(double.options(execution_group="both")(4))}
 
     class Late(Client):
+        def run(self, dag: str, run_id: str) -> dict[str, Any]:
+            return {**RUN, "state": "failed", "end_date": WHEN}
+
         def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
             return [{"task_id": "both", "state": "failed", **TIMES}]
 
@@ -146,10 +153,9 @@ def test_the_error_of_a_run_is_that_of_a_groups_step_that_timed_out() -> None:
         def run_url(self, dag: str, run_id: str) -> str:
             return ""
 
-    run = {**RUN, "state": "failed", "end_date": WHEN}
     reader = reader_of(Late(made, []))
-    assert reader.run(run).error == "step 'double': it took too long"
-    assert [(each.status, each.error) for each in reader.steps(run)] == [
+    assert reader.get_run(JOB).error == "step 'double': it took too long"
+    assert [(each.status, each.error) for each in reader.step_runs(JOB)] == [
         (ExecutionStatus.TIMEOUT, "it took too long"),
         (ExecutionStatus.CANCELLED, "not run, since step 'double' ended TIMEOUT"),
     ]
@@ -180,7 +186,7 @@ def test_what_runs_or_waits_has_no_end_and_what_waits_has_not_begun(state: str |
         def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
             return [{"task_id": "numbers", "state": state, **TIMES}]
 
-    (found,) = reader_of(Again(Pipeline("again").add_step(numbers), [])).steps(RUN)
+    (found,) = reader_of(Again(Pipeline("again").add_step(numbers), [])).step_runs(JOB)
     assert (found.status, found.attempt, found.started_at is not None, found.ended_at is not None) == expected
 
 
@@ -210,14 +216,17 @@ def test_what_tasks_left_is_passed_over_where_they_run_again_meanwhile() -> None
             raise NotThereError("gone")
 
     reader = reader_of(Again(made, []))
-    assert {step.name: step.cached_from for step in reader.steps(RUN)} == {"kept": "", "one": "", "other": ""}
-    assert reader.listed(RUN) == []
+    assert {step.name: step.cached_from for step in reader.step_runs(JOB)} == {"kept": "", "one": "", "other": ""}
+    assert reader.run_artifacts(JOB) == []
 
 
 class Foreign:
     """The run of a DAG that FlowyML did not make. What is listed as cleared is not there any more."""
 
     may_run_after_end = False
+
+    def run(self, dag: str, run_id: str) -> dict[str, Any]:
+        return RUN
 
     def source(self, dag: Any, version: int | None) -> str:
         return "dag = DAG('legacy')"
@@ -238,5 +247,5 @@ class Foreign:
 
 
 def test_what_was_cleared_since_it_was_listed_is_not_read_and_items_that_returned_nothing_are_none() -> None:
-    read = reader_of(Foreign()).outputs({"dag_id": "legacy", "dag_run_id": "r"})
+    read = reader_of(Foreign()).outputs(JOB)
     assert dict(read) == {"kept": 4, "items": [0, None, 2, None]}

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.base import Health, Orchestrator, check_same_run
 from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
@@ -106,6 +108,10 @@ class FolderOrchestrator(Orchestrator):
         super().__init__(retry_policy=retry_policy)
         self.folder = folder
 
+    @property
+    def reader(self) -> FolderReader:
+        return FolderReader(self.folder)
+
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         job = json.dumps(compiled(bundle.plan, bundle.filename), indent=2)
         return {"job.json": job.encode(), bundle.filename: bundle.data}
@@ -128,7 +134,27 @@ class FolderOrchestrator(Orchestrator):
         return job_id
 
     # --8<-- [end:submit]
-    # --8<-- [start:read]
+    # --8<-- [start:operate]
+    def cancel(self, job_id: str) -> bool:
+        if self.get_run(job_id).status.is_terminal:
+            return False
+        (self.folder / job_id / "cancel").touch()
+        return True
+
+    def health(self) -> Health:
+        alive = self.folder / "alive"
+        seen = alive.stat().st_mtime if alive.exists() else 0
+        return Health(reachable=time.time() - seen < 10, url=str(self.folder))
+
+
+# --8<-- [end:operate]
+# --8<-- [start:read]
+@dataclass(frozen=True)
+class FolderReader(RunReader):
+    """Reads the runs in a folder."""
+
+    folder: Path
+
     def get_run(self, job_id: str) -> Run:
         job, state, records = (self._read(job_id, f"{name}.json") for name in ("job", "state", "steps"))
         timed_out = records["timed_out"] and state["state"] == "failed"
@@ -179,19 +205,6 @@ class FolderOrchestrator(Orchestrator):
 
         return log_lines(look, follow=follow, pause=0.2)
 
-    # --8<-- [end:read]
-    # --8<-- [start:operate]
-    def cancel(self, job_id: str) -> bool:
-        if self.get_run(job_id).status.is_terminal:
-            return False
-        (self.folder / job_id / "cancel").touch()
-        return True
-
-    def health(self) -> Health:
-        alive = self.folder / "alive"
-        seen = alive.stat().st_mtime if alive.exists() else 0
-        return Health(reachable=time.time() - seen < 10, url=str(self.folder))
-
     def _job_ids(self) -> list[str]:
         folders = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
         return [path.name for path in folders if (path / "job.json").exists()]
@@ -233,4 +246,4 @@ def _time(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-# --8<-- [end:operate]
+# --8<-- [end:read]

@@ -23,7 +23,7 @@ from flowyml_kubeflow.attempts import Journal
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.deploy import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
-from flowyml_kubeflow.reading import RunReader
+from flowyml_kubeflow.reading import KubeflowReader
 from flowyml_kubeflow.tasks import Tasks
 from flowyml_kubeflow.workflow import Workflow
 
@@ -54,7 +54,7 @@ def run_of(*states: str, **fields: Any) -> Any:
     )  # fmt: skip
 
 
-def reader() -> RunReader:
+def reader() -> KubeflowReader:
     return KubeflowOrchestrator("http://127.0.0.1:1").reader
 
 

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import site
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from flowyml.artifacts import Store, open_store
-from flowyml.artifacts.listing import artifacts_of
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.errors import (
     ConfigurationError,
     NoFileFormatError,
-    RunNotFoundError,
     UnsupportedFeatureError,
 )
-from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home, private_folder
-from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
-from flowyml.orchestrators.background import reap, start_detached
+from flowyml.orchestrators.background import start_detached
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, check_same_run
-from flowyml.orchestrators.log_following import Look, log_lines
-from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.names import slug
@@ -43,23 +34,13 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow, needs_flow
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
-from flowyml_kubeflow.local.supervisor import stop_steps
+from flowyml_kubeflow.local.reader import KubeflowLocalReader
 from flowyml_kubeflow.parameters import argument
-from flowyml_kubeflow.reading import artifacts_of_notes, lists_of_files, located
-from flowyml_kubeflow.status import status_of
-from flowyml_kubeflow.step_runs import moment, step_runs
 
 __all__ = ["KubeflowLocalOrchestrator"]
 
-_JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,119}")
 _RUNNERS = ("subprocess", "docker")
 _LOOPS_FROM = (2, 16)  # the release of kfp
-_TO_START = 60  # seconds that a run may wait for its process before it counts as lost
-_SLICE = 0.1
-_DIED = (
-    "The process of the run died: it was killed, or the machine went down. FlowyML stopped the steps that were still "
-    "running. Run the pipeline again."
-)
 
 
 class KubeflowLocalOrchestrator(Orchestrator):
@@ -181,74 +162,18 @@ class KubeflowLocalOrchestrator(Orchestrator):
             command = [sys.executable, "-m", "flowyml_kubeflow.local.supervisor", str(run.path)]
             start_detached(command, log, env=_with_this_path())
 
-    def get_run(self, job_id: str) -> Run:
-        reap()
-        run = self._found(job_id)
-        request, result = run.request(), self._result(run)
-        started, ended = run.started_at(), result.get("time")
-        state = result.get("state") or ("CANCELING" if run.is_cancelled() else "RUNNING" if started else "PENDING")
-        return Run(
-            job_id=job_id, run_id=request["run_id"], pipeline=request["pipeline"], status=_status(state),
-            raw_status=state,
-            created_at=moment(request["created"]), started_at=moment(started), ended_at=moment(ended),
-            error=WAS_CANCELLED if state == "CANCELED" else result.get("error"),
-            parameters=request["parameters"], revision=request.get("revision"),
-            origin=Origin.from_dict(request.get("origin")), code_digest=request.get("code"),
-        )  # fmt: skip
-
-    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        found = [request for run in self._all() if (request := run.request())]
-        wanted = [request for request in found if pipeline is None or request["pipeline"] == pipeline]
-        newest = sorted(wanted, key=lambda request: -request["created"])[:limit]
-        return Runs(self.get_run(request["job_id"]) for request in newest)
-
-    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        about, run = self.get_run(job_id), self._found(job_id)
-        steps = run.request()["steps"].items()
-        if run.request().get("flow"):
-            return tuple(turn for task, name in steps for turn in _turns(run, task, name, about))
-        return tuple(_step_run(run, task, name, about) for task, name in steps)
-
-    def outputs(self, job_id: str) -> Outputs:
-        run = self._found(job_id)
-        stores, lost, packed = (open_store(), open_store(run.root)), dict[str, str](), dict[str, Any]()
-        is_flow = run.request().get("flow")  # whose last task knows which outputs exist
-        for task in [flow_names.RESULT_TASK] if is_flow else run.request()["steps"]:
-            published = run.published(task)
-            packed |= published.get("outputs", {})
-            lost |= lists_of_files(published)
-        return read_outputs(job_id, packed, *stores, lost=lost)
-
-    def run_artifacts(self, job_id: str) -> list[Artifact]:
-        run = self._found(job_id)
-        listed: list[Artifact] = []
-        for task, step in run.request()["steps"].items():
-            if run.request().get("flow"):
-                listed += artifacts_of_notes(step, run.notes(task))
-            else:
-                listed += artifacts_of(step, run.published(task).get("artifacts", {}))
-        if run.request().get("flow"):
-            return located(listed, run.published(flow_names.RESULT_TASK).get("outputs", {}))
-        return listed
+    @property
+    def reader(self) -> KubeflowLocalReader:
+        """The reader of the runs in ``folder``."""
+        return KubeflowLocalReader(self.folder)
 
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
-        return (open_store(), open_store(self._found(job_id).root))
-
-    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        run, seen = self._found(job_id), dict[str, int]()
-
-        def look() -> Look:
-            # The hook that the supervisor fires for a stopped run prints after the end of that run.
-            over = self.get_run(job_id).status.is_terminal and not run.is_supervised()
-            yield from _new_lines(run, seen)
-            return over or not follow
-
-        return log_lines(look, follow=follow, pause=_SLICE)
+        return (open_store(), open_store(self.reader.fetch(job_id).root))
 
     def cancel(self, job_id: str) -> bool:
         if self.get_run(job_id).status.is_terminal:
             return False
-        run = self._found(job_id)
+        run = self.reader.fetch(job_id)
         run.ask_to_cancel()
         if not run.is_supervised() and not run.result():
             run.end("CANCELED", None)
@@ -259,62 +184,6 @@ class KubeflowLocalOrchestrator(Orchestrator):
 
         return Health(reachable=True, version=metadata.version("kfp"), detail=f"KFP's local runner, {self.runner}")
 
-    def _all(self) -> Iterator[RunFolder]:
-        with suppress(FileNotFoundError):
-            yield from (RunFolder(path) for path in self.folder.iterdir() if _JOB_ID.fullmatch(path.name))
-
-    def _found(self, job_id: str) -> RunFolder:
-        run = RunFolder(self.folder / job_id)
-        if not _JOB_ID.fullmatch(job_id) or not run.request():
-            raise RunNotFoundError(f"KFP's local runner has no run {job_id!r} in {self.folder}.")
-        return run
-
-    def _result(self, run: RunFolder) -> dict[str, Any]:
-        """Return the end of a run. A run whose supervisor has died has ended too."""
-        if (result := run.result()) or run.is_supervised():
-            return result
-        if result := run.result():  # it came while we looked
-            return result
-        if run.started_at():
-            stop_steps(run)
-            run.end("FAILED", _DIED)
-        elif time.time() - run.waits_since() > _TO_START:
-            run.end("FAILED", f"The process of the run did not start within {_TO_START} s: {run.last_words()}")
-        return run.result()
-
-
-def _status(state: str) -> ExecutionStatus:
-    return ExecutionStatus.TIMEOUT if state == "TIMEOUT" else status_of(state)
-
-
-def _step_run(run: RunFolder, task: str, name: str, about: Run) -> StepRun:
-    attempts, run_status = run.attempts(task), about.status
-    if not attempts:
-        status = ExecutionStatus.CANCELLED if run_status.is_terminal else ExecutionStatus.QUEUED
-        return StepRun(name=name, status=status, raw_status="PENDING")
-    last, most = attempts[-1], run.request()["attempts"][task]
-    failure = last.get("failure") or {}
-    state = _state(last, failure, may_retry=len(attempts) < most and not run_status.is_terminal)
-    status = _status(state)
-    if run_status.is_terminal and not status.is_terminal:
-        status, state = ExecutionStatus.CANCELLED, "CANCELED"
-        if run_status is ExecutionStatus.CANCELLED:
-            failure = {"message": WAS_CANCELLED}
-    return StepRun(
-        name=name, status=status, raw_status=state, attempt=last["attempt"], started_at=moment(last["started"]),
-        ended_at=moment(last.get("ended")) or about.ended_at, error=failure.get("message"),
-        cached_from=last.get("cached", ""),
-    )  # fmt: skip
-
-
-def _turns(run: RunFolder, task: str, name: str, about: Run) -> list[StepRun]:
-    """Return the records of a step in a pipeline with control flow."""
-    items = run.request()["loops"].get(task)
-    if isinstance(items, str):
-        opened = run.notes(items)
-        items = opened[-1]["opened"] if opened else None
-    return step_runs(name, run.notes(task), about.status, items=items, run_ended=about.ended_at)
-
 
 def _loops(plan: Plan) -> dict[str, str | int]:
     """Return the steps in loops, each with the task that will know the number of items, or with that number."""
@@ -324,30 +193,6 @@ def _loops(plan: Plan) -> dict[str, str | int]:
     return {
         task: flow_names.items_task(loop) if fixed[loop] is None else fixed[loop] or 0 for task, loop in steps if loop
     }
-
-
-def _state(attempt: Mapping[str, Any], failure: Mapping[str, Any], *, may_retry: bool) -> str:
-    if "ended" not in attempt:
-        return "RUNNING"
-    if not failure:
-        return "SUCCEEDED"
-    if may_retry:
-        return "RUNNING"
-    return "TIMEOUT" if failure["kind"] == "StepTimeoutError" else "FAILED"
-
-
-def _new_lines(run: RunFolder, seen: dict[str, int]) -> list[LogLine]:
-    found = []
-    for task in run.steps():
-        lines = [line for line in run.lines(task, "log.jsonl") if line["stream"] != "result"]
-        of_step, index = flow_names.turn_of(task)
-        step = run.request()["steps"].get(of_step, "")  # a hook of the pipeline belongs to no step
-        found += [
-            (line["time"], LogLine(line["line"], step, line.get("level", "INFO"), moment(line["time"]), index=index))
-            for line in lines[seen.get(task, 0) :]
-        ]
-        seen[task] = len(lines)
-    return [line for _, line in sorted(found, key=lambda item: item[0])]
 
 
 def _most_attempts(step: Step) -> int:

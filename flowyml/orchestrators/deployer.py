@@ -1,0 +1,43 @@
+"""Deploying: the part of an adapter that puts pipelines on an engine without running them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from flowyml.core.errors import UnsupportedFeatureError
+
+if TYPE_CHECKING:
+    from flowyml.plan.bundle import Bundle
+
+__all__ = ["Deployer", "Deployment"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A deployed pipeline. ``changed`` is False if the engine already had this very version.
+
+    ``also`` names the pipeline's other deployments that were moved to this version, on an engine that can have several.
+    """
+
+    name: str
+    digest: str
+    changed: bool
+    url: str | None = None
+    also: tuple[str, ...] = ()
+
+
+class Deployer(Protocol):
+    """Deploys bundles to one engine. ``ownership.check_replaceable`` decides what a deployment may replace."""
+
+    @abstractmethod
+    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
+        """Deploy a bundle. Raises ``OwnershipError`` if that would replace another pipeline's deployment."""
+
+    def diff(self, bundle: Bundle) -> str:
+        """Return the changes that deploying this bundle would make, as a unified diff; empty if there are none."""
+        raise UnsupportedFeatureError("deploy --dry-run is not available on this engine.")
+
+    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        """Raise what ``deploy`` would raise, as far as possible without changing anything."""
