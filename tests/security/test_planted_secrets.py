@@ -28,7 +28,7 @@ from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.orchestrators.targets import resolve
 from flowyml.plan.bundle import Bundle
-from flowyml_prefect.deploy import Target
+from flowyml_prefect.deployer import Target
 from tests.engines.web import Recorded, Reply, web
 from tests.unit.commands import command, flowyml
 from tests.waiting import wait_for_processes

@@ -19,7 +19,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.handover import OldSchedule
 from flowyml.orchestrators.http import one_spelling
 from flowyml_airflow.client import AirflowClient, ConflictError
-from flowyml_airflow.reading import AirflowReader
+from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.status import moment
 from flowyml_airflow.workflows import cron_or_words
 

@@ -14,11 +14,11 @@ from flowyml.core.runs import Run
 from flowyml.orchestrators.base import new_run_id
 from flowyml_airflow.backfills import backfill
 from flowyml_airflow.client import AirflowClient, ConflictError, usable_id
-from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed_dag import Deployed
+from flowyml_airflow.deployer import Deployer
 from flowyml_airflow.names import RUN_ID_KEY, airflow_run_id, dag_id
 from flowyml_airflow.pausing import check_runnable
-from flowyml_airflow.reading import AirflowReader
+from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.retrying import to_clear
 from flowyml_airflow.step_runs import map_index
 

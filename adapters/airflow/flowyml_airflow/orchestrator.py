@@ -35,8 +35,8 @@ from flowyml_airflow.client import AirflowClient, ConflictError, NotThereError, 
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import CompiledDag
 from flowyml_airflow.connection import Connection
-from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed_dag import Deployed, facts_of, has_schedule, schedule_of
+from flowyml_airflow.deployer import Deployer
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.handover import DagSchedule, runs_by_time
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, TAG, airflow_run_id, dag_id, development_id
@@ -44,7 +44,7 @@ from flowyml_airflow.operations import Operations
 from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.pruning import prunable
-from flowyml_airflow.reading import AirflowReader
+from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.schedule import schedule_info, since
 from flowyml_airflow.secrets import place_of
 from flowyml_airflow.stalled import RunWarnings

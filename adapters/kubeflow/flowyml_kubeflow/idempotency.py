@@ -17,8 +17,8 @@ from typing import Any
 from flowyml.core.errors import EngineError
 from flowyml.orchestrators.http import NotFoundError
 from flowyml_kubeflow.client import MAYBE_DONE
-from flowyml_kubeflow.deploy import LONGEST_DESCRIPTION, description, facts
-from flowyml_kubeflow.reading import KubeflowReader
+from flowyml_kubeflow.deployer import LONGEST_DESCRIPTION, description, facts
+from flowyml_kubeflow.reader import KubeflowReader
 
 __all__ = ["RunsByName"]
 

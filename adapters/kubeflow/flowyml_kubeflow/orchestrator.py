@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
     from flowyml_kubeflow.client import Client
-    from flowyml_kubeflow.deploy import Pipelines
-    from flowyml_kubeflow.reading import KubeflowReader
-    from flowyml_kubeflow.recurring import RecurringRuns
+    from flowyml_kubeflow.deployer import Pipelines
+    from flowyml_kubeflow.reader import KubeflowReader
+    from flowyml_kubeflow.scheduler import RecurringRuns
 
 __all__ = ["KubeflowOrchestrator"]
 
@@ -115,19 +115,19 @@ class KubeflowOrchestrator(Orchestrator):
 
     @cached_property
     def pipelines(self) -> Pipelines:
-        from flowyml_kubeflow.deploy import Pipelines
+        from flowyml_kubeflow.deployer import Pipelines
 
         return Pipelines(self.client, self.experiment, self.artifacts, self.service_account)
 
     @cached_property
     def reader(self) -> KubeflowReader:
-        from flowyml_kubeflow.reading import KubeflowReader
+        from flowyml_kubeflow.reader import KubeflowReader
 
         return KubeflowReader(self.pipelines, self.artifacts)
 
     @cached_property
     def recurring(self) -> RecurringRuns:
-        from flowyml_kubeflow.recurring import RecurringRuns
+        from flowyml_kubeflow.scheduler import RecurringRuns
 
         return RecurringRuns(self.pipelines)
 
@@ -165,7 +165,7 @@ class KubeflowOrchestrator(Orchestrator):
             return ()
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        from flowyml_kubeflow.deploy import one_at_a_time
+        from flowyml_kubeflow.deployer import one_at_a_time
         from flowyml_kubeflow.idempotency import RunsByName
         from flowyml_kubeflow.parameters import arguments
 
@@ -190,7 +190,7 @@ class KubeflowOrchestrator(Orchestrator):
         )  # fmt: skip
 
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
-        from flowyml_kubeflow.reading import UiStore
+        from flowyml_kubeflow.reader import UiStore
 
         return (open_store(self.artifacts), UiStore(self.client, job_id))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flowyml.core.errors import EngineError, RetryRefusedError
 
 if TYPE_CHECKING:
-    from flowyml_kubeflow.reading import KubeflowReader
+    from flowyml_kubeflow.reader import KubeflowReader
 
 __all__ = ["retry_run", "run_again"]
 

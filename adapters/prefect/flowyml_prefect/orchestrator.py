@@ -30,13 +30,13 @@ from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.compiler import compile_flow
 from flowyml_prefect.connection import Connection, login_of
-from flowyml_prefect.deploy import Deployments, Target
-from flowyml_prefect.deployment_schedules import DeploymentSchedules
+from flowyml_prefect.deployer import Deployments, Target
 from flowyml_prefect.names import RUN_ID
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.pruning import Leftovers
-from flowyml_prefect.reading import PrefectReader, code_labels
+from flowyml_prefect.reader import PrefectReader, code_labels
 from flowyml_prefect.retrying import schedule_again
+from flowyml_prefect.scheduler import DeploymentSchedules
 from flowyml_prefect.server import (
     POOL,
     embedded_server,

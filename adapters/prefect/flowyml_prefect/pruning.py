@@ -23,7 +23,7 @@ from flowyml.orchestrators.http import NotFoundError
 from flowyml.plan.names import slug
 from flowyml_prefect.client import FlowRun, PrefectClient, as_id
 from flowyml_prefect.names import flow_name, is_of_one_version
-from flowyml_prefect.reading import PrefectReader
+from flowyml_prefect.reader import PrefectReader
 from flowyml_prefect.status import status_of
 
 __all__ = ["PRUNED", "Leftovers", "flow_places", "note_server", "version_folder"]

@@ -23,15 +23,15 @@ from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.connection import Connection
-from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed_dag import Deployed
+from flowyml_airflow.deployer import Deployer
 from flowyml_airflow.external_run import Calls
 from flowyml_airflow.folder import LocalFolder
 from flowyml_airflow.handover import DagSchedule
 from flowyml_airflow.names import CODE_KEY, TAG, version_tag
 from flowyml_airflow.operations import Operations
 from flowyml_airflow.pausing import check_resumable, check_runnable
-from flowyml_airflow.reading import AirflowReader
+from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.schedule import schedule_info
 from flowyml_airflow.stalled import RunWarnings
 from flowyml_airflow.transport import Transport

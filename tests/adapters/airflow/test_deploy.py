@@ -20,8 +20,8 @@ from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.marks import marked
 from flowyml_airflow import AirflowOrchestrator
-from flowyml_airflow.deploy import _is_elsewhere
 from flowyml_airflow.deployed_dag import Deployed, facts_of, is_untouched
+from flowyml_airflow.deployer import _is_elsewhere
 from flowyml_airflow.folder import LocalFolder, open_folder
 from flowyml_airflow.names import dag_file, dag_id
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short

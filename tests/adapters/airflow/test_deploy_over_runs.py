@@ -10,8 +10,8 @@ import pytest
 from flowyml import Pipeline, step
 from flowyml.core.following import command_line
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed_dag import Deployed
+from flowyml_airflow.deployer import Deployer
 from flowyml_airflow.folder import LocalFolder
 
 

@@ -10,8 +10,8 @@ import pytest
 from flowyml.core.errors import WaitTimeoutError
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed_dag import Deployed, facts_of
+from flowyml_airflow.deployer import Deployer
 from flowyml_airflow.folder import LocalFolder
 from flowyml_airflow.names import dag_file, development_id
 from tests.adapters.airflow.operating import orchestrator_of, other_code, short

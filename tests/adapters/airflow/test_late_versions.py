@@ -18,7 +18,7 @@ from flowyml.core.errors import WaitTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.compiler import CompiledDag, compile_dag
-from flowyml_airflow.deploy import Deployer
+from flowyml_airflow.deployer import Deployer
 from flowyml_airflow.names import TAG
 from tests.adapters.airflow.operating import orchestrator_of, other_code, short, with_another_step
 from tests.engines.airflow import Airflow

@@ -15,7 +15,7 @@ from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
-from flowyml_airflow.reading import AirflowReader
+from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.step_runs import Seen
 from tests.adapters.airflow.test_flow import branched, double, mapped_over, numbers, same
 

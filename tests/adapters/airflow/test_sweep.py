@@ -15,7 +15,7 @@ from flowyml.core.errors import ConfigurationError
 from flowyml.core.pruning import Bounds, prune
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.deploy import remove_old_bundles
+from flowyml_airflow.deployer import remove_old_bundles
 from flowyml_airflow.folder import Folder, open_folder
 from flowyml_airflow.pruning import prunable
 

@@ -195,7 +195,7 @@ def test_what_is_left_of_each_module_has_all_that_it_uses(tmp_path: Path) -> Non
 def test_a_script_that_makes_an_orchestrator_when_it_is_imported_has_all_that_it_imports() -> None:
     script = "from flowyml_kubeflow import KubeflowOrchestrator\ncluster = KubeflowOrchestrator()\ncluster.runs()\n"
     made = held(script, packages=("flowyml_kubeflow",))
-    assert {CLUSTER, "flowyml_kubeflow.reading", "flowyml.core.submission_result"} <= made
+    assert {CLUSTER, "flowyml_kubeflow.reader", "flowyml.core.submission_result"} <= made
     assert "flowyml_kubeflow.local.orchestrator" not in made
 
 

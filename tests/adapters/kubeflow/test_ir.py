@@ -40,7 +40,7 @@ def test_odd_names_have_no_faults(hooks: bool) -> None:
 
 
 def test_a_name_that_argo_would_compute_is_read_back() -> None:
-    from flowyml_kubeflow.reading import Tasks
+    from flowyml_kubeflow.reader import Tasks
 
     named = (*ODD_NAMES, "{ {x} }", "{{{x")
     plan = Plan(name="computed", steps=tuple(Step(name=name, function="m:f") for name in named))

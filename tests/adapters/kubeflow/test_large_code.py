@@ -14,7 +14,7 @@ from flowyml.plan.bundle import build
 from flowyml.plan.model import FromStep, PipelineOutput, Plan, Step
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
-from flowyml_kubeflow.deploy import difference
+from flowyml_kubeflow.deployer import difference
 from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
 from tests.engines.kubeflow_ir import faults
 

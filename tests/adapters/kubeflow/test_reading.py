@@ -21,9 +21,9 @@ from flowyml.plan.model import FromStep, PipelineOutput, Plan, Step
 from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_kubeflow.attempts import Journal
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.deploy import one_at_a_time
+from flowyml_kubeflow.deployer import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
-from flowyml_kubeflow.reading import KubeflowReader
+from flowyml_kubeflow.reader import KubeflowReader
 from flowyml_kubeflow.tasks import Tasks
 from flowyml_kubeflow.workflow import Workflow
 

@@ -179,7 +179,7 @@ def test_a_flow_that_is_published_again_stays(make_prefect: Callable[..., Prefec
     """A submission publishes its flow before the server knows of it."""
     orchestrator = make_prefect(artifacts=tmp_path / "artifacts")
     bundle = version(7).bundle()
-    from flowyml_prefect.deploy import _publish
+    from flowyml_prefect.deployer import _publish
 
     folder = _publish(bundle)
     name = server_name(orchestrator.client.connection)

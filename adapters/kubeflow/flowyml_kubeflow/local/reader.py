@@ -23,7 +23,7 @@ from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_kubeflow import flow_names
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.supervisor import stop_steps
-from flowyml_kubeflow.reading import artifacts_of_notes, lists_of_files, located
+from flowyml_kubeflow.reader import artifacts_of_notes, lists_of_files, located
 from flowyml_kubeflow.status import status_of
 from flowyml_kubeflow.step_runs import moment, step_runs
 

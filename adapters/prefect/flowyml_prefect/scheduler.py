@@ -10,7 +10,7 @@ from flowyml.core.errors import OwnershipError, ScheduleNotFoundError
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.http import ConflictError, NotFoundError
 from flowyml_prefect.client import FlowRun, as_id, never_given, unknown
-from flowyml_prefect.deploy import Deployments, Target
+from flowyml_prefect.deployer import Deployments, Target
 from flowyml_prefect.names import deployment_name, flow_name
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.schedule import (

@@ -19,7 +19,7 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow import names
 from flowyml_kubeflow.client import MAYBE_DONE, equals
-from flowyml_kubeflow.deploy import LONGEST_DESCRIPTION, Pipelines, description, facts, one_at_a_time, origin_of
+from flowyml_kubeflow.deployer import LONGEST_DESCRIPTION, Pipelines, description, facts, one_at_a_time, origin_of
 from flowyml_kubeflow.options import pipeline_options
 from flowyml_kubeflow.parameters import arguments
 from flowyml_kubeflow.schedule import kfp_cron, kfp_interval, kfp_start

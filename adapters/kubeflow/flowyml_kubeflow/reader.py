@@ -32,7 +32,7 @@ from flowyml.runtime.step_errors import NAMED, of_several, of_step
 from flowyml_kubeflow import flow_names
 from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.client import MAYBE_DONE, Client, equals, lines_of
-from flowyml_kubeflow.deploy import Pipelines, facts, origin_of
+from flowyml_kubeflow.deployer import Pipelines, facts, origin_of
 from flowyml_kubeflow.status import status_of, step_status_of
 from flowyml_kubeflow.step_runs import step_runs
 from flowyml_kubeflow.tasks import Pod, Tasks, pod_of

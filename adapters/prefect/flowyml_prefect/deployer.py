@@ -36,7 +36,7 @@ from flowyml_prefect.compiler import compile_flow, flow_function, is_walked, tas
 from flowyml_prefect.names import PIPELINE, deployment_name, flow_name, plan_key, version_name
 from flowyml_prefect.parameters import parameter_schema
 from flowyml_prefect.pruning import flow_places, note_server, version_folder
-from flowyml_prefect.reading import is_of_its_version
+from flowyml_prefect.reader import is_of_its_version
 from flowyml_prefect.schedule import SET, is_ours
 from flowyml_prefect.server import prefect_home, server_name
 from flowyml_prefect.step_runs import planned_rows
