@@ -18,6 +18,7 @@ from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError,
 from flowyml.core.origin import Origin
 from flowyml.core.progress import show_waiting
 from flowyml.core.schedule import Schedule
+from flowyml.orchestrators.deployer import Deployer, Deployment
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.differences import bundle_difference, difference
@@ -40,7 +41,7 @@ from flowyml_airflow.options import pipeline_options, step_options
 from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.stalled import is_gone
 
-__all__ = ["Deployer", "remove_old_bundles"]
+__all__ = ["AirflowDeployer", "remove_old_bundles"]
 
 logger = logging.getLogger("flowyml.airflow")
 _PARSING = 60  # seconds that reading a file may take once Airflow has found it
@@ -48,7 +49,7 @@ _WRITE_AGAIN = 10  # seconds after which a file that Airflow has not read is wri
 
 
 @dataclass(frozen=True)
-class Deployer:
+class AirflowDeployer(Deployer):
     """Writes bundles and DAG files into ``folder``, and waits at most ``timeout`` seconds until they are parsed.
 
     ``timeout`` is None to wait as long as Airflow's own settings allow.
@@ -70,6 +71,13 @@ class Deployer:
         except NotThereError:
             return None
         return None if is_gone(found.dag) else found
+
+    def existing(self, dag: str) -> Deployed:
+        """Return the DAG of that id. Raises ``EngineError`` if Airflow does not have it."""
+        found = self.found(dag)
+        if found is None:
+            raise EngineError(f"Airflow at {self.client().transport.connection.url} has no DAG {dag!r}.")
+        return found
 
     def compiled(self, bundle: Bundle, schedule: Schedule | None, *, development: bool = False) -> CompiledDag:
         """Return the DAG file and its bundle; compiled once."""
@@ -96,7 +104,22 @@ class Deployer:
             )
         return self.compiled(bundle, self.schedule(bundle.plan.name, found))
 
-    def deploy(self, compiled: CompiledDag, found: Deployed | None, *, force: bool = False) -> bool:
+    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
+        """Write the DAG file and its bundle, and wait until Airflow has parsed them. The schedule stays unchanged."""
+        found = self.found(dag_id(bundle.plan.name))
+        compiled = self.kept(bundle, found)
+        changed = self.write(compiled, found, force=force)
+        url = self.client().dag_url(compiled.dag_id)
+        return Deployment(name=bundle.plan.name, digest=compiled.version, changed=changed, url=url)
+
+    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        """Raise what ``deploy`` raises before it writes the DAG file: other owners, and what Airflow lacks."""
+        found = self.found(dag_id(bundle.plan.name))
+        compiled = self.kept(bundle, found)
+        if not self.is_there(compiled, found):
+            self._check(compiled, found, force)
+
+    def write(self, compiled: CompiledDag, found: Deployed | None, *, force: bool = False) -> bool:
         """Make Airflow know this version; return False if it knows it already.
 
         Raises ``EngineError`` with Airflow's traceback if the file cannot be parsed, ``WaitTimeoutError`` if Airflow
@@ -106,11 +129,11 @@ class Deployer:
         """
         if self.is_there(compiled, found):
             return False
-        folder = self.check(compiled, found, force)
+        folder = self._check(compiled, found, force)
         self._proved.pop(compiled.dag_id, None)  # a file that was changed by hand carries the version, too
         replaced = str(found.facts.get("bundle_file", "")) if found else ""
         before = self.client().import_error(compiled.filename)
-        self.check_place(compiled, found, force)  # once more: another project may have written the file meanwhile
+        self._check_place(compiled, found, force)  # once more: another project may have written the file meanwhile
         with self._put_back_on_failure(folder, compiled):
             for path, data in reversed(list(compiled.files.items())):
                 if folder.read(path) != data:
@@ -119,12 +142,12 @@ class Deployer:
         self._remove_old_bundles(folder, compiled, replaced)
         return True
 
-    def check(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> Folder:
-        """Raise what ``deploy`` raises before it writes, and change nothing; return the folder that it would write to.
+    def _check(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> Folder:
+        """Raise what ``write`` raises before it writes, and change nothing; return the folder that it would write to.
 
         Warns about runs that would continue with other code.
         """
-        self.check_place(compiled, found, force)
+        self._check_place(compiled, found, force)
         if self.folder is None:
             raise ConfigurationError(
                 f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and code cannot be "
@@ -160,12 +183,14 @@ class Deployer:
             f"{'DAG processor' if self.client().can_backfill else 'scheduler'} running? Try again."
         )
 
-    def diff(self, compiled: CompiledDag, found: Deployed | None) -> str:
+    def diff(self, bundle: Bundle) -> str:
         """Show as a unified diff how deploying would change the DAG file and the code in its bundle.
 
         Parameters, schedule and options are part of the DAG file. Empty if nothing would change.
         """
-        self.check_place(compiled, found, force=True)
+        found = self.found(dag_id(bundle.plan.name))
+        compiled = self.kept(bundle, found)
+        self._check_place(compiled, found, force=True)
         path = compiled.filename
         now = self.folder.read(path) if self.folder else None
         old = now.decode("utf-8", "replace") if now is not None else found.source if found and not self.folder else ""
@@ -214,7 +239,7 @@ class Deployer:
             self._proved[compiled.dag_id] = compiled.version
         return True
 
-    def check_place(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> None:
+    def _check_place(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> None:
         """Refuse to replace a file or DAG that is not FlowyML's or was edited, and to have one DAG in two files."""
         pipeline, path = compiled.bundle.plan.name, compiled.filename
         elsewhere = self.folder is not None and found is not None and _is_elsewhere(found, self.folder, path)

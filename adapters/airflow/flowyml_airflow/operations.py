@@ -15,7 +15,7 @@ from flowyml.orchestrators.base import new_run_id
 from flowyml_airflow.backfills import backfill
 from flowyml_airflow.client import AirflowClient, ConflictError, usable_id
 from flowyml_airflow.deployed_dag import Deployed
-from flowyml_airflow.deployer import Deployer
+from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.names import RUN_ID_KEY, airflow_run_id, dag_id
 from flowyml_airflow.pausing import check_runnable
 from flowyml_airflow.reader import AirflowReader
@@ -30,7 +30,7 @@ class Operations:
     """Runs are Airflow's records of them. ``unpause`` says whether the user wants paused DAGs to be unpaused."""
 
     client: AirflowClient
-    deployer: Deployer
+    deployer: AirflowDeployer
     reader: AirflowReader
     unpause: bool | None = None
 

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,37 +14,34 @@ from flowyml.core.errors import (
     EngineError,
     FlowymlError,
     ScheduleError,
-    ScheduleNotFoundError,
 )
 from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
-from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.orchestrators.base import Health, Orchestrator, check_same_run, claim_new
-from flowyml.orchestrators.deployer import Deployment
 from flowyml.orchestrators.handover import ForeignSchedule
 from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.orchestrators.workflows import Workflow
 from flowyml_airflow.cancelling import cancel
 from flowyml_airflow.capabilities import CAPABILITIES
-from flowyml_airflow.client import AirflowClient, ConflictError, NotThereError, usable_id
+from flowyml_airflow.client import AirflowClient, ConflictError, NotThereError
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import CompiledDag
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.deployed_dag import Deployed, facts_of, has_schedule, schedule_of
-from flowyml_airflow.deployer import Deployer
+from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.handover import DagSchedule, runs_by_time
-from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, TAG, airflow_run_id, dag_id, development_id
+from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
 from flowyml_airflow.operations import Operations
 from flowyml_airflow.parameters import check_carried
-from flowyml_airflow.pausing import check_resumable, check_runnable
+from flowyml_airflow.pausing import check_runnable
 from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reader import AirflowReader
-from flowyml_airflow.schedule import schedule_info, since
+from flowyml_airflow.scheduler import AirflowScheduler
 from flowyml_airflow.secrets import place_of
 from flowyml_airflow.stalled import RunWarnings
 from flowyml_airflow.transport import Transport
@@ -121,7 +117,7 @@ class AirflowOrchestrator(Orchestrator):
         self.unpause = unpause
         self._transport = Transport(self.connection, timeout=timeout, policy=retry_policy)
         place = dags_folder or os.environ.get("FLOWYML_AIRFLOW_DAGS_FOLDER")
-        self._deployer = Deployer(
+        self._deployer = AirflowDeployer(
             lambda: self.client, open_folder(place), deploy_timeout, python, artifacts, artifact_links
         )
         self._client: AirflowClient | None = None
@@ -170,6 +166,16 @@ class AirflowOrchestrator(Orchestrator):
         """A reader of runs, which remembers for one call what it has read."""
         return AirflowReader(self.client, self._deployer.artifacts, self._about_dags, warnings=self._warnings)
 
+    @property
+    def deployer(self) -> AirflowDeployer:
+        """Deploys to this Airflow."""
+        return self._deployer
+
+    @property
+    def scheduler(self) -> AirflowScheduler:
+        """Schedules on this Airflow."""
+        return AirflowScheduler(self._deployer)
+
     # Housekeeping.
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
@@ -201,8 +207,8 @@ class AirflowOrchestrator(Orchestrator):
         if found:
             found.check_has_tasks()
         check_runnable(found, run_id, True if force else self.unpause)
-        if self._deployer.deploy(compiled, found, force=force) or found is None:
-            found = self._found(compiled.dag_id)
+        if self._deployer.write(compiled, found, force=force) or found is None:
+            found = self._deployer.existing(compiled.dag_id)
         found = self._deployer.shown(found, compiled.structure)
         if found.dag["is_paused"]:
             self.client.pause(compiled.dag_id, False)
@@ -260,75 +266,6 @@ class AirflowOrchestrator(Orchestrator):
         return Health(
             reachable=True, version=client.version, url=self.connection.url, detail="; ".join(ill), facts=parts
         )
-
-    # Deployments and schedules.
-
-    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        """Write the DAG file and its bundle, and wait until Airflow has parsed them. The schedule stays unchanged."""
-        found = self._deployer.found(dag_id(bundle.plan.name))
-        compiled = self._deployer.kept(bundle, found)
-        changed = self._deployer.deploy(compiled, found, force=force)
-        return Deployment(
-            name=bundle.plan.name, digest=compiled.version, changed=changed, url=self.client.dag_url(compiled.dag_id)
-        )
-
-    def diff(self, bundle: Bundle) -> str:
-        found = self._deployer.found(dag_id(bundle.plan.name))
-        return self._deployer.diff(self._deployer.kept(bundle, found), found)
-
-    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
-        """Raise what ``deploy`` raises before it writes the DAG file: other owners, and what Airflow lacks."""
-        found = self._deployer.found(dag_id(bundle.plan.name))
-        compiled = self._deployer.kept(bundle, found)
-        if not self._deployer.is_there(compiled, found):
-            self._deployer.check(compiled, found, force)
-
-    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        check_carried(schedule.parameters, self.client.integers)
-        found = self._deployer.found(dag_id(bundle.plan.name))
-        wanted = since(schedule, self._deployer.schedule(bundle.plan.name, found))
-        compiled = self._deployer.compiled(bundle, wanted)
-        if found and not force:
-            check_resumable(found)
-        self._deployer.deploy(compiled, found, force=force)
-        self.client.pause(compiled.dag_id, False)
-        return self._info(compiled.dag_id)
-
-    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        client = self.client
-        if pipeline is not None:
-            one = self._deployer.found(dag_id(pipeline))
-            found = [one] if one else []
-        else:
-            found = [Deployed(dag, client) for dag in client.dags(TAG) if has_schedule(dag)]
-        return [made for item in found if (made := schedule_info(item, self._deployer.folder))]
-
-    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        self._info(schedule_id)
-        self.client.pause(schedule_id, True)
-        return self._info(schedule_id)
-
-    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
-        self._info(schedule_id)
-        self.client.pause(schedule_id, False)
-        return self._info(schedule_id)
-
-    def delete_schedule(self, schedule_id: str) -> None:
-        """Deploy the DAG again without a schedule. The DAG, its runs, and the rest of its file stay.
-
-        If FlowyML has paused the schedule, the DAG is resumed: otherwise it would stay paused, and runs would be
-        refused.
-        """
-        self._info(schedule_id)
-        found = self._found(schedule_id)
-        facts = found.facts
-        deployer = replace(
-            self._deployer, python=facts.get("python"), artifacts=facts.get("artifacts"),
-            artifact_links=facts.get("artifact_links"),
-        )  # fmt: skip
-        deployer.deploy(deployer.compiled(deployer.deployed_bundle(found), None), found)
-        if found.dag["is_paused"] and self.client.pause_we_set(schedule_id):
-            self.client.pause(schedule_id, False)
 
     def foreign_schedule(self, name: str) -> ForeignSchedule:
         return DagSchedule(self.client, name, self.reader)
@@ -395,22 +332,6 @@ class AirflowOrchestrator(Orchestrator):
             return False
         check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
         return True
-
-    def _found(self, dag: str) -> Deployed:
-        found = self._deployer.found(dag) if usable_id(dag) else None
-        if found is None:
-            raise EngineError(f"Airflow at {self.connection.url} has no DAG {dag!r}.")
-        return found
-
-    def _info(self, schedule_id: str) -> ScheduleInfo:
-        found = self._deployer.found(schedule_id) if usable_id(schedule_id) else None
-        made = schedule_info(found, self._deployer.folder) if found else None
-        if made is None:
-            raise ScheduleNotFoundError(
-                f"Airflow at {self.connection.url} has no schedule {schedule_id!r} of FlowyML. "
-                f"See `{self.client.command('schedule list')}`."
-            )
-        return made
 
     def __repr__(self) -> str:
         return f"<AirflowOrchestrator {self.connection.url}>"

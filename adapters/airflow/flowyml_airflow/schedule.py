@@ -1,48 +1,26 @@
-"""Write a schedule as arguments of a DAG: timetable, start, end and catch-up; and read it back from Airflow."""
+"""Write a schedule as arguments of a DAG: timetable, start, end and catch-up."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from flowyml.core.errors import ScheduleError
-from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.core.schedule import Schedule
 from flowyml.plan.layout import Group, Pair, Part, text_literal, value
 from flowyml.plan.model import Plan
-from flowyml_airflow.deployed_dag import Deployed, has_schedule, is_untouched, tags_of
-from flowyml_airflow.folder import Folder
-from flowyml_airflow.names import version_tag
-from flowyml_airflow.status import moment
 
 __all__ = [
     "asset_classes",
     "check_schedule",
     "delta",
-    "drift",
     "has_named_assets",
     "schedule_arguments",
-    "schedule_info",
-    "since",
     "timetable_class",
 ]
 
 _NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
-
-
-def since(schedule: Schedule, before: Schedule | None) -> Schedule:
-    """Give a schedule without a start the current time as its start: Airflow would run the last missed time at once.
-
-    A schedule that is declared again keeps its start, so that the DAG file stays the same.
-    """
-    if schedule.start is not None:
-        return schedule
-    if before is not None and before.start is not None and replace(schedule, start=before.start) == before:
-        return before
-    now = datetime.now(UTC).replace(microsecond=0)
-    wait = timedelta(seconds=schedule.interval_seconds or 0)  # an interval begins with a run at its start
-    return replace(schedule, start=now + wait)
 
 
 def check_schedule(plan: Plan, schedule: Schedule | None) -> None:
@@ -139,33 +117,3 @@ def delta(seconds: float) -> str:
         if seconds and seconds % length == 0:
             return f"timedelta({unit}={int(seconds / length)})"
     return f"timedelta(seconds={seconds!r})"
-
-
-def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo | None:
-    """Return the schedule of a DAG; None if it has none, or FlowyML did not set it."""
-    schedule = found.schedule
-    if schedule is None or not has_schedule(found.dag):
-        return None
-    following = moment(found.dag.get("next_dagrun_run_after") or found.dag.get("next_dagrun_create_after"))
-    return ScheduleInfo(
-        schedule_id=found.dag["dag_id"],
-        pipeline=found.facts.get("pipeline", found.dag["dag_id"]),
-        schedule=schedule,
-        paused=bool(found.dag["is_paused"]),
-        next_runs=(following,) if following else (),
-        drift=tuple(drift(found, folder)),
-    )
-
-
-def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
-    """Yield the changes that were made outside of FlowyML, by hand or by Airflow itself."""
-    filename = str(found.dag.get("relative_fileloc") or found.dag["fileloc"]).rpartition("/")[2]
-    if not is_untouched(found.source) or version_tag(found.facts.get("version", "")) not in tags_of(found.dag):
-        yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."
-    elif folder is not None and folder.read(filename) not in (None, found.source.encode()):
-        yield f"{filename} in the DAGs folder is not what Airflow has read."
-    ours, paused = found.client.pause_we_set(found.dag["dag_id"]), bool(found.dag["is_paused"])
-    if ours is not None and ours != paused:
-        itself = ", or by Airflow itself, after max_consecutive_failed_dag_runs" if paused else ""
-        how = f"in Airflow's UI, API or command line{itself}"
-        yield f"it was {'paused' if paused else 'resumed'} outside FlowyML: {how}."

@@ -12,14 +12,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from difflib import unified_diff
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flowyml.artifacts import open_store
 from flowyml.core.errors import EngineError, PlanError
 from flowyml.core.home import home
 from flowyml.core.locks import held
 from flowyml.core.origin import Origin
-from flowyml.orchestrators.deployer import Deployment
+from flowyml.orchestrators.deployer import Deployer, Deployment
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle
@@ -29,7 +29,19 @@ from flowyml_kubeflow.client import MAYBE_DONE, Client, equals
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 from flowyml_kubeflow.parameters import read_back
 
-__all__ = ["LONGEST_DESCRIPTION", "Pipelines", "description", "difference", "facts", "one_at_a_time", "origin_of"]
+if TYPE_CHECKING:
+    from flowyml_kubeflow.scheduler import KubeflowScheduler
+
+__all__ = [
+    "KubeflowDeployer",
+    "LONGEST_DESCRIPTION",
+    "Pipelines",
+    "description",
+    "difference",
+    "facts",
+    "one_at_a_time",
+    "origin_of",
+]
 
 Json = dict[str, Any]
 Texts = dict[str, list[str]]
@@ -40,6 +52,31 @@ _ABOUT = "FlowyML: "
 _SHOWN = ("code/", "objects/", "plan.json")  # FlowyML's own part of a bundle changes with FlowyML
 _DIGEST = re.compile("[0-9a-f]{64}")
 _OF_A_RUN = "-run"  # ends the name of a version that was neither deployed nor scheduled
+
+
+class KubeflowDeployer(Deployer):
+    """Deploys to a KFP: uploads a new version, which the pipeline's schedule runs from now on."""
+
+    def __init__(self, scheduler: KubeflowScheduler) -> None:
+        self.scheduler = scheduler
+        self.pipelines = scheduler.pipelines
+
+    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
+        version, digest, changed = self.pipelines.ensure_uploaded(bundle, owns=True, force=force)
+        page = f"pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}"
+        self.scheduler.move(bundle, force=force)
+        url = self.pipelines.client.connection.page(page)
+        return Deployment(name=bundle.plan.name, digest=digest, changed=changed, url=url)
+
+    def diff(self, bundle: Bundle) -> str:
+        newest = self.pipelines.newest(bundle.plan)
+        changes = difference(newest.pipeline_spec if newest else None, self.pipelines.compiled(bundle))
+        return f"{changes}{self.scheduler.moved(bundle.plan)}" if changes else ""
+
+    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        self.pipelines.check_size(bundle)
+        self.pipelines.check_owner(bundle, force=force)
+        self.scheduler.check_move(bundle, force=force)
 
 
 class Pipelines:
@@ -53,13 +90,6 @@ class Pipelines:
         self._experiments: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._versions: dict[tuple[str, str], Any] = {}
-
-    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        version, digest, changed = self.ensure_uploaded(bundle, owns=True, force=force)
-        url = self.client.connection.page(
-            f"pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}"
-        )
-        return Deployment(name=bundle.plan.name, digest=digest, changed=changed, url=url)
 
     def ensure_uploaded(
         self, bundle: Bundle, parameters: Mapping[str, Any] | None = None, *, owns: bool = False, force: bool = False
@@ -89,11 +119,6 @@ class Pipelines:
         if newest := self.newest(bundle.plan):
             what = f"the pipeline {bundle.plan.name!r} on KFP"
             check_replaceable(origin_of(newest), bundle.origin, what, force=force)
-
-    def diff(self, bundle: Bundle) -> str:
-        """Return the changes of a deployment, without the schedule; empty if there are none."""
-        newest = self.newest(bundle.plan)
-        return difference(newest.pipeline_spec if newest else None, self.compiled(bundle))
 
     def compiled(self, bundle: Bundle) -> Compiled:
         """Return the pipeline as this KFP would get it."""

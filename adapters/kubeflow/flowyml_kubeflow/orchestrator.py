@@ -15,11 +15,9 @@ from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachab
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
-from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Health, Orchestrator, check_same_run
-from flowyml.orchestrators.deployer import Deployment
 from flowyml_kubeflow.capabilities import CLUSTER
 from flowyml_kubeflow.connection import HEALTHZ, About, Connection, SignIn
 from flowyml_kubeflow.retrying import retry_run, run_again
@@ -30,9 +28,9 @@ if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
     from flowyml_kubeflow.client import Client
-    from flowyml_kubeflow.deployer import Pipelines
+    from flowyml_kubeflow.deployer import KubeflowDeployer, Pipelines
     from flowyml_kubeflow.reader import KubeflowReader
-    from flowyml_kubeflow.scheduler import RecurringRuns
+    from flowyml_kubeflow.scheduler import KubeflowScheduler
 
 __all__ = ["KubeflowOrchestrator"]
 
@@ -126,10 +124,16 @@ class KubeflowOrchestrator(Orchestrator):
         return KubeflowReader(self.pipelines, self.artifacts)
 
     @cached_property
-    def recurring(self) -> RecurringRuns:
-        from flowyml_kubeflow.scheduler import RecurringRuns
+    def scheduler(self) -> KubeflowScheduler:
+        from flowyml_kubeflow.scheduler import KubeflowScheduler
 
-        return RecurringRuns(self.pipelines)
+        return KubeflowScheduler(self.pipelines)
+
+    @cached_property
+    def deployer(self) -> KubeflowDeployer:
+        from flowyml_kubeflow.deployer import KubeflowDeployer
+
+        return KubeflowDeployer(self.scheduler)
 
     @classmethod
     def recognizes(cls, site: Site) -> bool:
@@ -238,36 +242,6 @@ class KubeflowOrchestrator(Orchestrator):
             return Health(reachable=False, url=connection.where, detail=detail)
         facts = {"multi_user": about.has_users}
         return Health(reachable=True, version=about.version, url=connection.where, facts=facts)
-
-    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        """Upload a new version, which the pipeline's schedule runs from now on."""
-        made = self.pipelines.deploy(bundle, force=force)
-        self.recurring.move(bundle, force=force)
-        return made
-
-    def diff(self, bundle: Bundle) -> str:
-        changes = self.pipelines.diff(bundle)
-        return f"{changes}{self.recurring.moved(bundle.plan)}" if changes else ""
-
-    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
-        self.pipelines.check_size(bundle)
-        self.pipelines.check_owner(bundle, force=force)
-        self.recurring.check_move(bundle, force=force)
-
-    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        return self.recurring.create_schedule(bundle, schedule, force=force)
-
-    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        return self.recurring.schedules(pipeline)
-
-    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self.recurring.pause_schedule(schedule_id)
-
-    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self.recurring.resume_schedule(schedule_id)
-
-    def delete_schedule(self, schedule_id: str) -> None:
-        self.recurring.delete_schedule(schedule_id)
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
         return self.reader.scheduled_runs(pipeline, limit)

@@ -15,6 +15,7 @@ from flowyml.core.errors import EngineError, ParameterError, ScheduleNotFoundErr
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.ownership import check_replaceable
+from flowyml.orchestrators.scheduler import Scheduler
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow import names
@@ -24,7 +25,7 @@ from flowyml_kubeflow.options import pipeline_options
 from flowyml_kubeflow.parameters import arguments
 from flowyml_kubeflow.schedule import kfp_cron, kfp_interval, kfp_start
 
-__all__ = ["RecurringRuns"]
+__all__ = ["KubeflowScheduler"]
 
 _PLANNED = 5
 _KEEPS_RUNS = (2, 16)  # the first KFP that can delete a recurring run and keep its runs; source: KFP issue 12573
@@ -34,7 +35,7 @@ _REPLACED = re.compile(r"\[\[(RunUUID|Index|(Scheduled|Current)Time(\.[^\]]*)?)\
 _ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 
 
-class RecurringRuns:
+class KubeflowScheduler(Scheduler):
     """One recurring run for a pipeline; the schedule's id is its name, which survives every change."""
 
     def __init__(self, pipelines: Pipelines) -> None:
@@ -140,7 +141,7 @@ class RecurringRuns:
             filter=equals(recurring_run_id=recurring_run_id), **self.client.connection.scope,
         )  # fmt: skip
 
-    def schedules(self, pipeline: str | None) -> list[ScheduleInfo]:
+    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
         newest: dict[str, Any] = {}
         for item in self.named(None):
             newest.setdefault(item.display_name, item)

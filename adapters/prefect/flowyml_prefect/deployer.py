@@ -24,6 +24,7 @@ from flowyml.core.files import write_whole
 from flowyml.core.origin import Origin
 from flowyml.core.runs import Run
 from flowyml.core.urls import refuse_credentials
+from flowyml.orchestrators.deployer import Deployer, Deployment
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.differences import bundle_difference, difference
@@ -44,7 +45,7 @@ from flowyml_prefect.step_runs import planned_rows
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
-__all__ = ["Deployed", "Deployments", "Owner", "Target", "published_folder"]
+__all__ = ["Deployed", "Owner", "PrefectDeployer", "Target", "published_folder"]
 
 logger = logging.getLogger("flowyml.prefect")
 
@@ -109,29 +110,28 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deployed:
-    """A deployment on the server. ``also`` are the pipeline's other deployments, which were moved with it."""
+class Deployed(Deployment):
+    """A deployment on the server."""
 
     id: str
-    name: str
-    url: str
     entrypoint: str
     labels: Mapping[str, str]
-    changed: bool
-    also: tuple[str, ...] = ()
 
 
 @dataclass
-class Deployments:
-    """The deployments on one server. Those that are known to be up to date are not requested again."""
+class PrefectDeployer(Deployer):
+    """Deploys to one server. Deployments that are known to be up to date are not requested again.
+
+    ``target`` is where runs are executed, unless a call names another target.
+    """
 
     client: PrefectClient
+    target: Target
     _known: dict[tuple[str, Target], Deployed] = field(default_factory=dict, init=False)
 
     def make_run(
         self,
         bundle: Bundle,
-        target: Target,
         request: Mapping[str, Any],
         turn: Callable[[], AbstractContextManager[object]],
     ) -> tuple[FlowRun, Deployed]:
@@ -142,7 +142,7 @@ class Deployments:
         or if the deployment changes at each try.
         """
         for _ in range(_TRIES):
-            deployed = self.for_run(bundle, target)
+            deployed = self.for_run(bundle)
             labels = {**deployed.labels, **request["labels"]}
             try:
                 with turn():
@@ -164,12 +164,13 @@ class Deployments:
             f"{request['name']!r} was submitted. Submit it again."
         )
 
-    def for_run(self, bundle: Bundle, target: Target) -> Deployed:
+    def for_run(self, bundle: Bundle) -> Deployed:
         """Return the deployment of a run: the pipeline's own if this very version is deployed.
 
         Otherwise one that is created for runs. The workers of a pool find the code by the deployment, and only when a
         run begins; so on a pool each version has a deployment of its own, which stays unchanged for the runs that wait.
         """
+        target = self.target
         key = (bundle.digest, target)
         if known := self._known.get(key):
             with suppress(OSError):  # used again: `prune` leaves it
@@ -221,21 +222,26 @@ class Deployments:
         write_whole(path, compile_flow(bundle, walks=True).encode())
         return f"{path}:{flow_function(bundle.plan)}"
 
-    def deploy(self, bundle: Bundle, target: Target, *, force: bool = False) -> Deployed:
+    def deploy(self, bundle: Bundle, *, force: bool = False, target: Target | None = None) -> Deployed:
         """Deploy, and move all deployments of this pipeline on other targets to this version too.
 
         Raises ``OwnershipError`` if another project's pipeline of this name is deployed, unless ``force``.
         """
-        found = self.check(bundle, target, force=force)
+        target = target or self.target
+        found = self._replaceable(bundle, target, force)
         ours = Owner(bundle.origin, is_deployed=True)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
         made = self._put(bundle, target, name, found, ours)
         others = [other for other in self.client.deployments(flow) if other["id"] != made.id]
-        also = tuple(self._move(other, bundle, ours, force) for other in others if Owner.of(other).is_deployed)
-        return self._remember((bundle.digest, target), replace(made, also=tuple(filter(None, also))))
+        moved = [self._move(other, bundle, ours, force) for other in others if Owner.of(other).is_deployed]
+        also = tuple(filter(None, moved))
+        return self._remember((bundle.digest, target), replace(made, also=also, changed=made.changed or bool(also)))
 
-    def check(self, bundle: Bundle, target: Target, *, force: bool = False) -> dict[str, Any] | None:
-        """Raise what ``deploy`` raises, and change nothing; return the deployment of this name on this target."""
+    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        self._replaceable(bundle, self.target, force)
+
+    def _replaceable(self, bundle: Bundle, target: Target, force: bool) -> dict[str, Any] | None:
+        """Return the deployment of this name on this target. Raises what ``deploy`` raises, and changes nothing."""
         self._check_pool(target)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
         found = self.client.deployment(flow, name)
@@ -243,11 +249,10 @@ class Deployments:
             check_replaceable(owner.origin, bundle.origin, f"the deployment {flow}/{name}", force=force)
         return found
 
-    def difference(self, bundle: Bundle, target: Target) -> str:
-        """Return the changes that ``deploy`` would make, as unified diffs; empty if there are none."""
-        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
+    def diff(self, bundle: Bundle) -> str:
+        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, self.target.pool)
         found = self.client.deployment(flow, name)
-        first = [_difference(name, bundle, target, found)]
+        first = [_difference(name, bundle, self.target, found)]
         others = [other for other in self.client.deployments(flow) if found is None or other["id"] != found["id"]]
         moved = [other for other in others if Owner.of(other).is_deployed]
         return "".join(first + [_difference(other["name"], bundle, _target_of(other), other) for other in moved])
@@ -304,8 +309,9 @@ class Deployments:
         url = f"{client.connection.ui_url}/deployments/deployment/{found['id']}"
         entrypoint = f"{folder / 'flow.py'}:{flow_function(plan)}"
         return Deployed(
-            id=found["id"], name=f"{flow}/{name}", url=url, entrypoint=entrypoint, labels=labels, changed=changed
-        )
+            id=found["id"], name=f"{flow}/{name}", digest=bundle.digest, url=url, entrypoint=entrypoint, labels=labels,
+            changed=changed,
+        )  # fmt: skip
 
     def _keep_plan(self, plan: Plan, version: str) -> None:
         """Store the steps of a version as an artifact: for people, and for handles in processes that have no plan."""

@@ -13,34 +13,29 @@ from flowyml.core.credentials import Login
 from flowyml.core.errors import (
     ConfigurationError,
     EngineError,
-    ScheduleError,
 )
 from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
-from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Health, Orchestrator, SignIn, check_same_run, claim_new
-from flowyml.orchestrators.deployer import Deployment
 from flowyml.orchestrators.http import is_this_machine
 from flowyml.plan.secrets import slug_of
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.compiler import compile_flow
 from flowyml_prefect.connection import Connection, login_of
-from flowyml_prefect.deployer import Deployments, Target
+from flowyml_prefect.deployer import PrefectDeployer, Target
 from flowyml_prefect.names import RUN_ID
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.pruning import Leftovers
 from flowyml_prefect.reader import PrefectReader, code_labels
 from flowyml_prefect.retrying import schedule_again
-from flowyml_prefect.scheduler import DeploymentSchedules
+from flowyml_prefect.scheduler import PrefectScheduler
 from flowyml_prefect.server import (
-    POOL,
     embedded_server,
-    ensure_worker,
     is_embedded,
     prefect_home,
     server_name,
@@ -121,14 +116,14 @@ class PrefectOrchestrator(Orchestrator):
         self.login = self._connection.login if self._connection else self._asks
         self._settings_read = False
         self._client: PrefectClient | None = None
-        self._deployments: Deployments | None = None
+        self._deployer: PrefectDeployer | None = None
         self._reader: PrefectReader | None = None
         self._just_made: dict[str, Run] = {}
 
     # Runs.
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        target, pipeline, given = self._target(), bundle.plan.name, given_parameters(parameters)
+        pipeline, given = bundle.plan.name, given_parameters(parameters)
         if not claim_new(run_id):
             self._check_free(run_id, pipeline)
         request = {
@@ -138,12 +133,10 @@ class PrefectOrchestrator(Orchestrator):
             "enforce_parameter_schema": False,  # they were checked; the server would first check the schema itself
             "labels": {RUN_ID: run_id, **code_labels(bundle)},
         }
-        made, deployed = self.deployments.make_run(
-            bundle, target, request, turn if self._is_embedded() else nullcontext
-        )
+        made, deployed = self.deployer.make_run(bundle, request, turn if self._is_embedded() else nullcontext)
         record = self.reader.record(made)
         check_same_run(record, pipeline, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
-        if target.pool is None and made.state_type == "SCHEDULED":
+        if self.work_pool is None and made.state_type == "SCHEDULED":
             self._launch(made.id, deployed.entrypoint)
         self._just_made = {made.id: record}
         return made.id
@@ -177,14 +170,14 @@ class PrefectOrchestrator(Orchestrator):
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         run = self.reader.fetch(job_id)
-        if entrypoint := schedule_again(self.reader, self.deployments, run.id, steps):
+        if entrypoint := schedule_again(self.reader, self.deployer, run.id, steps):
             self._launch(run.id, entrypoint)
 
     def _launch(self, run_id: str, entrypoint: str) -> None:
         """Start a process on this machine that executes a run."""
         from flowyml_prefect import runner
 
-        environment = {**self.client.connection.environment, **self._target().environment}
+        environment = {**self.client.connection.environment, **self._target.environment}
         runner.launch(run_id, entrypoint, environment, prefect_home() / "runs")
 
     # The engine.
@@ -200,7 +193,7 @@ class PrefectOrchestrator(Orchestrator):
         """Compiled flows and logs on this machine; for the embedded server its runs too, with their outputs."""
         if prefect_home().exists() or self._connection:
             name = server_name(self.client.connection)
-            store = self._target().store
+            store = self._target.store
             yield from Leftovers(self.reader, prefect_home(), name, store, bounds, is_own=is_embedded(name))
         yield from super().prunable(bounds)
 
@@ -257,12 +250,17 @@ class PrefectOrchestrator(Orchestrator):
         return client
 
     @property
-    def deployments(self) -> Deployments:
-        """The deployments of this orchestrator."""
+    def deployer(self) -> PrefectDeployer:
+        """Deploys to the server."""
         client = self.client
-        if self._deployments is None or self._deployments.client is not client:
-            self._deployments = Deployments(client)
-        return self._deployments
+        if self._deployer is None or self._deployer.client is not client:
+            self._deployer = PrefectDeployer(client, self._target)
+        return self._deployer
+
+    @property
+    def scheduler(self) -> PrefectScheduler:
+        """Schedules on the server."""
+        return PrefectScheduler(self.deployer, is_embedded=self._is_embedded())
 
     @property
     def reader(self) -> PrefectReader:
@@ -299,63 +297,13 @@ class PrefectOrchestrator(Orchestrator):
             self._settings_read = True
         return self._connection is None
 
-    # Deployments and schedules.
-
-    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        made = self.deployments.deploy(bundle, self._target(), force=force)
-        return Deployment(
-            name=made.name, digest=bundle.digest, changed=made.changed or bool(made.also), url=made.url, also=made.also
-        )
-
-    def diff(self, bundle: Bundle) -> str:
-        return self.deployments.difference(bundle, self._target())
-
-    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
-        self.deployments.check(bundle, self._target(), force=force)
-
-    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        target = Target(self._scheduling_pool(bundle.plan.name), self.artifacts)
-        return self._schedules.create(bundle, schedule, target, force=force)
-
-    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        return self._schedules.listed(pipeline)
-
-    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self._schedules.switch(schedule_id, active=False)
-
-    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self._schedules.switch(schedule_id, active=True)
-
-    def delete_schedule(self, schedule_id: str) -> None:
-        self._schedules.delete(schedule_id)
-
     def run_missed(self, schedule_id: str, time: datetime) -> SubmissionResult:
-        made = self._schedules.run_missed(schedule_id, time)
+        made = self.scheduler.run_missed(schedule_id, time)
         return SubmissionResult(self, made.id, run=self.reader.record(made))
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
         return self.reader.scheduled_runs(pipeline, limit)
 
+    @property
     def _target(self) -> Target:
         return Target(self.work_pool, self.artifacts)
-
-    @property
-    def _schedules(self) -> DeploymentSchedules:
-        return DeploymentSchedules(self.deployments)
-
-    def _scheduling_pool(self, pipeline: str) -> str:
-        """Return the pool whose workers execute the runs of a schedule.
-
-        The embedded server's pool is created if it is missing.
-        """
-        if self.work_pool is not None:
-            return self.work_pool
-        if not self._is_embedded():
-            raise ScheduleError(
-                f"The schedule of {pipeline!r} needs a work pool, whose workers run it. Pass work_pool=…; "
-                f"`prefect work-pool create NAME --type process` makes one, `prefect worker start --pool NAME` "
-                f"serves it."
-            )
-        self.client.ensure_process_pool(POOL)
-        ensure_worker()
-        return POOL

@@ -10,7 +10,7 @@ from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_prefect.automations import DETACHED_TAG
 from flowyml_prefect.client import FlowRun, PrefectClient
-from flowyml_prefect.deployer import Deployments
+from flowyml_prefect.deployer import PrefectDeployer
 from flowyml_prefect.pruning import PRUNED
 from flowyml_prefect.reader import PrefectReader
 from flowyml_prefect.server import turn
@@ -21,7 +21,7 @@ __all__ = ["schedule_again"]
 
 
 def schedule_again(
-    reader: PrefectReader, deployments: Deployments, run_id: str, steps: Sequence[str] | None
+    reader: PrefectReader, deployer: PrefectDeployer, run_id: str, steps: Sequence[str] | None
 ) -> str | None:
     """Schedule a run again; return the entrypoint of its flow if a process on this machine has to execute it.
 
@@ -32,7 +32,7 @@ def schedule_again(
         run = reader.client.run(run_id)
         _check_may_run_again(run)
         pooled = DETACHED_TAG not in run.tags
-        entrypoint = deployments.entrypoint_of(reader.record(run), run.version or "", pooled=pooled)
+        entrypoint = deployer.entrypoint_of(reader.record(run), run.version or "", pooled=pooled)
         own_end = run.state_type == "FAILED" and run.state_name != "TimedOut"  # else some are never recorded
         awaited = run.labels.get(TASK_RUNS, 0) if own_end else 0
         _end_what_was_at_work(reader.client, run)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from flowyml.core.errors import OwnershipError, ScheduleNotFoundError
+from flowyml.core.errors import OwnershipError, ScheduleError, ScheduleNotFoundError
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.http import ConflictError, NotFoundError
+from flowyml.orchestrators.scheduler import Scheduler
 from flowyml_prefect.client import FlowRun, as_id, never_given, unknown
-from flowyml_prefect.deployer import Deployments, Target
+from flowyml_prefect.deployer import PrefectDeployer
 from flowyml_prefect.names import deployment_name, flow_name
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.schedule import (
@@ -24,32 +26,39 @@ from flowyml_prefect.schedule import (
     to_prefect,
     was_edited,
 )
+from flowyml_prefect.server import POOL, ensure_worker
 
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
-__all__ = ["DeploymentSchedules"]
+__all__ = ["PrefectScheduler"]
 
 _SHOWN = 10
 """The number of planned runs of a schedule that are listed."""
 
 
-class DeploymentSchedules:
-    """One schedule for a pipeline. Its id is that of the deployment, which survives every change."""
+class PrefectScheduler(Scheduler):
+    """One schedule for a pipeline. Its id is that of the deployment, which survives every change.
 
-    def __init__(self, deployments: Deployments) -> None:
-        self.deployments = deployments
-        self.client = deployments.client
+    ``is_embedded`` is True for a server that FlowyML started: its work pool is created if it is missing.
+    """
 
-    def create(self, bundle: Bundle, schedule: Schedule, target: Target, *, force: bool) -> ScheduleInfo:
+    def __init__(self, deployer: PrefectDeployer, *, is_embedded: bool) -> None:
+        self.deployer = deployer
+        self.client = deployer.client
+        self.is_embedded = is_embedded
+
+    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Deploy the pipeline and schedule it, or change its schedule.
 
-        Raises ``OwnershipError`` if the schedule was changed by hand, unless ``force`` is set.
+        Raises ``OwnershipError`` if the schedule was changed by hand, unless ``force`` is set, and ``ScheduleError``
+        without a work pool.
         """
+        target = replace(self.deployer.target, pool=self._pool(bundle.plan.name))
         body = {**to_prefect(schedule), "parameters": given_parameters(schedule.parameters)}
         if not force:
             self._check_unedited(bundle.plan.name, target.pool, body)
-        deployed = self.deployments.deploy(bundle, target, force=force)
+        deployed = self.deployer.deploy(bundle, force=force, target=target)
         try:
             self._save(deployed.id, body)
         except ConflictError:  # created since the look-up, by another process or by a call whose answer was lost
@@ -57,23 +66,27 @@ class DeploymentSchedules:
         self._note(deployed.id)
         return self._info(deployed.id)
 
-    def listed(self, pipeline: str | None) -> list[ScheduleInfo]:
-        """Return the schedules of a pipeline, or all."""
+    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
         flow = None if pipeline is None else flow_name(pipeline)
         found = [plain for plain in self.client.deployments(flow) if own_schedule(plain)]
         active = [plain["id"] for plain in found if is_active(plain)]
         planned = self.client.planned(active, _SHOWN)
         return [schedule_info(plain, planned.get(plain["id"], [])[:_SHOWN]) for plain in found]
 
-    def switch(self, schedule_id: str, *, active: bool) -> ScheduleInfo:
-        """Pause or resume a schedule."""
+    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
+        return self._switch(schedule_id, active=False)
+
+    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
+        return self._switch(schedule_id, active=True)
+
+    def _switch(self, schedule_id: str, *, active: bool) -> ScheduleInfo:
         schedule = self._own(schedule_id)
         # A change without parameters would drop the present ones; source: Prefect 3.9, update_deployment_schedule.
         body = {"active": active, "parameters": schedule.get("parameters") or {}}
         self.client.save_schedule(schedule["deployment_id"], body, schedule["id"])
         return self._info(schedule["deployment_id"])
 
-    def delete(self, schedule_id: str) -> None:
+    def delete_schedule(self, schedule_id: str) -> None:
         """Delete a schedule; the deployment stays."""
         schedule = self._own(schedule_id)
         self.client.delete_schedule(schedule["deployment_id"], schedule["id"])
@@ -96,6 +109,20 @@ class DeploymentSchedules:
             "state": {"type": "SCHEDULED", "state_details": {"scheduled_time": at}},
         }
         return self.client.create_run(deployment["id"], request)
+
+    def _pool(self, pipeline: str) -> str:
+        """Return the pool whose workers execute the runs of a schedule."""
+        if self.deployer.target.pool is not None:
+            return self.deployer.target.pool
+        if not self.is_embedded:
+            raise ScheduleError(
+                f"The schedule of {pipeline!r} needs a work pool, whose workers run it. Pass work_pool=…; "
+                f"`prefect work-pool create NAME --type process` makes one, `prefect worker start --pool NAME` "
+                f"serves it."
+            )
+        self.client.ensure_process_pool(POOL)
+        ensure_worker()
+        return POOL
 
     def _check_unedited(self, pipeline: str, pool: str | None, body: Mapping[str, Any]) -> None:
         """Raise ``OwnershipError`` if the schedule was changed by hand, unless it already is as requested."""

@@ -25,7 +25,6 @@ from flowyml.orchestrators.base import (
     claim_new,
     located,
 )
-from flowyml.orchestrators.deployer import Deployment
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
 from flowyml.plan.names import check_name
@@ -38,11 +37,12 @@ if TYPE_CHECKING:
 
     from flowyml.core.pruning import Bounds, Prunable
     from flowyml.core.runs import PipelineResult, Run
-    from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
+    from flowyml.orchestrators.local.deployer import LocalDeployer
     from flowyml.orchestrators.local.reader import LocalReader
     from flowyml.orchestrators.local.retrying import Past
     from flowyml.orchestrators.local.run import LocalRun, Settings
+    from flowyml.orchestrators.local.scheduler import LocalScheduler
     from flowyml.orchestrators.local.schedules import ScheduleStore
     from flowyml.orchestrators.local.secrets import LocalSecrets
     from flowyml.orchestrators.local.store import RunStore
@@ -352,58 +352,21 @@ class LocalOrchestrator(Orchestrator):
             ) from error
         return path
 
-    # Schedules.
+    # Deployments and schedules.
 
-    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        """Store the bundle for starting runs; the pipeline's schedule will run it."""
-        is_new = not (home() / "bundles" / bundle.filename).exists()
-        path = self._write_bundle(bundle)
-        moved = self._schedules.move(bundle.plan, str(path), bundle.origin, force=force)
-        return Deployment(
-            name=bundle.plan.name, digest=bundle.digest, changed=is_new or bool(moved), url=path.as_uri(),
-            also=tuple(f"schedule {schedule_id!r}" for schedule_id in moved),
-        )  # fmt: skip
+    @property
+    def deployer(self) -> LocalDeployer:
+        """Stores bundles."""
+        from flowyml.orchestrators.local.deployer import LocalDeployer
 
-    def diff(self, bundle: Bundle) -> str:
-        """Return the changes between the bundle that the pipeline's schedule runs now and this one."""
-        from flowyml.plan.bundle import Bundle
-        from flowyml.plan.differences import bundle_difference
+        return LocalDeployer(self._schedules, self._write_bundle)
 
-        scheduled = self._schedules.all(bundle.plan.name)
-        if scheduled:
-            return bundle_difference(Bundle.read(scheduled[0].bundle), bundle)
-        path = home() / "bundles" / bundle.filename
-        return "" if path.exists() else f"A new bundle, {path}. No schedule runs this pipeline.\n"
+    @property
+    def scheduler(self) -> LocalScheduler:
+        """Schedules in ``store``."""
+        from flowyml.orchestrators.local.scheduler import LocalScheduler
 
-    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
-        self._schedules.check_move(bundle.plan, bundle.origin, force=force)
-
-    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        """Store the schedule of the pipeline, in place of an existing one. Warns if no process serves schedules."""
-        from flowyml.orchestrators.local.schedules import warn_unless_served
-
-        path = self._write_bundle(bundle)
-        made = self._schedules.put(
-            bundle.plan.name, str(path), self._described(), schedule, origin=bundle.origin, force=force
-        )
-        warn_unless_served(self._schedules)
-        return made.info
-
-    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        """Return the schedules of this store."""
-        return [item.info for item in self._schedules.all(pipeline)]
-
-    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        """Pause the schedule."""
-        return self._schedules.pause(schedule_id, True).info
-
-    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
-        """Resume the schedule from now on; times that came while it was paused are not run."""
-        return self._schedules.pause(schedule_id, False).info
-
-    def delete_schedule(self, schedule_id: str) -> None:
-        """Remove it."""
-        self._schedules.delete(schedule_id)
+        return LocalScheduler(self._schedules, self._write_bundle, self._described)
 
     def check_fires(self) -> None:
         """Raise unless a process serves the schedules of this store."""

@@ -202,7 +202,7 @@ def warn_unless_served(store: ScheduleStore) -> None:
         warnings.warn(
             "The schedule is saved, but nothing will fire until `flowyml schedule serve` runs on this machine.",
             UserWarning,
-            stacklevel=7,  # the caller of `schedule`, beyond the decorators that check its options
+            stacklevel=8,  # the caller of `schedule`, beyond the decorators that check its options
         )
 
 

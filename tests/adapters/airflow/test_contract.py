@@ -24,7 +24,7 @@ from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.deployed_dag import Deployed
-from flowyml_airflow.deployer import Deployer
+from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.external_run import Calls
 from flowyml_airflow.folder import LocalFolder
 from flowyml_airflow.handover import DagSchedule
@@ -32,7 +32,7 @@ from flowyml_airflow.names import CODE_KEY, TAG, version_tag
 from flowyml_airflow.operations import Operations
 from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.reader import AirflowReader
-from flowyml_airflow.schedule import schedule_info
+from flowyml_airflow.scheduler import schedule_info
 from flowyml_airflow.stalled import RunWarnings
 from flowyml_airflow.transport import Transport
 from flowyml_airflow.workflows import cron_or_words, workflows
@@ -196,7 +196,7 @@ def _read(client: AirflowClient, folder: Path) -> None:
     assert (found.is_ours, found.facts["pipeline"], str(zone_of(found))) == (True, "contract", "UTC")
     assert schedule_info(found, LocalFolder(folder))
     found.check_parameters({})
-    deployer = Deployer(lambda: client, LocalFolder(folder))
+    deployer = AirflowDeployer(lambda: client, LocalFolder(folder))
     assert deployer.found("d")
     assert not deployer.is_there(COMPILED, found)
     error = client.import_error("contract.py")
@@ -225,7 +225,7 @@ def _operate(client: AirflowClient, folder: Path) -> None:
     check_resumable(found)
     with pytest.raises(OwnershipError, match="would start its schedule again"):
         check_runnable(found, "r", None)
-    Operations(client, Deployer(lambda: client, LocalFolder(folder)), reader, None).run_again(run, None)
+    Operations(client, AirflowDeployer(lambda: client, LocalFolder(folder)), reader, None).run_again(run, None)
 
 
 @pytest.mark.parametrize("name", ["CronExpression", "TimeDelta", "RelativeDelta"])

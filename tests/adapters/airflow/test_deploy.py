@@ -91,7 +91,7 @@ def deploy_broken(orchestrator: AirflowOrchestrator, pipeline: Pipeline, found: 
     """A DAG file that cannot be imported, as a bad plugin or policy would have it."""
     compiled = orchestrator._deployer.compiled(pipeline.bundle(orchestrator.plan(pipeline)), None)
     with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
-        orchestrator._deployer.deploy(replace(compiled, text=compiled.text + "\nthis is no Python\n"), found)
+        orchestrator._deployer.write(replace(compiled, text=compiled.text + "\nthis is no Python\n"), found)
 
 
 def put(airflow: Airflow, path: str, text: str) -> Path:

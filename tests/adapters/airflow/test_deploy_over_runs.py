@@ -11,7 +11,7 @@ from flowyml import Pipeline, step
 from flowyml.core.following import command_line
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed_dag import Deployed
-from flowyml_airflow.deployer import Deployer
+from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.folder import LocalFolder
 
 
@@ -46,7 +46,7 @@ def test_steps_that_a_run_loses_are_named(name: str, tmp_path: Path, caplog: pyt
     after = Pipeline("retrained").add_step(load).add_step(train.options(name=name, retry=1))
     client = cast("Any", Airflow(before))
     found = Deployed({"dag_id": "retrained", "tags": [{"name": "flowyml"}]}, client)
-    Deployer(lambda: client, LocalFolder(tmp_path))._warn_runs(compile_dag(after.bundle()), found)
+    AirflowDeployer(lambda: client, LocalFolder(tmp_path))._warn_runs(compile_dag(after.bundle()), found)
     assert "Run 'r' of 'retrained' has not ended" in caplog.text
     assert ("The new version lacks 'train': Airflow stops such a task even while it runs" in caplog.text) is (
         name != "train"

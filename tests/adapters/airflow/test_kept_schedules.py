@@ -11,7 +11,7 @@ from flowyml.core.errors import WaitTimeoutError
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed_dag import Deployed, facts_of
-from flowyml_airflow.deployer import Deployer
+from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.folder import LocalFolder
 from flowyml_airflow.names import dag_file, development_id
 from tests.adapters.airflow.operating import orchestrator_of, other_code, short
@@ -24,7 +24,7 @@ DAILY = Schedule.of("daily", 3)
 def kept(folder: Path, found: Deployed | None) -> Any:
     """The schedule that a deployment of changed code would write."""
     client: Any = None
-    deployer = Deployer(lambda: client, LocalFolder(folder))
+    deployer = AirflowDeployer(lambda: client, LocalFolder(folder))
     return facts_of(deployer.kept(other_code("kept").bundle(), found).text).get("schedule")
 
 

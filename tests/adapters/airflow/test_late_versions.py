@@ -18,7 +18,7 @@ from flowyml.core.errors import WaitTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.compiler import CompiledDag, compile_dag
-from flowyml_airflow.deployer import Deployer
+from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.names import TAG
 from tests.adapters.airflow.operating import orchestrator_of, other_code, short, with_another_step
 from tests.engines.airflow import Airflow
@@ -97,8 +97,8 @@ class Showing:
         return self.versions[-1].text
 
 
-def deployer_of(client: Any, timeout: float | None = None) -> Deployer:
-    return Deployer(lambda: client, None, timeout)
+def deployer_of(client: Any, timeout: float | None = None) -> AirflowDeployer:
+    return AirflowDeployer(lambda: client, None, timeout)
 
 
 def test_a_version_is_waited_for_until_it_is_shown(

@@ -61,9 +61,9 @@ def test_a_run_of_code_under_development_replaces_nothing(
 ) -> None:
     """KFP's recurring runs name the version that they run, and one that only a run needs owns nothing."""
     made = scheduled(bundle(name), DAILY)
-    before = orchestrator.recurring.named(made.schedule_id)[0].pipeline_version_reference
+    before = orchestrator.scheduler.named(made.schedule_id)[0].pipeline_version_reference
     job_id = orchestrator.submit(bundle(name, THEIRS, returns=2), f"{name}-1", {"rows": 5})
-    after = orchestrator.recurring.named(made.schedule_id)[0].pipeline_version_reference
+    after = orchestrator.scheduler.named(made.schedule_id)[0].pipeline_version_reference
     assert after.pipeline_version_id == before.pipeline_version_id
     assert orchestrator.diff(bundle(name)) == ""
     assert not orchestrator.deploy(bundle(name)).changed
@@ -79,7 +79,7 @@ def test_deploying_moves_the_schedule_to_the_new_code(
     orchestrator.pause_schedule(made.schedule_id)
     assert "+cron 0 6 * * * UTC: this version" in orchestrator.diff(bundle(name, returns=2))
     deployed = orchestrator.deploy(bundle(name, returns=2))
-    (item,) = orchestrator.recurring.named(made.schedule_id)
+    (item,) = orchestrator.scheduler.named(made.schedule_id)
     assert deployed.url is not None
     assert deployed.url.endswith(item.pipeline_version_reference.pipeline_version_id)
     (info,) = orchestrator.schedules(name)
@@ -113,13 +113,13 @@ def test_a_schedule_whose_version_was_deleted_is_moved_and_made_again(
         lambda: orchestrator.create_schedule(bundle(name, returns=3), DAILY),
         lambda: orchestrator.create_schedule(bundle(name, THEIRS), DAILY, force=True),
     ):
-        (before,) = orchestrator.recurring.named(made.schedule_id)
+        (before,) = orchestrator.scheduler.named(made.schedule_id)
         delete_version(kfp_api, before)
         assert ": a version that was deleted\n" in orchestrator.diff(bundle(name, returns=4))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* does not say which project it comes from", UserWarning)
             put()
-        (after,) = orchestrator.recurring.named(made.schedule_id)
+        (after,) = orchestrator.scheduler.named(made.schedule_id)
         assert after.pipeline_version_reference != before.pipeline_version_reference
 
 

@@ -28,7 +28,7 @@ def now() -> datetime:
 
 
 def the_recurring_run(orchestrator: KubeflowOrchestrator, schedule_id: str) -> Any:
-    return orchestrator.recurring.named(schedule_id)[0]
+    return orchestrator.scheduler.named(schedule_id)[0]
 
 
 @pytest.mark.parametrize("version", ["2.17.0", "2.15.2"])
@@ -191,9 +191,9 @@ def test_an_older_client_cannot_have_runs_kept(fake: Any, kfp_api: Any, monkeypa
     """Releases of ``kfp_server_api`` before 2.16 refuse the parameter."""
     import kfp_server_api
 
-    assert kfp_api.orchestrator().recurring._keeps_runs
+    assert kfp_api.orchestrator().scheduler._keeps_runs
     monkeypatch.delattr(kfp_server_api, "V2beta1DeletePropagationPolicy")
-    assert not kfp_api.orchestrator().recurring._keeps_runs
+    assert not kfp_api.orchestrator().scheduler._keeps_runs
 
 
 def test_a_schedule_as_kfp_has_it(kfp_api: Any, orchestrator: KubeflowOrchestrator, scheduled: Scheduled) -> None:
@@ -201,7 +201,7 @@ def test_a_schedule_as_kfp_has_it(kfp_api: Any, orchestrator: KubeflowOrchestrat
     made = scheduled(
         pipelines.greeting(), Schedule.of("cron", "10 10 * * MON", catch_up=True, parameters={"name": "Ada"})
     )
-    (item,) = orchestrator.recurring.named(made.schedule_id)
+    (item,) = orchestrator.scheduler.named(made.schedule_id)
     assert item.trigger.cron_schedule.cron == "0 10 10 * * 1"
     assert (item.no_catchup, item.max_concurrency, item.status) == (False, "1", "ENABLED")
     assert item.runtime_config.parameters == {"name": "Ada"}
@@ -306,7 +306,7 @@ def test_an_interval_counts_as_kfp_counts(
 ) -> None:
     """From the start or from when it was made, and not before one interval is over."""
     made = scheduled(pipelines.greeting(), Schedule.of("interval", 3600, start=start))
-    (item,) = orchestrator.recurring.named(made.schedule_id)
+    (item,) = orchestrator.scheduler.named(made.schedule_id)
     beginning = start or item.created_at
     assert made.next_runs[0] > datetime.now(UTC)
     assert all((time - beginning) % timedelta(hours=1) == timedelta() for time in made.next_runs)

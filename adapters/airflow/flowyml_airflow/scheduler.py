@@ -1,0 +1,129 @@
+"""Schedules on Airflow, which are in the DAG files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from flowyml.core.errors import ScheduleNotFoundError
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.orchestrators.scheduler import Scheduler
+from flowyml.plan.bundle import Bundle
+from flowyml_airflow.client import usable_id
+from flowyml_airflow.deployed_dag import Deployed, has_schedule, is_untouched, tags_of
+from flowyml_airflow.deployer import AirflowDeployer
+from flowyml_airflow.folder import Folder
+from flowyml_airflow.names import TAG, dag_id, version_tag
+from flowyml_airflow.parameters import check_carried
+from flowyml_airflow.pausing import check_resumable
+from flowyml_airflow.status import moment
+
+__all__ = ["AirflowScheduler", "schedule_info"]
+
+
+@dataclass(frozen=True)
+class AirflowScheduler(Scheduler):
+    """One schedule for a pipeline. Its id is that of the DAG."""
+
+    deployer: AirflowDeployer
+
+    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
+        deployer, client = self.deployer, self.deployer.client()
+        check_carried(schedule.parameters, client.integers)
+        found = deployer.found(dag_id(bundle.plan.name))
+        wanted = since(schedule, deployer.schedule(bundle.plan.name, found))
+        compiled = deployer.compiled(bundle, wanted)
+        if found and not force:
+            check_resumable(found)
+        deployer.write(compiled, found, force=force)
+        client.pause(compiled.dag_id, False)
+        return self._info(compiled.dag_id)
+
+    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
+        client = self.deployer.client()
+        if pipeline is None:
+            found = [Deployed(dag, client) for dag in client.dags(TAG) if has_schedule(dag)]
+        else:
+            found = [one] if (one := self.deployer.found(dag_id(pipeline))) else []
+        return [info for item in found if (info := schedule_info(item, self.deployer.folder))]
+
+    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
+        return self._switch(schedule_id, paused=True)
+
+    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
+        return self._switch(schedule_id, paused=False)
+
+    def _switch(self, schedule_id: str, *, paused: bool) -> ScheduleInfo:
+        self._info(schedule_id)
+        self.deployer.client().pause(schedule_id, paused)
+        return self._info(schedule_id)
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        """Deploy the DAG again without a schedule. The DAG, its runs, and the rest of its file stay.
+
+        If FlowyML has paused the schedule, the DAG is resumed: otherwise it would stay paused, and runs would be
+        refused.
+        """
+        self._info(schedule_id)
+        found, client = self.deployer.existing(schedule_id), self.deployer.client()
+        options = {name: found.facts.get(name) for name in ("python", "artifacts", "artifact_links")}
+        deployer = replace(self.deployer, **options)
+        deployer.write(deployer.compiled(deployer.deployed_bundle(found), None), found)
+        if found.dag["is_paused"] and client.pause_we_set(schedule_id):
+            client.pause(schedule_id, False)
+
+    def _info(self, schedule_id: str) -> ScheduleInfo:
+        found = self.deployer.found(schedule_id) if usable_id(schedule_id) else None
+        info = schedule_info(found, self.deployer.folder) if found else None
+        if info is None:
+            client = self.deployer.client()
+            raise ScheduleNotFoundError(
+                f"Airflow at {client.transport.connection.url} has no schedule {schedule_id!r} of FlowyML. "
+                f"See `{client.command('schedule list')}`."
+            )
+        return info
+
+
+def since(schedule: Schedule, before: Schedule | None) -> Schedule:
+    """Give a schedule without a start the current time as its start: Airflow would run the last missed time at once.
+
+    A schedule that is declared again keeps its start, so that the DAG file stays the same.
+    """
+    if schedule.start is not None:
+        return schedule
+    if before is not None and before.start is not None and replace(schedule, start=before.start) == before:
+        return before
+    now = datetime.now(UTC).replace(microsecond=0)
+    wait = timedelta(seconds=schedule.interval_seconds or 0)  # an interval begins with a run at its start
+    return replace(schedule, start=now + wait)
+
+
+def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo | None:
+    """Return the schedule of a DAG; None if it has none, or FlowyML did not set it."""
+    schedule = found.schedule
+    if schedule is None or not has_schedule(found.dag):
+        return None
+    following = moment(found.dag.get("next_dagrun_run_after") or found.dag.get("next_dagrun_create_after"))
+    return ScheduleInfo(
+        schedule_id=found.dag["dag_id"],
+        pipeline=found.facts.get("pipeline", found.dag["dag_id"]),
+        schedule=schedule,
+        paused=bool(found.dag["is_paused"]),
+        next_runs=(following,) if following else (),
+        drift=tuple(drift(found, folder)),
+    )
+
+
+def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
+    """Yield the changes that were made outside of FlowyML, by hand or by Airflow itself."""
+    filename = str(found.dag.get("relative_fileloc") or found.dag["fileloc"]).rpartition("/")[2]
+    if not is_untouched(found.source) or version_tag(found.facts.get("version", "")) not in tags_of(found.dag):
+        yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."
+    elif folder is not None and folder.read(filename) not in (None, found.source.encode()):
+        yield f"{filename} in the DAGs folder is not what Airflow has read."
+    ours, paused = found.client.pause_we_set(found.dag["dag_id"]), bool(found.dag["is_paused"])
+    if ours is not None and ours != paused:
+        itself = ", or by Airflow itself, after max_consecutive_failed_dag_runs" if paused else ""
+        how = f"in Airflow's UI, API or command line{itself}"
+        yield f"it was {'paused' if paused else 'resumed'} outside FlowyML: {how}."
