@@ -271,7 +271,7 @@ class Pipeline:
         """
         if refresh is not False:
             return self.refreshed(refresh).run(parameters, on=on, run_id=run_id, force=force)
-        from flowyml.orchestrators.base import new_run_id
+        from flowyml.orchestrators.submission import new_run_id
 
         self._stop_if_loading("run")
         run_id = new_run_id(self.name) if run_id is None else run_id

@@ -226,8 +226,8 @@ def _run_here(
     run_id: str | None,
     on: str | None,
 ) -> int:
-    from flowyml.orchestrators.base import new_run_id
     from flowyml.orchestrators.local.host import Foreground
+    from flowyml.orchestrators.submission import new_run_id
 
     orchestrator.host = Foreground()
     checked = pipeline.check_parameters(values)

@@ -8,7 +8,6 @@ here, in terms of those.
 from __future__ import annotations
 
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,8 +21,9 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.needs import first_of_each
+from flowyml.orchestrators.submission import claim_new, new_run_id
 from flowyml.plan.marks import marked
-from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
+from flowyml.plan.names import MAX_NAME_LENGTH, check_name
 from flowyml.plan.secrets import check_names
 from flowyml.runtime.loading import stop_if_loading
 
@@ -46,8 +46,7 @@ if TYPE_CHECKING:
     from flowyml.runtime.code import Code
 
 __all__ = [
-    "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "claim_new", "located",
-    "new_run_id", "of_step",
+    "Health", "Orchestrator", "RunnablePipeline", "SignIn", "located", "of_step",
 ]  # fmt: skip
 
 logger = logging.getLogger("flowyml.orchestrators")
@@ -383,7 +382,7 @@ class Orchestrator(ABC):
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         """Start a run without waiting for it and return its job id; attach if ``run_id`` exists.
 
-        ``check_same_run`` checks that the existing run is the same. An engine that runs only deployed pipelines calls
+        ``submit_once`` does the latter. An engine that runs only deployed pipelines calls
         ``flowyml.orchestrators.ownership`` before it replaces a deployment.
         """
 
@@ -498,78 +497,6 @@ def located(pipeline: RunnablePipeline) -> Iterator[None]:
     except DefinitionError as error:
         pipeline.locate(error)
         raise
-
-
-_made: set[str] = set()
-
-
-def new_run_id(pipeline: str) -> str:
-    """Return a unique run id that sorts by time: ``training-20260131-120000-1f3a9c2e``."""
-    from datetime import UTC, datetime
-
-    made = f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
-    _made.add(made)
-    return made
-
-
-def claim_new(run_id: str) -> bool:
-    """Return whether ``new_run_id`` made this id in this process and no run has it, so that no request is needed.
-
-    True only once: from then on, the caller's run has the id.
-    """
-    is_new = run_id in _made
-    _made.discard(run_id)
-    return is_new
-
-
-def check_same_run(
-    found: Run,
-    pipeline: str,
-    parameters: Mapping[str, Any],
-    *,
-    origin: Origin | None = None,
-    code_digest: str | None = None,
-) -> None:
-    """Check that an existing run with the requested id is the same run; for adapters.
-
-    ``origin`` and ``code_digest`` are those of the bundle; they are compared with those that the engine recorded in
-    ``found``, if both are known. Other parameters cannot change the run and cause a warning; so does code that cannot
-    be compared.
-
-    Raises ``DefinitionError`` for a run of another pipeline or of other code. The same code from another project causes
-    a warning: it has run already.
-    """
-    again = "Give this run another id, or leave the id out"
-    if found.pipeline != pipeline:
-        raise DefinitionError(
-            f"run_id={found.run_id!r} belongs to a run of {found.pipeline!r}. Give this run of {pipeline!r} another id."
-        )
-    is_same_code = code_digest is not None and found.code_digest == code_digest
-    if not is_same_code and None not in (found.origin, origin) and found.origin != origin:
-        raise DefinitionError(
-            f"run_id={found.run_id!r} belongs to a run of {pipeline!r} from {found.origin}; this {pipeline!r} comes "
-            f"from {origin}. {again}."
-        )
-    if not is_same_code and None not in (found.code_digest, code_digest):
-        raise DefinitionError(
-            f"run_id={found.run_id!r} belongs to a run of {pipeline!r} with other code: its steps, data files or "
-            f"options have changed since (version {str(found.code_digest)[:8]}, now {str(code_digest)[:8]}). {again}."
-        )
-    if is_same_code and None not in (found.origin, origin) and found.origin != origin:
-        logger.warning(
-            "run_id=%r belongs to a run of the same code from %s, which is returned; this %r comes from %s.",
-            found.run_id, found.origin, pipeline, origin,
-        )  # fmt: skip
-    if found.code_digest is None and code_digest is not None:
-        logger.warning(
-            "run_id=%r belongs to an existing run, which is returned; its code was not recorded. %s.",
-            found.run_id, again,
-        )  # fmt: skip
-    if found.parameters != parameters:
-        logger.warning(
-            "run_id=%r belongs to a run with the parameters %s. That run is returned, and no run starts with %s: use "
-            "another run_id for those.", found.run_id, dict(found.parameters), dict(parameters),
-        )  # fmt: skip
 
 
 def _checked_run_id(run_id: object) -> str:

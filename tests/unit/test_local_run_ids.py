@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 
 from flowyml import Pipeline, step
-from flowyml.core.errors import DefinitionError
+from flowyml.core.errors import DefinitionError, EngineError, RunNotFoundError
 from flowyml.core.origin import Origin
 from flowyml.core.runs import PipelineResult, Run
 from flowyml.orchestrators import LocalOrchestrator
-from flowyml.orchestrators.base import check_same_run, claim_new, new_run_id
+from flowyml.orchestrators.submission import check_same_run, claim_new, new_run_id, submit_once
 from tests.unit.local_runs import COMPLETED
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
@@ -98,3 +98,41 @@ def test_the_id_of_a_run_is_not_new_however_it_ran(local: LocalOrchestrator) -> 
     for run_id in (submitted.run_id, pipeline.run(on=local).run_id, pipeline.run(on=apart).run_id):
         assert not claim_new(run_id)
     assert submitted.wait_for_completion(timeout=2400).outputs == {"one": 1}
+
+
+class Engine:
+    """Creates a run for an id once. The first try of ``create`` finds that another process was faster."""
+
+    def __init__(self, other: Run | None) -> None:
+        self.other, self.asked = other, list[str]()
+
+    def find(self) -> Run:
+        self.asked.append("find")
+        if self.other is None or self.asked.count("create") == 0:
+            raise RunNotFoundError("none yet")
+        return self.other
+
+    def create(self) -> str | None:
+        self.asked.append("create")
+        return None
+
+
+def test_a_run_that_came_first_is_found_again_and_checked() -> None:
+    pipeline = Pipeline("train").add_step(step(name="one")(lambda: 1))
+    bundle, run_id = pipeline.bundle(), new_run_id("train")
+    other = Run(
+        job_id="other", run_id=run_id, pipeline="train", status=COMPLETED, raw_status="completed",
+        origin=bundle.origin, code_digest=bundle.code_digest,
+    )  # fmt: skip
+    engine = Engine(other)
+    assert submit_once(bundle, run_id, {}, find=engine.find, create=engine.create) == other.job_id
+    assert engine.asked == ["create", "find"]  # an id that was made here needs no look first
+    engine = Engine(other)
+    assert submit_once(bundle, run_id, {}, find=engine.find, create=engine.create) == other.job_id
+    assert engine.asked == ["find", "create", "find"]
+    engine = Engine(replace(other, pipeline="else"))
+    with pytest.raises(DefinitionError, match="belongs to a run of 'else'"):
+        submit_once(bundle, run_id, {}, find=engine.find, create=engine.create)
+    engine = Engine(None)
+    with pytest.raises(EngineError, match="Too many submissions of run"):
+        submit_once(bundle, run_id, {}, find=engine.find, create=engine.create)

@@ -65,8 +65,7 @@ PUBLIC = {
     ],
     "flowyml.orchestrators": ["LocalOrchestrator", "Orchestrator", "RemoteOrchestrator"],
     "flowyml.orchestrators.base": [
-        "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "claim_new", "located",
-        "new_run_id", "of_step",
+        "Health", "Orchestrator", "RunnablePipeline", "SignIn", "located", "of_step",
     ],
     "flowyml.orchestrators.bundled": ["BundledPipeline"],
     "flowyml.orchestrators.local": ["LocalOrchestrator"],
@@ -120,6 +119,7 @@ IN_PART = {
     "flowyml.orchestrators.probe": ["Page", "Site"],
     "flowyml.orchestrators.reader": ["RunReader"],
     "flowyml.orchestrators.scheduler": ["Scheduler"],
+    "flowyml.orchestrators.submission": ["check_same_run", "new_run_id", "submit_once"],
     "flowyml.orchestrators.workflows": ["Workflow"],
     "flowyml.plan.differences": ["bundle_difference", "difference"],
     "flowyml.plan.names": ["slug"],

@@ -11,7 +11,7 @@ from typing import Any
 from flowyml.core.errors import RetryRefusedError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Run
-from flowyml.orchestrators.base import new_run_id
+from flowyml.orchestrators.submission import new_run_id
 from flowyml_airflow.backfills import backfill
 from flowyml_airflow.client import AirflowClient, ConflictError, usable_id
 from flowyml_airflow.deployed_dag import Deployed

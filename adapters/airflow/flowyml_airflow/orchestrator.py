@@ -20,10 +20,11 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
-from flowyml.orchestrators.base import Health, Orchestrator, check_same_run, claim_new
+from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.handover import ForeignSchedule
 from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.ownership import check_replaceable
+from flowyml.orchestrators.submission import submit_once
 from flowyml.orchestrators.workflows import Workflow
 from flowyml_airflow.cancelling import cancel
 from flowyml_airflow.capabilities import CAPABILITIES
@@ -192,34 +193,40 @@ class AirflowOrchestrator(Orchestrator):
         deployed code, if Airflow would give the run no tasks before the schedule starts or after its end.
         """
         check_carried(parameters, self.client.integers)
-        dag_run_id, is_new = airflow_run_id(run_id), claim_new(run_id)
-        given = {CODE_KEY: bundle.code_digest}
-        if dag_run_id != run_id:
-            given[RUN_ID_KEY] = run_id
-        if bundle.revision:
-            given[REVISION_KEY] = bundle.revision
-        own = self._deployer.found(dag_id(bundle.plan.name))
-        if own and (has_schedule(own.dag) or own.dag["is_paused"] or not is_new):
-            for dag in (own.dag["dag_id"], development_id(bundle.plan.name)):
-                if self._is_there(dag, dag_run_id, bundle, parameters):
-                    return f"{dag}/{dag_run_id}"
-        compiled, found = self._to_run(bundle, own, force)
-        if found:
-            found.check_has_tasks()
-        check_runnable(found, run_id, True if force else self.unpause)
-        if self._deployer.write(compiled, found, force=force) or found is None:
-            found = self._deployer.existing(compiled.dag_id)
-        found = self._deployer.shown(found, compiled.structure)
-        if found.dag["is_paused"]:
-            self.client.pause(compiled.dag_id, False)
-        try:
-            self.client.trigger(compiled.dag_id, dag_run_id, {**parameters, **given}, is_dated=found.needs_date)
-        except ConflictError:
-            self._is_there(compiled.dag_id, dag_run_id, bundle, parameters)
-        return f"{compiled.dag_id}/{dag_run_id}"
+        dag_run_id = airflow_run_id(run_id)
 
-    def _to_run(self, bundle: Bundle, own: Deployed | None, force: bool) -> tuple[CompiledDag, Deployed | None]:
+        def find() -> Run | None:
+            for dag in (dag_id(bundle.plan.name), development_id(bundle.plan.name)):
+                with suppress(NotThereError):
+                    return self.reader.identified(self.client.run(dag, dag_run_id))
+            return None
+
+        def create() -> str | None:
+            compiled, found = self._to_run(bundle, force)
+            if found:
+                found.check_has_tasks()
+            check_runnable(found, run_id, True if force else self.unpause)
+            if self._deployer.write(compiled, found, force=force) or found is None:
+                found = self._deployer.existing(compiled.dag_id)
+            found = self._deployer.shown(found, compiled.structure)
+            if found.dag["is_paused"]:
+                self.client.pause(compiled.dag_id, False)
+            conf = {**parameters, CODE_KEY: bundle.code_digest}
+            if dag_run_id != run_id:
+                conf[RUN_ID_KEY] = run_id
+            if bundle.revision:
+                conf[REVISION_KEY] = bundle.revision
+            try:
+                self.client.trigger(compiled.dag_id, dag_run_id, conf, is_dated=found.needs_date)
+            except ConflictError:
+                return None
+            return f"{compiled.dag_id}/{dag_run_id}"
+
+        return submit_once(bundle, run_id, parameters, find=find, create=create)
+
+    def _to_run(self, bundle: Bundle, force: bool) -> tuple[CompiledDag, Deployed | None]:
         """Return the DAG for a run of this bundle: as it must be, and as it is in Airflow."""
+        own = self._deployer.found(dag_id(bundle.plan.name))
         compiled = self._deployer.kept(bundle, own)
         scheduled = (own and has_schedule(own.dag)) or schedule_of(facts_of(compiled.text))
         if not scheduled or (self._deployer.is_there(compiled, own) and self._has_tasks(own)):
@@ -323,15 +330,6 @@ class AirflowOrchestrator(Orchestrator):
     @property
     def _operations(self) -> Operations:
         return Operations(self.client, self._deployer, self.reader, self.unpause)
-
-    def _is_there(self, dag: str, dag_run_id: str, bundle: Bundle, parameters: Mapping[str, Any]) -> bool:
-        """Return whether the same run was submitted before. Other parameters are a warning, other code is an error."""
-        try:
-            found = self.reader.identified(self.client.run(dag, dag_run_id))
-        except NotThereError:
-            return False
-        check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
-        return True
 
     def __repr__(self) -> str:
         return f"<AirflowOrchestrator {self.connection.url}>"

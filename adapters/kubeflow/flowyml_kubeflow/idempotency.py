@@ -11,10 +11,9 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
-from flowyml.core.errors import EngineError
+from flowyml.core.runs import Run
 from flowyml.orchestrators.http import NotFoundError
 from flowyml_kubeflow.client import MAYBE_DONE
 from flowyml_kubeflow.deployer import LONGEST_DESCRIPTION, description, facts
@@ -26,55 +25,51 @@ _LOOKS = (0.1, 0.5, 1.0, 2.0)  # seconds between searches for an object that a l
 _SETTLES = 0.5  # seconds in which another process may delete the run that it has just created
 _PATIENCE = 10  # polls, a slice apart, until the others are deleted
 _SLICE = 0.2
-_ROUNDS = 5
 
 
 class RunsByName:
-    """The runs of a KFP, by their FlowyML names: the run ids."""
+    """The runs of a KFP with one FlowyML name, which is a run id."""
 
-    def __init__(self, runs: KubeflowReader) -> None:
-        self.runs = runs
-        self.client = runs.client
+    def __init__(self, reader: KubeflowReader, run_id: str) -> None:
+        self.reader = reader
+        self.client = reader.client
+        self.run_id = run_id
 
-    def submit(
-        self, run_id: str, pipeline: str, revision: str | None, make: Callable[[], Any], check: Callable[[Any], None]
-    ) -> str:  # fmt: skip
-        """KFP's id of the one run of that name, which is created from ``make()`` if it does not exist.
+    def find(self) -> Run | None:
+        """Return the one run of that name, if there is one.
 
-        ``check`` gets an existing run, and raises if that is not the requested one. Raises one of ``MAYBE_DONE`` if KFP
-        does not answer or has an error, so that a run may exist.
+        If there are several, all but one are deleted soon. A run that has not begun is read twice, since the process
+        that created it may delete it.
         """
-        body = None
-        for _ in range(_ROUNDS):
-            if found := self._wait_for_one(run_id):
-                check(found)
-                return str(found.run_id)
-            body = body or make()
-            mark = uuid.uuid4().hex[:16]
-            body.description = _description(pipeline, mark, revision)
-            created = self._create(run_id, mark, body)
-            if self._is_kept(run_id, created):
-                return created
-            self._delete(created)
-        raise EngineError(f"Too many submissions of run {run_id!r} at the same time: none came first. Try again.")
-
-    def _wait_for_one(self, run_id: str) -> Any:
-        """Return the one run of that name. If there are several, all but one are deleted soon.
-
-        A run that has not begun is read twice, since the process that created it may delete it.
-        """
-        runs = self.runs.named(run_id)
-        if runs and any(run.state in (None, "PENDING") for run in runs):
+        runs = self._named()
+        if any(run.state in (None, "PENDING") for run in runs):
             time.sleep(_SETTLES)
-            runs = self.runs.named(run_id)
+            runs = self._named()
         for _ in range(_PATIENCE):
             if len(runs) < 2:
                 break
             time.sleep(_SLICE)
-            runs = self.runs.named(run_id)
-        return runs[0] if runs else None
+            runs = self._named()
+        return self.reader.record(runs[0]) if runs else None
 
-    def _create(self, run_id: str, mark: str, body: Any) -> str:
+    def create(self, body: Any, pipeline: str, revision: str | None) -> str | None:
+        """Create a run; return KFP's id of it, or None if another run of that name came first.
+
+        Raises one of ``MAYBE_DONE`` if KFP does not answer or has an error, so that a run may exist.
+        """
+        mark = uuid.uuid4().hex[:16]
+        body.description = _description(pipeline, mark, revision)
+        created = self._create(mark, body)
+        if self._is_kept(created):
+            return created
+        with contextlib.suppress(NotFoundError):  # a lost answer is asked for again
+            self.client.call("run_service_delete_run", created)
+        return None
+
+    def _named(self) -> list[Any]:
+        return self.reader.named(self.run_id)
+
+    def _create(self, mark: str, body: Any) -> str:
         for pause in (*_LOOKS, None):
             try:
                 made = self.client.call_once("run_service_create_run", body)
@@ -83,25 +78,21 @@ class RunsByName:
                 if pause is None:
                     raise
                 time.sleep(pause)
-                ours = [run for run in self.runs.named(run_id) if facts(run.description).get("submission") == mark]
+                ours = [run for run in self._named() if facts(run.description).get("submission") == mark]
                 if ours:
                     return str(ours[0].run_id)
         raise AssertionError
 
-    def _is_kept(self, run_id: str, created: str) -> bool:
+    def _is_kept(self, created: str) -> bool:
         """Return whether no other run is left, perhaps after younger ones were deleted."""
         for _ in range(_PATIENCE):
-            runs = [str(run.run_id) for run in self.runs.named(run_id)]
+            runs = [str(run.run_id) for run in self._named()]
             if runs == [created]:
                 return True
             if runs and runs[0] != created:
                 return False
             time.sleep(_SLICE)
         return False
-
-    def _delete(self, created: str) -> None:
-        with contextlib.suppress(NotFoundError):  # a lost answer is asked for again
-            self.client.call("run_service_delete_run", created)
 
 
 def _description(pipeline: str, mark: str, revision: str | None = None) -> str:

@@ -17,7 +17,8 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
-from flowyml.orchestrators.base import Health, Orchestrator, check_same_run
+from flowyml.orchestrators.base import Health, Orchestrator
+from flowyml.orchestrators.submission import submit_once
 from flowyml_kubeflow.capabilities import CLUSTER
 from flowyml_kubeflow.connection import HEALTHZ, About, Connection, SignIn
 from flowyml_kubeflow.retrying import retry_run, run_again
@@ -173,17 +174,13 @@ class KubeflowOrchestrator(Orchestrator):
         from flowyml_kubeflow.idempotency import RunsByName
         from flowyml_kubeflow.parameters import arguments
 
-        values = arguments(bundle.plan, parameters)
+        values, runs = arguments(bundle.plan, parameters), RunsByName(self.reader, run_id)
 
-        def make() -> Any:
-            return self._new_run(bundle, run_id, values)
-
-        def check(found: Any) -> None:
-            run = self.reader.record(found)
-            check_same_run(run, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
+        def create() -> str | None:
+            return runs.create(self._new_run(bundle, run_id, values), bundle.plan.name, bundle.revision)
 
         with one_at_a_time(run_id):
-            return RunsByName(self.reader).submit(run_id, bundle.plan.name, bundle.revision, make, check)
+            return submit_once(bundle, run_id, parameters, find=runs.find, create=create)
 
     def _new_run(self, bundle: Bundle, run_id: str, values: Mapping[str, Any]) -> Any:
         return self.client.model(

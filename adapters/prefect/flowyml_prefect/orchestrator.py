@@ -20,8 +20,9 @@ from flowyml.core.runs import Run
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
-from flowyml.orchestrators.base import Health, Orchestrator, SignIn, check_same_run, claim_new
+from flowyml.orchestrators.base import Health, Orchestrator, SignIn
 from flowyml.orchestrators.http import is_this_machine
+from flowyml.orchestrators.submission import check_same_run, submit_once
 from flowyml.plan.secrets import slug_of
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import PrefectClient
@@ -123,32 +124,32 @@ class PrefectOrchestrator(Orchestrator):
     # Runs.
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        pipeline, given = bundle.plan.name, given_parameters(parameters)
-        if not claim_new(run_id):
-            self._check_free(run_id, pipeline)
+        pipeline = bundle.plan.name
         request = {
             "name": run_id,
             "idempotency_key": run_id,
-            "parameters": given,
+            "parameters": given_parameters(parameters),
             "enforce_parameter_schema": False,  # they were checked; the server would first check the schema itself
             "labels": {RUN_ID: run_id, **code_labels(bundle)},
         }
-        made, deployed = self.deployer.make_run(bundle, request, turn if self._is_embedded() else nullcontext)
-        record = self.reader.record(made)
-        check_same_run(record, pipeline, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
-        if self.work_pool is None and made.state_type == "SCHEDULED":
-            self._launch(made.id, deployed.entrypoint)
-        self._just_made = {made.id: record}
-        return made.id
 
-    def _check_free(self, run_id: str, pipeline: str) -> None:
-        """Refuse a run id that another pipeline has: a run id counts for all flows, Prefect's idempotency keys for one.
+        def find() -> Run | None:
+            """Return another pipeline's run of this id, which counts for all flows, Prefect's idempotency keys for one.
 
-        Raises ``DefinitionError``. Of two pipelines that are submitted under one id at the same moment, both run.
-        """
-        for found in self.reader.named(run_id):
-            if found.pipeline != pipeline:
-                check_same_run(found, pipeline, {})
+            Of two pipelines that are submitted under one id at the same moment, both run.
+            """
+            return next((run for run in self.reader.named(run_id) if run.pipeline != pipeline), None)
+
+        def create() -> str:
+            made, deployed = self.deployer.make_run(bundle, request, turn if self._is_embedded() else nullcontext)
+            record = self.reader.record(made)
+            check_same_run(record, pipeline, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
+            if self.work_pool is None and made.state_type == "SCHEDULED":
+                self._launch(made.id, deployed.entrypoint)
+            self._just_made = {made.id: record}
+            return made.id
+
+        return submit_once(bundle, run_id, parameters, find=find, create=create)
 
     def attach(self, job_id: str) -> SubmissionResult:
         made = self._just_made.pop(job_id, None)

@@ -21,12 +21,11 @@ from flowyml.orchestrators.base import (
     Health,
     Orchestrator,
     RunnablePipeline,
-    check_same_run,
-    claim_new,
     located,
 )
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
+from flowyml.orchestrators.submission import check_same_run, claim_new, submit_once
 from flowyml.plan.names import check_name
 from flowyml.plan.parameters import days_of
 from flowyml.runtime.code import Code
@@ -172,13 +171,14 @@ class LocalOrchestrator(Orchestrator):
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         """Start a process for the run, which no longer depends on this one."""
-        from flowyml.orchestrators.local import detached, records
+        from flowyml.orchestrators.local import detached
 
-        path, orchestrator = self._write_bundle(bundle), self._described()
-        if not detached.start_run(self.store, path, bundle, run_id, parameters, orchestrator):
-            found = records.run_of(self.store.get(run_id))
-            check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
-        return run_id
+        def create() -> str | None:
+            path, orchestrator = self._write_bundle(bundle), self._described()
+            is_new = detached.start_run(self.store, path, bundle, run_id, parameters, orchestrator)
+            return run_id if is_new else None
+
+        return submit_once(bundle, run_id, parameters, find=lambda: self.get_run(run_id), create=create)
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         """Start a process that continues the run, whichever process it ran in before."""

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +24,11 @@ from flowyml.core.logs import level_of
 from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml.orchestrators.base import Health, Orchestrator, check_same_run
+from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
+from flowyml.orchestrators.submission import submit_once
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
@@ -122,16 +124,17 @@ class FolderOrchestrator(Orchestrator):
         about = {"run_id": run_id, "created": time.time(), "origin": origin, "code": bundle.code_digest}
         about |= {"dates": RunDates().plain(), "place": run_place(f"folder {self.folder}", plan.name, run_id)}
         job = {**compiled(plan, str(bundle.write(self.folder / "bundles"))), **about}
-        with TemporaryDirectory(dir=self.folder, prefix=".", ignore_cleanup_errors=True) as new:
-            Path(new, "parameters.json").write_text(json.dumps(dict(parameters)))
-            Path(new, "job.json").write_text(json.dumps(job))
-            try:
-                Path(new).rename(self.folder / job_id)  # which fails when it is there: of many, one submits it
-            except OSError:
-                check_same_run(
-                    self.get_run(job_id), plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest
-                )
-        return job_id
+
+        def create() -> str | None:
+            with TemporaryDirectory(dir=self.folder, prefix=".", ignore_cleanup_errors=True) as new:
+                Path(new, "parameters.json").write_text(json.dumps(dict(parameters)))
+                Path(new, "job.json").write_text(json.dumps(job))
+                with suppress(OSError):  # it is there: of many, one submits it
+                    Path(new).rename(self.folder / job_id)
+                    return job_id
+            return None
+
+        return submit_once(bundle, run_id, parameters, find=lambda: self.get_run(job_id), create=create)
 
     # --8<-- [end:submit]
     # --8<-- [start:operate]

@@ -153,11 +153,11 @@ def test_of_two_runs_of_one_name_none_is_handed_out_until_one_is_gone(
 ) -> None:
     """Two submitters see each other, and a third comes in between."""
     name = run_id("three")
-    submitting = RunsByName(orchestrator.reader)
-    one, two = (submitting._create(name, mark, _described(orchestrator, name, mark)) for mark in ("one", "two"))
+    submitting = RunsByName(orchestrator.reader, name)
+    one, two = (submitting._create(mark, _described(orchestrator, name, mark)) for mark in ("one", "two"))
     older, younger = (str(run.run_id) for run in orchestrator.reader.named(name))
     assert {one, two} == {older, younger}
-    timer = threading.Timer(1, submitting._delete, (older,))
+    timer = threading.Timer(1, orchestrator.client.call, ("run_service_delete_run", older))
     timer.start()
     try:
         assert orchestrator.run_pipeline(pipelines.greeting(), name).job_id == younger

@@ -24,7 +24,8 @@ from flowyml.core.errors import (
 from flowyml.core.home import home, private_folder
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.background import start_detached
-from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, check_same_run
+from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline
+from flowyml.orchestrators.submission import submit_once
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.names import slug
@@ -103,9 +104,11 @@ class KubeflowLocalOrchestrator(Orchestrator):
         """Create the run's folder, which only one process can, and start a process that runs it."""
         job_id = slug(run_id, max_length=100)
         run = RunFolder(self.folder / job_id)
-        if run.path.exists() or not self._claim(run, bundle, run_id, parameters):
-            found, origin = self.get_run(job_id), bundle.origin
-            check_same_run(found, bundle.plan.name, parameters, origin=origin, code_digest=bundle.code_digest)
+
+        def create() -> str | None:
+            return job_id if self._claim(run, bundle, run_id, parameters) else None
+
+        submit_once(bundle, run_id, parameters, find=lambda: self.get_run(job_id), create=create)
         if not run.result() and not run.is_supervised():
             self._start(run)
         return job_id
