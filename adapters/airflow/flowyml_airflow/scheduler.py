@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -67,7 +68,7 @@ class AirflowScheduler(Scheduler):
         """
         self._info(schedule_id)
         found, client = self.deployer.existing(schedule_id), self.deployer.client()
-        options = {name: found.facts.get(name) for name in ("python", "artifacts", "artifact_links")}
+        options: dict[str, Any] = {name: found.facts.get(name) for name in ("python", "artifacts", "artifact_links")}
         deployer = replace(self.deployer, **options)
         deployer.write(deployer.compiled(deployer.deployed_bundle(found), None), found)
         if found.dag["is_paused"] and client.pause_we_set(schedule_id):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowyml.core.submission_result import SubmissionResult
-from flowyml_prefect import PrefectOrchestrator, reading
+from flowyml_prefect import PrefectOrchestrator, reader
 from flowyml_prefect.automations import HEARTBEAT
 from tests.adapters.prefect.samples import cleans_up, run_processes, sleeping, step_process
 from tests.engines.prefect import PrefectServer
@@ -25,7 +25,7 @@ def _patient() -> Iterator[None]:
     """With what Prefect records of an ended run, also where a machine stalls; what is whole is not waited for."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("_LAG", "_LAG_OF_TASKS"):
-            patch.setattr(reading, name, timedelta(minutes=10))
+            patch.setattr(reader, name, timedelta(minutes=10))
         yield
 
 

@@ -20,7 +20,7 @@ from flowyml.core.errors import (
     ServerTroubleError,
 )
 from flowyml.orchestrators import http
-from flowyml_prefect import PrefectOrchestrator, reading, runner
+from flowyml_prefect import PrefectOrchestrator, reader, runner
 from tests.engines.web import Recorded, Reply, web
 
 RUN = "5f1a4d02-4c43-4f44-8c5e-0d3f6a2a8e11"
@@ -90,7 +90,7 @@ def test_the_state_of_a_step_may_be_recorded_after_its_row() -> None:
 
 
 def test_the_steps_of_a_version_are_found_behind_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_PLAN_LOOKS", 0)  # else a list that is missing is looked for each 5 s
+    monkeypatch.setattr(reader, "_PLAN_LOOKS", 0)  # else a list that is missing is looked for each 5 s
     run = {**flow_run("RUNNING"), "deployment_version": "v0"}
     task = {
         "id": RUN, "name": "run this", "task_key": "divide-1a2b3c4d", "state_type": "RUNNING", "state_name": "Running",
