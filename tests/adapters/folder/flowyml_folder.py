@@ -34,7 +34,6 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 from flowyml.runtime.step_errors import of_several
 
-EPOCH = datetime.fromtimestamp(0, UTC)
 NOTHING_YET: dict[str, dict[str, Any]] = {
     "state.json": {"state": "queued"},
     "steps.json": {"steps": {}, "failures": [], "outputs": {}, "timed_out": False},
@@ -171,9 +170,8 @@ class FolderReader(RunReader):
         )  # fmt: skip
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        found = [self.get_run(job_id) for job_id in self._job_ids()]
-        found = [run for run in found if pipeline in (None, run.pipeline)]
-        return sorted(found, key=lambda run: run.created_at or EPOCH, reverse=True)[:limit]
+        runs = sorted(map(self.get_run, self._job_ids()), key=lambda run: str(run.created_at), reverse=True)
+        return [run for run in runs if pipeline in (None, run.pipeline)][:limit]
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         job, records = self._read(job_id, "job.json"), self._read(job_id, "steps.json")["steps"].values()
@@ -217,9 +215,7 @@ class FolderReader(RunReader):
         if job_id not in self._job_ids():
             raise RunNotFoundError(f"No run in {self.folder} has the id {job_id!r}.")
         path = self.folder / job_id / name
-        if not path.exists():
-            return dict(NOTHING_YET[name])
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else NOTHING_YET[name]
         return content
 
 
