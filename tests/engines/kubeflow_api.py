@@ -219,7 +219,7 @@ def _run_routes(app: FastAPI, state: State, runs: Runs) -> None:  # the same
 
     @app.get("/apis/v2beta1/runs")
     def listed(request: Request) -> Any:
-        theirs = _in_namespace(state, request, state.runs, "a run")
+        theirs = _in_namespace(state, request, state.runs if state.lists_runs else {}, "a run")
         return _listed(state, "V2beta1ListRunsResponse", "runs", theirs, request, runs=runs)
 
     @app.get("/apis/v2beta1/runs/{run_id}")

@@ -61,6 +61,7 @@ class State:
     in_drivers: dict[str, Callable[[], None]] = field(default_factory=dict)  # what happens in those of tasks
     page: int = 3
     page_of_runs: int = 50  # of which there are hundreds in the end
+    lists_runs: bool = True  # unlike a cache in front of KFP, which does not have the newest
     lags: list[float] = field(default_factory=list)  # of the next runs, how long each takes until it can be seen
     pods_may_start: threading.Event = field(default_factory=threading.Event)  # on a cluster it takes some seconds
     pipelines: dict[str, Any] = field(default_factory=dict)

@@ -13,6 +13,7 @@ import time
 import uuid
 from typing import Any
 
+from flowyml.core.errors import EngineError
 from flowyml.core.runs import Run
 from flowyml.orchestrators.http import NotFoundError
 from flowyml_kubeflow.client import MAYBE_DONE
@@ -84,7 +85,11 @@ class RunsByName:
         raise AssertionError
 
     def _is_kept(self, created: str) -> bool:
-        """Return whether no other run is left, perhaps after younger ones were deleted."""
+        """Return whether no other run is left, perhaps after younger ones were deleted.
+
+        Raises ``EngineError`` if KFP's list of runs does not show the new run: then nothing can be decided by it.
+        """
+        runs: list[str] = []
         for _ in range(_PATIENCE):
             runs = [str(run.run_id) for run in self._named()]
             if runs == [created]:
@@ -92,6 +97,12 @@ class RunsByName:
             if runs and runs[0] != created:
                 return False
             time.sleep(_SLICE)
+        if created not in runs:
+            raise EngineError(
+                f"KFP has created run {created} for run id {self.run_id!r}, but its list of runs does not show it, so "
+                f"that a second run of this id might not be noticed. Is there a cache or a replica between you and "
+                f"KFP? The run goes on under the id {created}."
+            )
         return False
 
 

@@ -118,7 +118,7 @@ def fake(kfp_api: Api) -> Iterator[Any]:
 
 _PLAYED = (
     "version", "says_version", "refuses_at_upload", "below", "is_ui", "is_ready", "token", "login", "reports_canceling",
-    "page_of_runs", "ahead",
+    "page_of_runs", "ahead", "lists_runs",
 )  # fmt: skip
 
 

@@ -46,6 +46,20 @@ def test_a_lost_answer_makes_no_second_run(
     assert [run.run_id for run in orchestrator.runs("conformance counting")].count(name) == 1
 
 
+def test_a_list_that_lacks_the_new_run_makes_no_second_one(
+    fake: Any, orchestrator: KubeflowOrchestrator, shared: Path
+) -> None:
+    name, pipeline = run_id("stale"), pipelines.counting(str(shared))
+    orchestrator.deploy_pipeline(pipeline)
+    fake.lists_runs = False
+    with pytest.raises(EngineError, match="its list of runs does not show it") as caught:
+        orchestrator.run_pipeline(pipeline, name)
+    fake.lists_runs = True
+    handle = orchestrator.run_pipeline(pipeline, name).wait_for_completion(RUN, 0.5)
+    assert handle.job_id in str(caught.value)
+    assert (handle.status, (shared / "executions").read_text()) == (ExecutionStatus.COMPLETED, "x")
+
+
 @pytest.mark.parametrize(
     ("before", "status"), [(True, 500), (False, 500), (False, 409)], ids=["fails", "is lost", "another was faster"]
 )
