@@ -214,7 +214,7 @@ class Deadline:
     def check(self) -> None:
         """Raise ``TimeoutError`` after the deadline."""
         if self.expired:
-            raise TimeoutError(f"the answer was not complete after {self.seconds:g} s")
+            raise TimeoutError(f"the answer was not complete after {round(self.seconds, 1):g} s")
 
     def __enter__(self) -> Self:
         self._timer.start()

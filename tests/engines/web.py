@@ -106,15 +106,20 @@ def web(reply: Callable[[Recorded], Reply | None], tls: ssl.SSLContext | None = 
 
 @contextmanager
 def dripping(
-    beginning: bytes, drop: bytes = b"x", pause: float = 0.1, tls: ssl.SSLContext | None = None
+    beginning: bytes,
+    drop: bytes = b"x",
+    pause: float = 0.1,
+    tls: ssl.SSLContext | None = None,
+    heard: list[bytes] | None = None,
 ) -> Iterator[str]:
-    """A server that sends a beginning and then a byte now and then, for ever. Gives its URL."""
+    """A server that sends a beginning and then a byte now and then, for ever. Gives its URL; fills ``heard``."""
+    requests = [] if heard is None else heard
     stop = threading.Event()
 
     def drip(plain: socket.socket) -> None:
         plain.settimeout(30)
         with suppress(OSError), plain, tls.wrap_socket(plain, server_side=True) if tls else plain as connection:
-            connection.recv(65536)
+            requests.append(connection.recv(65536))
             connection.sendall(beginning)
             while not stop.wait(pause):
                 connection.sendall(drop)

@@ -14,14 +14,9 @@ from tests.engines.web import authority, dripping
 
 pytest.importorskip("kfp")
 
-from flowyml_kubeflow import KubeflowOrchestrator, client, transport
+from flowyml_kubeflow import KubeflowOrchestrator, transport
 
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n"
-
-
-@pytest.fixture(autouse=True)
-def _once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_PAUSES", ())
 
 
 @pytest.mark.parametrize("beginning", [HEAD + b"\r\n", HEAD + b"X-Slow: "], ids=["body", "headers"])
@@ -36,6 +31,15 @@ def test_an_answer_that_drips_over_tls_is_given_up(beginning: bytes, tmp_path: P
     drip = dripping(beginning, tls=private.server())
     with drip as url, pytest.raises(EngineUnreachableError, match=r"not complete after 4 s|timed out"):
         KubeflowOrchestrator(url, timeout=1, ca_file=private.ca).runs()
+
+
+@pytest.mark.parametrize("below", ["", "/pipeline"], ids=["is it KFP", "a call"])
+def test_the_time_of_a_call_includes_its_repetitions(below: str) -> None:
+    """A server that drips was asked two or three times, each time for four times ``timeout``."""
+    heard: list[bytes] = []
+    with dripping(HEAD + b"\r\n", heard=heard) as url, pytest.raises(EngineUnreachableError, match="after 4 s"):
+        KubeflowOrchestrator(url + below, namespace="a", timeout=1).runs()
+    assert len(heard) == 1
 
 
 @pytest.mark.parametrize("status", [b"500 No", b"404 No", b"400 No"])

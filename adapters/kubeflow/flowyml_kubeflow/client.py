@@ -19,7 +19,7 @@ from flowyml.core.urls import shown
 from flowyml.core.web import LARGEST_ANSWER, check_values
 from flowyml.orchestrators.http import Listing, status_error
 from flowyml_kubeflow.connection import Connection
-from flowyml_kubeflow.transport import api_client, sign
+from flowyml_kubeflow.transport import api_client, sign, within
 
 __all__ = ["MAYBE_DONE", "SERVICES", "Client", "equals", "lines_of"]
 
@@ -67,14 +67,15 @@ class Client:
 
     def call(self, operation: str, *arguments: Any, **options: Any) -> Any:
         """Make a call that does no harm when it is repeated: it is repeated if the answer was lost."""
-        for pause in _PAUSES:
-            try:
-                return self.call_once(operation, *arguments, **options)
-            except MAYBE_DONE as error:
-                if isinstance(error.__cause__, ssl.SSLError):
-                    raise
-                time.sleep(pause)
-        return self.call_once(operation, *arguments, **options)
+        with within(self.connection.longest) as deadline:
+            for pause in _PAUSES:
+                try:
+                    return self.call_once(operation, *arguments, **options)
+                except MAYBE_DONE as error:
+                    if isinstance(error.__cause__, ssl.SSLError) or time.monotonic() + pause > deadline:
+                        raise
+                    time.sleep(pause)
+            return self.call_once(operation, *arguments, **options)
 
     def call_once(self, operation: str, *arguments: Any, **options: Any) -> Any:
         """Make a call once. Raises one of ``MAYBE_DONE`` if it may or may not have changed something."""

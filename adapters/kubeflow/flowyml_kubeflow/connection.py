@@ -78,20 +78,29 @@ class Connection:
         """The URL without credentials."""
         return shown(self.url)
 
+    @property
+    def longest(self) -> float:
+        """The seconds that a call may take, however slowly an answer comes, and however often it is repeated."""
+        return 4 * self.timeout
+
     def page(self, path: str) -> str:
         """Return a page of KFP's UI, as it may be shown."""
-        return shown(f"{self.host}/#/{path}")
+        try:
+            host = self.host
+        except EngineUnreachableError:
+            host = self.url
+        return shown(f"{host}/#/{path}")
 
     @cached_property
     def host(self) -> str:
-        """The base URL of the API: the URL itself, or ``/pipeline`` below it, behind Kubeflow's dashboard."""
+        """The base URL of the API: the URL itself, or ``/pipeline`` below it, behind Kubeflow's dashboard.
+
+        Raises ``EngineUnreachableError``.
+        """
         if self.url.endswith("/pipeline"):
             return self.url
-        try:
-            site = self.site(self.url)
-            behind = site.get(HEALTHZ).status == 404 and site.get(f"/pipeline{HEALTHZ}").json()
-        except EngineUnreachableError:
-            return self.url
+        site = self.site(self.url)
+        behind = site.get(HEALTHZ).status == 404 and site.get(f"/pipeline{HEALTHZ}").json()
         return f"{self.url}/pipeline" if behind else self.url
 
     @cached_property

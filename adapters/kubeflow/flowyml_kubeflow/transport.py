@@ -7,9 +7,12 @@ which may lead to another host, and takes a login page for an answer without con
 
 from __future__ import annotations
 
+import math
 import re
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from io import BytesIO
@@ -20,9 +23,20 @@ from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.web import LARGEST_ANSWER, Deadline, check_values, media_type, note_received
 from flowyml_kubeflow.connection import Connection, SignIn
 
-__all__ = ["api_client", "sign"]
+__all__ = ["api_client", "sign", "within"]
 
 _deadline: ContextVar[Deadline | None] = ContextVar("_deadline", default=None)
+_until: ContextVar[float] = ContextVar("_until", default=math.inf)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[float]:
+    """Within this block, all calls together may take so long. Yields the deadline, by the monotonic clock."""
+    token = _until.set(time.monotonic() + seconds)
+    try:
+        yield _until.get()
+    finally:
+        _until.reset(token)
 
 
 def api_client(connection: Connection) -> Any:
@@ -51,7 +65,7 @@ def api_client(connection: Connection) -> Any:
     sign(client, sign_in)
     rest = client.rest_client
     rest.pool_manager.pool_classes_by_scheme = _watched_pools()
-    rest.pool_manager.request = _bounded(rest.pool_manager.request, connection.where, 4 * connection.timeout)
+    rest.pool_manager.request = _bounded(rest.pool_manager.request, connection.where, connection.longest)
     rest.request = partial(_no_page, rest.request, connection.where)
     return client
 
@@ -82,7 +96,7 @@ def _bounded(request: Callable[..., Any], where: str, seconds: float) -> Callabl
     """
 
     def ask(*arguments: Any, preload_content: bool = True, **options: Any) -> Any:
-        with Deadline(seconds) as deadline:
+        with Deadline(max(0, min(seconds, _until.get() - time.monotonic()))) as deadline:
             token = _deadline.set(deadline)
             try:
                 answer = request(*arguments, preload_content=False, **options)
