@@ -486,14 +486,13 @@ def _retry_after(answer: Answer) -> float:
 
 
 def _json_of(answer: Answer) -> Any:
-    from flowyml.core.web import check_values
+    from flowyml.core.web import parsed
 
     if "json" not in (answer.media_type or "json"):
         return _NO_JSON
     try:
-        check_values(answer.body)
-        return json_module.loads(answer.body)
-    except (ValueError, RecursionError):
+        return parsed(answer.body)
+    except ValueError:
         return _NO_JSON
 
 

@@ -16,7 +16,7 @@ from flowyml.core.credentials import lacks_permission
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.tls import tls_cause, tls_trouble
 from flowyml.core.urls import shown
-from flowyml.core.web import LARGEST_ANSWER, check_values
+from flowyml.core.web import LARGEST_ANSWER, parsed
 from flowyml.orchestrators.http import Listing, status_error
 from flowyml_kubeflow.connection import Connection
 from flowyml_kubeflow.transport import api_client, sign, within
@@ -146,8 +146,7 @@ class Client:
         """
         try:
             answer = self._text("/apis/v1beta1/runs/{run_id}", "GET", {"run_id": run})
-            check_values(body := self._bounded(answer))
-            found = json.loads(body)
+            found = parsed(self._bounded(answer))
         except MAYBE_DONE:
             raise
         except (EngineError, ValueError):
@@ -258,6 +257,8 @@ class Client:
         where = self.connection.where
         try:
             yield
+        except RecursionError as error:
+            raise EngineError(f"KFP at {where} sent a response that is nested too deeply to be read.") from error
         except ApiException as error:
             raise self._refused(error, asked) from error
         except TimeoutError as error:

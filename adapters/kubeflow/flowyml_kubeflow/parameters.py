@@ -161,7 +161,7 @@ def _typed(value: Any, schema: Any) -> Any:
         return value
     if schema.get("type") == "number":
         return float(value)
-    return int(value) if value == int(value) else value
+    return int(value) if isinstance(value, int) or value.is_integer() else value
 
 
 def _long_key(value: Any) -> str | None:

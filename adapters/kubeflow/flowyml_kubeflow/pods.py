@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from flowyml.artifacts import open_store, pack, unpack
 from flowyml.artifacts.packing import is_reference
-from flowyml.core.item_names import labelled
+from flowyml.core.item_names import checked_items, labelled
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.names import slug
@@ -237,7 +237,7 @@ class _StepPod(_Pod):
         first, _, last = self.values[flow_names.CHUNK].partition(":")
         if first == last:
             self._without_turns((), *_ended(self.decider.opened(self.inside, ())).outcome)
-        for number in range(int(first), int(last)):
+        for number in range(int(first), checked_items(int(last), self.inside)):
             self._within((number,))
 
     def _within(self, prefix: Index) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
-from flowyml.core.web import LARGEST_ANSWER
+from flowyml.core.web import LARGEST_ANSWER, parsed
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.reader import RunReader
@@ -34,7 +33,7 @@ from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.client import MAYBE_DONE, Client, equals, lines_of
 from flowyml_kubeflow.deployer import Pipelines, facts, origin_of
 from flowyml_kubeflow.status import status_of, step_status_of
-from flowyml_kubeflow.step_runs import step_runs
+from flowyml_kubeflow.step_runs import is_result, step_runs
 from flowyml_kubeflow.tasks import Pod, Tasks, pod_of
 from flowyml_kubeflow.workflow import DRIVER, Workflow
 
@@ -74,9 +73,12 @@ class KubeflowReader(RunReader):
         except ValueError:
             raise missing from None
         try:
-            return self.client.call("run_service_get_run", job_id)
+            run = self.client.call("run_service_get_run", job_id)
         except NotFoundError as error:
             raise missing from error
+        if run.run_id != job_id:
+            raise EngineError(f"KFP at {self.client.connection.where} sent run {run.run_id!r} for run {job_id!r}.")
+        return run
 
     def named(self, run_id: str) -> list[Any]:
         """Return all runs of that name as the official client's models, oldest first."""
@@ -221,8 +223,8 @@ class KubeflowReader(RunReader):
         loop = tasks.loops.get(task)
         if not isinstance(loop, str):
             return loop
-        opened = self._notes(run, tasks, loop)
-        return int(opened[-1]["opened"]) if opened else None
+        opened = [note["opened"] for note in self._notes(run, tasks, loop) if "opened" in note]
+        return opened[-1] if opened else None
 
     def _notes(self, run: Any, tasks: Tasks, task: str) -> list[Json]:
         """Return the notes of a task's pods, in the order of their logs.
@@ -382,13 +384,13 @@ def lines_by_item(printed: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...]
 def _result_of(line: str) -> Json:
     """Return the launcher's result in a line of a pod's log.
 
-    Empty for half a line, which is being written or was cut off.
+    Empty for half a line, which is being written or was cut off, and for what another program printed.
     """
     try:
-        found: Json = json.loads(line.removeprefix(RESULT))
-    except ValueError:
+        found = parsed(line.removeprefix(RESULT).encode())
+    except (ValueError, EngineError):
         return {}
-    return found
+    return found if isinstance(found, dict) and is_result(found) else {}
 
 
 class UiStore(Store):

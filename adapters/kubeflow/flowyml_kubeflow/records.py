@@ -14,11 +14,15 @@ from typing import Any
 from zipfile import ZipFile
 
 from flowyml.artifacts.packing import is_reference
+from flowyml.core.errors import EngineError
+from flowyml.core.item_names import checked_items
 from flowyml.runtime.decider import End, Index
 
 __all__ = ["Entry", "Items", "Known"]
 
 _DOCUMENT = "record.json"
+_LARGEST = 1 << 28  # bytes of that document
+_DEEPEST = 100  # loops around a step
 _INSIDE = "zip:"  # begins the URL of a value in such a file: its path and the name of the member
 
 
@@ -54,20 +58,25 @@ class Known:
         self.failed: list[str] = []
         self.scratch = scratch
         self._extracted: dict[str, str] = {}
+        self._items = 0  # of all steps, by the counts
 
     def read(self, path: Path) -> None:
         """Add the results of another pod."""
         with ZipFile(path) as file:
+            if (size := file.getinfo(_DOCUMENT).file_size) > _LARGEST:
+                raise EngineError(f"The record of another pod has {size} bytes, of which {_LARGEST} are read: {path}")
             document = json.loads(file.read(_DOCUMENT))
         for name, entries in document["steps"].items():
             found = self.steps.setdefault(name, {})
             for key, (end, cause, outputs) in entries.items():
                 there = {output: _moved(value, path) for output, value in outputs.items()}
-                index = tuple(map(int, filter(None, key.split("/"))))
+                index = tuple(map(int, filter(None, key.split("/", _DEEPEST))))
                 found[index] = Entry(End(end), cause, there)
                 for depth, number in enumerate(index):
-                    within = name, index[:depth]
-                    self.counts[within] = max(number + 1, self.counts.get(within, 0))
+                    within, count = (name, index[:depth]), checked_items(number + 1, name)
+                    if (known := self.counts.get(within, 0)) < count:
+                        self._items = checked_items(self._items + count - known, name)
+                        self.counts[within] = count
         for name, (end, cause, lists, plain) in document["loops"].items():
             made = {
                 key: items if key in plain else [_moved(item, path) for item in items] for key, items in lists.items()

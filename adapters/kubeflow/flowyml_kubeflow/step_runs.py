@@ -7,9 +7,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.item_names import MOST_ITEMS
 from flowyml.core.runs import WAS_CANCELLED, StepRun
 
-__all__ = ["moment", "step_runs"]
+__all__ = ["is_result", "moment", "step_runs"]
+
+_RESULT: dict[str, Any] = {"outputs": dict, "failure": dict, "artifacts": dict, "files": list, "note": dict}
+_NOTE: dict[str, Any] = {
+    "time": int | float, "task": str, "index": list, "opened": int, "attempt": int, "ended": str, "error": str,
+    "cached": str, "artifacts": dict,
+}  # fmt: skip
+_LATEST = 2**33  # seconds: the year 2242
 
 # A pod's word for the end of a step, and KFP's word for a task with that end, if it has one.
 _ENDS = {
@@ -22,6 +30,25 @@ _ENDS = {
 }
 
 
+def is_result(found: Mapping[str, Any]) -> bool:
+    """Return whether a pod of FlowyML wrote this. Any program may print what begins like it."""
+    note = found.get("note", {})
+    if not (_has_kinds(found, _RESULT) and _has_kinds(note, _NOTE)):
+        return False
+    needed = {*(("time", "attempt") if "index" in note else ()), *(("error",) if "ended" in note else ())}
+    numbers = (note.get("attempt", 0), note.get("opened", 0), *note.get("index", ()))
+    return (
+        needed <= note.keys()
+        and all(isinstance(number, int) and 0 <= number <= MOST_ITEMS for number in numbers)
+        and 0 <= note.get("time", 0) < _LATEST
+        and note.get("ended", "completed") in _ENDS
+    )
+
+
+def _has_kinds(found: Mapping[str, Any], kinds: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, kinds.get(key, object)) for key, value in found.items())
+
+
 def step_runs(
     step: str, notes: Iterable[Mapping[str, Any]], run: ExecutionStatus, *, items: int | None = None,
     run_ended: datetime | None = None,
@@ -31,7 +58,7 @@ def step_runs(
     ``run_ended`` is the end of the run, and so of the steps that it stopped.
     """
     by_index: dict[tuple[int, ...], list[Mapping[str, Any]]] = {}
-    for note in notes:
+    for note in (note for note in notes if "index" in note):
         by_index.setdefault(tuple(note["index"]), []).append(note)
     begun = {index[:1] for index in by_index}
     by_index.update({(number,): [] for number in range(items or 0) if (number,) not in begun})

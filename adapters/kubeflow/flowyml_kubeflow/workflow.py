@@ -17,12 +17,13 @@ from functools import cached_property
 from typing import Any
 
 from flowyml.core.errors import EngineError
+from flowyml.core.web import parsed
 
 __all__ = ["DRIVER", "Node", "Workflow"]
 
 Json = dict[str, Any]
 
-_LARGEST = 1 << 30  # bytes of nodes, unpacked
+_LARGEST = 1 << 27  # bytes of nodes, unpacked: Argo packs them if they have more than one MiB, into one
 _EXECUTOR, DRIVER = "system-container-executor", "-driver"  # source: KFP, argocompiler/container.go
 _STATES = {
     "Pending": "PENDING", "Running": "RUNNING", "Succeeded": "SUCCEEDED", "Skipped": "SKIPPED", "Failed": "FAILED",
@@ -97,7 +98,7 @@ class Workflow:
     def of(cls, run: Mapping[str, Any]) -> Workflow | None:
         """Read the workflow of a run of v1beta1; None if its manifest has no nodes, or another form."""
         try:
-            found = cls(json.loads(run["pipeline_runtime"]["workflow_manifest"]))
+            found = cls(parsed(run["pipeline_runtime"]["workflow_manifest"].encode()))
             return found if found.nodes else None
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -147,7 +148,10 @@ class Workflow:
         if packed and not nodes:
             try:
                 unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
-                nodes = json.loads(unpack.decompress(base64.b64decode(packed), _LARGEST))
+                text = unpack.decompress(base64.b64decode(packed), _LARGEST)
+                if unpack.unconsumed_tail:
+                    raise ValueError(f"they are larger than {_LARGEST >> 20} MB")
+                nodes = parsed(text)
             except (ValueError, zlib.error) as error:
                 raise EngineError(
                     f"KFP keeps the nodes of this run packed, and they cannot be read: {error}"

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.item_names import labelled
+from flowyml.core.item_names import checked_items, labelled
 from flowyml.core.runs import StepRun
 from flowyml.plan.model import Plan
 from flowyml_prefect.client import FlowRun, TaskRun
@@ -56,7 +56,7 @@ _NOT_RUN: Mapping[tuple[str, str], str] = {
     ("COMPLETED", "NoItems"): "no_items",
     ("CANCELLED", "NotReady"): "upstream_failed",
 }
-_INDEX = re.compile(r"(\[\d+\])*")
+_INDEX = re.compile(r"(\[\d{1,9}\]){0,100}")
 
 Index = tuple[int, ...]
 
@@ -125,9 +125,11 @@ class _Items:
                 for depth in range(len(index)):
                     self._add(planned.loops[: depth + 1], index[:depth], [index[depth]])
         paths = {planned.loops[:depth] for planned in plan for depth in range(1, len(planned.loops) + 1)}
+        total = 0
         for path in sorted(paths, key=len):
             for outer in self._all(path[:-1]):
                 if isinstance(count := labels.get(f"{ITEMS}{labelled(path[-1], outer)}"), int):
+                    total = checked_items(total + count, path[-1])
                     self._add(path, outer, range(count))
 
     def expected(self, loops: tuple[str, ...]) -> set[Index]:
