@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+from flowyml.artifacts.packing import is_reference, unpack
 from flowyml.artifacts.plain import with_floats
 from flowyml.cli.failures import UsageError
 from flowyml.cli.finding import find_run, short_id
@@ -24,7 +25,7 @@ from flowyml.cli.records import (
 from flowyml.core.durations import size_text, zone_text
 from flowyml.core.errors import FlowymlError
 from flowyml.core.following import command_for
-from flowyml.core.runs import Artifact, Run, StepRun, opened
+from flowyml.core.runs import Artifact, Outputs, Run, StepRun, opened
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.targets import resolve
@@ -139,7 +140,9 @@ def logs(
 
 def outputs(
     job: Job,
-    name: Annotated[str | None, Argument("[NAME]", "Only this output.")] = None,
+    name: Annotated[
+        str | None, Argument("[NAME]", "Only this output, of the pipeline, or a stored one of a step: STEP.OUTPUT.")
+    ] = None,
     on: On = None,
     download: Annotated[
         Path | None, Option(("--download",), "Write the stored outputs of all steps to this folder.", metavar="DIR")
@@ -160,8 +163,9 @@ def outputs(
         values = submission.outputs
         if name is not None:
             if name not in {*values, *values.not_kept}:
-                raise UsageError(f"This run has no output {name!r}. It has: {', '.join([*values, *values.not_kept])}.")
-            values = type(values)({name: values[name]})
+                stores = submission.orchestrator.artifact_stores(submission.job_id)
+                values = Outputs({name: unpack(_stored(submission, name)[0].packed, *stores)})
+            values = Outputs({name: values[name]})
         if as_json:
             out.document(plain_outputs(values))
         elif name is not None:
@@ -176,13 +180,7 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
     from flowyml.orchestrators.downloading import download
 
     found = submission.artifacts()
-    wanted = [each for each in found if name is None or name in (each.name, each.label)]
-    if name is not None and not wanted:
-        stored = ", ".join(each.label for each in found) or "nothing"
-        raise UsageError(
-            f"No step of this run stored an output {name!r}. The stored outputs (STEP.OUTPUT) are: {stored}. "
-            "--download takes these names, not those that the pipeline gives to its own outputs."
-        )
+    wanted = found if name is None else _stored(submission, name)
     stores = submission.orchestrator.artifact_stores(submission.job_id)
     written = download(found, stores, folder, wanted=lambda each: each in wanted, note=note)
     if as_json:
@@ -194,6 +192,34 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
         local = "; a local run stores its large outputs if it was submitted (`flowyml run --detach`)"
         more = local if runs_here(submission.orchestrator) else ""
         note(f"`flowyml outputs` also shows the outputs that this run kept without storing a file{more}")
+
+
+def _stored(submission: SubmissionResult, name: str) -> list[Artifact]:
+    """Return the stored artifacts of an output: one of the pipeline, or else of a step, as OUTPUT or STEP.OUTPUT.
+
+    Raises ``UsageError`` with the names that exist.
+    """
+    from flowyml.orchestrators.run_outputs import packed_outputs
+
+    found, returned = submission.artifacts(), packed_outputs(lambda: submission.outputs)
+    digests = set(_digests(returned.get(name)))
+    if wanted := [each for each in found if each.digest in digests]:
+        return wanted
+    if wanted := [each for each in found if name in (each.name, each.label)]:
+        return wanted
+    if name in {*returned, *returned.not_kept}:
+        raise UsageError(f"Output {name!r} has no stored file: `flowyml outputs` shows it.")
+    names = {"pipeline": [*returned, *returned.not_kept], "steps' stored outputs": [each.label for each in found]}
+    has = "; ".join(f"of the {of}: {', '.join(each)}" for of, each in names.items() if each) or "none"
+    raise UsageError(f"This run has no output {name!r}. It has these, {has}.")
+
+
+def _digests(packed: Any) -> Iterator[str]:
+    if is_reference(packed):
+        yield packed["$artifact"]["sha256"]
+    elif isinstance(packed, list | tuple):
+        for item in packed:
+            yield from _digests(item)
 
 
 def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:

@@ -186,7 +186,7 @@ class PrometheusMetricsCollector(MetricsCollector):
 class OtlpMetricsCollector(MetricsCollector):
     """Sends by OTLP over HTTP at the end of each run: to a Prometheus server, an OpenTelemetry Collector, a service.
 
-    Needs ``pip install 'flowyml[otlp]'``. Sends the metrics of ``PrometheusMetricsCollector``. ``service.name`` is
+    Needs the extra ``otlp``. Sends the metrics of ``PrometheusMetricsCollector``. ``service.name`` is
     ``job_name``, and each process has its own ``service.instance.id``; Prometheus makes ``job`` and ``instance`` of
     them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from flowyml.artifacts import unpack
@@ -10,7 +11,23 @@ from flowyml.artifacts.store import Store
 from flowyml.core.errors import ArtifactError
 from flowyml.core.runs import Outputs
 
-__all__ = ["read_outputs"]
+__all__ = ["are_packed", "packed_outputs", "read_outputs"]
+
+_are_packed: ContextVar[bool] = ContextVar("flowyml_outputs_are_packed", default=False)
+
+
+def packed_outputs(read: Callable[[], Outputs]) -> Outputs:
+    """Return what ``read`` reads, with packed values: references are not followed, and nothing is unpickled."""
+    token = _are_packed.set(True)
+    try:
+        return read()
+    finally:
+        _are_packed.reset(token)
+
+
+def are_packed() -> bool:
+    """Return whether outputs that are read now stay packed."""
+    return _are_packed.get()
 
 
 def read_outputs(
@@ -27,6 +44,8 @@ def read_outputs(
     the outermost first. Reading a missing output raises ``OutputNotKeptError`` with the reason: from ``lost`` if the
     engine no longer has it, or from ``explain``, which gets the name, reference and error of an unreadable artifact.
     """
+    if are_packed():
+        return Outputs(packed, not_kept=lost)
     values: dict[str, Any] = {}
     not_kept = dict(lost)
     for name, value in packed.items():

@@ -97,6 +97,13 @@ def test_lists_of_commands_say_what_each_of_them_does() -> None:
         assert page.count(line) == 1
 
 
+def test_no_page_installs_flowyml_from_an_index() -> None:
+    """The name belongs to another project there, so pip would run its code."""
+    found = re.compile(r"\b(install|add|uvx)\b[^`\n]*?[ '\"]flowyml\b(?!-)|index-url")
+    pages = [*PAGES, *(ROOT / "changes").glob("*.md")]
+    assert [(page.name, line) for page in pages for line in page.read_text().splitlines() if found.search(line)] == []
+
+
 def test_the_tests_that_the_threat_model_names_are_there() -> None:
     text = (ROOT / "docs" / "security.md").read_text()
     named = set(re.findall(r"`([\w/*]*test_\w+\.py)`", text))

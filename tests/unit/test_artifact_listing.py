@@ -151,8 +151,14 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (failed.code != 0, "already exists with different content" in failed.err) == (True, True)
     assert (tmp_path / "out/write/written.txt").read_text() == "mine"
     missing = flowyml("outputs", run_id, "no", "--download", "out").err
-    assert "stored an output 'no'. The stored outputs (STEP.OUTPUT) are: " in missing
-    assert "takes these names, not those that the pipeline gives" in missing
+    assert missing == flowyml("outputs", run_id, "no").err
+    assert "This run has no output 'no'. It has these, of the pipeline: " in missing
+    assert "text" in missing
+    assert "write.write" in missing
+    for name in ("text", "write.write"):  # the same file has both names, here and there
+        got = flowyml("outputs", run_id, name, "--download", f"out {name}", "--json").json
+        assert [Path(path).read_text() for path in got] == ["3 rows"]
+        assert flowyml("outputs", run_id, name, "--json").json[name]["$url"].endswith(".file")
     url = {each["name"]: each["url"] for each in plain}["write"]
     whole = flowyml("outputs", run_id)
     assert f"  text = {url}\n" in whole.out

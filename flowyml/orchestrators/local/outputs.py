@@ -22,6 +22,7 @@ from flowyml.core.errors import ArtifactError
 from flowyml.core.modules import shipped_name
 from flowyml.core.runs import Outputs
 from flowyml.orchestrators.local.schema import KeptRow
+from flowyml.orchestrators.run_outputs import are_packed
 from flowyml.plan.model import PipelineOutput, Plan
 from flowyml.plan.values import steps_of
 from flowyml.runtime.tracebacks import described
@@ -86,7 +87,7 @@ def read(run_id: str, recorded: str) -> Outputs:
             not_kept[name] = reason
             continue
         try:
-            values[name] = value_of(entry)
+            values[name] = entry.get("artifact") if are_packed() else value_of(entry)
         except (ImportError, AttributeError) as error:  # its class is not to be found
             not_kept[name] = (
                 f"Output {name!r} of run {run_id!r} was kept, but its class cannot be imported here: "
