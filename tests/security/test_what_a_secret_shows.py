@@ -136,6 +136,17 @@ def test_a_local_run_shows_and_keeps_nothing(
     assert [path for path in files if holds(path.read_bytes())] == []
 
 
+@pytest.mark.parametrize("engine", ["airflow", "kubeflow", "prefect"])
+def test_no_compiled_file_holds_it(project: Path, engine: str) -> None:
+    done = flowyml("compile", "shows.py:alone", "--to", engine, "-o", str(project / "made"))
+    assert done.code == 0, done.err
+    files = [path for path in (project / "made").rglob("*") if path.is_file()]
+    assert any(
+        NAME.encode() in place or b"warehouse" in place for path in files for place in unpacked(path.read_bytes())
+    )
+    assert [path for path in files if holds(path.read_bytes())] == []
+
+
 def test_no_file_of_an_engine_holds_it(project: Path) -> None:
     assert flowyml("bundle", "shows.py:alone", "-o", str(project / "made")).code == 0
     assert flowyml("compile", "shows.py:alone", "--to", "plan", "-o", str(project / "made" / "plan.json")).code == 0

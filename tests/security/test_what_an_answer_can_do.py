@@ -14,7 +14,7 @@ from tests.engines.web import authority, dripping
 
 pytest.importorskip("kfp")
 
-from flowyml_kubeflow import KubeflowOrchestrator, transport
+from flowyml_kubeflow import KubeflowOrchestrator, client, transport
 
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n"
 
@@ -54,3 +54,11 @@ def test_an_answer_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> N
     endless = dripping(HEAD + b"\r\n", drop=b" " * 2**20, pause=0.001)
     with endless as url, pytest.raises(EngineError, match="more than 2 MB, which FlowyML does not read"):
         KubeflowOrchestrator(url, timeout=30).runs()
+
+
+def test_a_log_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LARGEST_ANSWER", 2**21)
+    head = b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+    endless = dripping(head, drop=b"line\n" * 2**18, pause=0.001)
+    with endless as url, pytest.raises(EngineError, match="larger than the 2 MB that are read"):
+        KubeflowOrchestrator(f"{url}/pipeline", namespace="a", timeout=30).client.log("run", "node")

@@ -31,6 +31,7 @@ from flowyml.core.errors import (
     MissingSecretError,
     StepError,
 )
+from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.orchestrators.local.secrets import KEYRING_SERVICE, LocalSecrets
 from flowyml.orchestrators.targets import resolve
@@ -143,6 +144,27 @@ class TestLocalRuns:
         monkeypatch.setattr(fork_client, "_SMALL", 500)  # masking takes a second for 4,000 characters
         monkeypatch.setenv(VARIABLE, "long" * 250)
         assert one(from_environment).run().outputs == {"from_environment": 1_000}
+
+    def test_a_step_with_secrets_has_a_process_of_its_own_and_hooks_get_the_text_of_its_error(self, value: str) -> None:
+        """Where other steps run in threads of the caller's process."""
+
+        class Sees(PipelineHook):
+            def on_error(self, step_name: str, error: BaseException) -> None:
+                print(f"type: {type(error).__name__}, cause: {error.__cause__}")
+
+        @step
+        def plain() -> int:
+            return os.getpid()
+
+        @step(secrets={"password": NAME})
+        def own(password: str = "") -> int:
+            return os.getpid()
+
+        outputs = Pipeline("own").add_step(plain).add_step(own).run(on=LocalOrchestrator(workers="threads")).outputs
+        assert outputs["plain"] == os.getpid() != outputs["own"]
+        run = Pipeline("hooked", hooks=[Sees()]).add_step(fails).submit()
+        run.wait_for_completion(2400)
+        assert "type: StepFailedError, cause: None" in [line.message for line in run.logs()]
 
     def test_names_of_a_target_count_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Also in a submitted run, whose bundle has them already."""
@@ -450,6 +472,23 @@ class TestMasks:
 
     def test_a_break_at_a_space(self) -> None:
         assert Mask(["Bearer eyJhbGciOiJIUzI1NiJ9"]).text("Bearer\neyJhbGciOiJIUzI1NiJ9 x") == "***\n*** x"
+
+    def test_a_short_value_in_a_word_or_over_lines_stays(self) -> None:
+        """Seven characters are a word; eight are found anywhere."""
+        got: list[str] = []
+        for value, lines in (
+            ("abcdefg", ["xabcdefg abcd", "efg abcdefgy"]),
+            ("abcdefgh", ["xabcdefgh abcd", "efgh y"]),
+        ):
+            take = Mask([value]).lines(lambda source, line: got.append(line))
+            for line in lines:
+                take("stdout", line)
+        assert got == ["xabcdefg abcd", "efg abcdefgy", "x*** ***", "*** y"]
+
+    def test_a_value_of_quotes_is_masked_as_it_is_alone(self) -> None:
+        value = "'\"\\+'ab\"+"
+        assert Mask([value]).text(f"<{value}> ab <'ab'>") == "<***> ab <'ab'>"
+        assert value in json.loads(Mask([value]).text(json.dumps(value)))
 
     def test_a_short_value_is_a_word(self) -> None:
         mask = Mask(["public", "https://app:key@host"])
