@@ -42,7 +42,7 @@ _ESCAPE = re.compile(
 _LETTER = re.compile(r"\\(?<!\\\\)\\*(?P<letter>[abefnrtv])")
 _BASES = {"octal": 8, "decimal": 10}
 _HARMLESS = re.compile(r"\w+://|-+")
-_SPACE, _BREAK = re.compile(r"[\s+]"), re.compile(r"[\r\n]")
+_SPACE, _BREAK = re.compile(r"\w[\s+]+\w"), re.compile(r"[\r\n]")  # between words; ``+`` as in URLs
 _CODED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_")
 _QUOTING = frozenset("\\'\"+ \t\r\n")
 
@@ -256,7 +256,7 @@ def _patterns(value: str, times: int) -> Iterator[tuple[int, _Pattern]]:
                         text[: kept[0]],
                         text[kept[-1] + 1 :],
                         len(harmless[0].translate(form)) if harmless else 0,
-                        bool(_SPACE.search(text, kept[0], kept[-1])),
+                        bool(_SPACE.search(text, kept[0], kept[-1] + 1)),
                         len(text) < _WORD,
                     ),
                 )
@@ -341,7 +341,12 @@ def _span(located: _Located, match: _Match, before: int) -> Span | None:
     first, last = located.kept[max(at, 0)], located.kept[at + match.length - 1]
     if pattern.is_word and (at < 0 or _is_in_word(text[:first][-1:]) or _is_in_word(text[last + 1 : last + 2])):
         return None
-    if not pattern.has_space and at >= 0 and _SPACE.search(text, first, last) and not _BREAK.search(text, first, last):
+    if (
+        not pattern.has_space
+        and at >= 0
+        and _SPACE.search(text, first, last + 1)
+        and not _BREAK.search(text, first, last)
+    ):
         return None
     return _first_of(located, pattern, at), _end_of(located, pattern, at + match.length)
 

@@ -580,6 +580,10 @@ class TestMasks:
             written = base64.b64encode(encode(value.encode())).decode()
             assert Mask([value]).text(written) == "***"
 
+    def test_a_list_of_the_parts_of_a_value(self) -> None:
+        value = "correct-horse-battery-staple"
+        assert Mask([value]).text(f"parts: {value.split('-')}!") == "parts: ['***']!"
+
     def test_colours_within_a_value(self) -> None:
         text = "\x1b[35mcorrect-\x1b[0mhorse-\x1b[1;36mbattery\x1b[0m"
         for written in (text, json.dumps(text)):
