@@ -71,7 +71,7 @@ def pack(
         raise NotPicklableError(
             f"{type(value).__qualname__} can only be pickled, and pickles are not written here: {forbidden}"
         ) from trouble
-    raise NotPicklableError(f"{type(value).__qualname__} cannot be pickled: {trouble}") from trouble
+    raise NotPicklableError(f"{type(value).__qualname__} cannot be pickled: {str(trouble).rstrip('.')}") from trouble
 
 
 def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:

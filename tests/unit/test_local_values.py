@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -244,3 +245,22 @@ def test_a_step_may_end_in_a_folder_that_it_deleted(tmp_path: Path, monkeypatch:
     result = Pipeline("leaving").add_step(step(leave)).run(on=LocalOrchestrator(keep_outputs=True))
     assert result.success, result.error
     assert result.outputs["leave"] == {1, 2}
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_an_output_that_is_nested_too_deeply_is_named(workers: Any) -> None:
+    @step(outputs=["nest"])
+    def make() -> list[Any]:
+        nest: list[Any] = []
+        for _ in range(3000):
+            nest = [nest]
+        return nest
+
+    @step
+    def one(nest: list[Any]) -> int:
+        return len(nest)
+
+    pipeline = Pipeline("nesting").add_step(make).add_step(one).add_step(step(name="other")(one.function))
+    result = pipeline.run(on=LocalOrchestrator(workers=workers))
+    assert re.search(r"nested too deeply to be copied|list cannot be pickled: .*recursion", str(result.error))
+    assert ".." not in str(result.error)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from flowyml.artifacts.pickling import Unpickler, pickle_by_reference
+from flowyml.core.errors import NotPicklableError
 from flowyml.plan.parameters import own_copy
 
 __all__ = ["copies_on_write", "distinct", "own"]
@@ -21,7 +22,7 @@ def own(value: Any) -> Any:
     """Return a copy that shares nothing mutable with the value; the value itself if nothing in it is mutable.
 
     A value that cannot be copied, such as a lock or an open connection, is shared: on an engine it could not travel at
-    all.
+    all. Raises ``NotPicklableError`` for lists or dicts that are nested more deeply than Python copies them.
     """
     kind = type(value)
     if kind in _IMMUTABLE or any(kind is _class(*name) for name in _IMMUTABLE_TABLES):
@@ -31,7 +32,10 @@ def own(value: Any) -> Any:
     for copied in (copy.deepcopy, _pickled) if _is_block(value) else (_pickled, copy.deepcopy):
         with suppress(Exception):  # whatever the class of a value raises
             return copied(value)
-    return own_copy(value)
+    try:
+        return own_copy(value)
+    except RecursionError:
+        raise NotPicklableError(f"{kind.__qualname__} is nested too deeply to be copied or pickled") from None
 
 
 def distinct(outputs: dict[str, Any]) -> dict[str, Any]:
