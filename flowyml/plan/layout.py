@@ -141,13 +141,11 @@ def _pieces(text: str, width: int) -> list[str]:
     pieces: list[str] = []
     for line in text.splitlines(keepends=True):
         piece = ""
-        for word in line.split(" "):
-            longer = f"{piece} {word}" if piece else word
-            if piece and _width(text_literal(longer)) > width:
-                pieces.append(f"{piece} ")
-                piece = word
-            else:
-                piece = longer
+        for word in re.split("(?<= )", line):
+            if piece and _width(text_literal((piece + word).removesuffix(" "))) > width:
+                pieces.append(piece)
+                piece = ""
+            piece += word
         pieces.append(piece)
     return pieces
 

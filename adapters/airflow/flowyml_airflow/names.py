@@ -60,10 +60,10 @@ _ENDS_AS_OURS = re.compile(rf"(^|[_-])[0-9a-f]{{8}}$|{_DEVELOPMENT}$")
 def dag_id(pipeline: str) -> str:
     """Return the id of a pipeline's DAG.
 
-    >>> dag_id("train-classifier"), dag_id("Train/Model ü")
-    ('train-classifier', 'train_model_u_b0ce1989')
+    >>> dag_id("train-classifier"), dag_id("sales.daily"), dag_id("Train/Model ü")
+    ('train-classifier', 'sales.daily', 'train_model_u_b0ce1989')
     """
-    return _id(pipeline)
+    return _dotted(pipeline)
 
 
 def development_id(pipeline: str) -> str:
@@ -95,11 +95,7 @@ def task_id(step: str) -> str:
     >>> task_id("Load"), task_id("prepare.load"), task_id("load it.now")
     ('Load', 'prepare.load', 'load_it_now_35cc32da')
     """
-    return (
-        step
-        if _DOTTED.fullmatch(step) and not _ENDS_AS_OURS.search(step)
-        else _id(step if step != START_TASK else f"{step} ")
-    )
+    return _dotted(step if step != START_TASK else f"{step} ")
 
 
 def version_tag(version: str) -> str:
@@ -201,8 +197,13 @@ def _short(name: str) -> str:
     return plain[:60] or "group"
 
 
+def _dotted(name: str) -> str:
+    """Return the id of a DAG or a task: a dot within it stays, too."""
+    return name if _DOTTED.fullmatch(name) and not _ENDS_AS_OURS.search(name) else _id(name)
+
+
 def _id(name: str) -> str:
-    """Replace characters of an id: only letters, digits, ``_`` and ``-`` stay. Airflow would allow dots as well."""
+    """Replace characters of an id: only letters, digits, ``_`` and ``-`` stay."""
     if _FINE.fullmatch(name) and not _ENDS_AS_OURS.search(name):
         return name
     return slug(name, separator="_", max_length=100)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "OF_CLASS",
     "Argument",
     "AssetRef",
     "DagModel",
@@ -27,6 +28,9 @@ __all__ = [
     "Value",
     "ValueEdge",
 ]
+
+OF_CLASS = "class"
+"""Where an argument was written that an operator's class sets in its own ``__init__``: see `Argument`."""
 
 Value = Any
 """Plain data (None, bool, int, float, str, bytes, list, tuple, dict, set, datetime's classes), or, at any depth of
@@ -110,7 +114,8 @@ class Argument:
     """One argument of a call. A positional one has its index as name: "0".
 
     ``source`` is its expression in the file. ``inherited`` says where it was written if not in the call itself:
-    ``default_args`` of the DAG or of a group, ``class`` (an operator's own ``__init__``), ``override``.
+    ``default_args`` of the DAG or of a group, ``class`` (an operator's own ``__init__``, which sets it again wherever
+    the class is used), ``override``.
     """
 
     name: str
@@ -128,7 +133,8 @@ class FunctionModel:
     ``<lambda>`` for one without a name. ``closure`` has the names that its body uses of functions around it, ``around``
     those that its decorators and defaults use. ``defaults`` are those with names in them, with their values when the
     DAG is created, if the function is not a statement of the module itself. ``bound`` says what is called instead of
-    the function: ``a method`` or ``a functools.partial``.
+    the function: ``a method`` or ``a functools.partial``. ``returns`` is the source of its annotation. With
+    ``is_task``, a decorator of Airflow's has made its name in the module one of a task, whose ``function`` it is.
     """
 
     name: str
@@ -140,6 +146,18 @@ class FunctionModel:
     around: tuple[str, ...] = ()
     defaults: tuple[tuple[str, Value], ...] = field(default=(), hash=False)
     bound: str = ""
+    returns: str = ""
+    is_task: bool = False
+
+    @property
+    def returns_dict(self) -> bool:
+        """True if its annotation says that it returns a dict."""
+        return self.returns.strip("'\"").partition("[")[0].rpartition(".")[2] in ("dict", "Dict", "Mapping")
+
+    @property
+    def import_path(self) -> str:
+        """The path by which Airflow imports the function from its module."""
+        return f"{self.module}:{self.name}.function" if self.is_task else f"{self.module}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +244,13 @@ class TaskModel:
         """True if the task has an ``expand`` of its own."""
         return self.mapping is not None
 
+    @property
+    def multiple_outputs(self) -> bool:
+        """True if each key of the dict that it returns is an XCom of its own, as TaskFlow decides by annotation."""
+        if (given := self.argument("multiple_outputs")) is not None:
+            return given.value is True
+        return self.decorator is not None and self.function is not None and self.function.returns_dict
+
     def argument(self, name: str) -> Argument | None:
         """Return the operator's argument of this name; None if it was not given."""
         return next((one for one in self.arguments if one.name == name), None)
@@ -298,7 +323,7 @@ class FileModel:
     """A file that was read: its DAGs, or the ``reason`` why it has none.
 
     ``is_other``: the file is valid, but defines no DAG. ``path`` is relative to ``root``, with slashes. ``reads`` lists
-    the other files that the DAGs depend on.
+    the other files that the DAGs depend on, ``added`` the folders below ``root`` that the file adds to Python's path.
     """
 
     path: str
@@ -307,5 +332,6 @@ class FileModel:
     reason: str | None = None
     is_other: bool = False
     warnings: tuple[DagWarning, ...] = ()
-    reads: tuple[str, ...] = field(default=())
+    reads: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
     steps: int = 0

@@ -8,6 +8,7 @@ import subprocess
 import textwrap
 import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.engines.airflow import airflow_python
 from tests.unit.commands import flowyml
 from tests.unit.migration.dag_files import HEAD
 from tests.unit.migration.flows import FLOWS
+from tests.unit.migration.modules import IMPORTS, REPOSITORY
 
 pytest.importorskip("libcst")
 
@@ -94,6 +96,33 @@ flow()
 """
 
 
+MODULES = f"""{IMPORTS}
+with DAG("flow", schedule=None, start_date=datetime(2024, 1, 1), default_args={{"retries": 2}}):
+    PythonOperator(task_id="plain", python_callable=plain, op_args=[1])
+    task(plain).override(task_id="again")(2)
+    made = parts(4)
+    decorated(3); annotated(5); ready()
+    chooses() >> EmptyOperator(task_id="one.two")
+    Load(task_id="load", table="a", queue="q")
+    Say(task_id="say", text="hi")
+    BashOperator(task_id="part", bash_command="echo", env={{"A": made["n"]}})
+with DAG("sales.daily", schedule=None, start_date=datetime(2024, 1, 1)):
+    EmptyOperator(task_id="only")
+"""
+
+
+def generated() -> str:
+    """Return operators with texts and values of all kinds, which Airflow itself compares with what is written."""
+    random = Random(0)
+    pieces = [*"'\"\\{\t\n\r\u2028\xa0", "  ", '"' * 3, "%s", "word", "é" * 9, "x" * 99]
+    lines = ["def same(*given, **named): pass", 'with DAG("flow", schedule=None, start_date=datetime(2024, 1, 1)):']
+    for number in range(60):
+        texts = ["".join(random.choices(pieces, k=random.randrange(1, 40))) for _ in range(3)]
+        given = f"op_args={[texts[0], (1, 2.5), {3, 4}]!r}, op_kwargs={ {texts[1]: [None, True, texts[2]]}!r}"
+        lines.append(f"    PythonOperator(task_id='t{number}', python_callable=same, {given})")
+    return HEAD + "\n".join(lines)
+
+
 def write(folder: Path, name: str, text: str) -> Path:
     """A file whose DAG has its name."""
     path = folder / f"{name}.py"
@@ -112,11 +141,16 @@ def test_what_is_written_is_the_same_to_airflow(major: int, tmp_path: Path) -> N
     """Default arguments of groups and tasks, mapped groups and functions, assets, and what is set later."""
     start = "schedule=None, start_date=datetime(2024, 1, 1)"
     mapped = HEAD + textwrap.dedent(FLOWS["mapped_groups"].text).replace("schedule=None", start)
-    texts = {"defaults": DEFAULTS, "rules": HEAD + RULES, "mapped_groups": mapped}
+    texts = {"defaults": DEFAULTS, "rules": HEAD + RULES, "mapped_groups": mapped, "modules": HEAD + MODULES}
+    texts["generated"] = generated()
+    for name, text in REPOSITORY.items():
+        path = tmp_path / name.removeprefix("dags/")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(textwrap.dedent(text), "utf-8")
     files = [str(write(tmp_path, name, text)) for name, text in texts.items()]
     given = ["--root", str(tmp_path), "-o", f"{tmp_path}/made", "--verify", str(airflow_python(major)), "--json"]
     found = json.loads(flowyml("import", "airflow", *files, *given).out)["verified"]
-    assert {each["dag_id"]: each["problem"] for each in found} == dict.fromkeys(texts)
+    assert {each["dag_id"]: each["problem"] for each in found} == dict.fromkeys([*texts, "sales.daily"])
     differences = [line for each in found for line in each["differences"]]
     assert [line for line in differences if not ("mapped arguments" in line and line.startswith("rules."))] == []
     assert 'flows(owner="team")' in (tmp_path / "made/defaults.py").read_text("utf-8")

@@ -17,6 +17,41 @@ from flowyml.migration.airflow.writer.text.modules import Written, write_module
 from tests.unit.migration.dag_files import HEAD, read
 
 _NUMBERS = itertools.count()
+REPOSITORY = {
+    "dags/our/__init__.py": "",
+    "dags/our/tasks.py": """
+        from airflow.decorators import task
+        def plain(n): return n
+        @task
+        def decorated(n): return n
+        @task(multiple_outputs=True)
+        def parts(n): return {"n": n}
+        @task
+        def annotated(n: int) -> dict[str, int]: return {"n": n}
+        @task.sensor(poke_interval=5)
+        def ready(): return False
+        @task.branch
+        def chooses(): return "plain"
+        @task.bash
+        def command(): return "true"
+    """,
+    "dags/our/operators.py": """
+        from airflow.models import BaseOperator
+        from airflow.operators.bash import BashOperator
+        class Load(BaseOperator):
+            def __init__(self, table, **given):
+                super().__init__(retries=3, pool="wide", trigger_rule="all_done", **given)
+                self.table = table
+        class Say(BashOperator):
+            def __init__(self, text, **given):
+                super().__init__(bash_command="echo " + text, env={"A": "b"}, **given)
+    """,
+}
+"""Modules that DAG files import, by their paths: functions, tasks, and operators with arguments of their own."""
+IMPORTS = """
+from our.operators import Load, Say
+from our.tasks import annotated, chooses, command, decorated, parts, plain, ready
+"""
 
 
 def written(folder: Path, text: str, files: Mapping[str, str] | None = None) -> Written:

@@ -146,8 +146,6 @@ def test_what_a_run_is_given_is_a_parameter_that_may_be_missing(tmp_path: Path) 
         ("op_args=['{{ params.show }}']", "params={'show': 1}", "whose name is not free in Python"),
         ("op_args=['{{ params.x }}'], params={'x': 2}", "params={'x': 1}", "it has its own params"),
         ("op_args=['{{ ds }}']", "params={'ds': 1}", "the DAG file has something else of that name"),
-        ("op_args=['{{ ds }}']", "render_template_as_native_obj=True", "its DAG has render_template_as_native_obj"),
-        ("op_args=['{{ ds }}']", "user_defined_macros={'ds': 1}", "its DAG has user_defined_macros"),
         # What a run is given, where it may mean more than a parameter.
         ("op_args=['{{ dag_run.conf[\"n\"] }}']", "params={'n': 3}", "'n' of dag_run.conf, which is one of the params"),
         ("op_args=['{{ dag_run.conf[\"show\"] }}']", "", "takes 'show' of dag_run.conf, a name that is not free"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from flowyml.core.errors import MissingExtraError
 from flowyml.migration.airflow.reader.files import find_root
-from flowyml.migration.airflow.reader.reading import find_files, read_file
+from flowyml.migration.airflow.reader.reading import find_files, read_file, read_files
 from tests.unit.migration.dag_files import HEAD, codes, edges, ids, read
 
 NEVER = f"{HEAD}def make():\n    return DAG('never')\n"
@@ -202,3 +205,23 @@ def test_dags_of_files_that_are_loaded_by_their_paths(tmp_path: Path) -> None:
     file = read(tmp_path, text, {f"dags/defined/{name}.py": one.format(name) for name in "ab"})
     assert [dag.dag_id for dag in file.dags] == ["flow_a", "flow_b"]
     assert not codes(file)
+
+
+def test_yaml_without_its_package_is_said_and_not_laid_to_the_dag_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    text = "import yaml\nfrom airflow import DAG\nwith DAG(yaml.safe_load(open('a.yaml'))['id']): pass\n"
+    with pytest.raises(MissingExtraError, match=re.escape("flowyml[migrate]")):
+        read(tmp_path, text, {"dags/a.yaml": "id: x"})
+    with pytest.raises(MissingExtraError):
+        [*read_files(find_files([str(tmp_path)]), processes=1)]
+
+
+def test_modules_are_found_in_the_folder_of_dags_first(tmp_path: Path) -> None:
+    """As Airflow does, which has that folder on its path, and not the one of each file."""
+    files = {"dags/common.py": "NAME = 'right'", "dags/team/common.py": "NAME = 'wrong'"}
+    text = "from airflow import DAG\nfrom common import NAME\nwith DAG(NAME): pass\n"
+    read(tmp_path, "", files | {"dags/team/flow.py": text})
+    root = tmp_path / "repository"
+    assert [each.dag_id for each in read_file(root / "dags/team/flow.py", root=root).dags] == ["right"]

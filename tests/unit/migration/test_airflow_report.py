@@ -256,7 +256,7 @@ def test_a_module_that_does_not_compile_is_said(
     (tmp_path / "one.py").write_text("raise ValueError('not loaded')\n")
     if seconds:
         monkeypatch.setattr(verifying, "_SECONDS", seconds)
-        monkeypatch.setattr(verifying, "load_dags", lambda python, paths: {"dags": {"one": {}}, "errors": {}})
+        monkeypatch.setattr(verifying, "load_dags", lambda *_: {"dags": {"one": {}}, "errors": {}})
     result = DagResult("one", "one", Place("one.py", 1), [])
     file = FileResult(str(tmp_path / "one.py"), module="one.py", dags=[result])
     ((_, _, found),) = verifying.verify(str(tmp_path / "python"), [file], tmp_path)
@@ -267,7 +267,7 @@ def test_a_module_that_does_not_compile_is_said(
 
 def side(**tasks: Any) -> Any:
     plain = {"operator": "BashOperator", "upstream": [], "trigger_rule": "all_success", "retries": 0,
-             "retry_delay": None, "execution_timeout": None, "mapped": False, "over": None,
+             "retry_delay": None, "execution_timeout": None, "mapped": False, "over": None, "arguments": {},
              **dict.fromkeys(("owner", "pool", "queue", "depends_on_past"))}  # fmt: skip
     made = {name: {"shown": name, **plain, **each} for name, each in tasks.items()}
     return {"dag_id": "d", "schedule": "None", "tasks": made}
@@ -286,6 +286,8 @@ def test_differences_are_named() -> None:
     sensors = [side(a={"operator": name}) for name in ("DecoratedSensorOperator", "PythonSensor", "BashOperator")]
     assert not list(compare(sensors[0], sensors[1], "None"))
     assert list(compare(sensors[0], sensors[2], "None"))
+    sides = [side(a={"arguments": {"sql": sql, of: 1}}) for sql, of in (("  a", "b"), ("a", "c"))]
+    assert [(each.what, each.original) for each in compare(*sides, "None")] == [("argument sql", "  a")]
 
 
 def test_a_step_that_the_importer_adds_is_no_difference(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_what_asks_for_airflow_stays_an_operator_with_its_function(tmp_path: Pat
         ("BashOperator(task_id='t', bash_command='{{ var.value.d }}', when=datetime(2024, 1, 1).date())",
          "the date 2024-01-01 cannot be written as JSON"),
         ("PythonOperator.partial(task_id='t', python_callable=work).expand(op_args=[[1], [2]])",
-         "its function is in our.work, and it is mapped"),
+         "it is mapped, and its function is in the module our.work"),
         ("PythonOperator.partial(task_id='t', python_callable=two).expand(op_args=[[1], [3, 4]])",
          "items of different kinds"),
         ("PythonOperator.partial(task_id='t', python_callable=show).expand(op_args=[[1, 2]])", "has no names for"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from flowyml.core.errors import MissingExtraError
 from flowyml.migration.airflow.model import DagWarning
 from flowyml.migration.airflow.reader.api.world import Airflow
 from flowyml.migration.airflow.reader.files import Files
@@ -70,7 +71,7 @@ class Evaluator(Imports):
         """
         try:
             self.block([node])
-        except (Raised, Return, Abandoned, Break, Continue, OutOfSteps, RecursionError):
+        except (Raised, Return, Abandoned, Break, Continue, OutOfSteps, RecursionError, MissingExtraError):
             raise
         except Exception as error:
             self.module, self.scope, self.depth = module, module.scope, 0

@@ -16,6 +16,8 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.errors import MissingExtraError
+
 __all__ = ["Files", "Refused", "find_root", "parse_json", "parse_yaml", "repeated_key"]
 
 _BYTES = 2_000_000
@@ -48,7 +50,8 @@ class Files:
         self.read: set[str] = set()
         self.charge: Callable[[int], None] = lambda _: None
         """Called with the steps that an access to the disk costs."""
-        self._more: list[Path] = []
+        self.added: list[Path] = []
+        """The folders that the DAG file has added to Python's path."""
         self._modules: dict[str, Path | None] = {}
         self._upwards = [one for one in (self.start.parent, *self.start.parent.parents) if self._inside(one)]
 
@@ -145,17 +148,25 @@ class Files:
     def search(self, folder: str) -> None:
         """Search modules in one more folder, if it is in the root."""
         found = self.resolve(folder)
-        if found is not None and found not in self._more and len(self._more) < 50:
-            self._more.append(found)
+        if found is not None and found not in self.added and len(self.added) < 50:
+            self.added.append(found)
             self._modules = {name: path for name, path in self._modules.items() if path is not None}
 
+    def path(self) -> list[Path]:
+        """Return the folders in which modules are searched, first the ones that the DAG file has added.
+
+        Airflow's own are the folder of DAGs and its plugins; a DAG file's own folder is not among them, unless it is
+        that. So the outermost ``dags`` comes before what is nearer, and then all that may be on the path there.
+        """
+        dags = [folder for folder in self._upwards if folder.name == "dags"][-1:]
+        likely = [folder / name for folder in self._upwards for name in _LIKELY]
+        return list(dict.fromkeys(each for each in (*self.added, *dags, *likely) if each.is_dir()))
+
     def module(self, name: str) -> Path | None:
-        """Return the file of a module, searched as on Airflow's path: dags, plugins and the folders above."""
+        """Return the file of a module, searched as on Airflow's path."""
         if name not in self._modules:
             parts = name.split(".")
-            places = [str(folder) for folder in self._more]
-            places += [os.path.join(folder, likely) for folder in self._upwards for likely in _LIKELY]
-            found = (_module_in(os.path.join(place, *parts)) for place in places)
+            found = (_module_in(os.path.join(place, *parts)) for place in self.path())
             path = next((one for one in found if one is not None), None) if all(map(str.isidentifier, parts)) else None
             if path is not None and not self._inside(Path(os.path.realpath(path))):
                 path = None
@@ -255,8 +266,15 @@ def parse_json(text: str) -> Any:
 
 
 def parse_yaml(text: str, every: bool = False) -> Any:
-    """YAML of plain tags, of a bounded depth and size with its aliases unfolded. Raises ValueError or YAMLError."""
-    import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
+    """YAML of plain tags, of a bounded depth and size with its aliases unfolded.
+
+    Raises ValueError, YAMLError, or MissingExtraError.
+    """
+    try:
+        import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
+    except ImportError as error:
+        message = "The DAG files read YAML, which needs PyYAML: pip install 'flowyml[migrate]'."
+        raise MissingExtraError(message) from error
 
     _flat_enough(text)
     if max((line.count("- ") for line in text.splitlines()), default=0) > _DEPTH:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from flowyml.core.errors import MissingExtraError
 from flowyml.migration.airflow.model import DagWarning, Place
 from flowyml.migration.airflow.reader import parts
 from flowyml.migration.airflow.reader.context import Context
@@ -198,7 +199,7 @@ class Base(Machine):
                 self.charge(found)
             self.step(sys.getsizeof(found) // 500)
             return found
-        except (Raised, OutOfSteps, RecursionError):
+        except (Raised, OutOfSteps, RecursionError, MissingExtraError):
             raise
         except TooLarge:
             return self.unknown(node)

@@ -80,9 +80,10 @@ class Modelling:
             return value
         if isinstance(value, (list, tuple, set, frozenset)):
             parts = [self.value(one, depth + 1) for one in value]
-            if isinstance(value, (set, frozenset)):
-                parts.sort(key=repr)  # the same in each process
-            return parts if isinstance(value, list) else tuple(parts)
+            try:
+                return parts if isinstance(value, list) else tuple(parts) if isinstance(value, tuple) else set(parts)
+            except TypeError:  # a set of calls with lists among their arguments
+                return model.Symbolic("{…}", self.here)
         if isinstance(value, dict):
             return {_key(key): self.value(one, depth + 1) for key, one in value.items()}
         return self._special(value, depth)
@@ -155,7 +156,12 @@ class Modelling:
         closure = _around(value, _free_names(node) | _annotated(node)) if nested else ()
         around = _around(value, _outer_names(node)) if nested else ()
         defaults = tuple((name, self.value(value.defaults[name])) for name in _named_defaults(node))
-        return FunctionModel(value.name, _place(value.module, node), module, names, nested, closure, around, defaults)
+        returns = ast.unparse(spoken) if (spoken := getattr(node, "returns", None)) else ""
+        is_task = not nested and isinstance(hard(value.scope.names.get(value.name)), TaskFactory)
+        return FunctionModel(
+            value.name, _place(value.module, node), module, names, nested, closure, around, defaults,
+            returns=returns, is_task=is_task,
+        )  # fmt: skip
 
     # Arguments
 
@@ -324,7 +330,9 @@ class Modelling:
         """Return the params of the DAG, and those of its ``default_args``, which override them in Airflow."""
         over = dag.default_args.get("params")
         found: dict[Any, Any] = {}
-        for given in map(hard, (dag.arguments.value("params"), over.value if over else None)):
+        for params in map(hard, (dag.arguments.value("params"), over.value if over else None)):
+            is_dict = isinstance(params, ForeignValue) and params.path.endswith(".ParamsDict") and params.arguments
+            given = hard(params.arguments.value("dict_obj", 0)) if is_dict else params
             found |= given if isinstance(given, dict) else {}
         return tuple((str(name), self.value(one)) for name, one in found.items() if isinstance(name, str))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import get_start_method, parent_process
 from pathlib import Path
 
+from flowyml.core.errors import MissingExtraError
 from flowyml.migration.airflow.model import DagWarning, FileModel, Place
 from flowyml.migration.airflow.reader.evaluator import Evaluator
 from flowyml.migration.airflow.reader.files import Files, Refused, find_root
@@ -98,6 +99,7 @@ def _evaluated(evaluator: Evaluator, tree: ast.Module, text: str, name: str) -> 
         evaluator.execute(tree, text)
     root = str(evaluator.files.root)
     reads = tuple(sorted(evaluator.files.read - {evaluator.files.relative(evaluator.files.start)}))
+    added = tuple(map(evaluator.files.relative, evaluator.files.added))
     made = evaluator.dags
     shared = tuple(evaluator.warnings)
     if evaluator.reason is not None:
@@ -108,7 +110,7 @@ def _evaluated(evaluator: Evaluator, tree: ast.Module, text: str, name: str) -> 
     reason = None if dags else "no DAG is left in it when it has been imported"
     return FileModel(
         path=name, root=root, dags=tuple(dags), reason=reason, is_other=not dags, warnings=shared, reads=reads,
-        steps=evaluator.steps,
+        added=added, steps=evaluator.steps,
     )  # fmt: skip
 
 
@@ -118,6 +120,8 @@ def _read(found: Found, root: Path | None, options: Options) -> FileModel:
         if parent_process() is not None:
             _limit("RLIMIT_CPU", int(time.process_time()) + _SECONDS)
         return read_file(found.path, root=base, options=options, shown=found.shown)
+    except MissingExtraError:
+        raise
     except Exception as error:  # a fault of the reader's: the other files are still read
         return _unread(found, base, f"the reader failed: {type(error).__name__}: {error}")
 

@@ -30,7 +30,7 @@ _STAYS = "Keep it where Airflow finds it."
 
 def repository_of(file: FileModel, known: dict[Module, Sequence[Import]]) -> Repository:
     """Return the repository as a DAG file imports it. ``known`` caches the imports of modules, for all files."""
-    return Repository(Path(file.root), Path(file.path), file.reads, known)
+    return Repository(Path(file.root), Path(file.path), file.added, known)
 
 
 def copied(

@@ -55,15 +55,16 @@ class Module:
 class Repository:
     """The files below a root, as one DAG file imports them. Links out of the root lead to nothing.
 
-    ``reads`` are files that the DAG file depends on: they may be in a folder that it has added to Python's path itself.
+    ``added`` are the folders below the root that the DAG file adds to Python's path.
     ``known`` caches the imports of modules from other DAG files.
     """
 
     def __init__(
-        self, root: Path, start: Path, reads: Sequence[str] = (), known: dict[Module, Sequence[Import]] | None = None
+        self, root: Path, start: Path, added: Sequence[str] = (), known: dict[Module, Sequence[Import]] | None = None
     ) -> None:
         self._files = Files(root, start)
-        self._reads = reads
+        for folder in added:
+            self._files.search(str(root / folder))
         self._imports = {} if known is None else known
         self._needs: dict[tuple[Import, bool], str] = {}
 
@@ -77,14 +78,7 @@ class Repository:
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names or top in OURS or OF_AIRFLOW.match(name):
             return None
-        found = self._files.module(name)
-        if found is None:
-            ends = tuple(f"/{name.replace('.', '/')}{end}" for end in (".py", "/__init__.py"))
-            for path in self._reads:
-                if end := next((each for each in ends if f"/{path}".endswith(each)), ""):
-                    self._files.search(str(self._files.root / f"/{path}".removesuffix(end).lstrip("/")))
-            found = self._files.module(name)
-        return found
+        return self._files.module(name)
 
     def modules(self, wanted: Import) -> tuple[list[Module], str]:
         """Return the files that an import loads, those of packages first, and the name of a missing module."""

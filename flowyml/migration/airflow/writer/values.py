@@ -14,7 +14,7 @@ from flowyml.plan.parameters import is_json
 __all__ = ["Unwritable", "Words", "as_number", "is_plain", "path_of"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 class Unwritable(Exception):
@@ -75,7 +75,7 @@ class Words:
     def _function_of_another_module(self, value: FunctionModel) -> Part:
         if value.nested:
             raise Unwritable(f"the function {value.name}, which another one of {value.module} makes,")
-        return self.reference(Reference(f"{value.module}.{value.name}", value.name, value.place))
+        return self.reference(Reference(value.import_path, value.name, value.place))
 
     def xcom(self, edge: ValueEdge) -> Part:
         """Return the XCom of another task."""
@@ -157,13 +157,15 @@ def path_of(path: str) -> str | None:
 
     >>> path_of("airflow.utils.trigger_rule.TriggerRule.ALL_DONE"), path_of("our.hooks.Hook"), path_of("x; y")
     ('airflow.utils.trigger_rule:TriggerRule.ALL_DONE', 'our.hooks.Hook', None)
+    >>> path_of("our.tasks:load.function")
+    'our.tasks:load.function'
     """
     import keyword
 
-    parts = path.split(".")
+    parts = re.split("[.:]", path)
     if not _PATH.fullmatch(path) or any(map(keyword.iskeyword, parts)) or "__debug__" in parts:
         return None
-    for number, part in enumerate(parts[1:-1], 1):
+    for number, part in enumerate(() if ":" in path else parts[1:-1], 1):
         if part[:1].isupper():
             return f"{'.'.join(parts[:number])}:{'.'.join(parts[number:])}"
     return path

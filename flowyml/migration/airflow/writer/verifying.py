@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flowyml.core.errors import EngineError
+from flowyml.migration.airflow.reader.files import Files, find_root
 from flowyml.migration.airflow.writer.notes import DagResult, FileResult
 from flowyml.plan.marks import mark_of
 
@@ -34,11 +35,11 @@ _OPERATORS = {"DecoratedSensorOperator": "PythonSensor"}
 _WIDER = {("all_success", "none_failed"), ("all_success", "none_failed_min_one_success")}
 
 _LOADER = """
-import json, os, sys, tempfile
+import inspect, json, os, sys, tempfile
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
-folders = list(dict.fromkeys(os.path.dirname(path) for path in sys.argv[1:]))
-root = folders[0]
-sys.path[:0] = folders
+paths, folders = json.loads(sys.argv[1])
+root = os.path.dirname(paths[0])
+sys.path += folders  # at the end, as Airflow does
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = root
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
@@ -51,9 +52,40 @@ except ImportError:
     from airflow.models import DagBag
 
 OPTIONS = ("owner", "pool", "queue", "depends_on_past")
+OF_FUNCTIONS = ("python_callable", "op_args", "op_kwargs")
 
 def seconds(value):
     return value.total_seconds() if hasattr(value, "total_seconds") else value
+
+def plain(value, depth=0):  # as JSON: a function by its name, and any other object by its class
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if depth > 9:
+        return "..."
+    if isinstance(value, dict):
+        return {str(key): plain(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = [plain(each, depth + 1) for each in value]
+        return items if isinstance(value, (list, tuple)) else {"set": sorted(items, key=repr)}
+    if hasattr(value, "total_seconds"):
+        return f"{value.total_seconds():g} s"
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    name = type(value).__name__
+    if inspect.isroutine(value) or name == "Code":
+        return "function " + getattr(value, "__name__", "").replace("<lambda>", "")
+    return name.replace("Dataset", "Asset")
+
+def arguments(found):  # beside those that all operators have
+    fixed = getattr(found, "partial_kwargs", None)
+    kinds = type(found).__mro__
+    base = next((kind for kind in kinds if kind.__name__ == "BaseOperator"), None)
+    if fixed is not None or base is None:
+        return {name: plain(value) for name, value in (fixed or {}).items() if name in OF_FUNCTIONS}
+    common = inspect.signature(base.__init__).parameters
+    names = {name for kind in kinds[: kinds.index(base)] for name in inspect.signature(kind.__init__).parameters}
+    names = {*names, *found.template_fields} - {*common}
+    return {name: plain(getattr(found, name, None)) for name in sorted(names)}
 
 def in_mapped(group):
     return group is not None and (group.__class__.__name__ == "MappedTaskGroup" or in_mapped(group.parent_group))
@@ -74,6 +106,7 @@ def task(found):
         "mapped": given is not None or in_mapped(found.task_group),
         **{name: getattr(found, name, None) for name in OPTIONS},
         "over": sorted(value) if isinstance(value, dict) else None,
+        "arguments": arguments(found),
     }
 
 def assets(of):
@@ -98,12 +131,11 @@ def schedule(dag):
     return "None" if name == "NullTimetable" else "timetable:" + name
 
 real, sys.stdout = sys.stdout, sys.stderr
-import inspect
 known = inspect.signature(DagBag).parameters
 given = {"include_examples": False} if "include_examples" in known else {}
 bag = DagBag(root, collect_dags=False, **given)
 errors = {}
-for path in sys.argv[1:]:  # one by one: each version of Airflow names the file of an error in its own way
+for path in paths:  # one by one: each version of Airflow names the file of an error in its own way
     before = dict(bag.import_errors)
     bag.process_file(path, only_if_updated=False)
     new = [str(error)[-600:] for file, error in bag.import_errors.items() if before.get(file) != error]
@@ -137,16 +169,21 @@ class Difference:
         return f"{where}: {self.what}: {self.original!r} in the DAG file, {self.compiled!r} in the compiled one"
 
 
-def load_dags(python: str, paths: Sequence[Path]) -> Mapping[str, Any]:
-    """Load files with the DagBag of an interpreter's Airflow, and return its findings. Raises ``EngineError``."""
+def load_dags(python: str, paths: Sequence[Path], folders: Sequence[Path] = ()) -> Mapping[str, Any]:
+    """Load files with the DagBag of an interpreter's Airflow, and return its findings. Raises ``EngineError``.
+
+    They import modules from ``folders``, and from their own.
+    """
     interpreter = Path(shutil.which(python) or python).absolute()  # not resolved: a link in a venv identifies the venv
     shown = f"{len(paths)} files" if len(paths) != 1 else str(paths[0])
     with tempfile.TemporaryDirectory() as home:
         script = Path(home) / "load_dags.py"
         script.write_text(_LOADER, encoding="utf-8")
+        places = dict.fromkeys(map(str, [*folders, *(each.parent for each in paths)]))
+        given = json.dumps([[*map(str, paths)], [*places]])
         try:
             ended = subprocess.run(
-                [interpreter, "-I", script, *paths],
+                [interpreter, "-I", script, given],
                 capture_output=True,
                 text=True,
                 timeout=_SECONDS,
@@ -210,6 +247,9 @@ def _of_task(
         yield Difference(dag, name, what, one, other)
     if after["operator"] not in _STEP and before["over"] != after["over"]:
         yield Difference(dag, name, "mapped arguments", before["over"], after["over"])
+    for each, value in before["arguments"].items():
+        if after["operator"] not in _STEP and each in after["arguments"] and value != after["arguments"][each]:
+            yield Difference(dag, name, f"argument {each}", value, after["arguments"][each])
 
 
 def _by_shown(tasks: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,10 +301,11 @@ def verify(
         if not pairs:
             return
         files = sorted(compiled.iterdir())
-        after = load_dags(python, files) if files else {"dags": {}}
-        by_file = {Path(dag["file"]).name: dag for dag in after["dags"].values()}
         originals = list(dict.fromkeys(Path(file.path).resolve() for file, _ in pairs))
-        before = load_dags(python, originals)
+        folders = list(dict.fromkeys(each for path in originals for each in Files(find_root(path), path).path()))
+        after = load_dags(python, files, folders) if files else {"dags": {}}
+        by_file = {Path(dag["file"]).name: dag for dag in after["dags"].values()}
+        before = load_dags(python, originals, folders)
         errors: Mapping[str, str] = {**before["errors"], **after.get("errors", {})}
         for number, (file, dag) in enumerate(pairs):
             sides = Path(file.path).resolve(), compiled / f"dag_{number}.py"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from flowyml.migration.airflow.model import OF_CLASS
 from flowyml.migration.airflow.reader.api.import_paths import is_dag, is_group, is_operator
 from flowyml.migration.airflow.reader.context import Context
 from flowyml.migration.airflow.reader.library.built_in import BUILTINS
@@ -222,7 +223,7 @@ class Making:
             instance.arguments = Arguments([], dict(arguments.named))
             for name, given in inner.named.items():
                 if name not in arguments.named:
-                    instance.arguments.named[name] = Given(given.value, given.node, given.module, "class")
+                    instance.arguments.named[name] = Given(given.value, given.node, given.module, OF_CLASS)
             for value in self._templated(instance, arguments):
                 self.context.depend(instance, value)
 

@@ -24,7 +24,7 @@ from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain
 
 __all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_be_argument",
-           "may_use", "notes_of_intervals", "pieces", "texts_of", "uses_as_datetime"]  # fmt: skip
+           "may_use", "needed_of_dag", "notes_of_intervals", "pieces", "texts_of", "uses_as_datetime"]  # fmt: skip
 
 DATES: Mapping[str, tuple[str, str]] = {
     "ds": ("date", "LOGICAL_DATE"),
@@ -37,7 +37,9 @@ DATES: Mapping[str, tuple[str, str]] = {
 _LONGEST = 500
 """The largest number of characters in an expression of a template."""
 _MARKS = ("{{", "{%", "{#")
-_OF_DAG = ("user_defined_macros", "user_defined_filters", "jinja_environment_kwargs", "render_template_as_native_obj")
+_OF_TEMPLATES = ("user_defined_macros", "user_defined_filters", "jinja_environment_kwargs", "template_undefined",
+                 "render_template_as_native_obj")  # fmt: skip
+"""Arguments of a DAG that change what its templates mean."""
 _PARTS = ("year", "month", "day", "hour", "minute", "second")
 _RECORDS = ("dag", "dag_run", "task", "task_instance", "ti")
 _TEXT_METHODS = ("lower", "upper", "replace", "strip")
@@ -128,9 +130,8 @@ class Asking:
         return value
 
     def _text(self, text: str) -> Template:
-        given = {each.name for each in self.dag.arguments if each.value} & {*_OF_DAG}
-        if given:
-            raise Unclear(f"it has a template, and its DAG has {min(given)}")
+        if found := needed_of_dag(self.dag, text):
+            raise Unclear(f"it has a template, and its DAG has {found}")
         parts: list[str | Code] = []
         for number, piece in enumerate(pieces(re.sub(r"\r\n?", "\n", text))):  # as Jinja has it
             if number % 2:
@@ -191,7 +192,8 @@ class Asking:
         found: dict[str, Code] = {}
         for call in calls:
             made = self._pulled(ast.Name("ti"), call.args, call.keywords)
-            name = made.code[0].task_id if made and isinstance(made.code[0], ValueEdge) else ""
+            edge = made.code[0] if made else None
+            name = edge.task_id if isinstance(edge, ValueEdge) and edge.key == "return_value" else "'"
             if made is None or not _may_be_quoted(name):
                 raise Unclear(f"it has {ast.unparse(call)[:60]}")
             found[name] = (f"'{name}': ", *made.code, ", ")
@@ -236,20 +238,20 @@ class Asking:
         given = dict(zip(("task_ids", "dag_id", "key"), arguments, strict=False))
         given |= {each.arg or "**": each.value for each in named}
         match given:
-            case {"task_ids": ast.Constant(value=str() as name), "key": ast.Constant(value="return_value"), **rest}:
+            case {"task_ids": ast.Constant(value=str() as name), "key": ast.Constant(value=str() as key), **rest}:
                 pass
             case {"task_ids": ast.Constant(value=str() as name), **rest}:
-                pass
+                key = "return_value"
             case _:
                 return None
         target = self.dag.task(name)
-        if rest or target is None:
+        if rest or target is None or (key != "return_value" and not target.multiple_outputs):
             return None
         if name not in self.task.upstream:
             raise Unclear(f"it pulls what {name} returned, and does not wait for it itself")
         if target.mapped or target.in_mapped_group or target.operator in ("EmptyOperator", "DummyOperator"):
             raise Unclear(f"it pulls what {name} returned, which is not one value")
-        return _Made((ValueEdge(name),))
+        return _Made((ValueEdge(name, key),))
 
     def _joined(self, node: ast.BinOp) -> _Made | None:
         """Return a moment with one of Airflow's filters, or plus or minus a duration."""
@@ -378,6 +380,19 @@ class Asking:
             case Dated.START if DATES[name][1] == "LOGICAL_DATE":
                 return "DATA_INTERVAL_START"
         return DATES[name][1]
+
+
+def needed_of_dag(dag: DagModel, value: Any) -> str:
+    """Return the argument of a DAG that the templates in a value need: macros and filters by name; "" for none."""
+    texts = [text for text in texts_of(value) if is_template(text)]
+    for each in dag.arguments:
+        if each.name not in _OF_TEMPLATES or not each.value:
+            continue
+        by_name = each.name.startswith("user_defined_") and isinstance(each.value, dict)
+        words = "|".join(re.escape(str(name)) for name in each.value) if by_name else ""
+        if any(re.search(rf"\b({words})\b", text) for text in texts):
+            return each.name
+    return ""
 
 
 def notes_of_intervals(asking: Asking) -> Iterator[Note]:

@@ -44,6 +44,8 @@ from flowyml.migration.airflow.writer.values import Unwritable, Words, is_plain
 
 __all__ = ["DecidedDag", "decided"]
 
+# Trigger rules by which a task runs although one before it failed.
+_HANDLING = ("all_done", "all_failed", "always", "none_skipped", "one_done", "one_failed", "one_success")
 _PULL = re.compile(r"xcom_pull\(([^()]*)")
 _QUOTED = re.compile(r"""['"]([^'"]*)['"]""")
 
@@ -116,6 +118,11 @@ def _branched(dag: DagModel, source: DagModel, moving: Moving, steps: Mapping[st
     decisions = [steps.get(task.task_id) or decide(dag, task, moving, held) for task in tasks]
     numbers = {task.task_id: number for number, task in enumerate(tasks)}
     while True:
+        if keyed := _taken_by_key(dag, decisions, moving) - held.keys():
+            for name in keyed:
+                held[name] = "an operator takes its value under a key"
+                decisions[numbers[name]] = decide(dag, tasks[numbers[name]], moving, held)
+            continue
         choices = {each.task.task_id: each.choice for each in decisions if each.choice}
         taken = {each.task.task_id: [edge.task_id for edge in each.edges] for each in decisions}
 
@@ -132,6 +139,22 @@ def _branched(dag: DagModel, source: DagModel, moving: Moving, steps: Mapping[st
             decisions[number] = decide(dag, tasks[number], moving, held)
             continue
         return DecidedDag(dag, source, decisions, order, paths)
+
+
+def _taken_by_key(dag: DagModel, decisions: Sequence[Decision], moving: Moving) -> set[str]:
+    """Return the tasks whose dicts operators take apart by XComs: those of a step are not under the dict's keys."""
+    names: set[str] = set()
+    for each in decisions:
+        if each.kind != "operator":
+            continue
+        names |= {edge.task_id for edge in edges_in(each.arguments.values()) if edge.key != "return_value"}
+        for call in (call for text in _rendered(each, moving) for call in _PULL.findall(text) if "key" in call):
+            named = {*_QUOTED.findall(call)} & {task.task_id for task in dag.tasks}
+            names |= named or {*each.task.upstream}
+    return {
+        each.task.task_id for each in decisions
+        if each.task.task_id in names and each.kind in ("function", "call") and each.task.multiple_outputs
+    }  # fmt: skip
 
 
 def _in_order(dag: DagModel) -> Iterable[TaskModel]:
@@ -226,6 +249,7 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     dag.notes += _warnings(model)
     dag.notes += _groups(dag, apart)
     dag.notes += _parameters(dag, moved)
+    dag.notes += _outcome(model)
     asked = [each.asking for each in dag.decisions if each.asking]
     for name in dict.fromkeys(name for asking in asked for name in asking.conf):
         dag.parameters[name] = None
@@ -270,6 +294,18 @@ def _warnings(model: DagModel) -> Iterator[Note]:
         )  # fmt: skip
     if not model.id_known:
         yield Note(Kind.REFUSED, "dag_id", model.place, "it is only known when Airflow reads the file", "Name it.")
+
+
+def _outcome(model: DagModel) -> Iterator[Note]:
+    """Note that a failure which a later task handles fails the run: see docs/decisions/016-who-decides-a-run.md."""
+    handling = [each for each in model.tasks if each.trigger_rule in _HANDLING and each.upstream and not each.teardown]
+    if handling:
+        names = ", ".join(each.task_id for each in handling)
+        yield Note(
+            Kind.CHANGED, "outcome of the run", handling[0].place, f"a run in which a task fails is a failed run; on "
+            f"Airflow the last tasks decide, so {names:.200} could end it well",
+            "Let a step that may fail return what happened instead of raising.",
+        )  # fmt: skip
 
 
 def _groups(dag: DecidedDag, apart: Mapping[str, str]) -> Iterator[Note]:

@@ -14,7 +14,8 @@ from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Tem
 from flowyml.migration.airflow.writer.moving import Needed
 from flowyml.migration.airflow.writer.notes import Note
 
-__all__ = ["Decision", "Function", "Hole", "Key", "Loop", "edges_in", "is_item", "items_in", "named"]
+__all__ = ["Decision", "Function", "Hole", "Key", "Loop", "edges_in", "is_item", "items_in", "named",
+           "rule_of"]  # fmt: skip
 
 Key = tuple[str, int]
 """The name of a function, and its line."""
@@ -140,6 +141,12 @@ def edges_in(values: Any) -> Iterator[ValueEdge]:
             yield from edges_in(value.parts)
         elif isinstance(value, Asked):
             yield from edges_in(value.code)
+
+
+def rule_of(task: TaskModel) -> str:
+    """Say which trigger rule a task has."""
+    rule = task.trigger_rule
+    return f"it has the trigger rule {rule!r:.40}" if isinstance(rule, str) else "only Airflow knows its trigger rule"
 
 
 def named(task: TaskModel) -> str:

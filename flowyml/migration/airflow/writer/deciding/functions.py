@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-import libcst as cst
-
 from flowyml.migration.airflow.model import DagModel, FunctionModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, is_template, uses_as_datetime
@@ -19,7 +17,7 @@ from flowyml.migration.airflow.writer.moving import LAMBDA, Moving, without_defa
 from flowyml.migration.airflow.writer.statements import called, outside_functions
 
 __all__ = ["CONTEXT", "call_arguments", "filled_by", "from_operator", "functions_in", "moved_over", "of_context",
-           "returns_dict", "returns_parts", "to_operator", "tree_of", "with_bound"]  # fmt: skip
+           "returns_dict", "taken_by", "to_operator", "tree_of", "with_bound"]  # fmt: skip
 
 # Airflow's own arguments of a function, in all versions; source: airflow.sdk.definitions.context.Context, and
 # airflow.utils.context.KNOWN_CONTEXT_KEYS of Airflow 2.
@@ -34,9 +32,6 @@ CONTEXT = frozenset({
     "tomorrow_ds_nodash", "triggering_asset_events", "triggering_dataset_events", "try_number", "ts", "ts_nodash",
     "ts_nodash_with_tz", "var", "yesterday_ds", "yesterday_ds_nodash",
 })  # fmt: skip
-
-
-_DICTS = ("dict", "Dict", "Mapping")
 
 
 def moved_over(function: FunctionModel, moving: Moving) -> Function:
@@ -85,6 +80,16 @@ def call_arguments(dag: DagModel, task: TaskModel) -> dict[str, Any]:
     return {name: each.value for name, each in defaults_of(dag, task).items() if name in free} | given
 
 
+def taken_by(task: TaskModel, moved: Function, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a PythonOperator passes to its function: it leaves out names that this does not take.
+
+    Source: airflow.utils.operator_helpers.determine_kwargs.
+    """
+    if task.decorator or moved.node.params.star_kwarg:
+        return given
+    return {name: each for name, each in given.items() if name.isdigit() or name in moved.model.parameters}
+
+
 def from_operator(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the same from an operator's arguments."""
     positional, named = arguments.get("op_args") or [], arguments.get("op_kwargs") or {}
@@ -116,23 +121,11 @@ def filled_by(task: TaskModel, moved: Function, given: Mapping[str, Any]) -> set
     return {*names[: sum(name.isdigit() for name in given)], *given, *mapped_names(task)}
 
 
-def returns_parts(task: TaskModel, node: cst.FunctionDef) -> bool:
-    """Return whether each key of the function's dict is an XCom of its own, as TaskFlow decides by annotation."""
-    if (given := task.argument("multiple_outputs")) is not None:
-        return given.value is True
-    if task.decorator is None or node.returns is None:
-        return False
-    text = cst.Module([]).code_for_node(node.returns.annotation)
-    return text.partition("[")[0].rpartition(".")[2] in _DICTS
-
-
 def returns_dict(task: TaskModel, moved: Function, moving: Moving) -> bool:
     """Return whether a function returns a dict, by its annotation or by each of its own returns."""
-    if returns_parts(task, moved.original):
-        return True
+    if task.multiple_outputs or moved.model.returns:
+        return task.multiple_outputs or moved.model.returns_dict
     tree = tree_of(moved, moving)
-    if tree.returns is not None:
-        return ast.unparse(tree.returns).partition("[")[0].rpartition(".")[2] in _DICTS
     inner = (node for statement in tree.body for node in outside_functions(statement))
     found = [node.value or node for node in inner if isinstance(node, ast.Return)]
     return bool(found) and all(isinstance(each, ast.Dict | ast.DictComp) or called(each) == "dict" for each in found)
@@ -180,9 +173,21 @@ def _by_name(asking: Asking, name: str, tree: ast.AST, is_it: Callable[[ast.AST]
     is_moment = name in ("logical_date", "execution_date", "data_interval_start", "data_interval_end")
     if is_moment and not uses_as_datetime(tree, is_it):
         raise Unclear(f"it takes {name} of Airflow, which is more than a datetime")
+    if name == "params":
+        _check_params(asking, tree, is_it)
     if name in ("ti", "task_instance"):
         return asking.pulled(_pulls(tree, name, is_it))
     return asking.by_name(name)
+
+
+def _check_params(asking: Asking, tree: ast.AST, is_it: Callable[[ast.AST], bool]) -> None:
+    """Raise ``Unclear`` for a function that reads params that only the conf of a run has: a pipeline declares all."""
+    names = {name for name, _ in asking.dag.params}
+    read = {key for node in ast.walk(tree) if (key := _key_of(node, is_it))}
+    if beyond := sorted(read - names):
+        raise Unclear(f"it reads {beyond[0]!r:.60} of params, which the DAG does not declare")
+    if not names:
+        raise Unclear("it takes params, and the DAG declares none")
 
 
 def _pulls(tree: ast.AST, name: str, is_it: Callable[[ast.AST], bool]) -> list[ast.Call]:
@@ -214,24 +219,27 @@ def _keys_of(tree: ast.AST, rest: str) -> set[str]:
 
     Raises ``Unclear`` if it uses ``rest`` in any other way.
     """
-    found = {key for node in ast.walk(tree) if (key := _key_of(node, rest))}
-    lookups = sum(bool(_key_of(node, rest)) for node in ast.walk(tree))
-    if lookups != sum(_is_name(node, rest) for node in ast.walk(tree)):
+    is_it = partial(_is_name, name=rest)
+    found = [key for node in ast.walk(tree) if (key := _key_of(node, is_it))]
+    if len(found) != sum(map(is_it, ast.walk(tree))):
         raise Unclear(f"it takes Airflow's context as **{rest}")
-    return found
+    return {*found}
 
 
-def _key_of(node: ast.AST, rest: str) -> str:
+def _key_of(node: ast.AST, is_it: Callable[[ast.AST], bool]) -> str:
+    """Return the key that a node looks up in a dict; "" for any other node."""
     match node:
-        case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str() as key), ctx=ast.Load()):
-            return key if name == rest else ""
-        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="get"), args=[ast.Constant(value=str() as key)]):
-            return key if name == rest else ""
+        case ast.Subscript(value=of, slice=ast.Constant(value=str() as key), ctx=ast.Load()) if is_it(of):
+            return key
+        case ast.Call(func=ast.Attribute(value=of, attr="get"), args=[ast.Constant(value=str() as key), *_]) if is_it(
+            of
+        ):
+            return key
     return ""
 
 
 def _is_key(node: ast.AST, rest: str, key: str) -> bool:
-    return _key_of(node, rest) == key
+    return _key_of(node, partial(_is_name, name=rest)) == key
 
 
 def _is_name(node: ast.AST, name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from flowyml.migration.airflow.model import Symbolic, TaskModel
+from flowyml.migration.airflow.model import OF_CLASS, Symbolic, TaskModel
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named
 from flowyml.migration.airflow.writer.deciding.functions import (
     CONTEXT,
@@ -85,4 +85,7 @@ def _fill_in_times(task: TaskModel, arguments: dict[str, Any]) -> None:
 
 
 def _is_said(task: TaskModel, name: str) -> bool:
-    return bool(getattr(task, name) != {"retries": 0, "retry_delay": 300.0, "execution_timeout": None}[name])
+    given = task.argument(name)
+    return (given is None or given.inherited != OF_CLASS) and bool(
+        getattr(task, name) != {"retries": 0, "retry_delay": 300.0, "execution_timeout": None}[name]
+    )

@@ -31,7 +31,8 @@ CALLBACKS = (
     "on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback", "on_skipped_callback",
 )  # fmt: skip
 _OF_DAG = ("on_success_callback", "on_failure_callback")
-_OPTIONS = ("max_active_runs", "max_active_tasks", "max_consecutive_failed_dag_runs", "is_paused_upon_creation")
+_OPTIONS = ("max_active_runs", "max_active_tasks", "max_consecutive_failed_dag_runs", "is_paused_upon_creation",
+            "owner_links")  # fmt: skip
 _DEFAULTS = ("owner", "pool", "queue", "priority_weight", "weight_rule", "depends_on_past")
 # Arguments that the model has in words of its own, or that steps have.
 _SAID = frozenset({
@@ -53,7 +54,7 @@ OF_BASH = ("env", "cwd", "append_env")
 OF_PYTHON = ("op_args", "op_kwargs", "templates_dict")
 """Arguments of a function, likewise."""
 # Arguments that change the display of a DAG in Airflow, and no run.
-_LOOKS = frozenset({"default_view", "orientation", "dag_display_name", "owner_links", "jinja_environment_kwargs"})
+_LOOKS = frozenset({"default_view", "orientation"})
 
 
 def pipeline_options(dag: DagModel, kinds: Collection[str]) -> tuple[Mapping[str, Any], list[Note]]:
@@ -227,8 +228,8 @@ def callback_of(given: Any) -> Any:
     Source of the forms: flowyml_airflow.options.
     """
     match given:
-        case FunctionModel(module=module, name=name) if module not in ("", "__main__") and not given.nested:
-            return f"{module}.{name}" if path_of(f"{module}.{name}") else None
+        case FunctionModel(module=module) if module not in ("", "__main__") and not given.nested:
+            return given.import_path if not given.is_task and path_of(given.import_path) else None
         case Reference(call=False):
             return given.import_path if path_of(given.import_path) else None
         case Reference():

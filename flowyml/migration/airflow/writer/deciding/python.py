@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flowyml.migration.airflow.model import DagModel, FunctionModel, TaskModel, ValueEdge
@@ -17,12 +18,13 @@ from flowyml.migration.airflow.writer.deciding.decision import (
     is_item,
     items_in,
     named,
+    rule_of,
 )
 from flowyml.migration.airflow.writer.deciding.functions import (
     call_arguments,
     moved_over,
     of_context,
-    returns_parts,
+    taken_by,
     to_operator,
     tree_of,
     with_bound,
@@ -60,15 +62,27 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
     if task.mapped and task.decorator is None:
         task = over_parameters(task, function)
     moved = moved_over(function, moving)
-    given = with_bound(task, moved, call_arguments(dag, task))
+    given = with_bound(task, moved, taken_by(task, moved, call_arguments(dag, task)))
     given = by_names(given, function) if task.mapped else given
     try:
+        if task.task_id in held:
+            raise Unclear(held[task.task_id])
         made = _step_of(Asking(dag, task, moving.names), moved, moving, given)
-        made.choice = _choice(task, moved, moving, given, held)
+        made.choice = _choice(task, moved, moving, given)
     except Unclear as error:
         if task.decorator == "@task.bash":
             raise Hole(str(error)) from error
-        return _with_its_function(task, moved, moving, given, str(error))
+        made = _as_its_operator(
+            task,
+            moved.model,
+            moving,
+            given,
+            str(error),
+            "Take what it asks Airflow for as arguments to run it anywhere.",
+        )
+        made.notes[0] = replace(made.notes[0], reason=f"{error}, so it stays an operator with its function")
+        made.function = moved
+        return made
     only = moved.needed.airflow
     to_do = "Take its values as arguments or secrets to run it anywhere." if only else ""
     made.notes.insert(0, Note(Kind.KEPT, named(task), task.place, only, to_do, airflow_only=bool(only)))
@@ -85,6 +99,10 @@ def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, A
         raise Unclear(f"it takes {taken[0]} of the default arguments")
     through_bash = options_of_command(asking, moved, moving) if kind == "@task.bash" else None
     arguments = {**asking.rendered(given), **of_context(asking, moved, moving, given)}
+    for edge in edges_in(arguments.values()):
+        source = asking.dag.task(edge.task_id)
+        if edge.key != "return_value" and source is not None and source.function is None:
+            raise Unclear(f"it takes {edge.key!r:.60} of {edge.task_id}, an XCom of an operator")
     may_be_missing = _check_rules(task, arguments)
     over = lists_of(task)
     if is_template(list(over.values())):
@@ -106,15 +124,11 @@ def _of_defaults(dag: DagModel, task: TaskModel) -> list[str]:
     return [name for name, each in given if name in OF_PYTHON and each.value and name not in own]
 
 
-def _choice(
-    task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], held: Mapping[str, str]
-) -> Choice | None:
+def _choice(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any]) -> Choice | None:
     """Return the choice of a task for the tasks after it; None for any other task. Raises ``Unclear``."""
     kind = task.decorator or task.operator
     if kind not in (*_BRANCHES, *_SHORT_CIRCUITS):
         return None
-    if task.task_id in held:
-        raise Unclear(held[task.task_id])
     if task.mapped:
         raise Unclear("it chooses for each item")
     if kind in _SHORT_CIRCUITS:
@@ -131,7 +145,7 @@ def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:
     """Return whether inputs of a task may be missing. Raises ``Unclear`` for a request that no step has."""
     rule = task.trigger_rule
     if rule not in RUN_IF and not task.teardown:
-        raise Unclear(f"it has the trigger rule {rule!r:.40}")
+        raise Unclear(rule_of(task))
     if wrong := [name for name, value in given.items() if not _may_be_given(value)]:
         raise Unclear(f"it is given {wrong[0]}, which is not plain JSON")
     if held := held_by(task):
@@ -167,40 +181,29 @@ def _may_be_passed(value: Any) -> bool:
     return isinstance(value, ValueEdge) or is_item(value) or is_plain(value)
 
 
-def _with_its_function(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], why: str) -> Decision:
+def _as_its_operator(
+    task: TaskModel, function: FunctionModel, moving: Moving, given: dict[str, Any], why: str, to_do: str
+) -> Decision:
     """Return the operator of a function that only Airflow can call."""
-    if task.mapped:
-        raise Hole(f"it is mapped, and {why}")
-    arguments: dict[str, Any] = {"python_callable": moved.model}
+    if task.mapped or task.decorator == "@task.bash":
+        raise Hole(f"it is {'mapped' if task.mapped else '@task.bash'}, and {why}")
+    arguments: dict[str, Any] = {"python_callable": function}
     arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"} - OF_OPERATORS}
     arguments |= to_operator(given)
-    if returns_parts(task, moved.original):
+    if task.multiple_outputs:
         arguments["multiple_outputs"] = True
     made = as_operator(task, arguments, moving, CLASSES.get(task.decorator or "", ""))
-    made.function = moved
-    made.notes[0] = Note(
-        Kind.OPAQUE, named(task), task.place, f"{why}, so it stays an operator with its function",
-        "Take what it asks Airflow for as arguments to run it anywhere.",
-    )  # fmt: skip
+    made.notes[0] = Note(Kind.OPAQUE, named(task), task.place, why, to_do)
     return made
 
 
 def _of_other_module(dag: DagModel, task: TaskModel, function: FunctionModel, moving: Moving) -> Decision:
     """Return a function of another module of the repository: Airflow imports it from there, like the DAG file."""
-    path = f"{function.module}.{function.name}"
-    if task.mapped:
-        raise Hole(f"its function is in {function.module}, and it is mapped")
     if function.nested:
         raise Hole(f"its function is made by another one of {function.module}: Airflow cannot import it by its name")
-    if not path_of(path):
-        raise Hole(f"its function {path!r:.80} is not an import path")
-    given = call_arguments(dag, task)
-    arguments: dict[str, Any] = {"python_callable": function}
-    arguments |= to_operator(given)
-    arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"} - OF_OPERATORS}
-    made = as_operator(task, arguments, moving, CLASSES.get(task.decorator or "", ""))
-    made.notes[0] = Note(
-        Kind.OPAQUE, named(task), task.place, f"its function is in the module {function.module}",
+    if not path_of(function.import_path):
+        raise Hole(f"its function {function.import_path!r:.80} is not an import path")
+    return _as_its_operator(
+        task, function, moving, call_arguments(dag, task), f"its function is in the module {function.module}",
         "Import it into the pipeline, and put @step on it, to run it anywhere.",
     )  # fmt: skip
-    return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,7 +34,7 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
     """
     said = dag.schedule if dag.schedule_known else None
     if said == "None":
-        return None, None, []
+        return None, None, list(_omitted(dag))
     kind, _, rest = (said or "").partition(":")
     zone = zone_of(dag)
     place = dag.schedule_argument.place if dag.schedule_argument else dag.place
@@ -58,7 +60,7 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
             Note(Kind.CHANGED, "schedule", place, f"FlowyML has no schedule like {wanted}",
                  "Schedule the pipeline by hand, or run it by a hook or an API call.")
         ]  # fmt: skip
-    start = dag.start_date if isinstance(dag.start_date, datetime) else None
+    start = _start(dag.start_date)
     made = Schedule(cron, seconds, zone if zone and zone != "UTC" else "", start, bool(dag.catchup), shown)
     if table and table.import_path.endswith(".CronPartitionTimetable"):
         return made, None, [
@@ -66,7 +68,38 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
                  "Pass the key to the runs as a parameter, or make it of LOGICAL_DATE.")
         ]  # fmt: skip
     why = "the module schedules the pipeline on Airflow when it is run as a script"
-    return made, None, [Note(Kind.KEPT, "schedule", place, why)]
+    return made, None, [Note(Kind.KEPT, "schedule", place, why), *_unknown_start(dag, made)]
+
+
+def _omitted(dag: DagModel) -> Iterator[Note]:
+    if dag.schedule_omitted:
+        yield Note(
+            Kind.CHANGED, "schedule", dag.place, "the file has none, as on Airflow 3; Airflow 2 runs such a DAG once a "
+            "day", "If the DAG ran on Airflow 2, schedule the pipeline daily.",
+        )  # fmt: skip
+
+
+def _start(given: Any) -> datetime | None:
+    """Return the start of a schedule, if the file says it; Airflow also takes a text."""
+    if isinstance(given, str):
+        with suppress(ValueError):
+            return datetime.fromisoformat(given)
+    return given if isinstance(given, datetime) else None
+
+
+def _unknown_start(dag: DagModel, made: Schedule) -> Iterator[Note]:
+    """Yield notes on what the schedule loses."""
+    if dag.start_date is not None and made.start is None:
+        what = "the intervals begin at another moment, " if made.seconds else ""
+        yield Note(
+            Kind.CHANGED, "start_date", dag.place, f"it is not in the file as a date: {what}and nothing before the "
+            "schedule's creation is caught up", "Give start= to the schedule.",
+        )  # fmt: skip
+    if dag.catchup is None:
+        yield Note(
+            Kind.CHANGED, "catchup", dag.place, "it is off, as on Airflow 3; Airflow 2 catches up unless a file or its "
+            "configuration says otherwise", "If the DAG ran on Airflow 2, give catch_up=True to the schedule.",
+        )  # fmt: skip
 
 
 def _own(dag: DagModel) -> Any:
@@ -74,7 +107,9 @@ def _own(dag: DagModel) -> Any:
         return dag.schedule
     given = dag.schedule_value
     try:
-        return [_asset(each) for each in given] if isinstance(given, list | tuple) else _asset(given)
+        if isinstance(given, AssetRef) and given.parts:
+            return _asset(given)
+        return [_asset(each) for each in (given if isinstance(given, list | tuple | set) else [given])]
     except _UnknownError:
         return None
 

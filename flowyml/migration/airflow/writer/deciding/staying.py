@@ -21,7 +21,7 @@ from flowyml.migration.airflow.writer.deciding.context import (
     pieces,
     texts_of,
 )
-from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, edges_in, named
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, edges_in, named, rule_of
 from flowyml.migration.airflow.writer.deciding.mapping import loop_of
 from flowyml.migration.airflow.writer.deciding.options import CALLBACKS, default_arguments, inherited
 from flowyml.migration.airflow.writer.deciding.step_options import step_options
@@ -117,7 +117,7 @@ def _check(dag: DagModel, task: TaskModel, made: Decision) -> None:
     if task.mapped or loop_of(dag, task):
         raise Unclear("it is mapped")
     if task.trigger_rule not in RUN_IF:
-        raise Unclear(f"it has the trigger rule {task.trigger_rule!r:.40}")
+        raise Unclear(rule_of(task))
     if made.choice:
         raise Unclear("it chooses")
     if any(edges_in(list(made.arguments.values()))):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flowyml.migration.airflow.model import DagModel, TaskModel
+from flowyml.migration.airflow.model import OF_CLASS, DagModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.commands import step_of_command
-from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named
+from flowyml.migration.airflow.writer.deciding.context import needed_of_dag
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named, rule_of
 from flowyml.migration.airflow.writer.deciding.mapping import loop_of
 from flowyml.migration.airflow.writer.deciding.operators import as_operator
 from flowyml.migration.airflow.writer.deciding.options import default_arguments
@@ -25,12 +26,15 @@ _EMPTY = ("EmptyOperator", "DummyOperator")
 def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, str]) -> Decision:
     """Decide a task, with notes.
 
-    ``held`` has the tasks whose choices cannot be written as branches, with the reasons.
+    ``held`` has the tasks that stay operators for others: their choices cannot be written as branches, or operators
+    take their values under keys; with the reasons.
     """
     loop = None
     try:
         loop = loop_of(dag, task)
         made = _decided(dag, task, moving, held)
+        if made.kind == "operator" and (found := needed_of_dag(dag, list(made.arguments.values()))):
+            raise Hole(f"it has a template, and its DAG has {found}, which a pipeline has not")
         if loop and (made.kind == "operator" or made.choice):
             raise Hole(f"it is in a mapped task group, and {made.notes[0].reason or 'it chooses'}")
     except Hole as error:
@@ -42,6 +46,9 @@ def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, st
         )
     made.loop = loop
     made.options |= step_options(dag, task)
+    if made.kind == "operator" and (rule := task.argument("trigger_rule")) and rule.inherited == OF_CLASS:
+        made.options.pop("run_if", None)
+        made.options.pop("trigger_rule", None)
     own = task.argument("default_args")
     is_known = own is None or own.value is None or isinstance(own.value, dict)
     if made.kind == "operator" and is_known and (defaults := default_arguments(dag, task)):
@@ -57,19 +64,29 @@ def _decided(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, 
     if task.decorator and conditions:
         raise Hole(f"@task.{conditions[0]} decides at run time whether to skip it: write when(…) around it")
     has_known_rule = task.trigger_rule in RUN_IF or task.teardown
-    if task.operator in _EMPTY and has_known_rule and not task.mapped and not others(task) and not is_called_back(task):
+    is_plain = task.own_class is None
+    if (
+        is_plain
+        and task.operator in _EMPTY
+        and has_known_rule
+        and not task.mapped
+        and not others(task)
+        and not is_called_back(task)
+    ):
         note = Note(Kind.KEPT, named(task), task.place)
         return Decision(task, "empty", notes=[note])
-    if task.decorator in (*CLASSES, "@task.bash") or (task.decorator is None and task.operator in PYTHONS):
+    if task.decorator in (*CLASSES, "@task.bash") or (is_plain and task.operator in PYTHONS):
         return step_of_python(dag, task, moving, held)
     if task.decorator is not None:
         raise Hole(f"{task.decorator} has no step yet")
-    arguments = {each.name: each.value for each in task.arguments if each.name != "task_id"}
-    if task.operator != "BashOperator":
+    arguments = {
+        each.name: each.value for each in task.arguments if each.name != "task_id" and each.inherited != OF_CLASS
+    }
+    if not is_plain or task.operator != "BashOperator":
         return as_operator(task, arguments, moving)
     try:
         if not has_known_rule:
-            raise Unclear(f"it has the trigger rule {task.trigger_rule!r:.40}")
+            raise Unclear(rule_of(task))
         return step_of_command(dag, task, moving)
     except Unclear as error:
         made = as_operator(task, arguments, moving)
