@@ -27,14 +27,24 @@ __all__ = [
     "TaskModel",
     "Value",
     "ValueEdge",
+    "parts_of",
 ]
-
-OF_CLASS = "class"
-"""Where an argument was written that an operator's class sets in its own ``__init__``: see `Argument`."""
 
 Value = Any
 """Plain data (None, bool, int, float, str, bytes, list, tuple, dict, set, datetime's classes), or, at any depth of
 it, a `Symbolic`, `ValueEdge`, `AssetRef`, `Reference` or `FunctionModel`."""
+
+
+def parts_of(value: Value) -> Iterator[Value]:
+    """Yield a value, and what is in it at any depth of lists, tuples, sets and dicts."""
+    yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+    for each in inner:
+        yield from parts_of(each)
+
+
+OF_CLASS = "class"
+"""Where an argument was written that an operator's class sets in its own ``__init__``: see `Argument`."""
 
 
 @dataclass(frozen=True, slots=True)

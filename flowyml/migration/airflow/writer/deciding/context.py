@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import normalize
 
-from flowyml.migration.airflow.model import DagModel, Symbolic, TaskModel, ValueEdge
+from flowyml.migration.airflow.model import DagModel, Symbolic, TaskModel, ValueEdge, parts_of
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.dates import Dated, dated, zone_of
 from flowyml.migration.airflow.writer.deciding.params import default_of
@@ -427,16 +427,11 @@ def is_template(value: Any) -> bool:
 
 def texts_of(value: Any) -> Iterator[str]:
     """Yield the texts in a value, at any depth."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | tuple | set):
-        for each in value:
-            yield from texts_of(each)
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from texts_of(each)
-    elif isinstance(value, Symbolic):
-        yield from texts_of(value.parts)
+    for part in parts_of(value):
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, Symbolic):
+            yield from texts_of(part.parts)
 
 
 def may_use(name: str, taken: frozenset[str]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import libcst as cst
 
-from flowyml.migration.airflow.model import FunctionModel, Symbolic, TaskModel, ValueEdge
+from flowyml.migration.airflow.model import FunctionModel, Symbolic, TaskModel, ValueEdge, parts_of
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Template
 from flowyml.migration.airflow.writer.moving import Needed
@@ -120,27 +120,15 @@ def is_item(value: Any) -> bool:
 
 def items_in(values: Any) -> Iterator[str]:
     """Yield the names of such items, at any depth."""
-    for value in values:
-        if is_item(value):
-            yield value.source
-        elif isinstance(value, list | tuple):
-            yield from items_in(value)
-        elif isinstance(value, dict):
-            yield from items_in(value.values())
+    yield from (part.source for value in values for part in parts_of(value) if is_item(part))
 
 
 def edges_in(values: Any) -> Iterator[ValueEdge]:
-    for value in values:
-        if isinstance(value, ValueEdge):
-            yield value
-        elif isinstance(value, list | tuple | set):
-            yield from edges_in(value)
-        elif isinstance(value, dict):
-            yield from edges_in(value.values())
-        elif isinstance(value, Template):
-            yield from edges_in(value.parts)
-        elif isinstance(value, Asked):
-            yield from edges_in(value.code)
+    for part in (each for value in values for each in parts_of(value)):
+        if isinstance(part, ValueEdge):
+            yield part
+        elif isinstance(part, Template | Asked):
+            yield from edges_in(part.parts if isinstance(part, Template) else part.code)
 
 
 def rule_of(task: TaskModel) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from flowyml.migration.airflow.model import DagModel, FunctionModel, TaskModel
+from flowyml.migration.airflow.model import DagModel, FunctionModel, TaskModel, parts_of
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, is_template, uses_as_datetime
 from flowyml.migration.airflow.writer.deciding.decision import Function, Hole
@@ -59,13 +59,9 @@ def moved_over(function: FunctionModel, moving: Moving) -> Function:
 
 def functions_in(values: Iterable[Any]) -> Iterator[FunctionModel]:
     """Functions of the DAG file among an operator's arguments."""
-    for value in values:
-        if isinstance(value, FunctionModel) and value.module in ("", "__main__"):
-            yield value
-        elif isinstance(value, list | tuple | set):
-            yield from functions_in(value)
-        elif isinstance(value, dict):
-            yield from functions_in(value.values())
+    for part in (each for value in values for each in parts_of(value)):
+        if isinstance(part, FunctionModel) and part.module in ("", "__main__"):
+            yield part
 
 
 def call_arguments(dag: DagModel, task: TaskModel) -> dict[str, Any]:

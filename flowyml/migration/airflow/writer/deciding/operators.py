@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from flowyml.migration.airflow.model import OF_CLASS, Symbolic, TaskModel
-from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named, rule_of
 from flowyml.migration.airflow.writer.deciding.functions import (
     CONTEXT,
     filled_by,
@@ -20,6 +20,7 @@ from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import path_of
 from flowyml.orchestrators.replacements import replacement
+from flowyml.plan.model import RUN_IF
 
 __all__ = ["STANDARD", "as_operator"]
 
@@ -49,6 +50,10 @@ def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path
     is_of_file = task.own_class is not None and task.own_class.module in ("", "__main__")
     if is_of_file or not path_of(path) or path[0] == ".":
         raise Hole(f"its class {task.operator} is in the DAG file: move it into a module that Airflow can import")
+    rule = task.argument("trigger_rule")
+    is_of_class = rule is not None and rule.inherited == OF_CLASS
+    if not (is_of_class or task.teardown or task.trigger_rule in (*RUN_IF, "all_skipped")):
+        raise Hole(rule_of(task))
     if positional := [name for name in arguments if name.isdigit()]:
         raise Hole(f"argument {positional[0]} of its operator has no name")
     for name in ("trigger_rule", "task_display_name", "map_index_template", "on_failure_fail_dagrun"):

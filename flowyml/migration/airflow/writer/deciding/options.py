@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, Reference, Symbolic, TaskModel
+from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, Reference, Symbolic, TaskModel, parts_of
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain, path_of
 
@@ -157,16 +157,11 @@ def _taken(dag: DagModel) -> Iterator[Note]:
 
 def is_by_default(value: Any) -> bool:
     """Return whether a value contains the file's default for a value that Airflow knows when it reads the file."""
-    match value:
-        case Symbolic():
-            return value.has_default
-        case Reference():
-            return any(is_by_default(each.value) for each in value.arguments)
-        case list() | tuple() | set():
-            return any(map(is_by_default, value))
-        case Mapping():
-            return any(map(is_by_default, value.values()))
-    return False
+    return any(
+        part.has_default if isinstance(part, Symbolic)
+        else isinstance(part, Reference) and any(is_by_default(each.value) for each in part.arguments)
+        for part in parts_of(value)
+    )  # fmt: skip
 
 
 def _left_out(construct: str, given: Argument, reason: str, to_do: str) -> Note:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from flowyml.migration.airflow.model import Argument, DagModel, Reference, TaskModel
+from flowyml.migration.airflow.model import Argument, DagModel, Reference, TaskModel, parts_of
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.commands import may_skip
 from flowyml.migration.airflow.writer.deciding.context import (
@@ -137,15 +137,10 @@ def _check(dag: DagModel, task: TaskModel, made: Decision) -> None:
 
 def _objects(value: Any) -> Iterator[Reference]:
     """Yield the calls of other libraries in a value, at any depth."""
-    if isinstance(value, Reference):
-        yield value
-        value = [each.value for each in value.arguments]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple | set):
-        return
-    for each in value:
-        yield from _objects(each)
+    for part in parts_of(value):
+        if isinstance(part, Reference):
+            yield part
+            yield from _objects([each.value for each in part.arguments])
 
 
 def _dag_id(dag: DagModel, task: TaskModel, taken: Collection[str]) -> str:
