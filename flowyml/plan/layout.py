@@ -74,7 +74,7 @@ def source(part: Part, depth: int = 0, *, lead: int = 0, trail: int = 0) -> str:
 
 
 def value(plain: Any) -> Part:
-    """Return a JSON value as Python source.
+    """Return a JSON value as Python source. Raises ``TypeError`` for any other value.
 
     >>> source(value({"a": [1, None, True], 'b"': -0.5}))
     '{"a": [1, None, True], \\'b"\\': -0.5}'
@@ -85,6 +85,8 @@ def value(plain: Any) -> Part:
         return Group("{", [Pair(f"{text_literal(key)}: ", value(item)) for key, item in plain.items()], "}")
     if isinstance(plain, list | tuple):
         return Group("[", [value(item) for item in plain], "]")
+    if not isinstance(plain, bool | int | float | None):
+        raise TypeError(f"a {type(plain).__name__} is not JSON")
     return repr(plain).replace("e+", "e")  # as in 1e16
 
 
