@@ -216,8 +216,7 @@ class TaskModel:
     those of ``.override``; ``run_if`` and ``skip_if`` are the conditions of decorators around it), ``call_arguments``
     those of the function. Times are in seconds. A ``retries`` or time that is unknown is a `Symbolic`. ``defaults`` are
     the arguments from the ``default_args`` of its groups and its own, which override the DAG's. ``own_class`` is the
-    operator's class if the repository has it. ``inputs`` pairs the name of an argument with each value of another task
-    that is anywhere in it.
+    operator's class if the repository has it.
     """
 
     task_id: str
@@ -243,7 +242,6 @@ class TaskModel:
     setup: bool = False
     teardown: bool = False
     on_failure_fail_dagrun: bool = False
-    inputs: tuple[tuple[str, ValueEdge], ...] = ()
     own_class: FunctionModel | None = None
 
     def __hash__(self) -> int:

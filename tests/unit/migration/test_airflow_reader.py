@@ -120,7 +120,7 @@ flow()
     assert again.mapping is not None
     assert (again.mapping.kind, again.decorator) == ("expand", "@task")
     assert first is not None
-    assert first.inputs[0][1].key == "good"
+    assert first.call_arguments[0].value.key == "good"
     assert dag.task("second") is None
 
 

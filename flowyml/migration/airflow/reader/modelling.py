@@ -208,7 +208,6 @@ class Modelling:
             setup=task.setup,
             teardown=task.teardown,
             on_failure_fail_dagrun=not task.lenient,
-            inputs=self._inputs(task),
             own_class=self.function(task.cls) if task.cls is not None else None,
         )
 
@@ -261,18 +260,6 @@ class Modelling:
 
     def _mapping(self, mapping: Any) -> model.Mapping | None:
         return None if mapping is None else model.Mapping(mapping[0], self.arguments(mapping[1]))
-
-    def _inputs(self, task: Task) -> tuple[tuple[str, model.ValueEdge], ...]:
-        found: list[tuple[str, model.ValueEdge]] = []
-        each = [task.arguments, task.calls, task.mapping[1] if task.mapping else None]
-        for arguments in each:
-            if arguments is None:
-                continue
-            pairs = [*((str(index), one) for index, one in enumerate(arguments.positional)), *arguments.named.items()]
-            found += [
-                (name, self.xcom(one)) for name, given in pairs if light(given.value) for one in _xcoms(given.value)
-            ]
-        return tuple(found)
 
     # Groups and DAGs
 
@@ -428,17 +415,6 @@ def _own_defaults(task: Task) -> dict[str, Given]:
 
 def _groups_around(group: Group | None) -> list[Group]:
     return [] if group is None else [group, *_groups_around(group.parent)]
-
-
-def _xcoms(value: Any, depth: int = 0) -> list[XCom]:
-    value = hard(value)
-    if isinstance(value, XCom):
-        return [value]
-    if depth < 10 and isinstance(value, (list, tuple, set)):
-        return [found for one in value for found in _xcoms(one, depth + 1)]
-    if depth < 10 and isinstance(value, dict):
-        return [found for one in value.values() for found in _xcoms(one, depth + 1)]
-    return []
 
 
 def _around(function: Function, names: Container[str]) -> tuple[str, ...]:

@@ -83,6 +83,11 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
         made.notes[0] = replace(made.notes[0], reason=f"{error}, so it stays an operator with its function")
         made.function = moved
         return made
+    if task.multiple_outputs:
+        made.notes.append(
+            Note(Kind.CHANGED, f"keys of {task.task_id}", task.place, "its dict is one value; on Airflow each key is "
+                 "an XCom too", "Let other DAGs that pull a key take it out of the dict.")
+        )  # fmt: skip
     only = moved.needed.airflow
     to_do = "Take its values as arguments or secrets to run it anywhere." if only else ""
     made.notes.insert(0, Note(Kind.KEPT, named(task), task.place, only, to_do, airflow_only=bool(only)))

@@ -107,7 +107,7 @@ def _apart(
     step.may_be_missing = any(step.whole) and task.trigger_rule != "all_success"
     step.options = {name: value for name, value in step_options(dag, task).items() if name == "run_if"}
     step.notes = [*_notes(task, dag_id), *notes_of_intervals(asking)]
-    alone = replace(task, arguments=arguments, upstream=(), group=None, trigger_rule="all_success", inputs=(),
+    alone = replace(task, arguments=arguments, upstream=(), group=None, trigger_rule="all_success",
                     setup=False, teardown=False, edge_labels=())  # fmt: skip
     return step, _dag_of(dag, alone, dag_id, conf)
 
