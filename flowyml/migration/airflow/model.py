@@ -27,7 +27,7 @@ __all__ = [
     "TaskModel",
     "Value",
     "ValueEdge",
-    "parts_of",
+    "values_in",
 ]
 
 Value = Any
@@ -35,12 +35,12 @@ Value = Any
 it, a `Symbolic`, `ValueEdge`, `AssetRef`, `Reference` or `FunctionModel`."""
 
 
-def parts_of(value: Value) -> Iterator[Value]:
+def values_in(value: Value) -> Iterator[Value]:
     """Yield a value, and what is in it at any depth of lists, tuples, sets and dicts."""
     yield value
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
     for each in inner:
-        yield from parts_of(each)
+        yield from values_in(each)
 
 
 OF_CLASS = "class"

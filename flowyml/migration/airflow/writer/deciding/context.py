@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import normalize
 
-from flowyml.migration.airflow.model import DagModel, Symbolic, TaskModel, ValueEdge, parts_of
+from flowyml.migration.airflow.model import DagModel, Symbolic, TaskModel, ValueEdge, values_in
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.dates import Dated, dated, zone_of
 from flowyml.migration.airflow.writer.deciding.params import default_of
@@ -427,7 +427,7 @@ def is_template(value: Any) -> bool:
 
 def texts_of(value: Any) -> Iterator[str]:
     """Yield the texts in a value, at any depth."""
-    for part in parts_of(value):
+    for part in values_in(value):
         if isinstance(part, str):
             yield part
         elif isinstance(part, Symbolic):

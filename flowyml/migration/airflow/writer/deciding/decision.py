@@ -8,7 +8,7 @@ from typing import Any
 
 import libcst as cst
 
-from flowyml.migration.airflow.model import FunctionModel, Symbolic, TaskModel, ValueEdge, parts_of
+from flowyml.migration.airflow.model import FunctionModel, Symbolic, TaskModel, ValueEdge, values_in
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Template
 from flowyml.migration.airflow.writer.moving import Needed
@@ -120,11 +120,11 @@ def is_item(value: Any) -> bool:
 
 def items_in(values: Any) -> Iterator[str]:
     """Yield the names of such items, at any depth."""
-    yield from (part.source for value in values for part in parts_of(value) if is_item(part))
+    yield from (part.source for value in values for part in values_in(value) if is_item(part))
 
 
 def edges_in(values: Any) -> Iterator[ValueEdge]:
-    for part in (each for value in values for each in parts_of(value)):
+    for part in (each for value in values for each in values_in(value)):
         if isinstance(part, ValueEdge):
             yield part
         elif isinstance(part, Template | Asked):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from flowyml.migration.airflow.model import DagModel, FunctionModel, TaskModel, parts_of
+from flowyml.migration.airflow.model import DagModel, FunctionModel, TaskModel, values_in
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, is_template, uses_as_datetime
 from flowyml.migration.airflow.writer.deciding.decision import Function, Hole
@@ -59,7 +59,7 @@ def moved_over(function: FunctionModel, moving: Moving) -> Function:
 
 def functions_in(values: Iterable[Any]) -> Iterator[FunctionModel]:
     """Functions of the DAG file among an operator's arguments."""
-    for part in (each for value in values for each in parts_of(value)):
+    for part in (each for value in values for each in values_in(value)):
         if isinstance(part, FunctionModel) and part.module in ("", "__main__"):
             yield part
 

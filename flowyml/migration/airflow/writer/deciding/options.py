@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, Reference, Symbolic, TaskModel, parts_of
+from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, Reference, Symbolic, TaskModel, values_in
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain, path_of
 
@@ -160,7 +160,7 @@ def is_by_default(value: Any) -> bool:
     return any(
         part.has_default if isinstance(part, Symbolic)
         else isinstance(part, Reference) and any(is_by_default(each.value) for each in part.arguments)
-        for part in parts_of(value)
+        for part in values_in(value)
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from flowyml.migration.airflow.model import Argument, DagModel, Reference, TaskModel, parts_of
+from flowyml.migration.airflow.model import Argument, DagModel, Reference, TaskModel, values_in
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.commands import may_skip
 from flowyml.migration.airflow.writer.deciding.context import (
@@ -137,7 +137,7 @@ def _check(dag: DagModel, task: TaskModel, made: Decision) -> None:
 
 def _objects(value: Any) -> Iterator[Reference]:
     """Yield the calls of other libraries in a value, at any depth."""
-    for part in parts_of(value):
+    for part in values_in(value):
         if isinstance(part, Reference):
             yield part
             yield from _objects([each.value for each in part.arguments])
