@@ -295,3 +295,22 @@ def test_what_a_schedule_loses_is_said(tmp_path: Path, options: str, construct: 
     assert note(made, construct).kind is kind
     assert ("start=datetime" in made.text) is (options.startswith("schedule") and construct != "start_date")
     assert kind is Kind.CHANGED or not of_kind(made, Kind.CHANGED)
+
+
+@pytest.mark.parametrize(("rule", "is_named"), [("all_done", True), ("one_failed", True), ("none_failed", False)])
+def test_a_failure_that_a_later_task_handles_is_named(tmp_path: Path, rule: str, is_named: bool) -> None:
+    """Airflow asks the last tasks how a run ended; here, each failure counts."""
+    tasks = f"EmptyOperator(task_id='a') >> EmptyOperator(task_id='b', trigger_rule='{rule}')"
+    assert ("outcome of the run" in of_kind(written(tmp_path, dag(tasks)), Kind.CHANGED)) is is_named
+
+
+def test_keys_of_a_dict_that_other_dags_may_pull_are_named(tmp_path: Path) -> None:
+    assert note(written(tmp_path, dag("parts()", before=KEYED)), "keys of parts").kind is Kind.CHANGED
+
+
+@pytest.mark.parametrize("rule", ["Variable.get('rule')", "Variable.get('rule', 'ours')"])
+def test_a_trigger_rule_that_airflow_alone_knows_is_refused(tmp_path: Path, rule: str) -> None:
+    before = "from our.operators import Load"
+    made = written(tmp_path, dag(f"Load(task_id='t', table='a', trigger_rule={rule})", before=before))
+    assert note(made, "task t").kind is Kind.REFUSED
+    loaded(tmp_path, made)

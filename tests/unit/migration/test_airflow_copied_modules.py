@@ -261,3 +261,16 @@ def test_a_dag_file_of_windows_becomes_a_module(tmp_path: Path) -> None:
     assert "not written" not in done.err
     assert "2 of 2 DAGs run on any engine" in done.out
     assert flowyml("run", str(written(root))).out.splitlines()[-1].strip() == "shout = 'Ä'"
+
+
+def test_a_module_of_a_package_is_not_the_package_of_its_name(tmp_path: Path) -> None:
+    """``utils/requests.py`` is ``utils.requests``; ``import requests`` in it or beside it is another project's."""
+    root = repository(tmp_path, {
+        "dags/flow.py": flow("d", "utils.web", "get"),
+        "dags/utils/__init__.py": "",
+        "dags/utils/web.py": "import requests\nfrom utils import requests as ours\ndef get(text): return text\n",
+        "dags/utils/requests.py": "def fetch(text): return text\n",
+    })  # fmt: skip
+    imported(root)
+    assert {name for name, copy in copies(root).items() if copy} == {"utils", "utils.web", "utils.requests"}
+    assert not (written(root).parent / "requests.py").exists()

@@ -97,7 +97,6 @@ def test_the_module_is_what_python_and_flowyml_take(tmp_path: Path) -> None:
         ("LakeOperator(task_id='odd', day='{% if ds %}x{% endif %}')", "it has a template with statements"),
         ("LakeOperator(task_id='odd', day='{{ prev_ds }}')", "it has the template {{ prev_ds }}"),
         ("LakeOperator(task_id='odd', day=['{{ dag_run.conf }}'])", "it has the template {{ dag_run.conf }}"),
-        ("LakeOperator(task_id='odd', trigger_rule='all_done_min_one_success')", "trigger rule"),
         ("PythonOperator(task_id='odd', python_callable=by_context)", "it depends on its own DAG run on Airflow"),
         ("ExternalTaskSensor(task_id='odd', external_dag_id='other')", "it depends on its own DAG run on Airflow"),
         ("LakeOperator(task_id='odd', default_args={'day': '{{ ds }}'})", "a default argument has a template"),
