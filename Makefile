@@ -53,8 +53,11 @@ lint: .venv/.test ## Style (ruff), the layers of the code (import-linter), the l
 	@$(BIN)/python scripts/adapters.py --check
 	@$(BIN)/lint-imports >.venv/lint-imports.log || (cat .venv/lint-imports.log; exit 1)
 
-types: .venv/.test ## Types (mypy --strict)
+types: .venv/.test ## Types (mypy --strict); of examples and the docs' programs also by pyright
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/python scripts/docs_code.py .venv/docs_code
+	@$(BIN)/mypy --no-error-summary examples/*.py .venv/docs_code
+	@$(BIN)/basedpyright >.venv/pyright.log || (cat .venv/pyright.log; exit 1)
 
 docs: .venv/.test ## Build the documentation into site/, warnings are errors
 	@$(BIN)/python scripts/generate_docs.py --check

@@ -48,7 +48,7 @@ def mean(readings: list[float]) -> float:
 
 
 @pipeline(name="alert-webhook", hooks=[Alert()])
-def watch_sensor(readings: list[float] = []):
+def watch_sensor(readings: list[float] = []) -> float:
     """Fails without readings."""
     return mean(readings)
 

@@ -15,15 +15,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flowyml import Pipeline, pipeline, step
+from flowyml import pipeline, step
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.base import RunnablePipeline
 
 
 class OneAtATime(LocalOrchestrator):
     """Runs of one pipeline wait for each other."""
 
-    def execute(self, pipeline: Pipeline, run_id: str, context: Mapping[str, Any], **more: Any) -> PipelineResult:
+    def execute(
+        self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any], **more: Any
+    ) -> PipelineResult:
         """Hold a lock while the run lasts."""
         with (Path(tempfile.gettempdir()) / f"flowyml-{pipeline.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -42,7 +45,7 @@ def add_up(rows: list[int]) -> int:
 
 
 @pipeline(name="migrate-table")
-def migrate_table(rows: int = 5):
+def migrate_table(rows: int = 5) -> int:
     """Something that two processes had better not do at once."""
     return add_up(read(rows))
 

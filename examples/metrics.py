@@ -45,7 +45,7 @@ def add_up(rows: list[int]) -> int:
 
 
 @pipeline(name="measured")
-def measured(count: int = 1000):
+def measured(count: int = 1000) -> int:
     """Something to measure."""
     return add_up(extract(count))
 

@@ -31,7 +31,7 @@ def report(visits: dict[str, int]) -> str:
 
 
 @pipeline(name="nightly-report", tags=["nightly"])
-def nightly_report(night: date = LOGICAL_DATE):
+def nightly_report(night: date = LOGICAL_DATE) -> str:
     """Yesterday's visits."""
     return report(count_visits(night))
 

@@ -44,7 +44,7 @@ def load(sales: pd.DataFrame, day: str, warehouse: str) -> str:
 
 
 @pipeline(name="orders-to-parquet", include=["data/orders.csv"], tags=["etl"])
-def orders_to_parquet(day: str = "2026-01-31", warehouse: str = "warehouse"):
+def orders_to_parquet(day: str = "2026-01-31", warehouse: str = "warehouse") -> str:
     """One day's orders into the warehouse."""
     return load(transform(extract(day)), day, warehouse)
 

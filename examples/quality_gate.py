@@ -62,7 +62,7 @@ def alert(share: float, limit: float) -> str:
 
 
 @pipeline(name="quality-gate", tags=["sensors"])
-def quality_gate(count: int = 1000, broken: int = 3, limit: float = 0.9, lowest: float = 0.7):
+def quality_gate(count: int = 1000, broken: int = 3, limit: float = 0.9, lowest: float = 0.7) -> dict[str, str]:
     """Publish, hold back or refuse, by the share of readings that can be used."""
     good, share = check(load(count, broken))
     with when(share >= limit, name="good"):

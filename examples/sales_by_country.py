@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from typing import TypedDict
 
-from flowyml import for_each, pipeline, step
+from flowyml import for_each, gather, pipeline, step
 
 EUROS = {"AT": 1.0, "CL": 0.00098, "JP": 0.0061, "US": 0.92}
 
@@ -57,11 +57,11 @@ def report(sales: list[Sales], day: str) -> str:
 
 
 @pipeline(name="sales-by-country", tags=["sales"])
-def sales_by_country(day: str = "2026-01-31", countries: list[str] = ["AT", "CL", "JP", "US"]):
+def sales_by_country(day: str = "2026-01-31", countries: list[str] = ["AT", "CL", "JP", "US"]) -> dict[str, str]:
     """Two countries at a time."""
     with for_each(countries, name="country", max_parallel=2) as country:
         sales = load(country, convert(country, extract(country, day)))
-    return {"report": report(sales, day)}
+    return {"report": report(gather(sales), day)}
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def report(rate: float, error: float, searches: int) -> str:
 
 
 @pipeline(name="search-rates", description="Search for a learning rate, more finely if need be.")
-def search_rates(lowest: float = 0.001, count: int = 5, rounds: int = 10, target: float = 0.1):
+def search_rates(lowest: float = 0.001, count: int = 5, rounds: int = 10, target: float = 0.1) -> dict[str, str]:
     """Stop after the first search when it reaches the target."""
     rate, error = pick(train.partial(rounds=rounds).map(rate=grid(lowest, count)))
     with when(error <= target, name="good enough"):

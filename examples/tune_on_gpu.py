@@ -61,7 +61,7 @@ def best(**fits: Fit) -> Fit:
     airflow={"owner": "ml-team", "max_active_runs": 1},
     kubeflow={"image": "python:3.12-slim"},
 )
-def tune_on_gpu(count: int = 100, rounds: int = 200):
+def tune_on_gpu(count: int = 100, rounds: int = 200) -> dict[str, Fit]:
     """Try learning rates side by side, keep the best fit."""
     data = points(count)
     fits = {f"rate_{number}": tune(data, rate, rounds) for number, rate in enumerate(RATES)}

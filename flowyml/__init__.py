@@ -11,7 +11,7 @@ from typing import NoReturn
 from flowyml._version import __version__
 from flowyml.authoring.cache import Cache
 from flowyml.authoring.context import Context, context
-from flowyml.authoring.flow import cleanup, either, elif_, for_each, otherwise, when
+from flowyml.authoring.flow import cleanup, either, elif_, for_each, gather, otherwise, when
 from flowyml.authoring.function_pipeline import pipeline
 from flowyml.authoring.named_conditions import If
 from flowyml.authoring.pipeline import Pipeline
@@ -25,7 +25,7 @@ from flowyml.runtime.running_step import CurrentRun, current_run
 __all__ = [
     "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If", "Pipeline",
     "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
-    "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
+    "gather", "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
 ]  # fmt: skip
 
 _REMOVED = {

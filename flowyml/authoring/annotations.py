@@ -154,7 +154,7 @@ class _Annotations:
         return isinstance(source, FromParameter | Constant)
 
     def check_inputs(self, step: Step) -> None:
-        """Check the types of values from steps and loops: a step gets them as they are, whatever its annotations."""
+        """Check the types of values: a step gets them as they are, whatever its annotations."""
         hint_of = wanted(self._calls[step.name].step.function)
         for item in step.inputs:
             given, hint, why = self.of(item.source, step.group), hint_of(item), ""
@@ -167,6 +167,11 @@ class _Annotations:
                         why = ": each value with its index, since items may fail"
                 case FromStep(name) if not item.into and _is_builtin(given):  # NumPy's types may do for Python's
                     what = f"step {name!r} returns"
+                # A text may do for a path or a date, and None for what has it as its default.
+                case Constant(value) if value is not None and _is_builtin(hint):
+                    what = f"{value!r:.80} is"
+                case FromParameter(name) if not item.typed and not item.into and _is_builtin(hint):
+                    what = f"parameter {name!r} is"
                 case _:
                     continue
             if hint is not None and _is_wrong(given, hint):

@@ -16,7 +16,7 @@ from flowyml.plan.model import Input
 from flowyml.plan.names import MAX_NAME_LENGTH, check_name
 from flowyml.plan.values import FromEither, FromItem, FromStep
 
-__all__ = ["cleanup", "either", "elif_", "for_each", "otherwise", "when"]
+__all__ = ["cleanup", "either", "elif_", "for_each", "gather", "otherwise", "when"]
 
 T = TypeVar("T")
 
@@ -95,6 +95,27 @@ def either(*outputs: T) -> T:
         raise DefinitionError(f"either takes two or more outputs of steps, not {outputs!r:.120}.")
     sources = tuple(cast(FromStep, cast(Any, output).source) for output in outputs)
     return cast(T, EitherValue(FromEither(sources)))
+
+
+@names_its_place
+def gather(output: T) -> list[T]:
+    """Return the list of all items' outputs, outside the block of their loop: ``report(gather(loaded))``.
+
+    ``report(loaded)`` means the same; ``gather`` gives it the type that it has there, for type checkers. Outside two
+    loops, ``gather(gather(output))`` is a list of lists.
+
+    Raises ``DefinitionError`` for anything but an output of a step in a loop whose block has ended.
+    """
+    recording = _recording("gather")
+    if not isinstance(output, CallOutput):
+        raise DefinitionError(f"gather takes an output of a step in a loop, not {output!r:.120}.")
+    group = next(call.group for call in recording.calls if call.name == output.source.step)
+    if not recording.grouping.in_ended_loop(group):
+        raise DefinitionError(
+            f"gather takes an output of a step in a loop, outside of the loop's block; step {output.source.step!r} is "
+            f"in no loop that has ended here. Take the output itself."
+        )
+    return cast("list[T]", output)
 
 
 @names_its_place

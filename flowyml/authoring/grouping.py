@@ -133,6 +133,15 @@ class Grouping:
             yield
         self._choices[around] = made.choice
 
+    def in_ended_loop(self, group: str) -> bool:
+        """Return whether ``group`` is in a loop, or is one, whose block has ended."""
+        by_name = {each.name: each for each in self.groups}
+        while group:
+            if isinstance(by_name[group], Loop) and group not in self._open:
+                return True
+            group = by_name[group].parent
+        return False
+
     def _around(self) -> Iterator[Group]:
         return (group for group in self.groups if group.name in self._open)
 

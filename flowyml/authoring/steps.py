@@ -255,8 +255,15 @@ class Partial(Generic[R]):
             raise DefinitionError(f"{who}: map(…) takes the parameters that differ from item to item: map(config=…).")
         if both := sorted(set(over) & set(self.fixed)):
             raise DefinitionError(f"{who}: {', '.join(map(repr, both))} is both fixed and mapped.")
-        for name in sorted({"max_parallel", "on_item_error"} & over.keys() - self.step.signature.parameters.keys()):
+        parameters = self.step.signature.parameters
+        unknown = sorted((over.keys() | self.fixed.keys()) - parameters.keys())
+        for name in {"max_parallel", "on_item_error"}.intersection(unknown):
             raise DefinitionError(f"{who}: {name} is an option: {self.step.name}.options({name}=…).map(…).")
+        if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            raise DefinitionError(
+                f"{who} has no parameter {unknown[0]!r}. It takes {self.step.signature}."
+                f"{did_you_mean(unknown[0], parameters)}"
+            )
         recording = recorder.get()
         if recording is None:
             return cast("list[R]", Mapped(self.step, self.fixed, over))

@@ -23,7 +23,7 @@ from flowyml.runtime.running_step import CurrentRun, current_run
 __all__ = [
     "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If", "Pipeline",
     "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
-    "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
+    "gather", "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
 ]  # fmt: skip
 
 
@@ -120,4 +120,4 @@ def context(**values: Any) -> Context:
     return Context(values)
 
 
-Cache = If = all_of = any_of = cleanup = either = elif_ = for_each = is_in = not_ = otherwise = when = _part
+Cache = If = all_of = any_of = cleanup = either = elif_ = for_each = gather = is_in = not_ = otherwise = when = _part

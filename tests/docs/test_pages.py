@@ -11,37 +11,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(
-    r'^(?P<indent> *)```(?P<language>python|bash)(?: +title="(?P<title>[^"]+)")?\n(?P<code>.*?)^(?P=indent)```$',
-    re.MULTILINE | re.DOTALL,
-)
+from scripts.docs_code import PAGES, ROOT, blocks
+
 NEEDS_PREFECT = re.compile(r"""on="prefect"|--on prefect|flowyml_prefect""")
-
-
-@dataclass(frozen=True)
-class Block:
-    """One fenced block; ``line`` is that of its first line in the page, counted from 0."""
-
-    language: str
-    title: str | None
-    code: str
-    line: int
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    text = page.read_text()
-    for match in FENCE.finditer(text):
-        indent = match["indent"]
-        code = "".join(line.removeprefix(indent) for line in match["code"].splitlines(keepends=True))
-        yield Block(match["language"], match["title"], code, text.count("\n", 0, match.start("code")))
 
 
 def _marked(page: Path) -> object:

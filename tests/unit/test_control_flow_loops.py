@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import cleanup, either, for_each, is_in, otherwise, pipeline, step, when
+from flowyml import cleanup, either, for_each, gather, is_in, otherwise, pipeline, step, when
 from flowyml.core.errors import DefinitionError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import find_item
@@ -37,6 +37,18 @@ def test_constant_lists_beside_a_parameter_that_json_does_not_have(local: LocalO
         return {"days": weekday.map(day=days), "constant": double.map(n=[1])}
 
     assert made.run(on=local).outputs == {"days": ["Saturday"], "constant": [2]}
+
+
+def test_an_output_is_gathered_outside_of_its_loops(local: LocalOrchestrator) -> None:
+    @pipeline(name="gathered")
+    def made() -> Any:
+        with for_each([1, 2]) as n:
+            with for_each([10, 20]) as m:
+                added = add(n, m)
+            sums = total(gather(added))
+        return {"sums": gather(sums), "all": same.options(name="all")(gather(gather(added)))}
+
+    assert made.run(on=local).outputs == {"sums": [32, 34], "all": [[11, 21], [12, 22]]}
 
 
 def test_the_log_of_a_step_and_of_an_item(local: LocalOrchestrator) -> None:

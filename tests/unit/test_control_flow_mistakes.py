@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowyml import any_of, cleanup, either, for_each, is_in, otherwise, pipeline, step, when
+from flowyml import Pipeline, any_of, cleanup, either, for_each, gather, is_in, otherwise, pipeline, step, when
 from flowyml.core.errors import CycleError, DefinitionError
 from tests.unit.control_flow import add, double, numbers, same, total
 
@@ -99,6 +100,33 @@ def nothing_mapped() -> Any:
 
 def option_mapped() -> Any:
     return double.map(n=[1], on_item_error="continue")
+
+
+def mapped_by_another_name() -> Any:
+    return double.map(m=[1])
+
+
+def fixed_by_another_name() -> Any:
+    return add.partial(c=1).map(a=[1])
+
+
+def fixed_to_a_text() -> Any:
+    return add.partial(b="1").map(a=[1])
+
+
+def fixed_to_a_parameter(text: str = "") -> Any:
+    return add.partial(b=text).map(a=[1])
+
+
+def gathered_within() -> Any:
+    with for_each([1]) as n:
+        return total(gather(add(n)))
+
+
+def gathered_item() -> Any:
+    with for_each([1]) as n:
+        add(n)
+    return total(gather(n))
 
 
 def fixed_and_mapped() -> Any:
@@ -205,6 +233,12 @@ def iterated() -> None:
         (python_if, r"add > 3 has no value while the pipeline is compiled\. Branch by `with when\(add > 3\):`"),
         (known_condition, "True is known before the pipeline runs: use a plain `if`"),
         (option_mapped, r"on_item_error is an option: double\.options\(on_item_error=…\)\.map\(…\)"),
+        (mapped_by_another_name, r"step 'double' has no parameter 'm'\. It takes \(n: "),
+        (fixed_by_another_name, r"step 'add' has no parameter 'c'\. It takes \(a: "),
+        (fixed_to_a_text, "step 'add' takes 'b' as int, and '1' is str"),
+        (fixed_to_a_parameter, "step 'add' takes 'b' as int, and parameter 'text' is str"),
+        (gathered_within, "step 'add' is in no loop that has ended here"),
+        (gathered_item, "gather takes an output of a step in a loop, not"),
         (no_list, r"map\(n=…\) takes an output of a step, a parameter or a list of plain JSON, not 3"),
         (unequal, "must be equally long: 'a' has 2, 'b' has 1"),
         (either_in_loop, r"is either of outputs in a loop: call either\(…\) within the loop"),
@@ -231,6 +265,24 @@ def test_mistakes_are_named(body: Callable[[], Any], message: str) -> None:
     with pytest.raises(DefinitionError, match=message) as seen:
         pipeline(name="wrong")(body).compile()
     assert "test_control_flow_mistakes.py, line" in str(seen.value)
+
+
+def test_a_list_by_name_is_mapped_over_a_parameter_of_the_step() -> None:
+    with pytest.raises(DefinitionError, match=r"step 'add' has no parameter 'aa'.* Did you mean 'a'"):
+        Pipeline("names", context={"items": [1]}).add_step(add.map(aa="items"))
+
+
+def test_a_text_and_none_may_do_for_what_a_step_takes() -> None:
+    @step
+    def read(path: Path, limit: int = None, day: int = 1) -> str:  # type: ignore[assignment]  # noqa: RUF013
+        return f"{path} {limit} {day}"
+
+    @pipeline
+    def reading(folder: str = "data") -> Any:
+        read("rows", None)  # type: ignore[arg-type]
+        return read.partial(path="rows", limit=None).map(day=[1]), read(folder)  # type: ignore[arg-type]
+
+    reading.compile()
 
 
 def test_a_long_condition_makes_no_long_name() -> None:

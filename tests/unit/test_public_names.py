@@ -26,7 +26,7 @@ PUBLIC = {
         "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If",
         "Pipeline",
         "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
-        "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
+        "gather", "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
     ],
     "flowyml.artifacts": [
         "Store", "artifact_key", "default_url", "is_reference", "open_store", "pack", "run_place", "unpack",

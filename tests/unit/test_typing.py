@@ -12,7 +12,7 @@ import pytest
 CODE = """
 from typing import Any, assert_type
 
-from flowyml import Pipeline, cleanup, either, elif_, for_each, is_in, not_, otherwise, pipeline, step, when
+from flowyml import Pipeline, cleanup, either, elif_, for_each, gather, is_in, not_, otherwise, pipeline, step, when
 from flowyml.authoring.steps import Step
 
 
@@ -84,6 +84,10 @@ def flowing(counts: list[int], urls: list[str]) -> Any:
         assert_type(rows, int)
         load(rows)
         fetch(rows)  # error: call-overload
+        loaded = load(rows)
+    assert_type(gather(loaded), list[list[int]])
+    load.map(rows=gather(loaded))
+    nothing(gather(loaded))  # error: arg-type
     total = add([1])
     with when(total > "much"):  # error: operator
         fetch("z")
