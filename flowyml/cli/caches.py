@@ -12,7 +12,7 @@ from flowyml.artifacts import Store, open_store
 from flowyml.cli.failures import NOT_FOUND, UsageError
 from flowyml.cli.options import Argument, AsJson, OfPipeline, On, Option
 from flowyml.cli.output import Output, note, print_error
-from flowyml.core.durations import counted, seconds_of, size_text, zone_text
+from flowyml.core.durations import counted, seconds_of, size_text, span_text, zone_text
 from flowyml.core.runs import Run, StepRun
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.cache_pruning import bytes_in, store_of
@@ -270,7 +270,7 @@ def _row(entry: Entry) -> tuple[Any, ...]:
         entry.step,
         entry.run_id,
         f"{_created(entry).astimezone():%Y-%m-%d %H:%M:%S}",
-        f"{entry.seconds:.1f} s",
+        span_text(entry.seconds),
         size_text(entry.size),
     )
 

@@ -22,7 +22,7 @@ from flowyml.cli.records import (
     status_word,
     without_copies,
 )
-from flowyml.core.durations import size_text, zone_text
+from flowyml.core.durations import size_text, span_text, zone_text
 from flowyml.core.errors import FlowymlError
 from flowyml.core.following import command_for
 from flowyml.core.runs import Artifact, Outputs, Run, StepRun, opened
@@ -67,7 +67,7 @@ def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
             plain_steps = [plain_step(step) for step in steps]
             out.document({**plain_run(run, orchestrator.name), "steps": plain_steps, "not_kept": dict(run.not_kept)})
             return
-        out.line(run.pipeline, " ", status_word(run.status), f" {run.duration_seconds:.1f} s, run {run.run_id}")
+        out.line(run.pipeline, " ", status_word(run.status), f" {span_text(run.duration_seconds)}, run {run.run_id}")
         if run.url:
             out.line(run.url)
         if run.revision:
@@ -93,7 +93,7 @@ def _list_steps(out: Output, steps: Sequence[StepRun]) -> None:
 
 
 def _took(step: StepRun) -> str:
-    return f"{step.duration_seconds:.1f} s" if step.started_at else ""
+    return span_text(step.duration_seconds) if step.started_at else ""
 
 
 def watch(job: Job, on: On = None, timeout: Timeout = None, as_json: AsJson = False) -> int:
@@ -342,7 +342,7 @@ def _row(run: Run, time: str) -> tuple[str | Word, ...]:
         run.pipeline,
         status_word(run.status),
         f"{began.astimezone():{time}}" if began else "",
-        f"{run.duration_seconds:.1f} s" if run.started_at else "",
+        span_text(run.duration_seconds) if run.started_at else "",
     )
 
 

@@ -15,7 +15,7 @@ from flowyml.core.schedule import ScheduleInfo
 from flowyml.plan.parameters import in_words
 
 __all__ = [
-    "holds_copies", "next_runs", "plain_artifact", "plain_log", "plain_outputs", "plain_run", "plain_schedule",
+    "holds_copies", "plain_artifact", "plain_log", "plain_outputs", "plain_run", "plain_schedule",
     "plain_step", "shown", "status_word", "without_copies",
 ]  # fmt: skip
 
@@ -106,17 +106,10 @@ def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:
         "orchestrator": orchestrator,
         "schedule": info.schedule.to_dict(),
         "paused": info.paused,
-        "next_runs": [_iso(time) for time in next_runs(info)],
+        "next_runs": [_iso(time) for time in info.next_runs],
         "missed": info.missed,
         "drift": list(info.drift),
     }
-
-
-def next_runs(info: ScheduleInfo) -> list[datetime]:
-    """Return the next times in the schedule's own time zone, whichever the engine uses."""
-    from zoneinfo import ZoneInfo
-
-    return [time.astimezone(ZoneInfo(info.schedule.timezone)) for time in info.next_runs]
 
 
 def plain_outputs(outputs: Outputs) -> dict[str, Any]:

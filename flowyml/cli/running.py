@@ -15,6 +15,7 @@ from flowyml.cli.options import AsJson, File, Force, On, Option, Parameters, Run
 from flowyml.cli.output import Output, discard_output, note, print_error, print_info_of_logging
 from flowyml.cli.records import holds_copies, plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
+from flowyml.core.durations import span_text
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.following import command_line
 from flowyml.core.observability import get_metrics_collector
@@ -183,7 +184,7 @@ def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outpu
         steps = [plain_step(step) for step in orchestrator.step_runs(run.job_id)]
         out.document({**plain_run(run, orchestrator.name), "steps": steps, "outputs": plain_outputs(outputs)})
         return
-    out.line(run.pipeline, " ", status_word(run.status), f" in {run.duration_seconds:.1f} s, run {run.run_id}")
+    out.line(run.pipeline, " ", status_word(run.status), f" in {span_text(run.duration_seconds)}, run {run.run_id}")
     print_outputs(out, outputs, run.job_id, on)
     out.stream.flush()
     if run.error:

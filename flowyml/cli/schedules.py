@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from flowyml.cli.failures import UsageError
 from flowyml.cli.options import Argument, AsJson, File, Force, OfPipeline, On, Option, Parameters
 from flowyml.cli.output import Notes, Output, note
-from flowyml.cli.records import next_runs, plain_schedule
+from flowyml.cli.records import plain_schedule
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.schedule import MOST_MISSED, Schedule, ScheduleInfo
@@ -161,7 +161,7 @@ def _next(info: ScheduleInfo) -> str:
 def _planned(info: ScheduleInfo) -> str:
     if info.paused:
         return "paused"
-    time = next_runs(info)[0].isoformat(" ", "seconds") if info.next_runs else "never"
+    time = f"{info.next_runs[0]:%Y-%m-%d %H:%M:%S %Z}" if info.next_runs else "never"
     return f"{time}, after {_missed(info.missed)}" if info.missed else time
 
 

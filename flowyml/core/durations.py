@@ -53,15 +53,19 @@ def size_text(size: int) -> str:
 
 
 def span_text(seconds: float) -> str:
-    """Return a duration for people, in the largest unit that fits at least twice.
+    """Return a span of time for people: below a second to the millisecond, below a minute to a tenth of a second.
 
-    >>> span_text(30 * 86400), span_text(90), span_text(0.5)
-    ('30 days', '90 seconds', '0.5 seconds')
+    >>> span_text(0.25), span_text(12.34), span_text(90), span_text(2 * 86_400 + 3601.2)
+    ('0.25 s', '12.3 s', '1 min 30 s', '2 d 1 h 1 s')
     """
-    for unit, factor in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * factor:
-            return f"{seconds / factor:.4g} {unit}"
-    return counted(f"{seconds:.4g}", "second")
+    if (short := round(seconds, 1 if seconds >= 1 else 3)) < 60:
+        return f"{short:g} s"
+    left, parts = round(seconds), []
+    for unit, factor in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, factor)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts)
 
 
 def counted(number: int | str, thing: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from flowyml.core.durations import size_text, zone_text
+from flowyml.core.durations import size_text, span_text, zone_text
 from flowyml.core.execution_status import ExecutionStatus
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run_html(run: Run, steps: Iterable[tuple[StepRun, str]], watch: str) -> str:
 
 def html_of(result: PipelineResult) -> str:
     """Return the HTML, in which every text is escaped. ``result.graph`` is FlowyML's own SVG."""
-    seconds = f"in {result.duration_seconds:.1f} s"
+    seconds = f"in {span_text(result.duration_seconds)}"
     title = f"<b>{_text(result.pipeline)}</b> {_word(result.status)} {seconds}, run {_text(result.run_id)}"
     outputs = [(_text(name), f"<span {_REPR}>{_text(_shown(value))}</span>") for name, value in result.outputs.items()]
     outputs += [(_text(name), _text(reason)) for name, reason in result.outputs.not_kept.items()]
@@ -132,7 +132,7 @@ def _link(url: str | None, text: str | None) -> str:
 
 
 def _took(run: Run | StepRun) -> str:
-    return _whole(f"{run.duration_seconds:.1f} s" if run.started_at else "")
+    return _whole(span_text(run.duration_seconds) if run.started_at else "")
 
 
 def _whole(html: str) -> str:

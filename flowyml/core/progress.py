@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from flowyml.core.durations import span_text
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.core.plain_text import safe_line, safe_log, wants_colours
@@ -168,7 +169,7 @@ class _Lines:
     def _print_change(self, key: str, who: str, status: ExecutionStatus, seconds: float, note: str = "") -> None:
         if self._seen.get(key, ExecutionStatus.QUEUED) is not status:
             self._seen[key] = status
-            took = f" after {seconds:.1f} s" if status.is_terminal and seconds else ""
+            took = f" after {span_text(seconds)}" if status.is_terminal and seconds else ""
             print(safe_line(f"{who} {status}{took}{note}"), file=sys.stderr, flush=True)
 
 
@@ -209,7 +210,7 @@ class _Picture:
             table.add_row("", Text(f"{_done(steps)} of {len(steps)} steps done", "dim"), "", "")
         title = Text.assemble(
             (safe_line(self._pipeline), "bold"), " ", (safe_line(self._run_id), "dim"),
-            f" {run.status} {run.duration_seconds:.1f} s", (safe_line(f" {run.url}") if run.url else "", "dim"),
+            f" {run.status} {span_text(run.duration_seconds)}", (safe_line(f" {run.url}") if run.url else "", "dim"),
         )  # fmt: skip
         bars = [Text.from_ansi(safe_log(line, colours=True)) for line in self._tail().splitlines()[-_BARS:]]
         return Group(title, table, *bars)
@@ -240,7 +241,7 @@ _INTEREST = (
 
 def _seconds(step: StepRun) -> str:
     attempt = f" (attempt {step.attempt})" if step.attempt > 1 else ""
-    return f"{step.duration_seconds:.1f} s{attempt}" if step.started_at else ""
+    return f"{span_text(step.duration_seconds)}{attempt}" if step.started_at else ""
 
 
 def _done(steps: Sequence[StepRun]) -> int:

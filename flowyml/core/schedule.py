@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from flowyml.core.dates import RunDates
+from flowyml.core.durations import span_text
 from flowyml.core.errors import ScheduleError
 
 __all__ = ["Schedule", "ScheduleInfo"]
@@ -154,7 +155,7 @@ class Schedule:
         return [(first + step * n).astimezone(after.tzinfo) for n in range(count)]
 
     def __str__(self) -> str:
-        return f"cron {self.cron} {self.timezone}" if self.cron else f"every {self.interval_seconds:g} s"
+        return f"cron {self.cron} {self.timezone}" if self.cron else f"every {span_text(self.interval_seconds)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON, without defaults."""
@@ -173,7 +174,8 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleInfo:
-    """The engine's record of a schedule. ``next_runs`` are the times that the engine itself plans, soonest first.
+    """The engine's record of a schedule. ``next_runs`` are the times that the engine itself plans, soonest first,
+    in the time zone of the schedule.
 
     ``missed`` is the number of missed runs that are run before them, if the engine reports it, counted up to 1000.
     ``drift`` has a sentence for each change that was made by hand since FlowyML created the schedule, if that can be
@@ -187,6 +189,12 @@ class ScheduleInfo:
     next_runs: tuple[datetime, ...] = ()
     missed: int = 0
     drift: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        from zoneinfo import ZoneInfo
+
+        zone = ZoneInfo(self.schedule.timezone)
+        object.__setattr__(self, "next_runs", tuple(time.astimezone(zone) for time in self.next_runs))
 
 
 def _is_second(time: datetime) -> bool:

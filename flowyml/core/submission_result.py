@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from flowyml.core.durations import span_text
 from flowyml.core.errors import (
     DefinitionError,
     EngineError,
@@ -241,7 +242,7 @@ class SubmissionResult:
         with suppress(EngineError):
             why = self.orchestrator.why_waiting(self.job_id)
         return WaitTimeoutError(
-            f"Run {self.run_id!r} is still {self._run.status} after {seconds:g} s. {why or 'It goes on.'} "
+            f"Run {self.run_id!r} is still {self._run.status} after {span_text(seconds)}. {why or 'It goes on.'} "
             f"Wait again, or cancel it with: {command_for('cancel', self)}"
         )
 

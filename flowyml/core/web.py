@@ -30,6 +30,7 @@ from urllib.request import (
     UnknownHandler,
 )
 
+from flowyml.core.durations import span_text
 from flowyml.core.errors import ConfigurationError, EngineError
 from flowyml.core.tls import Tls
 from flowyml.core.urls import same_address, shown
@@ -225,7 +226,7 @@ class Deadline:
     def check(self) -> None:
         """Raise ``TimeoutError`` after the deadline."""
         if self.expired:
-            raise TimeoutError(f"the answer was not complete after {round(self.seconds, 1):g} s")
+            raise TimeoutError(f"the answer was not complete after {span_text(self.seconds)}")
 
     def __enter__(self) -> Self:
         self._timer.start()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from flowyml.core.durations import counted
+from flowyml.core.durations import counted, span_text
 from flowyml.graph.arrows import Piece, levels
 from flowyml.graph.closing import Shown, shown
 from flowyml.graph.execution_groups import ExecutionGroup
@@ -226,7 +226,7 @@ class _Picture:
         if step.retry and step.retry.max_attempts > 1:
             parts.append(f"{step.retry.max_attempts} attempts")
         if step.timeout_seconds is not None:
-            parts.append(f"{step.timeout_seconds:g} s")
+            parts.append(span_text(step.timeout_seconds))
         if step.resources and step.resources.gpu:
             parts.append(f"{step.resources.gpu} GPU")
         return " · ".join(parts)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from flowyml.core.credentials import Login, lacks_permission
+from flowyml.core.durations import span_text
 from flowyml.core.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -146,7 +147,7 @@ class Listing:
             or self._empty > _MOST_EMPTY
         ):
             raise EngineError(
-                f"A list has no end: {self._entries} entries came in {self._seconds:.0f} s and "
+                f"A list has no end: {self._entries} entries came in {span_text(self._seconds)} and "
                 f"{self._bytes / 2**20:.0f} MB, with {self._empty} empty pages. At most {_MOST_ENTRIES} are read, in "
                 f"{_LONGEST_LISTING} s and {LARGEST_ANSWER / 2**20:g} MB, with {_MOST_EMPTY} empty pages."
             )

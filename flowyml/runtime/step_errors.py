@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from flowyml.core.durations import span_text
 from flowyml.core.errors import StepCancelledError, StepCrashedError, StepOutOfMemoryError, StepTimeoutError
 
 __all__ = ["NAMED", "OutOfMemory", "cancelled", "crashed", "loaded_too_long", "of_several", "of_step", "timed_out"]
@@ -66,13 +67,13 @@ def crashed(who: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashed
 
 def timed_out(who: str, seconds: float) -> StepTimeoutError:
     """Return the error for a process that is killed after its time."""
-    return StepTimeoutError(f"{who} ran longer than its timeout of {seconds:g} s and was stopped.")
+    return StepTimeoutError(f"{who} ran longer than its timeout of {span_text(seconds)} and was stopped.")
 
 
 def loaded_too_long(who: str, seconds: float) -> StepTimeoutError:
     """Return the error for a process that did not begin, because its code is still being loaded."""
     return StepTimeoutError(
-        f"{who} has a timeout, and its code was not loaded within {seconds:g} s. Check what its modules do when "
+        f"{who} has a timeout, and its code was not loaded within {span_text(seconds)}. Check what its modules do when "
         f"they are imported, such as waiting for a lock or a server, and move that into the step."
     )
 

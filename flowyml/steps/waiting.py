@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from flowyml.core.durations import span_text
+
 T = TypeVar("T")
 
 __all__ = ["wait_for"]
@@ -19,12 +21,12 @@ def wait_for(what: str, look: Callable[[float], T | None], poll_interval: float,
     if poll_interval <= 0:
         raise ValueError(f"poll_interval={poll_interval!r} must be a number of seconds above 0.")
     deadline = time.monotonic() + patience
-    print(f"Waiting for {what}, for up to {patience:g} s.")
+    print(f"Waiting for {what}, for up to {span_text(patience)}.")
     left = patience
     while (found := look(left)) is None:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"{what} did not exist within {patience:g} s.")
+            raise TimeoutError(f"{what} did not exist within {span_text(patience)}.")
         time.sleep(min(poll_interval, left))
         left = max(deadline - time.monotonic(), 0)
     return found

@@ -217,7 +217,15 @@ def test_times_that_an_engine_gives_in_utc_are_shown_in_the_zone_of_the_schedule
     schedule = Schedule.of("daily", 9, timezone="Europe/Berlin")
     planned = datetime(2026, 1, 31, 8, tzinfo=UTC)
     info = ScheduleInfo(schedule_id="1", pipeline="p", schedule=schedule, next_runs=(planned,))
+    assert info.next_runs == (planned,)
+    assert str(info.next_runs[0].tzinfo) == "Europe/Berlin"
     assert plain_schedule(info, "prefect")["next_runs"] == ["2026-01-31T09:00:00+01:00"]
+
+
+@quietly
+def test_a_schedule_is_listed_with_the_zone_of_its_next_run() -> None:
+    flowyml("schedule", "create", "train.py", "daily", "9", "-p", "rows=9", "--timezone", "Asia/Tokyo")
+    assert re.search(r"  20\d\d-\d\d-\d\d 09:00:00 JST\n", flowyml("schedule", "list").out)
 
 
 @pytest.mark.parametrize(

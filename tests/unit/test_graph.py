@@ -200,5 +200,5 @@ def test_a_picture_tells_details() -> None:
     )
     tooltip = next(ElementTree.fromstring(text).iter(f"{SVG}g"))[0].text
     assert tooltip == "fit\ntrain:fit\nFits  & <tests>.\nrows = parameter rows\nseed = [1, 2]"
-    assert "→ model · 3 attempts · 60 s" in text
+    assert "→ model · 3 attempts · 1 min" in text
     assert "rows = 100, url" in text

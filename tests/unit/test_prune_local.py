@@ -412,13 +412,13 @@ def test_the_command_shows_then_removes_what_is_older_than_30_days() -> None:
     assert "long-ago" in shown.out
     assert "today" not in shown.out
     assert "would free 1" in shown.err
-    assert "kept: 1 × run: used within 30 days" in shown.err
+    assert "kept: 1 × run: used within 30 d" in shown.err
     done = flowyml("prune", "--json")
     document: dict[str, Any] = json.loads(done.out)
     assert set(document) == {"dry_run", "freed", "items"}
     by_name = {item["name"]: item for item in document["items"]}
     assert set(by_name["today"]) == {"kind", "name", "size", "used_at", "kept", "freed", "problem"}
-    assert by_name["today"]["kept"] == "used within 30 days"
+    assert by_name["today"]["kept"] == "used within 30 d"
     assert by_name["long-ago"]["freed"] > 100_000
     assert document["freed"] >= by_name["long-ago"]["freed"]
     assert [run["run_id"] for run in flowyml("runs", "--json").json] == ["today"]

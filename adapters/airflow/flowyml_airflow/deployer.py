@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from flowyml.core.durations import span_text
 from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError, WaitTimeoutError
 from flowyml.core.origin import Origin
 from flowyml.core.progress import show_waiting
@@ -169,7 +170,10 @@ class AirflowDeployer(Deployer):
             return found
         seconds = self.timeout if self.timeout is not None else self.client().shows_changes_within + _PARSING
         deadline = time.monotonic() + seconds
-        what = f"waiting for Airflow to show the tasks and parameters of {dag!r} as deployed, for up to {seconds:g} s"
+        what = (
+            f"waiting for Airflow to show the tasks and parameters of {dag!r} as deployed, for up to "
+            f"{span_text(seconds)}"
+        )
         with show_waiting(what) as show:
             while time.monotonic() < deadline:
                 show()
@@ -178,8 +182,8 @@ class AirflowDeployer(Deployer):
                 if now and now.shows(structure):
                     return now
         raise WaitTimeoutError(
-            f"Airflow has read {found.place}, but after {seconds:g} s its API still shows the old tasks, parameters or "
-            f"schedule of DAG {dag!r}, so a run would not have your changes. Is its "
+            f"Airflow has read {found.place}, but after {span_text(seconds)} its API still shows the old tasks, "
+            f"parameters or schedule of DAG {dag!r}, so a run would not have your changes. Is its "
             f"{'DAG processor' if self.client().can_backfill else 'scheduler'} running? Try again."
         )
 
@@ -338,7 +342,7 @@ class AirflowDeployer(Deployer):
         deadline, pause = time.monotonic() + seconds, 0.1
         patience, written = _WRITE_AGAIN, time.monotonic()
         errors = {before["timestamp"]: before} if before else {}
-        what = f"waiting for Airflow to read {compiled.filename} from {folder.name}, for up to {seconds:g} s"
+        what = f"waiting for Airflow to read {compiled.filename} from {folder.name}, for up to {span_text(seconds)}"
         with show_waiting(what) as show:
             while time.monotonic() < deadline and len(errors) < (3 if before else 1):
                 found = self.found(compiled.dag_id)
@@ -369,8 +373,8 @@ class AirflowDeployer(Deployer):
             return EngineError(f"Airflow cannot import {compiled.filename}:\n{errors[-1]['stack_trace']}")
         return WaitTimeoutError(
             f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within "
-            f"{seconds:g} s from dags_folder={folder.name!r}. The file stays there; deploy again to keep waiting "
-            f"for it. Is this the folder that Airflow reads its DAGs from, and is its DAG processor running? "
+            f"{span_text(seconds)} from dags_folder={folder.name!r}. The file stays there; deploy again to keep "
+            f"waiting for it. Is this the folder that Airflow reads its DAGs from, and is its DAG processor running? "
             f"It looks for files every 5 minutes unless [dag_processor] refresh_interval says otherwise, on 2.11 "
             f"[scheduler] dag_dir_list_interval."
         )

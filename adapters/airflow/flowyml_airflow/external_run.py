@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from flowyml.core.credentials import Login, lacks_permission
+from flowyml.core.durations import span_text
 from flowyml.core.errors import AuthenticationError, StepCancelledError
 from flowyml.core.urls import shown
 from flowyml.core.web import JsonObject, exchange
@@ -237,7 +238,7 @@ class Calls:
                 deadline = 0 if isinstance(reason, SSLError) else deadline
             if time.monotonic() + pause > deadline:
                 raise ConnectionError(f"Airflow at {self.root} {trouble}") from None
-            print(f"Airflow at {self.root} {trouble}; asking again in {pause:g} s", flush=True)
+            print(f"Airflow at {self.root} {trouble}; asking again in {span_text(pause)}", flush=True)
             time.sleep(pause)
             pause = min(pause * 2, 30)
 

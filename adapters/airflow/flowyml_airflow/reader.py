@@ -12,6 +12,7 @@ from typing import Any
 
 from flowyml.artifacts import open_store
 from flowyml.artifacts.listing import artifacts_of
+from flowyml.core.durations import span_text
 from flowyml.core.errors import EngineUnreachableError, RunNotFoundError, ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
@@ -416,7 +417,7 @@ class AirflowReader(RunReader):
             return WAS_CANCELLED
         if status is ExecutionStatus.TIMEOUT:
             timeout = self._about(found)[0]
-            return f"The run took longer than its timeout of {timeout.total_seconds() if timeout else 0:g} s."
+            return f"The run took longer than its timeout of {span_text(timeout.total_seconds() if timeout else 0)}."
         facts, tasks = self.facts(found), self._tasks(found)
         seen = Seen(facts, tasks)
         failed = [task for task in tasks if task["state"] == "failed" and seen.counts(task["task_id"])]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.durations import span_text
 from flowyml.core.errors import FlowymlError, StepFailedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
@@ -55,7 +56,7 @@ def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped
     failed = [of_step(node.step.name, node.row.error or "", node.label) for node in counted if node.row.status in _BAD]
     failures = [of_several(found)] if (found := [*failed, *dict.fromkeys(faults)]) else []
     if stopped == "timeout":
-        late = f"The run took longer than the pipeline's timeout of {plan.timeout_seconds:g} s and was stopped."
+        late = f"The run took longer than the pipeline's timeout of {span_text(plan.timeout_seconds)} and was stopped."
         return ExecutionStatus.TIMEOUT, "timeout", "; ".join([late, *failures])
     if stopped:
         return ExecutionStatus.CANCELLED, "cancelled", "; ".join([WAS_CANCELLED, *failures])
@@ -86,7 +87,7 @@ def log_failure(
         if delay is None:
             logger.error("%s", _failure(node, which, _trace(error, code_folder)))
         else:
-            logger.warning("%s", _failure(node, f"{which}; trying again in {delay:g} s", error_text(error)))
+            logger.warning("%s", _failure(node, f"{which}; trying again in {span_text(delay)}", error_text(error)))
 
 
 def _failure(node: Node, which: str, text: str) -> str:

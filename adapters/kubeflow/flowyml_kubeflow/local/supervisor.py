@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.durations import span_text
 from flowyml.core.locks import held
 from flowyml.core.process_identity import ProcessIdentity, await_ends, identity_of, signal_group, signal_process
 from flowyml.runtime.shutdown import GRACE
@@ -98,7 +99,7 @@ def _environment(folder: RunFolder) -> dict[str, str]:
 
 def _why(folder: RunFolder, ending: str | None, limit: float | None) -> str | None:
     if ending == "TIMEOUT":
-        return f"The run took longer than its timeout of {limit:g} s and was stopped."
+        return f"The run took longer than its timeout of {span_text(limit)} and was stopped."
     if ending is None:
         return f"KFP's local runner died:\n{folder.last_words()}"
     return None

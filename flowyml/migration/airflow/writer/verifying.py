@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flowyml.core.durations import span_text
 from flowyml.core.errors import EngineError
 from flowyml.migration.airflow.reader.files import Files, find_root
 from flowyml.migration.airflow.writer.notes import DagResult, FileResult
@@ -339,7 +340,7 @@ def _compiled(folder: Path, file: FileResult, dag: DagResult) -> subprocess.Comp
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        return subprocess.CompletedProcess(command, 1, "", f"it is not compiled after {error.timeout:g} seconds")
+        return subprocess.CompletedProcess(command, 1, "", f"it is not compiled after {span_text(error.timeout)}")
 
 
 T = TypeVar("T")
