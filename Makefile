@@ -56,7 +56,7 @@ lint: .venv/.test ## Style (ruff), the layers of the code (import-linter), the l
 types: .venv/.test ## Types (mypy --strict); of examples and the docs' programs also by pyright
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python scripts/docs_code.py .venv/docs_code
-	@$(BIN)/mypy --no-error-summary examples/*.py .venv/docs_code
+	@MYPYPATH=.venv/docs_code $(BIN)/mypy --no-error-summary examples/*.py .venv/docs_code
 	@$(BIN)/basedpyright >.venv/pyright.log || (cat .venv/pyright.log; exit 1)
 
 docs: .venv/.test ## Build the documentation into site/, warnings are errors
