@@ -19,7 +19,7 @@ from flowyml.orchestrators.cache_pruning import bytes_in, store_of
 from flowyml.orchestrators.targets import resolve
 from flowyml.runtime.caching import Entry, entries_in
 
-__all__ = ["clear", "explain", "list_", "show"]
+__all__ = ["Artifacts", "clear", "differences", "entries_of", "explain", "list_", "result_store", "show"]
 
 _COLUMNS = {"KEY": 0, "PIPELINE": 60, "STEP": 0, "FROM RUN": 120, "CREATED": 80, "TOOK": 60, "SIZE": 0}
 """The columns of the table of results, and how wide a terminal must be to show each."""
@@ -45,8 +45,8 @@ def list_(
 ) -> None:
     """List the cached results, newest first."""
     with Output(as_json) as out:
-        store = _store(on, artifacts)
-        entries = list(_entries(store, pipeline, step))
+        store = result_store(resolve(on), artifacts)
+        entries = list(entries_of(store, pipeline, step))
         found = sorted(filter(None, (entry for _, entry in entries)), key=lambda entry: entry.created, reverse=True)
         unreadable = sum(entry is None and bytes_in(store, folder) > 0 for folder, entry in entries)
         if as_json:
@@ -80,7 +80,7 @@ def show(
 ) -> int:
     """Show the dependencies of one result: digests of its code and inputs, and what else its step declares."""
     with Output(as_json) as out:
-        entry = _one(_store(on, artifacts), key)
+        entry = _one(result_store(resolve(on), artifacts), key)
         if entry is None:
             print_error(f"No cached result has a key that begins with {key!r}. `flowyml cache list` shows all.")
             return NOT_FOUND
@@ -105,13 +105,14 @@ def explain(
 ) -> int:
     """Say why a cached step ran, or where its result is from: what differs from its earlier results."""
     with Output(as_json) as out:
-        store, target = _store(on, artifacts), resolve(on)
+        target = resolve(on)
+        store = result_store(target, artifacts)
         run, steps = _last(target, step, run_id, pipeline)
         if run is None:
             which = f"Run {run_id!r} is not among the last 50 runs, or has" if run_id else "The last 50 runs have"
             print_error(f"{which} no step {step!r}. `flowyml runs` lists the runs.")
             return NOT_FOUND
-        entries = [entry for _, entry in _entries(store, run.pipeline, step) if entry]
+        entries = [entry for _, entry in entries_of(store, run.pipeline, step) if entry]
         outcomes = list(_explained(target, run, steps, sorted(entries, key=lambda entry: -entry.created)))
         if as_json:
             out.document(outcomes)
@@ -150,14 +151,14 @@ def _explained(
     own = [entry for entry in entries if entry.run_id == run.run_id]
     for entry in own:
         earlier = [each for each in entries if each.run_id != run.run_id and each.created < entry.created]
-        nearest = min(earlier, key=lambda each: len(_differences(each.depends, entry.depends)), default=None)
+        nearest = min(earlier, key=lambda each: len(differences(each.depends, entry.depends)), default=None)
         if nearest is None:
             why = "it ran, since no earlier result is stored, or its `ttl` is over, or `refresh` asked for a new one"
         else:
             why = f"it ran, because this has changed since run {nearest.run_id}:"
         yield {
             "step": entry.step, "outcome": "miss", "run_id": nearest and nearest.run_id, "why": why,
-            "changed": _differences(nearest.depends, entry.depends) if nearest else [],
+            "changed": differences(nearest.depends, entry.depends) if nearest else [],
         }  # fmt: skip
     if len(own) == len(ran):
         return
@@ -174,7 +175,7 @@ def _reason_not_cached(target: Orchestrator, run: Run, step: StepRun) -> str:
     return next((line for line in lines if "not cached: " in line), "")
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what differs in the dependencies of two results: ``part``, ``name``, ``what`` in words, and ``how``.
 
     Versions of packages are not secret, so they are there as ``before`` and ``after``.
@@ -211,9 +212,9 @@ def clear(
     if not (pipeline or step or older_than or everything):
         raise UsageError("Say which: --pipeline NAME, --step NAME, --older-than TIME, or --all.")
     with Output(as_json) as out:
-        store, before = _store(on, artifacts), _before(older_than)
+        store, before = result_store(resolve(on), artifacts), _before(older_than)
         count = 0
-        for folder, entry in list(_entries(store, pipeline, step)):
+        for folder, entry in list(entries_of(store, pipeline, step)):
             if before is None or (entry is not None and entry.created < before):
                 store.remove(folder)
                 count += 1
@@ -223,10 +224,10 @@ def clear(
             out.line(f"{counted(count, 'cached result')} deleted from {store.url}")
 
 
-def _store(on: str | None, artifacts: str | None) -> Store:
+def result_store(target: Orchestrator, artifacts: str | None) -> Store:
+    """Return the store of a target's cached results. Raises ``UsageError`` if nothing names it."""
     if artifacts is not None:
         return open_store(artifacts)
-    target = resolve(on)
     store = store_of(target.artifact_place, has_default=target.has_default_store)
     if store is None:
         raise UsageError(
@@ -236,7 +237,7 @@ def _store(on: str | None, artifacts: str | None) -> Store:
     return store
 
 
-def _entries(store: Store, pipeline: str | None, step: str | None) -> Iterator[tuple[str, Entry | None]]:
+def entries_of(store: Store, pipeline: str | None, step: str | None) -> Iterator[tuple[str, Entry | None]]:
     """Yield the entries of a pipeline and a step; an unreadable one belongs to neither."""
     for folder, entry in entries_in(store):
         if entry is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +14,13 @@ from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Timeout
 from flowyml.cli.output import Output, Word, note, print_error
 from flowyml.cli.records import (
+    metrics_of,
     plain_artifact,
     plain_log,
     plain_outputs,
     plain_run,
     plain_step,
+    shown,
     status_word,
     without_copies,
 )
@@ -35,6 +37,8 @@ __all__ = ["artifacts", "cancel", "logs", "outputs", "retry", "runs", "status", 
 _WIDE = 70
 """The number of terminal columns from which `runs` shows whole times and durations, and `status` a table."""
 
+_WHOLE = "%Y-%m-%d %H:%M:%S"
+
 _FOR_FACTS = 24
 """The least number of columns for the facts about an artifact."""
 
@@ -43,18 +47,34 @@ def runs(
     on: On = None,
     pipeline: OfPipeline = None,
     limit: Annotated[int, Option(("--limit", "-n"), "How many runs, newest first.", min=1)] = 20,
+    parameters: Annotated[bool, Option(("--parameters",), "Also the parameters of each run.")] = False,
+    metrics: Annotated[
+        bool, Option(("--metrics",), "Also the metrics that its steps returned: one more request for each run.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first. Every command takes the short id of the first column."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         found = orchestrator.runs(pipeline, limit=limit)
+        lacks: list[str] = []
+        returned = [metrics_of(orchestrator, run, lacks) for run in found] if metrics else []
         if as_json:
-            out.document([plain_run(run, orchestrator.name) for run in found])
+            plain = [plain_run(run, orchestrator.name) for run in found]
+            for run, values in zip(plain, returned, strict=False):
+                run["metrics"] = values
+            out.document(plain)
         elif not found:
             note("no runs yet")
         else:
-            _list_runs(out, found)
+            more = {"PARAMETERS": [_pairs(run.parameters) for run in found]} if parameters else {}
+            _list_runs(out, found, more | ({"METRICS": list(map(_pairs, returned))} if metrics else {}))
+        for lack in dict.fromkeys(lacks):
+            note(lack)
+
+
+def _pairs(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={shown(value)}" for name, value in values.items())
 
 
 def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
@@ -319,14 +339,21 @@ def _numbers(index: str | None) -> tuple[int, ...] | None:
         raise UsageError(f"--index {index!r} is neither a number nor two numbers separated by a comma.") from None
 
 
-def _list_runs(out: Output, found: Sequence[Run]) -> None:
-    """Print one line for each run. A terminal gets what fits; other outputs also have the engine's own ids."""
+def _list_runs(out: Output, found: Sequence[Run], more: Mapping[str, Sequence[str]]) -> None:
+    """Print one line for each run. A terminal gets what fits; other outputs also have the engine's own ids.
+
+    With ``more`` columns, cells are wrapped, or stacked on a narrow terminal.
+    """
+    listed = list(zip(found, *more.values(), strict=True))
     zone = zone_text(began for run in found if (began := run.started_at or run.created_at))
     headers = ["ID", "PIPELINE", "STATUS", f"STARTED ({zone})" if zone else "STARTED", "TOOK"]
     if out.columns is None:
         ids = ["JOB"] if all(run.job_id == run.run_id for run in found) else ["JOB", "RUN"]
-        rows = [(*_row(run, "%Y-%m-%d %H:%M:%S"), *(run.job_id, run.run_id)[: len(ids)]) for run in found]
-        out.table([*headers, *ids], rows)
+        rows = [(*_row(run, _WHOLE), *cells, *(run.job_id, run.run_id)[: len(ids)]) for run, *cells in listed]
+        out.table([*headers, *more, *ids], rows)
+        return
+    if more:
+        out.table([*headers, *more], [(*_row(run, _WHOLE), *cells) for run, *cells in listed])
         return
     wide = out.columns >= _WIDE
     if not wide:
@@ -349,6 +376,6 @@ def _row(run: Run, time: str) -> tuple[str | Word, ...]:
 def _time_format(run: Run, wide: bool) -> str:
     """Return the format of times: in full if there is room; else the time for a run of today, the date for another."""
     if wide:
-        return "%Y-%m-%d %H:%M:%S"
+        return _WHOLE
     began = run.started_at or run.created_at
     return "%H:%M" if began and began.astimezone().date() == datetime.now().astimezone().date() else "%d %b"

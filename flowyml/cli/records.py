@@ -9,13 +9,16 @@ from typing import Any
 
 from flowyml.artifacts.folders import url_of
 from flowyml.cli.output import Word
+from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.item_names import labelled
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import ScheduleInfo
+from flowyml.orchestrators.base import Orchestrator
 from flowyml.plan.parameters import in_words
 
 __all__ = [
-    "holds_copies", "plain_artifact", "plain_log", "plain_outputs", "plain_run", "plain_schedule",
+    "holds_copies", "metrics_of", "plain_artifact", "plain_log", "plain_outputs", "plain_run", "plain_schedule",
     "plain_step", "shown", "status_word", "without_copies",
 ]  # fmt: skip
 
@@ -95,6 +98,21 @@ def plain_artifact(artifact: Artifact) -> dict[str, Any]:
         "url": artifact.url,
         "picture": artifact.picture,
         "metadata": _plain(artifact.metadata),
+    }
+
+
+def metrics_of(target: Orchestrator, run: Run, lacks: list[str]) -> dict[str, Any]:
+    """Return the metrics of a run by ``STEP.NAME``; append to ``lacks`` why there are none to read."""
+    try:
+        artifacts = target.run_artifacts(run.job_id)
+    except UnsupportedFeatureError as error:
+        lacks.append(f"metrics: {error}")
+        return {}
+    return {
+        f"{labelled(each.step, each.index)}.{name}": _plain(value)
+        for each in artifacts
+        if each.type == "metrics"
+        for name, value in each.metadata.items()
     }
 
 

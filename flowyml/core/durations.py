@@ -53,13 +53,13 @@ def size_text(size: int) -> str:
 
 
 def span_text(seconds: float) -> str:
-    """Return a span of time for people: below a second to the millisecond, below a minute to a tenth of a second.
+    """Return a span of time for people: below a minute to a tenth of a second, less than one in two digits.
 
     >>> span_text(0.25), span_text(12.34), span_text(90), span_text(2 * 86_400 + 3601.2)
     ('0.25 s', '12.3 s', '1 min 30 s', '2 d 1 h 1 s')
     """
     if (short := round(seconds, 1 if seconds >= 1 else 3)) < 60:
-        return f"{short:g} s"
+        return f"{short:{'g' if seconds >= 1 else '.2g'}} s"
     left, parts = round(seconds), []
     for unit, factor in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
         count, left = divmod(left, factor)

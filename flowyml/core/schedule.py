@@ -155,7 +155,7 @@ class Schedule:
         return [(first + step * n).astimezone(after.tzinfo) for n in range(count)]
 
     def __str__(self) -> str:
-        return f"cron {self.cron} {self.timezone}" if self.cron else f"every {span_text(self.interval_seconds)}"
+        return f"cron {self.cron} {self.timezone}" if self.cron else f"every {span_text(self.interval_seconds or 0)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON, without defaults."""

@@ -289,6 +289,10 @@ class Orchestrator(ABC):
             raise self._lacks("listing artifacts")
         return self.reader.run_artifacts(job_id)
 
+    def bundle_of(self, job_id: str) -> Bundle | None:
+        """Return the bundle that a run was started with; None if the engine does not keep it for each run."""
+        return self.reader.bundle_of(job_id)
+
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines so far, oldest first; with ``follow`` until the run ends."""
         return self.reader.logs(job_id, follow=follow)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
+    from flowyml.plan.bundle import Bundle
 
 __all__ = ["RunReader"]
 
@@ -40,6 +41,10 @@ class RunReader(Protocol):
         Not called for an engine that does not support ``ARTIFACTS``.
         """
         raise NotImplementedError
+
+    def bundle_of(self, job_id: str) -> Bundle | None:
+        """Return the bundle that a run was started with; None if the engine does not keep it for each run."""
+        return None
 
     @abstractmethod
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:

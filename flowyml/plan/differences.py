@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from hashlib import sha256
 
 from flowyml.plan.bundle import Bundle
 
-__all__ = ["bundle_difference", "difference"]
+__all__ = ["bundle_difference", "changed_files", "difference"]
 
 _USERS = ("code/", "objects/")
 
@@ -22,7 +24,7 @@ def difference(path: str, old: str, new: str) -> str:
 def bundle_difference(old: Bundle, new: Bundle) -> str:
     """Return the changes of the plan and of the user's files, file by file, and whether FlowyML itself changes."""
     before, after = old.files, new.files
-    changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
+    changed = _changed_paths(before, after)
     parts = [_changed(path, before.get(path, b""), after.get(path, b"")) for path in changed if path.startswith(_USERS)]
     if "plan.json" in changed:
         parts.append(difference("plan.json", _readable(old), _readable(new)))
@@ -30,6 +32,21 @@ def bundle_difference(old: Bundle, new: Bundle) -> str:
     if others:
         parts.append(f"FlowyML itself changes, in {len(others)} file{'s' * (len(others) != 1)} of the bundle.\n")
     return "".join(parts)
+
+
+def changed_files(old: Bundle, new: Bundle) -> Iterator[tuple[str, str | None, str | None]]:
+    """Yield the user's files and the plan where they differ, each with the beginning of its SHA-256 in both bundles.
+
+    None stands for a file that is not there.
+    """
+    before, after = old.files, new.files
+    for path in _changed_paths(before, after):
+        if path.startswith(_USERS) or path == "plan.json":
+            yield path, *(sha256(side[path]).hexdigest()[:12] if path in side else None for side in (before, after))
+
+
+def _changed_paths(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:
+    return sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
 
 
 def _readable(bundle: Bundle) -> str:

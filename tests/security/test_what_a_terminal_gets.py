@@ -258,7 +258,9 @@ def forge_cached_result(store: Path) -> None:
 
 
 COMMANDS = [
-    "runs --on hostile", "status x --on hostile", "status x --on failing", "status broken --on hostile",
+    "runs --on hostile", "runs --parameters --metrics --on hostile",
+    "compare x x --on hostile --artifacts store",
+    "status x --on hostile", "status x --on failing", "status broken --on hostile",
     "watch x --on hostile", "watch x --on failing", "logs x --on hostile", "outputs x --on hostile",
     "outputs x text --on hostile", "outputs x odd --on hostile", f"outputs x {EVIL} --on hostile",
     "outputs x --on failing", "cancel x --on hostile",

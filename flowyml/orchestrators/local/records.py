@@ -56,7 +56,8 @@ def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped
     failed = [of_step(node.step.name, node.row.error or "", node.label) for node in counted if node.row.status in _BAD]
     failures = [of_several(found)] if (found := [*failed, *dict.fromkeys(faults)]) else []
     if stopped == "timeout":
-        late = f"The run took longer than the pipeline's timeout of {span_text(plan.timeout_seconds)} and was stopped."
+        limit = span_text(plan.timeout_seconds or 0)
+        late = f"The run took longer than the pipeline's timeout of {limit} and was stopped."
         return ExecutionStatus.TIMEOUT, "timeout", "; ".join([late, *failures])
     if stopped:
         return ExecutionStatus.CANCELLED, "cancelled", "; ".join([WAS_CANCELLED, *failures])

@@ -99,7 +99,7 @@ def _environment(folder: RunFolder) -> dict[str, str]:
 
 def _why(folder: RunFolder, ending: str | None, limit: float | None) -> str | None:
     if ending == "TIMEOUT":
-        return f"The run took longer than its timeout of {span_text(limit)} and was stopped."
+        return f"The run took longer than its timeout of {span_text(limit or 0)} and was stopped."
     if ending is None:
         return f"KFP's local runner died:\n{folder.last_words()}"
     return None

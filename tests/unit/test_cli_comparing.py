@@ -1,0 +1,99 @@
+"""What ran with which parameters and metrics, and what differs between two runs, from the command line."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml.orchestrators import LocalOrchestrator
+from tests.unit.commands import flowyml, on_a_terminal
+
+SCORING = """
+import numpy
+from flowyml import pipeline, step
+
+@step(cache=True)
+def load(rows: int) -> list[int]:
+    return [int(n) for n in numpy.arange(rows)]
+
+@step
+def score(load: list[int], scale: float) -> dict[str, float]:
+    return {"accuracy": sum(load) * scale, "size": 1.0}
+
+@pipeline
+def scoring(rows: int = 3, scale: float = 0.5, label: str = "plain"):
+    return score(load(rows), scale)
+"""
+
+
+@pytest.fixture(autouse=True)
+def two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs ``one`` and ``two``, of other code and with another parameter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    file = tmp_path / "scoring.py"
+    for run_id, code, rows in (("one", SCORING, 3), ("two", SCORING.replace("sum(load)", "max(load)"), 5)):
+        file.write_text(code)
+        assert flowyml("run", "scoring.py", "--run-id", run_id, "-p", f"rows={rows}").code == 0
+
+
+def test_runs_show_parameters_and_metrics_on_demand() -> None:
+    assert "rows" not in flowyml("runs").out
+    listed = flowyml("runs", "--parameters", "--metrics").out.splitlines()
+    assert "rows=5, scale=0.5, label='plain'  score.accuracy=2.0, score.size=1.0" in listed[1]
+    assert "score.accuracy=1.5" in listed[2]
+    assert [run["metrics"] for run in flowyml("runs", "--metrics", "--json").json] == [
+        {"score.accuracy": 2.0, "score.size": 1.0}, {"score.accuracy": 1.5, "score.size": 1.0},
+    ]  # fmt: skip
+
+
+def test_two_runs_are_compared() -> None:
+    found = flowyml("compare", "one", "two", "--json").json
+    assert [run["run_id"] for run in found["runs"]] == ["one", "two"]
+    assert "scoring.py" in [change["name"] for change in found["code"]]
+    assert found["parameters"] == [{"name": "rows", "before": 3, "after": 5}]
+    assert found["metrics"] == [{"name": "score.accuracy", "before": 1.5, "after": 2.0}]
+    assert found["packages"] == []
+    assert [[step["name"] for step in steps] for steps in found["steps"]] == [["load", "score"]] * 2
+    assert found["not_recorded"] == []
+    shown = flowyml("compare", "one", "two").out
+    assert "\nparameter rows         3  " in shown
+    assert "\nstep score             COMPLETED" in shown
+
+
+def test_an_upgraded_package_of_a_cached_step_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowyml.runtime.caching._installed", lambda name: "0.1")
+    assert flowyml("run", "scoring.py", "--run-id", "upgraded", "-p", "rows=5").code == 0
+    found = flowyml("compare", "two", "upgraded", "--json").json
+    assert found["packages"] == [{"name": "numpy", "before": version("numpy"), "after": "0.1"}]
+    assert (found["code"], found["parameters"]) == ([], [])
+
+
+def test_a_narrow_terminal_stacks_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = on_a_terminal("compare", "one", "two")
+    assert max(map(len, lines)) <= 40
+    assert lines[lines.index("parameter rows") + 1] == "  one 3, two 5"
+    assert max(map(len, on_a_terminal("runs", "--parameters", "--metrics"))) <= 40
+
+
+def test_what_an_engine_does_not_record_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    from flowyml import pipeline, step
+
+    @step
+    def same(n: int) -> int:
+        return n
+
+    @pipeline
+    def plain(n: int = 1) -> Any:
+        return same(n)
+
+    for run_id in ("three", "four"):
+        plain.run(on=LocalOrchestrator(workers="threads"), run_id=run_id)
+    found = flowyml("compare", "three", "four", "--json").json["not_recorded"]
+    assert found == [
+        "versions of packages: they are recorded for cached steps only, of what their code imports",
+    ]
