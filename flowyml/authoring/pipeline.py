@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -25,6 +24,7 @@ from flowyml.authoring.steps import Mapped, Step, check_names, check_timeout, re
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook
 from flowyml.core.modules import shipped_name
+from flowyml.core.notebook import in_notebook
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.groups import Cleanup, Group, Groups, Loop
 from flowyml.plan.model import (
@@ -284,7 +284,7 @@ class Pipeline:
         forced = {"force": True} if force else {}  # an execute() that a user overrides need not know it
         result = _resolve(on).execute(self, run_id, values, **forced)
         with suppress(Exception):  # the result is there, whatever becomes of its picture
-            return replace(result, graph=self._repr_html_()) if "ipykernel" in sys.modules else result
+            return replace(result, graph=self._graph(result.parameters)) if in_notebook() else result
         return result
 
     @takes_a_dict
@@ -529,12 +529,21 @@ class Pipeline:
 
     def _repr_html_(self) -> str | None:
         """Return the display in a notebook: the graph, or the plain ``repr`` for a pipeline with errors."""
-        from flowyml.graph import svg
-
         try:
-            return svg(self.compile())
+            return self._graph({})
         except DefinitionError:
             return None
+
+    def _graph(self, values: Mapping[str, Any]) -> str:
+        """Return the graph as an SVG, with these values of parameters in place of their defaults."""
+        from flowyml.graph import svg
+
+        plan = self.compile()
+        given = tuple(
+            replace(each, default=values[each.name], required=False) if each.name in values else each
+            for each in plan.parameters
+        )
+        return svg(replace(plan, parameters=given))
 
 
 def _place_of(step: Step[..., Any]) -> Place | None:

@@ -1,10 +1,16 @@
-"""HTML for runs in notebooks, with their results, steps and artifacts: tables, for a result below the graph."""
+"""HTML for runs in notebooks, with their results, steps and artifacts: tables, for a result below the graph.
+
+An active run is drawn in the cell that waits for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowyml.core.durations import size_text, span_text, zone_text
 from flowyml.core.execution_status import ExecutionStatus
@@ -12,10 +18,11 @@ from flowyml.core.execution_status import ExecutionStatus
 if TYPE_CHECKING:
     from flowyml.core.runs import Artifact, PipelineResult, Run, StepRun
 
-__all__ = ["artifacts_html", "html_of", "run_html", "runs_html", "steps_html"]
+__all__ = ["artifacts_html", "html_of", "in_notebook", "progress_in_cell", "run_html", "runs_html", "steps_html"]
 
 _LONGEST = 300
 _MOST_ROWS = 200
+_PAUSE = 0.5  # seconds between two drawings of a run
 _RED = "#de3341"
 _COLOURS = {  # with contrast to white and dark pages, since notebooks do not reveal their theme
     ExecutionStatus.COMPLETED: "#208a3e",
@@ -29,15 +36,53 @@ _CELL = 'style="text-align:left; vertical-align:top; padding:2px 16px 2px 0; whi
 _REPR = 'style="font-family:monospace"'  # the columns of a table in a repr stay in line
 
 
+def in_notebook() -> bool:
+    """Return True in a cell of a notebook, whose kernel shows HTML."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def progress_in_cell() -> Callable[[Run, Iterable[tuple[StepRun, str]]], None]:
+    """Return a function that draws a run and its steps with their notes, in place of its last drawing.
+
+    Of an ended run one line is left, as its result or handle shows the steps.
+    """
+    from IPython.display import display
+
+    handle: Any = None
+    next_time = 0.0
+    lock = threading.Lock()  # the thread that draws is not waited for when the run ends
+
+    def update(run: Run, steps: Iterable[tuple[StepRun, str]]) -> None:
+        nonlocal next_time
+        with lock:
+            is_over = run.status.is_terminal
+            if is_over or time.monotonic() >= next_time:
+                next_time = float("inf") if is_over else time.monotonic() + _PAUSE
+                draw(run, steps, is_over)
+
+    def draw(run: Run, steps: Iterable[tuple[StepRun, str]], is_over: bool) -> None:
+        nonlocal handle
+        took = span_text(run.duration_seconds)
+        html = f"<div>{_title(run)} in {took}</div>" if is_over else run_html(run, steps, "")
+        drawing = {"text/html": html, "text/plain": f"{run.pipeline} {run.run_id} {run.status} {took}"}
+        if handle is None:
+            handle = display(drawing, raw=True, display_id=True)
+        else:
+            handle.update(drawing, raw=True)
+
+    return update
+
+
 def run_html(run: Run, steps: Iterable[tuple[StepRun, str]], watch: str) -> str:
     """Return the HTML for a submitted run: its status, its steps with their notes, and the command that watches it."""
-    where = f", {_link(run.url, run.url)}" if _is_page(run.url) else ""
-    title = f"<b>{_text(run.pipeline)}</b> {_word(run.status)}, run {_text(run.run_id)}{where}"
     parts = [
-        f"<div>{title}</div>",
+        f"<div>{_title(run)}</div>",
+        _parameters(run.parameters),
         _error(run.error),
         _table(_STEP_HEADERS, [_step_row(step, note) for step, note in steps]),
-        "" if run.status.is_terminal else f"<div><code>{_text(watch)}</code></div>",
+        "" if run.status.is_terminal or not watch else f"<div><code>{_text(watch)}</code></div>",
     ]
     return "\n".join(part for part in parts if part)
 
@@ -50,6 +95,7 @@ def html_of(result: PipelineResult) -> str:
     outputs += [(_text(name), _text(reason)) for name, reason in result.outputs.not_kept.items()]
     parts = [
         f"<div>{title}</div>",
+        "" if result.graph else _parameters(result.parameters),  # the graph has them
         _error(result.error),
         f'<div style="overflow-x:auto">{result.graph}</div>' if result.graph else "",
         _table(_STEP_HEADERS, [_step_row(step, step.note) for step in result.step_results.values()]),
@@ -65,6 +111,16 @@ def runs_html(runs: Sequence[Run]) -> str | None:
     if all(run.job_id == run.run_id for run in runs):
         return _list(headers, map(_run_row, runs))
     return _list((*headers, "job"), [(*_run_row(run), _whole(_text(run.job_id))) for run in runs])
+
+
+def _title(run: Run) -> str:
+    where = f", {_link(run.url, run.url)}" if _is_page(run.url) else ""
+    return f"<b>{_text(run.pipeline)}</b> {_word(run.status)}, run {_text(run.run_id)}{where}"
+
+
+def _parameters(values: Mapping[str, object]) -> str:
+    pairs = ", ".join(f"{name}={_shown(value)}" for name, value in values.items())
+    return f"<div {_REPR}>{_text(pairs)}</div>" if pairs else ""
 
 
 def _run_row(run: Run) -> Sequence[str]:

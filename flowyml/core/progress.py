@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from flowyml.core.durations import span_text
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
+from flowyml.core.notebook import in_notebook, progress_in_cell
 from flowyml.core.plain_text import safe_line, safe_log, wants_colours
 from flowyml.core.progress_output import terminal_of
 from flowyml.core.runs import Run, StepRun, opened
@@ -42,7 +43,11 @@ _A_WHILE = 10  # seconds
 
 
 def wants_progress() -> bool:
-    """Return True if standard error is a terminal, unless ``FLOWYML_PROGRESS=0``."""
+    """Return True if standard error is a terminal, or in a notebook, unless ``FLOWYML_PROGRESS=0``."""
+    return _draws_on_terminal() or (in_notebook() and os.environ.get("FLOWYML_PROGRESS") != "0")
+
+
+def _draws_on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("FLOWYML_PROGRESS") != "0"
 
 
@@ -50,11 +55,17 @@ def wants_progress() -> bool:
 def show_progress(
     pipeline: str, run_id: str, *, console: Console | None = None, tail: Callable[[], str] = str
 ) -> Iterator[Update]:
-    """Draw the steps live on standard error; if that is not a terminal, write a line for each change.
+    """Draw the steps live: in a notebook in the running cell, else on standard error.
+
+    If that is not a terminal, write a line for each change.
 
     Output in the meantime appears above, unless a ``console`` is given for the drawing. ``tail`` returns the unfinished
     line, which is shown below.
     """
+    if in_notebook():
+        draw = progress_in_cell()
+        yield lambda run, steps: draw(run, opened(steps, _FAILED_ITEMS))
+        return
     if console is None and sys.stderr is None:  # closed, or never open, as in a service
         yield lambda run, steps: None
         return
@@ -105,7 +116,7 @@ def show_waiting(what: str) -> Iterator[Callable[[], None]]:
 
     On a terminal it is a spinner; otherwise a line of the logger ``flowyml.progress``, after ten seconds.
     """
-    if not wants_progress():
+    if not _draws_on_terminal():
         yield _Waiting(what)
         return
     from rich.text import Text
@@ -126,7 +137,7 @@ def show_counting(what: str, total: int | None = None) -> Iterator[Callable[[int
     def line(number: int) -> str:
         return f"{what}: {number}" if total is None else f"{what}: {number} of {total}"
 
-    if not wants_progress():
+    if not _draws_on_terminal():
 
         def log(number: int) -> None:
             nonlocal last

@@ -344,6 +344,7 @@ class PipelineResult:
     outputs: Outputs
     step_results: Mapping[str, StepResult]
     duration_seconds: float
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
     exception: BaseException | None = field(default=None, repr=False)
     graph: str | None = field(default=None, repr=False, compare=False)

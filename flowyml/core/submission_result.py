@@ -183,8 +183,8 @@ class SubmissionResult:
         """Block until the run has ended, in whatever way; then read ``status``.
 
         ``timeout``, which may be ``inf``, and ``poll_interval`` are seconds. The first polls come faster than
-        ``poll_interval``, so a short run is noticed soon. ``progress`` shows the steps live; by default if standard
-        error is a terminal, unless ``FLOWYML_PROGRESS=0``.
+        ``poll_interval``, so a short run is noticed soon. ``progress`` shows the steps live; by default in a
+        notebook, and if standard error is a terminal, unless ``FLOWYML_PROGRESS=0``.
 
         Raises ``WaitTimeoutError`` after the timeout: the run continues. If the engine does not answer, or answers 500,
         the poll is repeated until then; if it still does so at the end, ``EngineUnreachableError`` or
@@ -216,6 +216,7 @@ class SubmissionResult:
             outputs=outputs,
             step_results={step.name: StepResult.of(step) for step in folded(self.step_runs())},
             duration_seconds=self._run.duration_seconds,
+            parameters=self._run.parameters,
             error=self._run.error,
         )
 

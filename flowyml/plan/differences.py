@@ -40,9 +40,13 @@ def changed_files(old: Bundle, new: Bundle) -> Iterator[tuple[str, str | None, s
     None stands for a file that is not there.
     """
     before, after = old.files, new.files
+
+    def digest(files: Mapping[str, bytes], path: str) -> str | None:
+        return sha256(files[path]).hexdigest()[:12] if path in files else None
+
     for path in _changed_paths(before, after):
         if path.startswith(_USERS) or path == "plan.json":
-            yield path, *(sha256(side[path]).hexdigest()[:12] if path in side else None for side in (before, after))
+            yield path, digest(before, path), digest(after, path)
 
 
 def _changed_paths(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:

@@ -20,11 +20,13 @@ NotebookClient(notebook, timeout=300, startup_timeout=300, kernel_name="python3"
 for cell in notebook.cells:
     for output in cell.outputs:
         print(output.get("text", ""), end="")
+        if output.output_type == "display_data":
+            print("displayed", output.data["text/html"])
 """
 
 
 def run_notebook(folder: Path, sources: Sequence[str]) -> str:
-    """Run these cells in a notebook in this folder; gives what they printed."""
+    """Run these cells in a notebook in this folder; gives what they printed and displayed."""
     cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
     cells = [{**cell, "source": source, "id": f"cell{number}"} for number, source in enumerate(sources)]
     notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}

@@ -97,12 +97,39 @@ for number in range(3):
 ]
 
 
+WATCHED = [
+    """
+import threading
+import IPython.display
+from flowyml.orchestrators import LocalOrchestrator
+
+drawn, display = threading.Event(), IPython.display.display
+
+def noting(*args, **options):
+    drawn.set()
+    return display(*args, **options)
+
+IPython.display.display = noting
+
+@step
+def patient(rows: int) -> bool:
+    return drawn.wait(2400)
+
+watched = Pipeline("watched", context=context(rows=7)).add_step(patient)
+""",
+    (
+        "result = watched.run({'rows': 8}, on=LocalOrchestrator(workers='threads'))\n"
+        "print('watched', result['patient'], 'rows = 8' in result._repr_html_(), 'rows = 7' in watched._repr_html_())"
+    ),
+]
+
+
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What one notebook prints that does all of it."""
     folder = tmp_path_factory.mktemp("notebook")
     (folder / "helpers.py").write_text("def rows(count):\n    return list(range(count))\n")
-    return run_notebook(folder, [*SUBMITS, *EDITS, *LOOPS])
+    return run_notebook(folder, [*SUBMITS, *EDITS, *LOOPS, *WATCHED])
 
 
 def test_a_notebook_runs_and_submits_its_pipeline(printed: str) -> None:
@@ -114,6 +141,12 @@ def test_a_notebook_runs_and_submits_its_pipeline(printed: str) -> None:
 def test_only_a_notebook_draws(printed: str) -> None:
     assert "drawn True True 2" in printed
     assert Pipeline("plain").add_step(step(name="one")(lambda: 1)).run().graph is None
+
+
+def test_the_running_cell_shows_the_steps_and_the_picture_has_the_parameters_of_the_run(printed: str) -> None:
+    assert "watched True True True" in printed
+    (left,) = (line for line in printed.splitlines() if line.startswith("displayed") and "<b>watched</b>" in line)
+    assert "COMPLETED" in left
 
 
 def test_a_cell_that_is_edited_and_run_again_counts_wherever_the_pipeline_runs(printed: str) -> None:

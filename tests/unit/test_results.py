@@ -65,13 +65,13 @@ def test_every_text_is_escaped() -> None:
     result = PipelineResult(
         run_id=EVIL, pipeline=EVIL, status=ExecutionStatus.FAILED, step_results={EVIL: failed}, duration_seconds=1.5,
         outputs=Outputs({EVIL: Evil(), "broken": Broken(), "long": "x" * 10_000}, not_kept={EVIL + "2": EVIL}),
-        error=EVIL,
+        error=EVIL, parameters={EVIL: EVIL},
     )  # fmt: skip
     html = result._repr_html_()
     seen = Tags(html)
     assert seen.tags <= {"div", "b", "span", "pre", "table", "thead", "tbody", "tr", "th", "td"}
     assert seen.attributes == {"style"}
-    assert seen.text.count(EVIL) == 9
+    assert seen.text.count(EVIL) == 10
     assert "a Broken whose repr raises ValueError" in seen.text
     assert len(html) < 6_000
 

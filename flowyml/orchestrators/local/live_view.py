@@ -1,4 +1,4 @@
-"""Draw a blocking run on the terminal."""
+"""Draw a blocking run on the terminal, or in the cell of a notebook."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TextIO
 
+from flowyml.core.notebook import in_notebook
 from flowyml.core.runs import Run
 from flowyml.orchestrators.local.capture import beneath, leading_through
 from flowyml.orchestrators.local.graph import Node
@@ -34,7 +35,7 @@ class LiveView:
 
     def __call__(self) -> None:
         now = time.monotonic()
-        if "pdb" in sys.modules:
+        if "pdb" in sys.modules and not in_notebook():  # which imports it, and whose debugger has its own input
             self._end()
         elif now >= self._next:
             self._next = float("inf")  # for good, if drawing fails, which is reported once
@@ -56,6 +57,9 @@ class LiveView:
         from flowyml.core.progress import console_on, show_progress
         from flowyml.core.progress_output import OutputAbove
 
+        if in_notebook():
+            self._update = self._stack.enter_context(show_progress(self._run.pipeline, self._run.run_id))
+            return self._update
         console, streams = console_on(beneath("stderr")), list[OutputAbove]()
 
         def lead(stream: TextIO, begun: str) -> OutputAbove:

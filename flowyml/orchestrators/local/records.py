@@ -119,6 +119,7 @@ def result_of(
             for run in folded(step_of(node.step.name, node.row) for node in in_order(nodes))
         },
         duration_seconds=seconds,
+        parameters=json.loads(row.parameters),
         error=error,
         exception=_first_error(nodes),
     )
