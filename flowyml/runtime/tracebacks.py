@@ -6,6 +6,8 @@ import json
 import os
 import traceback
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import resolve_name
 from pathlib import Path
 
 __all__ = ["described", "left_behind", "traceback_text"]
@@ -26,8 +28,11 @@ def described(error: BaseException) -> str:
 
 
 def left_behind(error: BaseException, bundle: Path) -> str:
-    """Return a hint about a file that is missing because the bundle, unpacked in this folder, does not contain it."""
-    wanted, code = error.filename if isinstance(error, FileNotFoundError) else None, bundle / "code"
+    """Return a hint about a file or module that is missing because the bundle, unpacked here, does not contain it."""
+    code, subject = bundle / "code", "It"
+    wanted = error.filename if isinstance(error, FileNotFoundError) else None
+    if isinstance(error, ModuleNotFoundError) and (module := _imported_by_name(error)):
+        wanted, subject = f"{code}/{module.replace('.', '/')}.py", f"If {module!r} is your own, it"
     if not isinstance(wanted, str) or not Path(wanted).is_relative_to(code):
         return ""
     about = json.loads((bundle / "bundle.json").read_bytes())
@@ -36,7 +41,20 @@ def left_behind(error: BaseException, bundle: Path) -> str:
         name = Path(wanted).relative_to(code).as_posix()
         return f". {name} is not in the bundle: include=[…] takes only files beside the pipeline's own"
     name = Path(wanted).relative_to(home).as_posix()
-    return f". It is not in the bundle: give the pipeline include=[{name!r}]"
+    return f". {subject} is not in the bundle: give the pipeline include=[{name!r}]"
+
+
+def _imported_by_name(error: ModuleNotFoundError) -> str:
+    """Return the missing module that ``importlib.import_module`` was called with, else an empty text.
+
+    A bundle has the modules that ``import`` statements name.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is import_module.__code__:
+            module = resolve_name(frame.f_locals["name"], frame.f_locals["package"])
+            if error.name and f"{module}.".startswith(f"{error.name}."):
+                return module
+    return ""
 
 
 def traceback_text(error: BaseException, code: Path | None = None) -> str:

@@ -105,6 +105,35 @@ if __name__ == "__main__":
     assert third.endswith("rows.csv is not in the bundle: include=[…] takes only files beside the pipeline's own")
 
 
+def test_a_module_that_is_imported_by_its_name_is_included_by_it(tmp_path: Path) -> None:
+    code = """
+from importlib import import_module
+from flowyml import Pipeline, step
+@step(timeout=240)
+def rate(name: str) -> int:
+    return import_module(f"pkg.models.{name}").RATE
+@step(timeout=240)
+def needs(name: str) -> None:
+    import not_installed
+if __name__ == "__main__":
+    one = Pipeline("one", context={"name": "linear"}).add_step(rate)
+    print(one.run().error)
+    print(Pipeline("one", context={"name": "linear"}, include=["models/*.py"]).add_step(rate).run()["rate"])
+    print(Pipeline("two", context={"name": ""}).add_step(needs).run().error)
+"""
+    models = tmp_path / "pkg" / "models"
+    models.mkdir(parents=True)
+    (models.parent / "__init__.py").touch()
+    (models / "linear.py").write_text("RATE = 3")
+    (models.parent / "rating.py").write_text(code)
+    missing, rate, other = python(tmp_path, "-m", "pkg.rating").out.splitlines()
+    assert missing.endswith(
+        "If 'pkg.models.linear' is your own, it is not in the bundle: give the pipeline include=['models/linear.py']"
+    )
+    assert rate == "3"
+    assert other.endswith("No module named 'not_installed'")
+
+
 def printed_by(folder: Path, name: str, body: str, *arguments: str) -> str:
     """What a script prints that runs in a process of its own: steps, and at the end a line for ``__main__``."""
     *steps, last = body.strip().splitlines()
