@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flowyml.authoring.pipeline import Pipeline
 from flowyml.cli.failures import UsageError
-from flowyml.core.errors import FlowymlError, ParameterError
+from flowyml.core.errors import DefinitionError, FlowymlError, ParameterError
 from flowyml.core.modules import is_module_name
 from flowyml.plan.groups import Section
 from flowyml.plan.model import Parameter, Plan
@@ -197,6 +197,8 @@ class _Loading:
                 f"the reading of arguments, under `if __name__ == '__main__'`.",
                 _traceback(error),
             ) from error
+        if isinstance(error, DefinitionError) and error.place:  # which says all of it
+            raise UsageError(str(error)) from error
         if isinstance(error, Exception):
             raise UsageError(f"{self.place} cannot be loaded: {_described(error)}", _traceback(error)) from error
         return False

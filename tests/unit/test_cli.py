@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("train")
 def test_a_run_tells_its_outputs() -> None:
     done = flowyml("run", "train.py", "-p", "rows=5", "-p", "label=7")
     assert done.code == 0
-    assert re.search(r"^training COMPLETED in \d+\.\d s, run training-", done.out, re.MULTILINE)
+    assert re.search(r"^training COMPLETED in [\d.]+ s, run training-", done.out, re.MULTILINE)
     assert "  message = '7: 5'\n" in done.out
     assert done.err == ""
 

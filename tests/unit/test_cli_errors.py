@@ -313,8 +313,8 @@ def test_status_folds_items_and_opens_those_that_failed_on_any_terminal(
             "train_a_model_with_a_long_name[1] FAILED", "  ValueError: no",
         ]  # fmt: skip
     else:
-        assert re.fullmatch(r"train_a_model_with_a_long_name 3 of 3 +FAILED +\d+\.\d s +1 +1 failed", lines[1])
-        assert re.fullmatch(r"train_a_model_with_a_long_name\[1\] +FAILED +\d+\.\d s +1 +ValueError: no", lines[2])
+        assert re.fullmatch(r"train_a_model_with_a_long_name 3 of 3 +FAILED +[\d.]+ s +1 +1 failed", lines[1])
+        assert re.fullmatch(r"train_a_model_with_a_long_name\[1\] +FAILED +[\d.]+ s +1 +ValueError: no", lines[2])
 
 
 @pytest.mark.processes

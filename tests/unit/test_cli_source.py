@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from flowyml.core.runs import Run
 from flowyml.orchestrators import Orchestrator
 from flowyml.plan.model import Parameter, Plan, Step
 from flowyml.plan.parameters import check_values
-from tests.unit.commands import python
+from tests.unit.commands import flowyml, python
 
 PIPELINE = """
 from flowyml import pipeline, step
@@ -123,9 +124,6 @@ def test_a_bundle() -> None:
             "raise SystemExit(3)",
             r"train.py called sys.exit\(3\) when it was loaded.* under `if __name__ == '__main__'`",
         ),
-        ("from flowyml import Pipeline\nPipeline(1)", "cannot be loaded: DefinitionError"),
-        ("import flowyml\n@flowyml.step(retires=2)\ndef f(): ...", "has no option 'retires'. Did you mean 'retry'"),
-        ("from flowyml import step\n@step(airflow=2)\ndef f(): ...", "airflow=2 must be a dict of plain JSON"),
     ],
 )
 def test_a_file_that_cannot_be_loaded_shows_its_own_frames(text: str, message: str) -> None:
@@ -133,6 +131,32 @@ def test_a_file_that_cannot_be_loaded_shows_its_own_frames(text: str, message: s
         load(write(text))
     assert "train.py" in caught.value.detail
     assert "cli/source.py" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("from flowyml import Pipeline\nPipeline(1)", "The name of a pipeline must be a string"),
+        (
+            "import flowyml\n@flowyml.step(retires=2)\ndef f(): ...",
+            "step has no option 'retires'. Did you mean 'retry'",
+        ),
+        (
+            "from flowyml import step\n@step(airflow=2)\ndef f(): ...",
+            "step 'f': airflow=2 must be a dict of plain JSON",
+        ),
+        (
+            "from flowyml import step\n@step(timeout=-1)\ndef f(): ...",
+            "step 'f': timeout=-1 must be a number of seconds",
+        ),
+        ("from flowyml import pipeline\n@pipeline(nme='x')\ndef f(): ...", "pipeline has no option 'nme'"),
+    ],
+)
+def test_a_mistake_in_a_decorator_is_one_line(text: str, message: str) -> None:
+    done = flowyml("run", write(text))
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+    assert re.match(rf"error: {message}.*\(train.py, line 2\)$", done.err)
 
 
 @pytest.mark.parametrize(

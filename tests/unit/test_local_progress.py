@@ -74,8 +74,8 @@ def test_steps_are_drawn_live(tmp_path: Path, mode: str) -> None:
     text = on_a_terminal(tmp_path, mode, until="[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]")
     plain = CONTROL.sub("", text)
     assert "\x1b[2K" in text
-    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] talk +\d+\.\d s", plain)
-    assert re.search(r"✓ talk +\d+\.\d s +\r?\n✗ fail +\d+\.\d s +ValueError: bad luck", plain)
+    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] talk +[\d.]+ s", plain)
+    assert re.search(r"✓ talk +[\d.]+ s +\r?\n✗ fail +[\d.]+ s +ValueError: bad luck", plain)
     assert plain.rstrip().endswith("it FAILED")
     assert mode == "submit" or all(f"[bold]{number} says talk" in plain for number in range(6))
 
@@ -109,8 +109,8 @@ def test_without_a_terminal_a_line_for_each_change(capsys: pytest.CaptureFixture
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "p r RUNNING", "p r: s0 RUNNING", "p r: s0 COMPLETED after 2.0 s", "p r: s1 RUNNING",
-        "p r: s1 COMPLETED after 2.0 s", "p r COMPLETED",
+        "p r RUNNING", "p r: s0 RUNNING", "p r: s0 COMPLETED after 2 s", "p r: s1 RUNNING",
+        "p r: s1 COMPLETED after 2 s", "p r COMPLETED",
     ]  # fmt: skip
 
 
