@@ -57,7 +57,7 @@ def test_what_is_used_stays_and_what_is_not_goes(own_home: Path, tmp_path: Path)
     cached(tmp_path).run(on=local, run_id="second")
     assert times_run(tmp_path) == 1
     (item,) = results(local, 3600)
-    assert item.kept == "used within 60 minutes"
+    assert item.kept == "used within 1 h"
     age(entry(own_home))
     with (entry(own_home) / "turn").open("rb") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
@@ -97,7 +97,7 @@ def test_beyond_the_size_the_oldest_go(own_home: Path, tmp_path: Path) -> None:
     local = LocalOrchestrator()
     for size in (100_000, 100_001, 100_002):
         cached(tmp_path, size).run(on=local)
-    assert [each.kept for each in results(local, 3600, 250_000)] == ["used within 60 minutes"] * 2 + [""]
+    assert [each.kept for each in results(local, 3600, 250_000)] == ["used within 1 h"] * 2 + [""]
     local.prune(older_than=3600, max_bytes=250_000)
     assert len(results(local)) == 2
 
@@ -110,7 +110,7 @@ def test_in_a_store_that_fsspec_reaches(tmp_path: Path, monkeypatch: pytest.Monk
     files.pipe("/prune-cache/top/cache/theirs/data/x", b"theirs")
     local = LocalOrchestrator()
     cached(tmp_path).run(on=local)
-    assert [each.kept for each in results(local, 3600)] == ["used within 60 minutes"]
+    assert [each.kept for each in results(local, 3600)] == ["used within 1 h"]
     local.prune(older_than=0)
     assert [folder for folder, _ in entries_in(open_store())] == ["cache/theirs/data/x"]
     assert files.find("/prune-cache/top/cache") == ["/prune-cache/top/cache/theirs/data/x"]

@@ -70,7 +70,7 @@ def plan_of(local: LocalOrchestrator, older_than: float = OLD) -> dict[tuple[str
 def test_an_old_run_goes_with_its_log_and_its_outputs(usual: LocalOrchestrator, own_home: Path) -> None:
     gone = large().run(on=usual, run_id="gone").run_id
     assert len(artifacts(own_home)) == 1
-    assert plan_of(usual, 3600)["run", gone] == "used within 60 minutes"
+    assert plan_of(usual, 3600)["run", gone] == "used within 1 h"
     would = usual.prune(older_than=OLD, dry_run=True)
     assert usual.get_run(gone).status is COMPLETED
     assert artifacts(own_home)
@@ -313,7 +313,7 @@ def test_what_a_killed_process_was_writing_goes_in_time(usual: LocalOrchestrator
     )
     plan = plan_of(usual)
     assert plan["unfinished", bundle.name] == "a process may be writing it"
-    assert plan_of(usual, 3600)["artifact", str(lost.relative_to(own_home / "artifacts"))] == "used within 60 minutes"
+    assert plan_of(usual, 3600)["artifact", str(lost.relative_to(own_home / "artifacts"))] == "used within 1 h"
     for path in (lost, known, bundle, own_home / "bundles/.new-mine.txt"):
         os.utime(path, (1, 1))
     usual.prune(older_than=3600)

@@ -86,7 +86,7 @@ def test_prune_takes_bundles_of_any_pipeline_that_no_file_names(folder: Folder, 
         gone: "", named: "a DAG file names it", runs: "a run of its pipeline is in progress",
         "train-01234567.pyz": "it is not a FlowyML bundle",
     }  # fmt: skip
-    assert plan_of(folder, older_than=3600)[gone] == "used within 60 minutes"
+    assert plan_of(folder, older_than=3600)[gone] == "used within 1 h"
     done = list(prune(list(prunable(folder, lambda: cast("Any", Client()), Bounds(older_than=0)))))
     assert [(each.item.name, each.freed > 100_000, each.problem) for each in done] == [(gone, True, "")]
     assert sorted(path.name for path in (tmp_path / "flowyml_bundles").iterdir()) == sorted(
