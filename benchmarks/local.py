@@ -117,6 +117,33 @@ if __name__ == "__main__":
     print(json.dumps({"sleep": sleeping, "burn": burning, "pool": pooled()}))
 """
 
+ITEMS = """
+import json, time
+from concurrent.futures import ProcessPoolExecutor
+from flowyml import Pipeline, step
+from flowyml.orchestrators import LocalOrchestrator
+
+def square(n: int) -> int:
+    return n * n
+
+def seconds(items, **options):
+    mapped = step(outputs=["squares"], timeout=600, **options)(square).map(n="items")
+    pipeline = Pipeline("items", context={"items": list(range(items))}).add_step(mapped)
+    started = time.perf_counter()
+    assert len(pipeline.run(on=LocalOrchestrator(max_workers=2))["squares"]) == items
+    return time.perf_counter() - started
+
+def pooled(items):
+    started = time.perf_counter()
+    with ProcessPoolExecutor(2) as pool:
+        assert len(list(pool.map(square, range(items)))) == items
+    return time.perf_counter() - started
+
+if __name__ == "__main__":
+    reused, own = seconds(1000, local={"reuse_process": True}), seconds(1000)
+    print(json.dumps({"reused": reused, "own": own, "pool": pooled(1000)}))
+"""
+
 LARGE = """
 import json, resource, sys, time
 import numpy
@@ -199,6 +226,10 @@ def _parallel() -> Iterator[Row]:
     )
     beside = "a bare pool of 2, which forks the caller"
     yield Row("the same", eight["burn"], "s", beside, eight["pool"])
+    items = side_by_side({"items": ITEMS})["items"].values
+    beside = "ProcessPoolExecutor, 2 processes"
+    yield Row("local, 1,000 items that share 2 processes", items["reused"], "s", beside, items["pool"])
+    yield Row("local, 1,000 items in processes of their own", items["own"], "s", beside, items["pool"])
 
 
 def _large() -> Iterator[Row]:

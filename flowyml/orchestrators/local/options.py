@@ -1,4 +1,4 @@
-"""The options of a step under ``local``: ``@step(local={"share": True})``."""
+"""The options of a step under ``local``: ``@step(local={"share": True, "reuse_process": True})``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from flowyml.core.errors import UnknownOptionError
 from flowyml.orchestrators.base import of_step
 from flowyml.orchestrators.options import Check, check_options
-from flowyml.plan.model import Plan
+from flowyml.plan.model import Plan, Step
 
-__all__ = ["STEP_OPTIONS", "check_plan", "sharing_steps"]
+__all__ = ["STEP_OPTIONS", "check_plan", "reuses_process", "sharing_steps"]
 
-STEP_OPTIONS: Mapping[str, Check] = {"share": ("True or False", lambda value: isinstance(value, bool))}
+_FLAG: Check = ("True or False", lambda value: isinstance(value, bool))
+STEP_OPTIONS: Mapping[str, Check] = {"share": _FLAG, "reuse_process": _FLAG}
 
 
 def check_plan(plan: Plan) -> None:
@@ -21,6 +22,11 @@ def check_plan(plan: Plan) -> None:
     for step in plan:
         with of_step(step.name):
             check_options("local", f"step {step.name!r}", step.options.get("local", {}), STEP_OPTIONS)
+
+
+def reuses_process(step: Step) -> bool:
+    """Return whether the items of a step, which is in a loop, run in processes that they share."""
+    return bool(step.options.get("local", {}).get("reuse_process"))
 
 
 def sharing_steps(plan: Plan) -> frozenset[str]:

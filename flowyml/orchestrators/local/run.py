@@ -173,6 +173,7 @@ class LocalRun:
                 self._outcome, self._artifacts = self._outcome_now(), work.artifacts
                 if not self.is_completed:
                     self._keep_values(work)
+            work.end_processes()
             self._collect_outputs(work)
 
     def _keeping(self) -> Keeping | None:

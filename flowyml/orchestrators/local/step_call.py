@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from flowyml.orchestrators.local.copies import copies_on_write, distinct, own
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.lent_values import Loans, bytes_of
+from flowyml.orchestrators.local.options import reuses_process
 from flowyml.orchestrators.local.retrying import Recorded
 from flowyml.orchestrators.local.schema import KeptRow
 from flowyml.plan.groups import Together
@@ -99,6 +101,9 @@ class StepCalls:
         self._locks: dict[tuple[int, str], threading.Lock] = {}
         self._large_copies = threading.BoundedSemaphore(os.cpu_count() or 1)
         self.loans = Loans(max_copied_bytes)
+        self._idle: dict[str, list[str]] = {}  # by step, the names of processes that no item uses now
+        self._idle_lock = threading.Lock()
+        self._numbers = itertools.count(1)
         self.artifacts: list[KeptRow] = []
         """The records of outputs, of all attempts so far."""
 
@@ -278,11 +283,12 @@ class StepCalls:
             given[name] = source.values[output] if is_plain else self._store_once(node, source, output)
         inputs = _as_declared(node, given)
         sink = self._sink(node.position, node.row.item)
-        packed = self.apart.run(
-            node.step.name, inputs, attempt=node.attempt, index=node.index, secrets=node.step.secrets,
-            timeout=node.step.timeout_seconds, on_line=partial(_pass_line, sink), stop=self._stop,
-            together=node.together, hold=self._is_followed(node),
-        )  # fmt: skip
+        with self._process_of(node) as (together, hold):
+            packed = self.apart.run(
+                node.step.name, inputs, attempt=node.attempt, index=node.index, secrets=node.step.secrets,
+                timeout=node.step.timeout_seconds, on_line=partial(_pass_line, sink), stop=self._stop,
+                together=together, hold=hold,
+            )  # fmt: skip
         self._note_stored(node, packed)
         return StepOutputs({name: Stored(value) for name, value in packed.items()}, packed.cached_from)
 
@@ -302,6 +308,27 @@ class StepCalls:
 
     def _seen(self, value: Any, kind: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         return {**preview_of(value, None, str, kind=kind, facts=facts), "format": "none"}
+
+    @contextmanager
+    def _process_of(self, node: Node) -> Iterator[tuple[str, bool]]:
+        """Yield the name of the process that a step shares with others, if it does, and whether it waits for them."""
+        if node.together or not (node.index and reuses_process(node.step)):
+            yield node.together, self._is_followed(node)
+            return
+        with self._idle_lock:
+            idle = self._idle.setdefault(node.step.name, [])
+            name = idle.pop() if idle else f"{node.step.name}, process {next(self._numbers)}"
+        try:
+            yield name, True
+        finally:  # if it was killed or has crashed, the next item of this name gets a new one
+            with self._idle_lock:
+                idle.append(name)
+
+    def end_processes(self) -> None:
+        """Let the processes that items share end, as the process of a step does."""
+        for name in (name for names in self._idle.values() for name in names):
+            if self.apart is not None:
+                self.apart.release(name)
 
     def _is_followed(self, node: Node) -> bool:
         """Return whether another step of its execution group may need its process."""
@@ -372,7 +399,11 @@ def goes_apart(plan: Plan, workers: str) -> frozenset[str]:
     request.
     """
     everything = workers == "processes" or plan.timeout_seconds is not None
-    alone = {step.name for step in plan if everything or step.timeout_seconds is not None or step.secrets}
+    alone = {
+        step.name
+        for step in plan
+        if everything or step.timeout_seconds is not None or step.secrets or reuses_process(step)
+    }
     for group in plan.structure.together.values():  # one process for all of them, or none
         if alone.intersection(group.steps):
             alone.update(group.steps)
