@@ -48,8 +48,9 @@ def progress_in_cell() -> Callable[[Run, Iterable[tuple[StepRun, str]]], None]:
 
     Of an ended run one line is left, as its result or handle shows the steps.
     """
-    from IPython.display import display
+    import IPython.display
 
+    display: Any = IPython.display.display  # which has no types
     handle: Any = None
     next_time = 0.0
     lock = threading.Lock()  # the thread that draws is not waited for when the run ends
