@@ -16,7 +16,7 @@ from flowyml.artifacts.hashing import HashingWriter, sha256_of
 from flowyml.core.below import folders_in, opened_below
 from flowyml.core.errors import ArtifactError
 from flowyml.core.files import whole_file
-from flowyml.core.home import data_folder
+from flowyml.core.home import data_folder, is_data
 
 __all__ = [
     "CONTENT",
@@ -98,14 +98,18 @@ class Store(ABC):
         it, and again when its inode, its time of modification or that of its change, which cannot be set, differs.
         """
         with self.local_copy(written.url) as path:
-            found = path.stat()
+            try:
+                found = path.stat()
+                identity = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+                is_whole = found.st_size == written.size
+                hashed = "" if not is_whole else _known_hash(path, *identity) if once else sha256_of(path)
+            except OSError as error:
+                raise ArtifactError(f"Artifact {written.url} cannot be read: {error}") from error
             if found.st_size != written.size:
                 raise ArtifactError(
                     f"Artifact {written.url} has {found.st_size} bytes instead of the {written.size} that were "
                     f"written. Run its step again."
                 )
-            identity = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-            hashed = _known_hash(path, *identity) if once else sha256_of(path)
             if hashed != written.sha256:
                 raise ArtifactError(
                     f"Artifact {written.url} has changed: its SHA-256 differs from what was written. Run its step "
@@ -142,16 +146,20 @@ class LocalStore(Store):
         yield path
 
     def take(self, source: Store, written: Written, key: str) -> Written:
-        """Return a hard link to the same file if possible: files of a store are never written to again."""
+        """Return a hard link to the same file if possible: files of a store are never written to again.
+
+        Not to a private file where others may read the store: they could not use what they find there.
+        """
         key = checked_key(by_content(key, written.sha256))
         if isinstance(source, LocalStore):
             with source.local_copy(written.url) as path:
                 if path.is_symlink() or path.stat().st_size != written.size:
                     raise ArtifactError(f"Artifact {written.url} is a link, or not what was written. It is not copied.")
                 folder, _, name = key.rpartition("/")
-                with suppress(OSError), self.opened(folder, make=True) as opened:
-                    os.link(path, name, dst_dir_fd=opened)
-                    return Written(f"{self.url}/{key}", written.sha256, written.size)
+                if is_data(path) == is_data(self.root / key):
+                    with suppress(OSError), self.opened(folder, make=True) as opened:
+                        os.link(path, name, dst_dir_fd=opened)
+                        return Written(f"{self.url}/{key}", written.sha256, written.size)
         return super().take(source, written, key)
 
     def opened(self, folder: str, *, make: bool = False) -> AbstractContextManager[int]:

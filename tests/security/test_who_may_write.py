@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,6 +112,39 @@ def test_two_users_of_a_local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert local.outputs("today")["rows"][0][0] == number
     tops = {path.relative_to(tmp_path / "store").parts[0] for path in files(tmp_path / "store")}
     assert len(tops) == 2, "one user's folder would be in the other's way"
+
+
+UNREADABLE = """
+import hashlib, os, sys  # before it may not read them
+from pathlib import Path
+from flowyml.artifacts.store import LocalStore, Written
+from flowyml.core.errors import ArtifactError
+if os.geteuid() == 0:
+    os.setuid(65534)
+store = LocalStore(Path(sys.argv[1]))
+try:
+    with store.fetch(Written(f"{store.url}/a", "0" * 64, 1)):
+        pass
+except ArtifactError as error:
+    print(error)
+"""
+
+
+def test_what_one_users_cache_leaves_is_readable_or_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It failed the other's step with a PermissionError, for ever."""
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "store"))
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    large = Pipeline("nightly", context={"seed": 1}).add_step(load.options(cache=True))
+    assert large.run(on=LocalOrchestrator(workers="processes")).success
+    rights = {path.name: path.stat().st_mode & 0o777 for path in files(tmp_path / "store")}
+    assert len(rights) == 3
+    assert set(rights.values()) == {rights["record.json"]}
+    with TemporaryDirectory() as folder:  # which others may search, as not those above tmp_path
+        Path(folder).chmod(0o755)
+        (Path(folder) / "a").write_text("1")
+        (Path(folder) / "a").chmod(0)
+        done = subprocess.run([sys.executable, "-c", UNREADABLE, folder], capture_output=True, text=True, check=False)
+        assert "cannot be read: [Errno 13] Permission denied" in done.stdout, done.stderr
 
 
 @pytest.mark.slow
