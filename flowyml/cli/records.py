@@ -23,6 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LONGEST_VALUE = 200
+_MARKS = frozenset(("$type", "$not_kept", "$filled"))
 _STYLES = {
     ExecutionStatus.QUEUED: "dim",
     ExecutionStatus.RUNNING: "cyan",
@@ -178,7 +179,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value == value and abs(value) != float("inf"):
         return value
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _plain(item) for key, item in value.items()}
+        return _unmistakable({key: _plain(item) for key, item in value.items()})
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     kind = type(value)
@@ -188,9 +189,15 @@ def _plain(value: Any) -> Any:
 
 
 def _parameter(value: Any) -> Any:
-    """Return a parameter's value unchanged; for a default that is a date of the run, its description."""
-    date = in_words(value)
-    return {"$filled": date} if date else value
+    """Return a parameter's value; for a default that is a date of the run, its description."""
+    if date := in_words(value):
+        return {"$filled": date}
+    return _unmistakable(value) if isinstance(value, dict) else value
+
+
+def _unmistakable(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a dict that has one of the marks of this module as a key in a form that is not taken for it."""
+    return value if _MARKS.isdisjoint(value) else {"$type": "dict", "$value": value}
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from flowyml import for_each, pipeline, report, step
+from flowyml import LOGICAL_DATE, for_each, pipeline, report, step
 from flowyml.artifacts import artifact_key, open_store, pack, unpack
 from flowyml.artifacts.files import place_folder
 from flowyml.artifacts.folders import files_here
@@ -21,9 +22,10 @@ from flowyml.artifacts.listing import artifacts_of, listed
 from flowyml.artifacts.markdown import escaped, markdown_of, noted
 from flowyml.artifacts.previews import preview_of
 from flowyml.artifacts.store import Store
-from flowyml.cli.records import plain_outputs, shown
+from flowyml.cli.records import plain_outputs, plain_run, shown
 from flowyml.core.errors import ArtifactError, ConfigurationError
-from flowyml.core.runs import Artifact, Outputs
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import Artifact, Outputs, Run
 from flowyml.orchestrators.downloading import download
 from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.orchestrators.local.store import RunStore
@@ -182,6 +184,22 @@ def test_copies_of_files_within_other_values_are_shown_by_their_urls(tmp_path: P
     assert shown({"first": (copy,)}).startswith(f"{{'first': ({url}"[:150])
     with files_here():
         assert shown(unpack(packed, store)) != url, "within a step it is a file as any other"
+
+
+def test_a_dict_that_is_like_what_json_lacks_is_told_apart() -> None:
+    alike = {"$type": "float", "$repr": "nan"}
+    outputs = Outputs({"nan": math.nan, "alike": alike, "kept": [{"$not_kept": "no"}], "deep": {"a": {"$ref": 1}}})
+    assert plain_outputs(outputs) == {
+        "nan": alike, "alike": {"$type": "dict", "$value": alike},
+        "kept": [{"$type": "dict", "$value": {"$not_kept": "no"}}], "deep": {"a": {"$ref": 1}},
+    }  # fmt: skip
+    run = Run(
+        job_id="1", run_id="1", pipeline="p", status=ExecutionStatus.COMPLETED, raw_status="COMPLETED",
+        parameters={"day": LOGICAL_DATE, "alike": {"$filled": "x"}},
+    )  # fmt: skip
+    filled, told_apart = plain_run(run, "local")["parameters"].values()
+    assert set(filled) == {"$filled"}
+    assert told_apart == {"$type": "dict", "$value": {"$filled": "x"}}
 
 
 def test_files_of_one_name_and_folders_that_are_there(tmp_path: Path) -> None:
