@@ -133,7 +133,8 @@ def _head(table: Any) -> tuple[Sequence[Any], list[Sequence[Any]], int]:
 
 def _cell(cell: Any, mask: Text) -> str:
     """Return the text of a cell. It is masked before it is cut: the mask would not find a secret that ends in "…"."""
-    text = mask("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell))
+    text = "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell)
+    text = mask(f"{text}.0" if isinstance(cell, float) and text.lstrip("-").isdecimal() else text)
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
 
 

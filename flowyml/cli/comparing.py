@@ -67,6 +67,7 @@ def compare(first: Job, second: Job, on: On = None, artifacts: Artifacts = None,
         names = dict.fromkeys([*sides[0].steps, *sides[1].steps])
         rows += [(f"step {name}", *(_ended(side.steps.get(name)) for side in sides)) for name in names]
         out.table(headers, rows)
+        out.stream.flush()
         for lack in dict.fromkeys(lacks):
             note(lack)
 

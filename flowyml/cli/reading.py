@@ -96,6 +96,7 @@ def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
         for name, reason in run.not_kept.items():
             out.line(f"output {name}: {reason}")
         if run.error:
+            out.stream.flush()  # so that the error comes last
             print_error(run.error)
 
 
@@ -103,7 +104,7 @@ def _list_steps(out: Output, steps: Sequence[StepRun]) -> None:
     """Print a table; on a narrow terminal one line for each step, and its note below."""
     rows = [(step, status_word(step.status), about) for step, about in opened(steps)]
     if out.columns is None or out.columns >= _WIDE:
-        headers = ("STEP", "STATUS", "TOOK", "ATTEMPT", "")
+        headers = ("STEP", "STATUS", "TOOK", "ATTEMPT", "NOTE")
         out.table(headers, [(s.label, word, _took(s), s.attempt or "", about) for s, word, about in rows])
         return
     for step, word, about in rows:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
@@ -16,6 +17,7 @@ from flowyml.cli.output import Output, discard_output, note, print_error, print_
 from flowyml.cli.records import holds_copies, plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.durations import span_text
+from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.following import command_line
 from flowyml.core.observability import get_metrics_collector
@@ -148,7 +150,10 @@ def wait(
     if submission.url:
         note(submission.url)
     limit = float("inf") if timeout is None else timeout
-    printer = LogPrinter(note if out.as_json else out.log_line, brief=True)
+    labels: Sequence[str] = ()
+    with suppress(EngineError):  # one that does not answer now is waited for below
+        labels = [step.label for step in submission.step_runs()] if stops else ()
+    printer = LogPrinter(note if out.as_json else out.log_line, labels=labels, brief=True)
     try:
         with ExitStack() as stack:
             if stops:

@@ -30,7 +30,7 @@ _COLOURS = {  # with contrast to white and dark pages, since notebooks do not re
     ExecutionStatus.TIMEOUT: _RED,
     ExecutionStatus.CANCELLED: "#a37000",
 }
-_STEP_HEADERS = ("step", "status", "took", "attempt", "")
+_STEP_HEADERS = ("step", "status", "took", "attempt", "note")
 _TABLE = 'style="border-collapse:collapse; margin:8px 0; font-size:inherit"'
 _CELL = 'style="text-align:left; vertical-align:top; padding:2px 16px 2px 0; white-space:pre-wrap"'
 _REPR = 'style="font-family:monospace"'  # the columns of a table in a repr stay in line

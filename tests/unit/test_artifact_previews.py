@@ -193,10 +193,10 @@ def test_the_head_of_a_table_is_short(store: Store) -> None:
         assert head["columns"] == [f"c{number}" for number in range(12)]
         assert head["more_columns"] == 9
         assert head["rows"] == [[str(number)] * 12 for number in range(10)]
-    rows = [{"name": "a|<b>", "score": 0.123456789}, {"name": None}]
+    rows = [{"name": "a|<b>", "score": 0.123456789}, {"name": None}, {"name": -2.0, "score": 1e300}]
     assert packed(rows, store, kind="table")["head"] == {
         "columns": ["name", "score"],
-        "rows": [["a|<b>", "0.123457"], ["", ""]],
+        "rows": [["a|<b>", "0.123457"], ["", ""], ["-2.0", "1e+300"]],
     }
     hidden = packed(pandas.DataFrame(columns), store, kind="data")
     assert "head" not in hidden

@@ -50,6 +50,11 @@ def test_runs_show_parameters_and_metrics_on_demand() -> None:
     ]  # fmt: skip
 
 
+def test_the_notes_of_steps_have_a_head() -> None:
+    status = flowyml("status", "one").out.splitlines()
+    assert any(line.split() == ["STEP", "STATUS", "TOOK", "ATTEMPT", "NOTE"] for line in status)
+
+
 def test_two_runs_are_compared() -> None:
     found = flowyml("compare", "one", "two", "--json").json
     assert [run["run_id"] for run in found["runs"]] == ["one", "two"]
