@@ -22,7 +22,7 @@ from flowyml.plan.marks import marked
 from flowyml.plan.model import FromEither, FromStep, Plan
 from flowyml_airflow import dag_parts, operator_texts
 from flowyml_airflow.dag_docs import dag_docs, graph_docs
-from flowyml_airflow.flow import Flow
+from flowyml_airflow.graph import TaskGraph
 from flowyml_airflow.links import LINK, LINK_IMPORTS, check_template
 from flowyml_airflow.names import (
     BUNDLES_FOLDER,
@@ -136,7 +136,7 @@ class _Dag:
         self.plan = bundle.plan
         self.schedule = schedule
         self.options = options
-        self.flow = Flow(self.plan)
+        self.flow = TaskGraph(self.plan)
         check_schedule(self.plan, schedule)
         self._tasks = TaskTexts(self.flow, links=bool(options["artifact_links"]))
         self._body = "".join(self._tasks.text())

@@ -12,7 +12,7 @@ from flowyml.plan.groups import outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Parameter, Plan, Source, Step
 from flowyml.plan.parameters import in_words
 from flowyml_airflow.dag_parts import NOTE, TOGETHER_NOTE
-from flowyml_airflow.flow import Flow
+from flowyml_airflow.graph import TaskGraph
 
 __all__ = ["dag_docs", "graph_docs", "step_docs", "together_docs"]
 
@@ -21,7 +21,7 @@ _MOST_LISTED = 50  # steps, for example: a longer list is not readable
 _LONGEST = 80  # characters of a name or a default in a table
 
 
-def dag_docs(flow: Flow, options: Mapping[str, Any], version: tuple[str, str], graph: str) -> str:
+def dag_docs(flow: TaskGraph, options: Mapping[str, Any], version: tuple[str, str], graph: str) -> str:
     """Return the docs of the DAG, in Markdown.
 
     ``version`` combines file version and structure; ``graph`` is from ``graph_docs``.
@@ -109,7 +109,7 @@ def _taken(source: Source) -> str:
             return ""
 
 
-def _output(flow: Flow, name: str, source: FromStep | FromEither) -> Sequence[str]:
+def _output(flow: TaskGraph, name: str, source: FromStep | FromEither) -> Sequence[str]:
     outputs = list(outputs_in([source]))
     keys, tasks = [flow.key(each) for each in outputs], [flow.id(flow.steps[each.step]) for each in outputs]
     return _code(name), " or ".join(map(_code, dict.fromkeys(keys))), " or ".join(map(_code, dict.fromkeys(tasks)))

@@ -21,7 +21,7 @@ from flowyml.plan.values import steps_of
 from flowyml.runtime.decider import listed
 from flowyml.runtime.execution import StepOutputs
 from flowyml_airflow.facts import TaskDecider
-from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.graph import Task, TaskGraph
 from flowyml_airflow.names import STEPS_KEY, TURN
 from flowyml_airflow.task_exceptions import is_final, not_run
 from flowyml_airflow.xcoms import carried
@@ -42,7 +42,7 @@ class GroupRun:
     attempt; it takes the arguments of ``StepProcesses.run``.
     """
 
-    flow: Flow
+    flow: TaskGraph
     task: Task
     decider: TaskDecider
     ti: Any

@@ -14,7 +14,7 @@ from flowyml.plan.model import FromItem, FromStep, Source
 from flowyml.plan.parameters import as_declared
 from flowyml.runtime.decider import OK, Decider, End, Facts, Index, Opened, Outcome, has_packed_items, is_plain, listed
 from flowyml.runtime.packed_decisions import PackedEvaluator
-from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.graph import Task, TaskGraph
 from flowyml_airflow.names import STEPS_KEY, xcom_key
 from flowyml_airflow.task_exceptions import no_output
 from flowyml_airflow.xcoms import restored
@@ -48,7 +48,7 @@ class TaskFacts(Facts):
     """
 
     def __init__(
-        self, flow: Flow, context: Mapping[str, Any], parameters: Mapping[str, Any],
+        self, flow: TaskGraph, context: Mapping[str, Any], parameters: Mapping[str, Any],
         pack: Callable[[FromStep, Any, int], Any],
     ) -> None:  # fmt: skip
         self.flow = flow
@@ -173,7 +173,7 @@ class TaskDecider(Decider):
 
     def __init__(
         self,
-        flow: Flow,
+        flow: TaskGraph,
         task: Task,
         context: Mapping[str, Any],
         parameters: Mapping[str, Any] = {},

@@ -11,7 +11,7 @@ from flowyml.core.errors import StepCancelledError, StepError, StepFailedError, 
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.plan.model import Step
-from flowyml_airflow.flow import Task
+from flowyml_airflow.graph import Task
 from flowyml_airflow.names import TIMED_OUT, UPSTREAM_FAILED
 
 __all__ = [

@@ -18,7 +18,7 @@ from flowyml.plan.layout import LINE_LENGTH, FreeNames, Group, Pair, Part, Text,
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Plan, Source, Step
 from flowyml.plan.names import identifier
 from flowyml_airflow.dag_docs import step_docs, together_docs
-from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.graph import Task, TaskGraph
 from flowyml_airflow.names import START_TASK, plain_key, task_id
 from flowyml_airflow.operator_texts import Imports, arguments_of, keywords
 from flowyml_airflow.options import STEP_ARGUMENTS, TASK_ARGUMENTS, TASK_CALLBACKS, step_options
@@ -44,7 +44,7 @@ _TEARDOWN = ".as_teardown()"
 class _Names(FreeNames):
     """Variables for the tasks: all different, and none hides another name."""
 
-    def __init__(self, plan: Plan, flow: Flow) -> None:
+    def __init__(self, plan: Plan, flow: TaskGraph) -> None:
         reserved = _RESERVED | _RESERVED_BY_FLOWS if flow.has_control_flow else _RESERVED
         super().__init__([*reserved, *keyword.kwlist, *dir(builtins)])
         self.imports = Imports(plan, self.fresh)
@@ -68,7 +68,7 @@ class _Names(FreeNames):
 class TaskTexts:
     """The text of the tasks of one plan; with ``links`` they announce the links to their outputs."""
 
-    def __init__(self, flow: Flow, *, links: bool = False) -> None:
+    def __init__(self, flow: TaskGraph, *, links: bool = False) -> None:
         self.flow = flow
         self.plan = flow.plan
         self.names = _Names(self.plan, flow)

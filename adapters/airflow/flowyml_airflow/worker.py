@@ -39,7 +39,7 @@ from flowyml.runtime.secrets import ReadSecret, from_environment
 from flowyml.runtime.unpacking import unpack_bundle
 from flowyml_airflow.execution_groups import GroupRun, printed
 from flowyml_airflow.facts import TAKEN, TaskDecider, item_key
-from flowyml_airflow.flow import Flow, Task, label_of
+from flowyml_airflow.graph import Task, TaskGraph, label_of
 from flowyml_airflow.links import add_links
 from flowyml_airflow.names import CACHED_KEY, given_run_id, parameters_of, plain_key, xcom_key
 from flowyml_airflow.parameters import filled
@@ -115,7 +115,9 @@ def _drop_answers_after(error: StepError) -> None:
         drop_unread_answers()
 
 
-def _handed_over(flow: Flow, step: Step, operator: Any, context: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
+def _handed_over(
+    flow: TaskGraph, step: Step, operator: Any, context: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> Any:
     """Return the outputs by their XCom keys, which Airflow pushes one by one.
 
     In a DAG with operators of Airflow's own, the outputs are pushed here, and the task returns them as plain JSON, so
@@ -233,7 +235,7 @@ def _look(
 
 
 def _decider(
-    flow: Flow, task: Task, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
+    flow: TaskGraph, task: Task, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
 ) -> TaskDecider:  # fmt: skip
     return TaskDecider(
         flow, task, context, _parameters(context, bundle), partial(_packed, context, bundle, artifacts),
@@ -279,8 +281,9 @@ def _packed(
 
 @never_retried()
 def _inputs(
-    flow: Flow, step: Step, operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
-) -> tuple[dict[str, Any], Index]:
+    flow: TaskGraph, step: Step, operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
+    artifacts: str | None,
+) -> tuple[dict[str, Any], Index]:  # fmt: skip
     """Return the packed inputs of a step, and its index in a loop."""
     task = flow.steps[step.name]
     decider = _decider(flow, task, context, bundle, python, artifacts)
@@ -439,7 +442,7 @@ def _conf(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return conf
 
 
-def _check_inputs(flow: Flow, step: Step, given: Mapping[str, Any], index: int) -> None:
+def _check_inputs(flow: TaskGraph, step: Step, given: Mapping[str, Any], index: int) -> None:
     """Raise ``StepError`` for an XCom that does not exist: Airflow returns None for it, and None is never an output."""
     for item in step.inputs:
         if isinstance(item.source, FromStep) and given[item.name] is None:
@@ -457,8 +460,8 @@ def _plan(bundle: Path) -> Plan:
 
 
 @cache
-def _flow(bundle: Path) -> Flow:
-    return Flow(_plan(bundle))
+def _flow(bundle: Path) -> TaskGraph:
+    return TaskGraph(_plan(bundle))
 
 
 def _log(source: str, line: str) -> None:

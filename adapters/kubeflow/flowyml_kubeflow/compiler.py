@@ -19,9 +19,9 @@ from flowyml.orchestrators.base import of_step
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
-from flowyml_kubeflow.flow import PODS, Flow, needs_flow
 from flowyml_kubeflow.flow_names import loop_task
 from flowyml_kubeflow.flow_tasks import FlowTasks
+from flowyml_kubeflow.graph import PODS, PodGraph, needs_flow
 from flowyml_kubeflow.inline import with_launcher
 from flowyml_kubeflow.ir import (
     ARTIFACT,
@@ -69,7 +69,7 @@ class Compiled:
         ``parameters`` are the run's, by their ports; ``pods`` is the limit for each step of a loop. A loop whose number
         of items is in the pipeline may have fewer.
         """
-        flow = Flow(self.bundle.plan, min(pods, self.pods))
+        flow = PodGraph(self.bundle.plan, min(pods, self.pods))
         iterations = {loop_task(loop.name): flow.most_chunks(loop.name) for loop in flow.loops}
         return size_of(
             self.spec, self.platform, wraps=wraps_nodes(release), iterations=iterations, parameters=parameters
@@ -94,7 +94,7 @@ def compile_pipeline(
         return compiled
     if not compiled.bundle_url and artifacts and _reaches_pods(artifacts):
         return compile_pipeline(bundle, store=f"{artifacts.rstrip('/')}/bundles", release=release)
-    if not Flow(bundle.plan).loops:
+    if not PodGraph(bundle.plan).loops:
         return compiled
     most = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).fits)
     for pods in range(most, 0, -1):  # the number itself, which the pods get, takes some room too
@@ -161,7 +161,7 @@ class _Compiler:
         RUNNING.
         """
         first = [names.START_TASK] if self.plan.hooks else self.first
-        flow = Flow(self.plan, self.pods)
+        flow = PodGraph(self.plan, self.pods)
         dag = FlowTasks(flow, self.options, self.code, self._component, self.components, first).dag()
         return replace(dag, tasks={names.START_TASK: self._start_task(), **dag.tasks}) if self.plan.hooks else dag
 

@@ -13,7 +13,7 @@ from flowyml.plan.groups import Loop
 from flowyml.plan.model import Parameter, Step
 from flowyml.plan.values import FromEither, FromStep
 from flowyml_kubeflow import executors, flow_names, names
-from flowyml_kubeflow.flow import MOST_ARTIFACTS, PODS, Flow, Unit, chunks
+from flowyml_kubeflow.graph import MOST_ARTIFACTS, PODS, PodGraph, Unit, chunks
 from flowyml_kubeflow.ir import (
     ARTIFACT,
     CODE,
@@ -46,8 +46,8 @@ class FlowTasks:
     """
 
     def __init__(
-        self, flow: Flow, options: Mapping[str, Any], code: Sequence[str], component: MakeComponent, components: Json,
-        first: list[str],
+        self, flow: PodGraph, options: Mapping[str, Any], code: Sequence[str], component: MakeComponent,
+        components: Json, first: list[str],
     ) -> None:  # fmt: skip
         self.plan = flow.plan
         self.flow = flow

@@ -12,7 +12,7 @@ from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, ge
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow.definitions import EVERYTHING, Definitions
-from flowyml_kubeflow.flow import needs_flow
+from flowyml_kubeflow.graph import needs_flow
 from flowyml_kubeflow.imports import Modules, asked_by, asked_in_pickle, module_name
 
 __all__ = ["compressed", "with_launcher", "without_prose"]

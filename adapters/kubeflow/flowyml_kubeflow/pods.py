@@ -52,7 +52,7 @@ from flowyml_kubeflow.files import (
     values_of,
     with_url,
 )
-from flowyml_kubeflow.flow import PODS, Flow, chunks
+from flowyml_kubeflow.graph import PODS, PodGraph, chunks
 from flowyml_kubeflow.records import Entry, Items, Known
 
 __all__ = ["perform"]
@@ -75,7 +75,7 @@ class _Pod:
         self.given = given
         self.about: Mapping[str, Any] = given["about"]
         self.values = values_of(given)
-        self.flow = Flow(plan, self.about.get("pods", PODS))
+        self.flow = PodGraph(plan, self.about.get("pods", PODS))
         self.dates = dates_of(self.values.get(names.TIME))
         output = Path(given["outputs"]["outputFile"]).parent
         output.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from flowyml_airflow import airflow_operator, worker
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.execution_groups import GroupRun
 from flowyml_airflow.facts import TaskDecider
-from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.graph import Task, TaskGraph
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.retrying import to_clear
@@ -65,7 +65,7 @@ def three() -> Any:
 
 
 def group_of(call: Callable[..., Any], ti: Ti | None = None) -> GroupRun:
-    flow = Flow(three.compile())
+    flow = TaskGraph(three.compile())
     ti = ti or Ti()
     task = Task("together", "g")
     return GroupRun(flow, task, TaskDecider(flow, task, {"ti": ti}), ti, call, threading.Event())
@@ -290,7 +290,7 @@ def test_a_group_is_a_task_with_an_id_of_its_own() -> None:
     def made() -> Any:
         return named_as_the_group(second(first()))
 
-    flow = Flow(made.compile())
+    flow = TaskGraph(made.compile())
     group = flow.steps["first"]
     assert flow.steps["second"] == group == Task("together", "g")
     assert flow.id(group) != flow.id(flow.steps["g"]) == "g"
@@ -299,19 +299,19 @@ def test_a_group_is_a_task_with_an_id_of_its_own() -> None:
 
 
 def test_the_time_that_a_task_may_take() -> None:
-    flow = Flow(dags.grouped.compile())
+    flow = TaskGraph(dags.grouped.compile())
     assert flow.timeout(flow.steps["read"]) == 60 + 2 * 30 + 10
     assert flow.timeout(flow.steps["half"]) is None
 
 
 def test_a_handler_goes_by_the_steps_of_a_group_that_it_waits_for() -> None:
-    flow = Flow(dags.grouped.compile())
+    flow = TaskGraph(dags.grouped.compile())
     assert flow.rule(flow.steps["alarm"]) == "all_done"
     assert flow.is_watched
 
 
 def test_a_step_may_have_completed_in_a_task_that_failed() -> None:
-    flow = Flow(three.compile())
+    flow = TaskGraph(three.compile())
     written = {"try": 1, "steps": {"first": said("failed"), "beside": said("success")}}
     ti = Ti({"g": "failed"}, {("g", STEPS_KEY, -1): written})
     seen = TaskDecider(flow, flow.steps["after"], {"ti": ti})

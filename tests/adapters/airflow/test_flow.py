@@ -11,7 +11,7 @@ import pytest
 from flowyml import Pipeline, cleanup, either, elif_, for_each, otherwise, pipeline, step, when
 from flowyml.plan.model import RUN_IF
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.graph import Task, TaskGraph
 from flowyml_airflow.names import Ids, task_id
 
 
@@ -149,9 +149,9 @@ def test_no_choice_could_skip_the_watcher_or_a_teardown() -> None:
         with cleanup():
             same.options(name="tidy", after=["same"])()
 
-    flow = Flow(branched().compile())
+    flow = TaskGraph(branched().compile())
     assert Task("choice", "low") not in flow.watched
-    assert all(task.kind != "choice" for task in Flow(made.compile()).before_cleanup)
+    assert all(task.kind != "choice" for task in TaskGraph(made.compile()).before_cleanup)
     assert tasks_of(branched())["watcher"] == {"": "Watcher", "task_id": "watcher", "trigger_rule": "one_failed"}
 
 
@@ -186,7 +186,7 @@ def test_where_more_comes_before_it_the_worker_goes_by_the_rule(rule: str, aroun
     """The task that chooses or lists would count as one that succeeded, and an item as a step."""
     made = ruled(rule, around)
     assert rules_of(made)["handler"] == "all_done"
-    assert Flow(made.compile()).is_checked(Task("step", "handler"))
+    assert TaskGraph(made.compile()).is_checked(Task("step", "handler"))
 
 
 def test_a_failure_wins_over_a_skip_that_came_first() -> None:

@@ -12,14 +12,14 @@ from flowyml.core.errors import StepError
 from flowyml.plan.model import FromItem, FromStep, Source
 from flowyml.runtime.decider import End, Gathered
 from flowyml_airflow.facts import TAKEN, TaskDecider
-from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.graph import Task, TaskGraph
 from flowyml_airflow.task_exceptions import no_output
 from tests.adapters.airflow.task_instance import Ti
 from tests.adapters.airflow.test_flow import branched, double, mapped_over, numbers, rules_of, same
 
 
 def asked(made: Pipeline, ti: Ti, step: str) -> TaskDecider:
-    return TaskDecider(Flow(made.compile()), Task("step", step), {"ti": ti})
+    return TaskDecider(TaskGraph(made.compile()), Task("step", step), {"ti": ti})
 
 
 def end_of(decider: TaskDecider, source: Source) -> End | None:

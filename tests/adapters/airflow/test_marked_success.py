@@ -12,7 +12,7 @@ from flowyml import otherwise, pipeline, step, when
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
 from flowyml.core.submission_result import SubmissionResult
-from flowyml_airflow.flow import Flow
+from flowyml_airflow.graph import TaskGraph
 from flowyml_airflow.names import task_id
 from tests.adapters.airflow.operating import orchestrator_of
 from tests.engines.airflow import Airflow
@@ -128,7 +128,7 @@ def test_what_takes_a_branch_a_list_of_items_or_a_value_of_a_marked_task_fails(a
 
     handle = made.submit(on=orchestrator_of(airflow))
     assert handle.wait_for_completion(2400, progress=False).status is FAILED
-    ids = Flow(made.compile()).ids
+    ids = TaskGraph(made.compile()).ids
     marked = [(task, -1) for task in (ids.choices["is_high"], task_id("inner.inside"), ids.items["tolerant"])]
     runs = mark_until_run(airflow, handle, marked, {**TRIES, "total": 2})  # the last one ran before that, too
     assert {name: runs[name].status for name in TRIES} == dict.fromkeys(TRIES, FAILED)

@@ -21,7 +21,7 @@ from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, Outcome
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, names
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.facts import PodEvaluator, PodFacts
-from flowyml_kubeflow.flow import Flow, chunks
+from flowyml_kubeflow.graph import PodGraph, chunks
 from flowyml_kubeflow.records import Entry, Known
 from flowyml_kubeflow.step_runs import step_runs
 from flowyml_kubeflow.tasks import Tasks
@@ -156,7 +156,7 @@ def test_many_steps_in_a_loop_make_fewer_pods(grouped: bool, pods: int) -> None:
                 group = {"execution_group": f"g{number // 10}"} if grouped else {}
                 n = one.options(name=f"one {number}", **group)(n)
 
-    assert Flow(made.compile()).most_chunks("each") == pods
+    assert PodGraph(made.compile()).most_chunks("each") == pods
 
 
 def test_kfp_shows_a_loop_by_its_name_and_limit_and_constant_items_need_no_pod() -> None:

@@ -24,7 +24,7 @@ from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, Plan, Step
 from flowyml_kubeflow import sizes, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
-from flowyml_kubeflow.flow import PODS
+from flowyml_kubeflow.graph import PODS
 from flowyml_kubeflow.sizes import ERROR, TEMPLATE, WORKFLOW
 
 Json = dict[str, Any]

@@ -32,7 +32,7 @@ from flowyml.plan.names import slug
 from flowyml_kubeflow import flow_names, names, spec
 from flowyml_kubeflow.capabilities import LOCAL_RUNNER
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.flow import Flow, needs_flow
+from flowyml_kubeflow.graph import PodGraph, needs_flow
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
 from flowyml_kubeflow.local.reader import KubeflowLocalReader
@@ -150,7 +150,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
             "timeout_seconds": plan.timeout_seconds,
             "hooks": bool(plan.hooks),
             "flow": needs_flow(plan),
-            "cleans_up": any(map(Flow(plan).cleans_up, plan)),
+            "cleans_up": any(map(PodGraph(plan).cleans_up, plan)),
             "loops": _loops(plan),
             "parameters": dict(parameters),
             "arguments": {
@@ -190,7 +190,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
 
 def _loops(plan: Plan) -> dict[str, str | int]:
     """Return the steps in loops, each with the task that will know the number of items, or with that number."""
-    flow = Flow(plan)
+    flow = PodGraph(plan)
     fixed = {loop.name: flow.fixed_items(loop.name) for loop in flow.loops}
     steps = [(names.task(step.name), flow.loop_of(step.group)) for step in plan]
     return {

@@ -20,7 +20,7 @@ from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Plan, S
 from flowyml.plan.values import steps_of
 from flowyml_airflow.names import Ids, task_id, xcom_key
 
-__all__ = ["Flow", "Task", "label_of"]
+__all__ = ["Task", "TaskGraph", "label_of"]
 
 _LONGEST_LABEL = 40
 _SKIPPING = frozenset({
@@ -42,7 +42,7 @@ class Task:
     name: str
 
 
-class Flow:
+class TaskGraph:
     """The tasks of a plan. Raises ``UnsupportedFeatureError`` for a loop in a loop, and a clean-up with a timeout."""
 
     def __init__(self, plan: Plan) -> None:

@@ -17,7 +17,7 @@ from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, steps_of
 from flowyml_kubeflow import flow_names, names
 
-__all__ = ["MOST_ARTIFACTS", "PODS", "Flow", "Unit", "chunks", "needs_flow"]
+__all__ = ["MOST_ARTIFACTS", "PODS", "PodGraph", "Unit", "chunks", "needs_flow"]
 
 PODS = 50
 """The largest number of pods of a step in a loop, each with a chunk of the items; fewer if the workflow has no room."""
@@ -58,7 +58,7 @@ class Unit:
         return flow_names.of_group(self.together.name) if self.together else flow_names.record(self.steps[0].name)
 
 
-class Flow:
+class PodGraph:
     """A plan with control flow, as tasks of KFP."""
 
     def __init__(self, plan: Plan, pods: int = PODS) -> None:
