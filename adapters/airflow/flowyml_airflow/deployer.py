@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowyml.core.durations import span_text
-from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError, WaitTimeoutError
+from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError, RunNotFoundError, WaitTimeoutError
 from flowyml.core.origin import Origin
 from flowyml.core.progress import show_waiting
 from flowyml.core.schedule import Schedule
@@ -25,7 +25,7 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.differences import bundle_difference, difference
 from flowyml.plan.marks import mark_of, objection
 from flowyml.plan.names import slug
-from flowyml_airflow.client import AirflowClient, NotThereError
+from flowyml_airflow.client import AirflowClient, NotThereError, usable_id
 from flowyml_airflow.compiler import CompiledDag, compile_dag
 from flowyml_airflow.deployed_dag import (
     Deployed,
@@ -79,6 +79,14 @@ class AirflowDeployer(Deployer):
         if found is None:
             raise EngineError(f"Airflow at {self.client().transport.connection.url} has no DAG {dag!r}.")
         return found
+
+    def dag_of(self, pipeline: str) -> Deployed:
+        """Return the DAG of a pipeline, or the DAG of this id. Raises ``RunNotFoundError``."""
+        for dag in (dag_id(pipeline), pipeline):
+            if usable_id(dag) and (found := self.found(dag)):
+                return found
+        where = self.client().transport.connection.url
+        raise RunNotFoundError(f"Airflow at {where} has no DAG of {pipeline!r}. Deploy it first.")
 
     def compiled(self, bundle: Bundle, schedule: Schedule | None, *, development: bool = False) -> CompiledDag:
         """Return the DAG file and its bundle; compiled once."""

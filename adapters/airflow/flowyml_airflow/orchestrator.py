@@ -10,11 +10,7 @@ from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flowyml.core.errors import (
-    EngineError,
-    FlowymlError,
-    ScheduleError,
-)
+from flowyml.core.errors import EngineError, FlowymlError, RetryRefusedError, ScheduleError
 from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
@@ -24,8 +20,9 @@ from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.handover import ForeignSchedule
 from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.ownership import check_replaceable
-from flowyml.orchestrators.submission import submit_once
+from flowyml.orchestrators.submission import new_run_id, submit_once
 from flowyml.orchestrators.workflows import Workflow
+from flowyml_airflow.backfills import backfill
 from flowyml_airflow.cancelling import cancel
 from flowyml_airflow.capabilities import CAPABILITIES
 from flowyml_airflow.client import AirflowClient, ConflictError, NotThereError
@@ -37,11 +34,11 @@ from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.handover import DagSchedule, runs_by_time
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
-from flowyml_airflow.operations import Operations
 from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.pausing import check_runnable
 from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reader import AirflowReader
+from flowyml_airflow.retrying import run_again
 from flowyml_airflow.scheduler import AirflowScheduler
 from flowyml_airflow.secrets import place_of
 from flowyml_airflow.stalled import RunWarnings
@@ -292,11 +289,23 @@ class AirflowOrchestrator(Orchestrator):
 
         Raises ``RunNotFoundError``, ``ParameterError``, and ``OwnershipError`` for a DAG that was paused on purpose.
         """
-        return self.attach(self._operations.trigger(name, run_id, parameters or {}))
+        found, conf = self._shown(name), dict(parameters or {})
+        found.check_parameters(conf)
+        run_id = run_id or new_run_id(found.facts.get("pipeline", name))
+        dag, dag_run_id = found.dag["dag_id"], airflow_run_id(run_id)
+        found.check_has_tasks()
+        check_runnable(found, run_id, self.unpause)
+        if found.dag["is_paused"]:
+            self.client.pause(dag, False)
+        if dag_run_id != run_id:
+            conf[RUN_ID_KEY] = run_id
+        with suppress(ConflictError):
+            self.client.trigger(dag, dag_run_id, conf, is_dated=found.needs_date)
+        return self.attach(f"{dag}/{dag_run_id}")
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         """Clear tasks, as in Airflow's UI. On 2.11, instead of one item of a loop, all failed items are cleared."""
-        self._operations.run_again(self.reader.fetch(job_id), steps)
+        run_again(self.reader, self._deployer, job_id, steps)
 
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the tasks of a run again: those that failed and those that waited for them, or all.
@@ -304,7 +313,12 @@ class AirflowOrchestrator(Orchestrator):
         They run the DAG's code of now, even if the run was submitted with other code. Raises ``RunNotFoundError``, and
         ``RetryRefusedError`` if there is nothing to run again.
         """
-        self._operations.clear(self.reader.fetch(job_id), failed_only)
+        found = self.reader.fetch(job_id)
+        if not self.client.clear(found["dag_id"], found["dag_run_id"], failed_only):
+            raise RetryRefusedError(
+                f"Run {job_id!r} has no {'failed tasks' if failed_only else 'tasks'} to run again."
+                + (" failed_only=False, or --all, runs all of them." if failed_only else "")
+            )
 
     def backfill(
         self,
@@ -324,12 +338,15 @@ class AirflowOrchestrator(Orchestrator):
         ``ParameterError`` for a parameter that the pipeline does not have, and ``UnsupportedFeatureError`` on Airflow
         2.
         """
-        runs = self._operations.backfill(name, start, end, parameters or {}, **options)
+        reader = self.reader
+        found = backfill(self._shown(name), start, end, parameters or {}, **options)
+        runs = [reader.record(run, whole=False) for run in found]
         return [SubmissionResult(self, run.job_id, run=run) for run in runs]
 
-    @property
-    def _operations(self) -> Operations:
-        return Operations(self.client, self._deployer, self.reader, self.unpause)
+    def _shown(self, name: str) -> Deployed:
+        """Return the DAG of a pipeline, or the DAG of this id, once Airflow shows its file's structure."""
+        found = self._deployer.dag_of(name)
+        return self._deployer.shown(found, found.structure)
 
     def __repr__(self) -> str:
         return f"<AirflowOrchestrator {self.connection.url}>"

@@ -1,17 +1,64 @@
-"""Choose the tasks of an ended run to clear, so that Airflow runs them again."""
+"""Run tasks of an ended run again, by clearing them, as in Airflow's UI."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
+from flowyml.core.errors import RetryRefusedError
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
+from flowyml_airflow.client import ConflictError
+from flowyml_airflow.deployer import AirflowDeployer
+from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.step_runs import Marker, index_of, map_index, name_of, steps_of_task
 
-__all__ = ["to_clear"]
+__all__ = ["run_again", "to_clear"]
 
 _FAILED = ("failed", "upstream_failed", "removed")
 _UNDONE = (*_FAILED, "skipped", None)
+
+
+def run_again(reader: AirflowReader, deployer: AirflowDeployer, job_id: str, steps: Sequence[str] | None) -> None:
+    """Clear the tasks that failed or were stopped, and those after them; or ``steps`` and all after them."""
+    found, client = reader.fetch(job_id), reader.client
+    dag, run_id = found["dag_id"], found["dag_run_id"]
+    _check_same_code(found, reader, deployer)
+    tasks = client.task_instances(dag, run_id)
+    graph = {task["task_id"]: task["downstream_task_ids"] for task in client.tasks(dag)}
+    was_stopped = reader.record(found, whole=False).status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
+    marked = to_clear(tasks, graph, reader.facts(found), steps=steps, was_stopped=was_stopped)
+    if not marked:
+        raise RetryRefusedError(f"Run {job_id!r} has no task that failed or was stopped: there is nothing to clear.")
+    of_task: dict[str, set[int]] = {}
+    for task, index in marked:
+        of_task.setdefault(task, set()).add(index)
+    every = {task: {map_index(each) for each in tasks if each["task_id"] == task} for task in of_task}
+    wanted = {task: None if indexes == every[task] else indexes for task, indexes in of_task.items()}
+    try:
+        client.clear_tasks(dag, run_id, wanted)
+    except ConflictError as error:  # its database refuses the second of two that change the same rows
+        raise RetryRefusedError(
+            f"Run {job_id!r} was changed at the same moment, as by another retry. Look at it by "
+            f"`{client.command('status', job_id)}`, and retry it again if it still has failed."
+        ) from error
+
+
+def _check_same_code(found: Mapping[str, Any], reader: AirflowReader, deployer: AirflowDeployer) -> None:
+    """Refuse a run that would continue with other code: a task runs the code that is there when it starts.
+
+    In a DAG bundle with versions, such as one from git, Airflow uses the version of the run.
+    """
+    code = None if found.get("bundle_version") else reader.identified(found).code_digest
+    deployed = deployer.found(found["dag_id"]) if code else None
+    now = deployed.facts.get("code") if deployed else None
+    if now not in (None, code):
+        job_id = f"{found['dag_id']}/{found['dag_run_id']}"
+        raise RetryRefusedError(
+            f"The DAG of run {job_id!r} has new code (version {str(code)[:8]}, now {str(now)[:8]}), and a retry "
+            f"would run that. Deploy the run's own code again, or start a new run. To run the failed tasks with "
+            f"the new code: `{reader.client.command('clear', job_id)}`."
+        )
 
 
 def to_clear(

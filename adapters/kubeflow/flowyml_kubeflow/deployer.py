@@ -33,15 +33,9 @@ if TYPE_CHECKING:
     from flowyml_kubeflow.scheduler import KubeflowScheduler
 
 __all__ = [
-    "KubeflowDeployer",
-    "LONGEST_DESCRIPTION",
-    "Pipelines",
-    "description",
-    "difference",
-    "facts",
-    "one_at_a_time",
+    "LONGEST_DESCRIPTION", "KubeflowDeployer", "Pipelines", "description", "difference", "facts", "one_at_a_time",
     "origin_of",
-]
+]  # fmt: skip
 
 Json = dict[str, Any]
 Texts = dict[str, list[str]]

@@ -10,10 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.credentials import Login
-from flowyml.core.errors import (
-    ConfigurationError,
-    EngineError,
-)
+from flowyml.core.errors import ConfigurationError, EngineError
 from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
@@ -35,14 +32,7 @@ from flowyml_prefect.pruning import Leftovers
 from flowyml_prefect.reader import PrefectReader, code_labels
 from flowyml_prefect.retrying import schedule_again
 from flowyml_prefect.scheduler import PrefectScheduler
-from flowyml_prefect.server import (
-    embedded_server,
-    is_embedded,
-    prefect_home,
-    server_name,
-    stop_embedded_server,
-    turn,
-)
+from flowyml_prefect.server import embedded_server, is_embedded, prefect_home, server_name, stop_embedded_server, turn
 from flowyml_prefect.status import status_of
 
 if TYPE_CHECKING:

@@ -17,12 +17,7 @@ from flowyml.core.errors import ConfigurationError, DefinitionError, ScheduleErr
 from flowyml.core.home import home
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.base import (
-    Health,
-    Orchestrator,
-    RunnablePipeline,
-    located,
-)
+from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, located
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.submission import check_same_run, claim_new, submit_once

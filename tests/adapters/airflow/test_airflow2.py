@@ -155,7 +155,7 @@ def test_what_it_cannot_do_says_so(airflow2: Airflow) -> None:
     with pytest.raises(UnsupportedFeatureError, match="no backfills in its API") as error:
         orchestrator.backfill("conformance greeting", now, now, parameters={"name": "Ada's"})
     command = shlex.split(str(error.value).split("`")[1])
-    dag, given = orchestrator._operations.dag_of("conformance greeting").dag["dag_id"], json.dumps({"name": "Ada's"})
+    dag, given = orchestrator.deployer.dag_of("conformance greeting").dag["dag_id"], json.dumps({"name": "Ada's"})
     assert command[:4] == ["airflow", "dags", "backfill", dag]
     assert command[4:] == ["--start-date", now.isoformat(), "--end-date", now.isoformat(), "--conf", given]
     with pytest.raises(UnsupportedFeatureError, match="does not support /api/v1"):

@@ -29,9 +29,9 @@ from flowyml_airflow.external_run import Calls
 from flowyml_airflow.folder import LocalFolder
 from flowyml_airflow.handover import DagSchedule
 from flowyml_airflow.names import CODE_KEY, TAG, version_tag
-from flowyml_airflow.operations import Operations
 from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.reader import AirflowReader
+from flowyml_airflow.retrying import run_again
 from flowyml_airflow.scheduler import schedule_info
 from flowyml_airflow.stalled import RunWarnings
 from flowyml_airflow.transport import Transport
@@ -225,7 +225,7 @@ def _operate(client: AirflowClient, folder: Path) -> None:
     check_resumable(found)
     with pytest.raises(OwnershipError, match="would start its schedule again"):
         check_runnable(found, "r", None)
-    Operations(client, AirflowDeployer(lambda: client, LocalFolder(folder)), reader, None).run_again(run, None)
+    run_again(reader, AirflowDeployer(lambda: client, LocalFolder(folder)), "d/r", None)
 
 
 @pytest.mark.parametrize("name", ["CronExpression", "TimeDelta", "RelativeDelta"])

@@ -138,7 +138,7 @@ def test_fields_of_the_form_that_stay_empty_are_filled(airflow: Airflow) -> None
     orchestrator = orchestrator_of(airflow)
     orchestrator.deploy_pipeline(by_form)
     since = "2026-03-01T06:00:00+00:00"
-    dag = orchestrator._operations.dag_of("steps by form").dag["dag_id"]
+    dag = orchestrator.deployer.dag_of("steps by form").dag["dag_id"]
     shown = orchestrator.client.dag(dag)["params"]
     assert {name: each["value"] for name, each in shown.items()} == {"day": None, "since": None, "on": None}
     assert shown["since"]["description"] == "Leave it empty for the start of the run's data interval."
@@ -156,7 +156,7 @@ def test_a_run_has_the_data_interval_that_a_person_gave_it(airflow: Airflow) -> 
     schedule = Schedule(cron="0 6 1 1 *", timezone="Europe/Berlin", start=datetime(2026, 1, 2, tzinfo=UTC))
     made = orchestrator.schedule_pipeline(by_interval, schedule)
     try:
-        dag = orchestrator._operations.dag_of("steps by interval").dag["dag_id"]
+        dag = orchestrator.deployer.dag_of("steps by interval").dag["dag_id"]
         start, end = datetime(2026, 2, 28, 23, tzinfo=UTC), datetime(2026, 3, 1, 23, tzinfo=UTC)
         orchestrator.client.make_run(dag, "by-hand", datetime(2026, 3, 2, 23, 30, tzinfo=UTC), start, end)
         handle = orchestrator.attach(f"{dag}/by-hand")
@@ -171,7 +171,7 @@ def test_a_run_has_the_data_interval_that_a_person_gave_it(airflow: Airflow) -> 
 def test_a_parameter_that_cannot_be_filled_is_not_tried_again(airflow: Airflow) -> None:
     orchestrator = orchestrator_of(airflow)
     orchestrator.deploy_pipeline(without_interval)
-    dag = orchestrator._operations.dag_of("steps lack an interval").dag["dag_id"]
+    dag = orchestrator.deployer.dag_of("steps lack an interval").dag["dag_id"]
     orchestrator.client.pause(dag, False)
     orchestrator.client.trigger(dag, "by-hand", {})
     handle = orchestrator.attach(f"{dag}/by-hand")

@@ -16,11 +16,7 @@ from typing import Any, ClassVar
 
 from flowyml.artifacts import Store, open_store
 from flowyml.core.capabilities import Capabilities
-from flowyml.core.errors import (
-    ConfigurationError,
-    NoFileFormatError,
-    UnsupportedFeatureError,
-)
+from flowyml.core.errors import ConfigurationError, NoFileFormatError, UnsupportedFeatureError
 from flowyml.core.home import home, private_folder
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.background import start_detached
