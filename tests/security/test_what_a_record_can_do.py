@@ -23,7 +23,7 @@ pytest.importorskip("kfp")
 
 from flowyml_kubeflow import KubeflowOrchestrator, records
 from flowyml_kubeflow.parameters import _typed
-from flowyml_kubeflow.reading import lines_by_item
+from flowyml_kubeflow.reader import lines_by_item
 from flowyml_kubeflow.records import Known
 from flowyml_kubeflow.step_runs import is_result
 from flowyml_kubeflow.step_runs import step_runs as kubeflow_step_runs
