@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json as json_module
+import math
 import random
 import ssl
 import threading
@@ -199,8 +200,8 @@ class HttpClient:
     """Calls to one server, safe for many threads.
 
     ``timeout`` bounds each silence of the server, and four times that a whole answer, in seconds. ``policy`` is for
-    retries if a server does not answer or has an error; a busy server is retried for some seconds even without it, and
-    after its ``Retry-After``. Raises kinds of ``EngineError``.
+    retries if a server does not answer or has an error, but not if an answer takes longer than that; a busy server is
+    retried for some seconds even without it, and after its ``Retry-After``. Raises kinds of ``EngineError``.
     """
 
     engine: ClassVar[str] = "the engine"
@@ -301,7 +302,7 @@ class HttpClient:
             except (EngineUnreachableError, ServerTroubleError) as error:
                 delay = next(delays, None)
                 final = isinstance(error.__cause__, ssl.SSLError) or not (self.policy and self.policy.retries_on(error))
-                if delay is None or final:
+                if delay is None or final or time.monotonic() >= _until.get(math.inf):
                     raise
                 time.sleep(delay)
 

@@ -171,6 +171,20 @@ def test_a_server_that_drips_is_given_up(beginning: bytes) -> None:
             exchange(url, timeout=0.5)
 
 
+@pytest.mark.processes
+def test_a_server_that_drips_is_asked_once_whatever_the_policy() -> None:
+    """Airflow's client asked four times, each time for four times ``timeout``."""
+    heard: list[bytes] = []
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+    with (
+        dripping(head, heard=heard) as url,
+        asking(url, timeout=0.5, policy=POLICY) as client,
+        pytest.raises(EngineUnreachableError),
+    ):
+        client.get("/x")
+    assert len(heard) == 1
+
+
 def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowyml.core.web.LARGEST_ANSWER", 2**20)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
