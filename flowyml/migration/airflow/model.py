@@ -241,7 +241,6 @@ class TaskModel:
     group: str | None = None
     setup: bool = False
     teardown: bool = False
-    on_failure_fail_dagrun: bool = False
     own_class: FunctionModel | None = None
 
     def __hash__(self) -> int:
@@ -301,9 +300,7 @@ class DagModel:
     schedule_value: Value = None
     timezone: str = "UTC"
     start_date: Value = None
-    end_date: Value = None
     catchup: bool | None = None
-    max_active_runs: Value = None
     tags: tuple[str, ...] = ()
     description: str | None = None
     doc: str | None = None

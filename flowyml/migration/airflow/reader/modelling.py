@@ -207,7 +207,6 @@ class Modelling:
             group=task.group.group_id if task.group else None,
             setup=task.setup,
             teardown=task.teardown,
-            on_failure_fail_dagrun=not task.lenient,
             own_class=self.function(task.cls) if task.cls is not None else None,
         )
 
@@ -296,9 +295,7 @@ class Modelling:
             schedule_value=self.value(given.value) if given is not None else None,
             timezone=timezone(start.value if start else None),
             start_date=self.value(start.value) if start is not None else None,
-            end_date=self.value(dag.arguments.value("end_date")),
             catchup=_flag(dag.arguments.value("catchup")),
-            max_active_runs=self.value(dag.arguments.value("max_active_runs")),
             tags=_texts(dag.arguments.value("tags")),
             description=_string(dag.arguments.value("description", 1)),
             doc=_string(doc),

@@ -180,7 +180,6 @@ class Task(Instance):
     unsure: set[Task] = field(default_factory=set)
     setup: bool = False
     teardown: bool = False
-    lenient: bool = True
     node: ast.AST | None = None
     module: Module | None = None
     ready: bool = False

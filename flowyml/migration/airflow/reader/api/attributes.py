@@ -87,7 +87,6 @@ def _as_teardown(world: Making, task: Task) -> Native:
     def mark(arguments: Arguments, where: ast.AST) -> Any:
         task.teardown = True
         setups = arguments.value("setups", 0)
-        task.lenient = hard(arguments.value("on_failure_fail_dagrun")) is not True
         for one in flat(setups) if setups is not None else ():
             for each in one.tasks() if isinstance(one, XCom) else [one]:
                 if isinstance(each, Task):
