@@ -23,18 +23,6 @@ _FLOW = (
     "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "any_of", "current_run", "elif_", "for_each", "is_in",
     "otherwise", "pipeline", "step", "when",
 )  # fmt: skip
-_WORDS = (
-    *_FLOW,
-    "airflow_operator",
-    "bash",
-    "imported",
-    "run_dag",
-    "xcom",
-    "OrchestratorRetryPolicy",
-    "nothing",
-    "item_of",
-    "Field",
-)
 HOMES = (
     ("flowyml", _FLOW),
     ("flowyml.core.retry_policy", ("OrchestratorRetryPolicy",)),
@@ -42,6 +30,7 @@ HOMES = (
     ("flowyml_airflow", ("airflow_operator", "imported", "run_dag", "xcom")),
 )
 """FlowyML's words, by the module that they are imported from."""
+_WORDS = (*(word for _, words in HOMES for word in words), "nothing", "item_of", "Field")
 STANDARD = (
     ("contextlib", ("suppress",)), ("datetime", ("UTC", "date", "datetime", "timedelta")),
     ("types", ("SimpleNamespace",)), ("typing", ("Annotated", "Any", "Literal")),
