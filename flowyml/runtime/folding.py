@@ -76,7 +76,7 @@ def _is_more_than_quoting(character: str) -> bool:
 _FORMS = (
     _Form(_is_telling, 10),
     _Form(_is_more_than_quoting, 4),
-    _Form(lambda character: not character.isspace(), 4),
+    _Form(lambda character: character not in "\r\n", 4),
 )
 """How much of a value is compared: the first form in which it has enough left."""
 

@@ -6,6 +6,8 @@ import base64
 import gzip
 import json
 import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -15,7 +17,10 @@ import pytest
 from flowyml.core.errors import EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import MOST_ITEMS
-from flowyml_prefect.step_runs import Planned, index_of
+from flowyml_prefect.client import PrefectClient
+from flowyml_prefect.connection import Connection
+from flowyml_prefect.reader import PrefectReader
+from flowyml_prefect.step_runs import Planned, index_of, recorded_runs
 from flowyml_prefect.step_runs import step_runs as prefect_step_runs
 from tests.engines.web import Recorded, Reply, web
 
@@ -32,6 +37,7 @@ from flowyml_kubeflow.workflow import Workflow
 PLAN = [Planned("train", "train", ("each",)), Planned("test", "test", ("each", "inner"))]
 NOTE: dict[str, Any] = {"index": [0], "time": 1.0, "attempt": 1, "ended": "completed", "error": ""}
 BEYOND = 10**12
+RUN = str(uuid.uuid4())
 
 
 @pytest.mark.parametrize(
@@ -52,6 +58,45 @@ def test_a_task_run_of_prefect_whose_name_is_no_index(name: str) -> None:
     from tests.adapters.prefect.test_step_runs import task
 
     assert index_of(task(name), "train") == ()
+
+
+def prefect_reader(url: str) -> PrefectReader:
+    return PrefectReader(PrefectClient(Connection(f"{url}/api")))
+
+
+def prefect_of(labels: dict[str, Any], data: str = "[]") -> Callable[[Recorded], Reply]:
+    """A Prefect whose one run has these labels, and this record of its outputs."""
+    run = {
+        "id": RUN, "name": "r", "flow_id": RUN, "state_type": "COMPLETED", "state_name": "Completed",
+        "labels": {"flowyml.pipeline": "p", **labels}, "start_time": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+
+    def reply(request: Recorded) -> Reply:
+        return Reply(body=json.dumps([{"data": data}] if "artifacts" in request.path else run).encode())
+
+    return reply
+
+
+@pytest.mark.parametrize("label", ["", "yesterday", "2026-02-02T00:00:00", 5, None, {}])
+def test_a_label_of_a_prefect_run_that_is_no_time_is_ignored(label: Any) -> None:
+    """One such run ended the list of all runs, for all users."""
+    with web(prefect_of({"flowyml.retried": label, "flowyml.task_runs": label})) as server:
+        reader = prefect_reader(server.url)
+        assert reader.get_run(RUN).started_at == datetime(2026, 1, 1, tzinfo=UTC)
+        assert recorded_runs(reader.fetch(RUN)) == (label if label == 5 else 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "{", "5", "[5]", "[[]]", '[{"value":"1"}]', '[{"output":"a","value":5}]', '[{"output":"a","value":"{"}]',
+        '[{"output":"a","value":"1","loops":5}]', "[" * 100_000, f'[{{"output":"a","value":"{"9" * 5000}"}}]',
+        f'[{{"output":"a","value":"{"[" * 100_000}"}}]',
+    ],
+)  # fmt: skip
+def test_a_record_of_outputs_in_prefect_that_another_program_wrote(data: str) -> None:
+    with web(prefect_of({}, data)) as server, pytest.raises(EngineError, match="is not as FlowyML writes it"):
+        prefect_reader(server.url).outputs(RUN)
 
 
 def planted(folder: Path, key: str) -> Path:
@@ -135,9 +180,6 @@ def test_numbers_that_are_none() -> None:
     """One run with NaN as a parameter spoiled the list of all runs."""
     found = [_typed(value, None) for value in (float("nan"), float("inf"), 3.0, 2.5, 2**80)]
     assert str(found) == "[nan, inf, 3, 2.5, 1208925819614629174706176]"
-
-
-RUN = str(uuid.uuid4())
 
 
 @pytest.mark.parametrize(

@@ -485,6 +485,12 @@ class TestMasks:
                 take("stdout", line)
         assert got == ["xabcdefg abcd", "efg abcdefgy", "x*** ***", "*** y"]
 
+    @pytest.mark.parametrize("value", ["ab c", "Z. l", "g'fK", "'' ''"])
+    def test_a_value_of_four_characters_is_masked_as_it_is(self, value: str) -> None:
+        mask = Mask([value])
+        assert mask.text(f"x {value} y") == "x *** y"
+        assert mask.finds({"a": value})
+
     def test_a_value_of_quotes_is_masked_as_it_is_alone(self) -> None:
         value = "'\"\\+'ab\"+"
         assert Mask([value]).text(f"<{value}> ab <'ab'>") == "<***> ab <'ab'>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flowyml.core.errors import RunNotFoundError
+from flowyml.core.errors import EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
+from flowyml.core.web import parsed
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.reader import RunReader
@@ -78,10 +78,17 @@ def is_of_its_version(run: FlowRun) -> bool:
 
 def _started(run: FlowRun) -> datetime | None:
     """Return the start of the run, or of its last retry."""
-    retried = run.labels.get(RETRIED)
-    if not (run.start_time and isinstance(retried, str)):
-        return run.start_time
-    return max(run.start_time, datetime.fromisoformat(retried))
+    retried = _moment(run.labels.get(RETRIED))
+    return max(run.start_time, retried) if run.start_time and retried else run.start_time
+
+
+def _moment(label: Any) -> datetime | None:
+    """Return the time that a label has; None for another label, since others may label runs as they like."""
+    try:
+        time = datetime.fromisoformat(label)
+    except (TypeError, ValueError):
+        return None
+    return time if time.tzinfo else None
 
 
 def _origin(labels: Mapping[str, Any]) -> Origin | None:
@@ -198,9 +205,16 @@ class PrefectReader(RunReader):
         from flowyml.orchestrators.run_outputs import read_outputs
 
         run = self.fetch(job_id)
-        table = _table(self.client.artifact_of_run(outputs_key(self._pipeline(run)), run.id))
-        packed = {row["output"]: json.loads(row["value"]) for row in table}
-        loops = {row["output"]: row["loops"].split(", ") for row in table if row.get("loops")}
+        key = outputs_key(self._pipeline(run))
+        try:
+            table = _table(self.client.artifact_of_run(key, run.id))
+            packed = {row["output"]: parsed(row["value"].encode()) for row in table}
+            loops = {row["output"]: row["loops"].split(", ") for row in table if row.get("loops")}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise EngineError(
+                f"Artifact {key!r} of run {_run_id(run)!r}, Prefect's record of its outputs, is not as FlowyML writes "
+                f"it ({error!r:.80}). Another program, or a step, has written it."
+            ) from error
         return read_outputs(_run_id(run), packed, open_store(self.artifacts), loops=loops)
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
@@ -290,20 +304,14 @@ def _is_settled(run: FlowRun, lag: timedelta) -> bool:
 
 def _table(data: Any) -> list[dict[str, Any]]:
     """Return the rows of a table artifact, which Prefect's own client stores as JSON text."""
-    rows = json.loads(data) if isinstance(data, str) else data
+    rows = parsed(data.encode()) if isinstance(data, str) else data
     return rows or []
 
 
 def _time_of(run: FlowRun) -> datetime | None:
     """Return the scheduled time of a run."""
     made_up = run.labels.get(MADE_UP)
-    if not made_up:
-        return run.due
-    try:
-        time = datetime.fromisoformat(str(made_up))
-    except ValueError:
-        return None  # others may label runs as they like
-    return time if time.tzinfo else None
+    return _moment(made_up) if made_up else run.due
 
 
 def _run_id(run: FlowRun) -> str:

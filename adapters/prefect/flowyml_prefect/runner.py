@@ -27,7 +27,7 @@ from uuid import uuid4
 from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.files import end_of
-from flowyml.core.home import open_private
+from flowyml.core.home import open_private, private_folder
 from flowyml.core.locks import lock
 from flowyml.core.process_identity import identity_of, signal_group
 from flowyml.orchestrators.background import start_detached
@@ -52,7 +52,7 @@ _LAST_BYTES = 10_000  # of a log, which contain its last line, or a part of it t
 
 def launch(run_id: str, entrypoint: str, environment: Mapping[str, str], logs: Path) -> None:
     """Start the process that executes a run; it outlives this one. A second such process for a run does no harm."""
-    logs.mkdir(parents=True, exist_ok=True)
+    private_folder(logs)
     with open_private(logs / f"{run_id}.log", "ab") as log:
         lock(log.fileno(), shared=True, wait=None)  # for as long as a process has it open: so it is not pruned
         start_detached(

@@ -86,7 +86,8 @@ def planned_rows(plan: Plan, functions: Mapping[str, str]) -> list[dict[str, str
 
 def recorded_runs(run: FlowRun) -> int:
     """Return the number of task runs of an ended run, some of which Prefect may not have recorded yet; 0 if unknown."""
-    return max(int(run.labels.get(TASK_RUNS, 0)), task_runs(run.message))
+    label = run.labels.get(TASK_RUNS)
+    return max(label if isinstance(label, int) else 0, task_runs(run.message))
 
 
 def index_of(task: TaskRun, step: str) -> Index:
