@@ -110,6 +110,12 @@ def components_are_there(pipeline: Pipeline) -> Iterator[str]:
             yield f"task {name!r} in {dag.name!r} is of the component {reference!r}, which is not there"
 
 
+def kfp_loads_the_pipeline(pipeline: Pipeline) -> Iterator[str]:
+    """kfp takes a component that is called like the pipeline for the whole. Source: ``ComponentSpec.from_ir_dicts``."""
+    if (name := f"comp-{pipeline.spec['pipelineInfo']['name']}") in pipeline.components:
+        yield f"{name} is called like the pipeline"
+
+
 def components_end(pipeline: Pipeline) -> Iterator[str]:
     """No DAG holds itself. Source: v2/compiler/visitor.go, ``dfs``, which old releases have without the check."""
     below = {dag.name: {item["componentRef"]["name"] for item in dag.tasks.values() if "componentRef" in item}
@@ -443,6 +449,7 @@ def kubernetes_takes_the_pods(pipeline: Pipeline) -> Iterator[str]:
 
 RULES: tuple[Rule, ...] = (
     the_protobufs_take_it, the_api_server_reads_it, components_are_there, components_end,
+    kfp_loads_the_pipeline,
     no_two_components_share_a_container, containers_can_start, placeholders_lead_to_ports, argo_takes_the_names,
     argo_tells_the_nodes_apart, argo_finds_no_variable, kubernetes_finds_no_variable, the_workflow_fits_into_etcd,
     a_driver_can_start, a_launcher_can_start, dependencies_are_there, inputs_are_those_of_the_component,

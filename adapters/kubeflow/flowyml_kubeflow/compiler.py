@@ -122,7 +122,7 @@ class _Compiler:
         self.components: Json = {}
         self.executors: Json = {}
         self.kubernetes: Json = {}
-        self._shared: dict[str, str] = {}
+        self._shared: dict[str, Json] = {}
 
     @property
     def first(self) -> list[str]:
@@ -219,10 +219,10 @@ class _Compiler:
     def _code_task(self, task: str, which: str, container: Json, given: Json) -> Json:
         inputs: Json = {"artifacts": dict.fromkeys(given, ARTIFACT)} if given else {}
         config = executors.kubernetes(None, step_options(self.options, None))
-        self._component(task, inputs, {"artifacts": {names.BUNDLE: ARTIFACT}}, container, config)
+        component = self._component(task, inputs, {"artifacts": {names.BUNDLE: ARTIFACT}}, container, config)
         before = [source["taskOutputArtifact"]["producerTask"] for source in given.values()]
         return {
-            "componentRef": {"name": f"comp-{task}"},
+            "componentRef": component,
             **({"dependentTasks": before, "inputs": {"artifacts": given}} if given else {}),
             # A step in KFP's cache depends on the code, whose artifact must then be the same one.
             "cachingOptions": {"enableCache": self.options.get("cache", True) or any(map(self._caches, self.plan))},
@@ -294,10 +294,10 @@ class _Compiler:
         options = step_options(self.options, None)
         container = executors.container(kind, {}, options, None, self.code)
         inputs = _given(ports, self.taking(ARTIFACT))
-        self._component(task, inputs, outputs, container, executors.kubernetes(None, options))
+        component = self._component(task, inputs, outputs, container, executors.kubernetes(None, options))
         taken = _given(given, self.taking(code))
         return {
-            "componentRef": {"name": f"comp-{task}"},
+            "componentRef": component,
             **({"inputs": taken} if taken else {}),
             "taskInfo": {"name": f"hooks: {kind}"},
         }
@@ -348,7 +348,7 @@ class _Compiler:
         upstream = [names.task(name) for name in step.upstream] or first  # the steps before it have waited for the code
         inputs = _given(parameters, artifacts)
         return {
-            "componentRef": {"name": self._step_component(step, parameters, types, is_shared=is_shared)},
+            "componentRef": self._step_component(step, parameters, types, is_shared=is_shared),
             **_after(upstream),
             **({"inputs": inputs} if inputs else {}),
             **({"cachingOptions": {"enableCache": True}} if caches else {}),
@@ -378,7 +378,7 @@ class _Compiler:
             _notes(step), step.caching is None,
         ))  # fmt: skip
 
-    def _step_component(self, step: Step, parameters: Json, artifacts: Json, *, is_shared: bool) -> str:
+    def _step_component(self, step: Step, parameters: Json, artifacts: Json, *, is_shared: bool) -> Json:
         key = self._key(step)
         if key in self._shared:
             return self._shared[key]
@@ -389,20 +389,23 @@ class _Compiler:
         origins = {port: source.get("componentInputParameter", "") for port, source in parameters.items()}
         ports = {port: of_run.get(origin, TEXT) for port, origin in origins.items()}
         outputs = {names.port(name): artifact(step.kinds.get(name, "")) for name in step.outputs}
-        if task == names.pipeline(self.plan.name):  # kfp's loader would take this component for the whole pipeline
-            task = f"{task}--step"
         about = {} if is_shared else {"step": names.constant(step.name)}
         container = executors.container("step", about, options, step.resources, self.code)
-        self._component(
+        self._shared[key] = self._component(
             task, _given(ports, artifacts), {"artifacts": outputs} if outputs else {}, container,
             executors.kubernetes(step, options, executors.longest(step)),
         )  # fmt: skip
-        self._shared[key] = f"comp-{task}"
         return self._shared[key]
 
-    def _component(self, task: str, inputs: Json, outputs: Json, container: Json, config: Json) -> None:
-        label = f"exec-{task}"
-        self.components[f"comp-{task}"] = {
+    def _component(self, task: str, inputs: Json, outputs: Json, container: Json, config: Json) -> Json:
+        """Add the component of a task that runs in a container; return the reference to it.
+
+        One that is called like the pipeline gets another name: kfp's loader takes the component of that name for the
+        whole pipeline. Source: kfp, ``ComponentSpec.from_ir_dicts``.
+        """
+        name = f"{task}--step" if task == names.pipeline(self.plan.name) else task
+        label = f"exec-{name}"
+        self.components[f"comp-{name}"] = {
             "executorLabel": label,
             **({"inputDefinitions": inputs} if inputs else {}),
             **({"outputDefinitions": outputs} if outputs else {}),
@@ -410,6 +413,7 @@ class _Compiler:
         self.executors[label] = {"container": container}
         if config:
             self.kubernetes[label] = config
+        return {"name": f"comp-{name}"}
 
     def _ports(self, parameters: Iterable[str]) -> Json:
         return {names.port(name): {"parameterType": kfp_type(self.parameters[name])} for name in parameters}

@@ -35,14 +35,15 @@ from flowyml_kubeflow.parameters import kfp_type
 __all__ = ["FlowTasks"]
 
 _LIST = {**ARTIFACT, "isArtifactList": True}
-MakeComponent = Callable[[str, Json, Json, Json, Json], None]
+MakeComponent = Callable[[str, Json, Json, Json, Json], Json]
 
 
 class FlowTasks:
     """Compiles the tasks.
 
-    ``code`` are the arguments of each container about the code. ``component`` adds a component with its container to
-    the pipeline, by the name of its task; ``components`` are all of them; all tasks wait for those in ``first``.
+    ``code`` are the arguments of each container about the code. ``component`` adds a task's component, with its
+    container, to the pipeline and returns the reference to it; ``components`` are all of them; all tasks wait for those
+    in ``first``.
     """
 
     def __init__(
@@ -139,14 +140,14 @@ class FlowTasks:
         inputs = {"parameters": ports, "artifacts": {**self._taking(ARTIFACT), **dict.fromkeys(records, record)}}
         container = executors.container(kind, about, options, step.resources if step else None, self.code)
         config = executors.kubernetes(step, options, seconds)
-        self.component(task, _filled(inputs), _filled(outputs), container, config)
+        component = self.component(task, _filled(inputs), _filled(outputs), container, config)
         made = (source.get("taskOutputArtifact") for source in records.values())
         depends = [source["producerTask"] for source in made if source]
         if not depends and code is CODE:
             depends = self.first
         taken = _filled({"parameters": parameters, "artifacts": {**self._taking(code), **records}})
         return {
-            "componentRef": {"name": f"comp-{task}"},
+            "componentRef": component,
             **({"dependentTasks": list(dict.fromkeys(depends))} if depends else {}),
             **({"inputs": taken} if taken else {}),
             "taskInfo": {"name": shown},

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
-from flowyml import Pipeline, context, step
+from flowyml import Pipeline, cleanup, context, pipeline, step
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.bundle import build
@@ -48,6 +49,27 @@ def test_a_name_that_argo_would_compute_is_read_back() -> None:
     assert faults(made.documents) == []
     read = Tasks(type("Run", (), {"run_details": None}), yaml.safe_load(spec.text(made)))
     assert {*read.steps.values()} == {*named}
+
+
+@pytest.mark.parametrize("hooks", [(), ("m:hook",)], ids=["", "hooks"])
+@pytest.mark.parametrize("kind", ["plain", "cleanup", "loop"])
+def test_a_pipeline_may_be_called_like_its_step(kind: str, hooks: tuple[str, ...]) -> None:
+    @step
+    def train(n: int = 0) -> int:
+        return n
+
+    @pipeline(name="train")
+    def made() -> None:
+        if kind == "loop":
+            train.map(n=[1, 2])
+        else:
+            train()
+        if kind == "cleanup":
+            with cleanup():
+                train.options(name="tidy")()
+
+    plan = replace(made.bundle().plan, hooks=hooks)
+    assert faults(compile_pipeline(build(plan)).documents) == []
 
 
 # Each rule refuses something: a change to a sound pipeline, and the rule that has to see it.
@@ -104,6 +126,7 @@ CHANGES: list[tuple[str, Callable[[list[Json]], Any]]] = [
     ("the_protobufs_take_it", lambda made: made[0].update(more=1)),
     ("the_api_server_reads_it", lambda made: made[0].update(schemaVersion="2.0.0")),
     ("components_are_there", lambda made: _tasks(made)["add"].update(componentRef={"name": "comp-other"})),
+    ("kfp_loads_the_pipeline", lambda made: made[0]["pipelineInfo"].update(name="add")),
     ("components_end", lambda made: made[0]["components"].update(
         {"comp-add": {"dag": {"tasks": {"inner": {"componentRef": {"name": "comp-add"}}}}}})),
     ("no_two_components_share_a_container", lambda made: made[0]["deploymentSpec"]["executors"].update(
