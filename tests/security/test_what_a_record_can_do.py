@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import json
+import tracemalloc
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zipfile import ZipFile
 
@@ -17,16 +20,23 @@ import pytest
 from flowyml.core.errors import EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import MOST_ITEMS
+from flowyml.plan.bundle import build
+from flowyml.plan.model import Plan, Step
+from flowyml_airflow.log_events import LogEvent
+from flowyml_airflow.names import TURN
+from flowyml_airflow.step_runs import attributed
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
-from flowyml_prefect.reader import PrefectReader
+from flowyml_prefect.parameters import read_parameters
+from flowyml_prefect.reader import PrefectReader, _rows
 from flowyml_prefect.step_runs import Planned, index_of, recorded_runs
 from flowyml_prefect.step_runs import step_runs as prefect_step_runs
 from tests.engines.web import Recorded, Reply, web
 
 pytest.importorskip("kfp")
 
-from flowyml_kubeflow import KubeflowOrchestrator, records
+from flowyml_kubeflow import KubeflowOrchestrator, deployer, records
+from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.parameters import _typed
 from flowyml_kubeflow.reader import lines_by_item
 from flowyml_kubeflow.records import Known
@@ -187,6 +197,7 @@ def test_numbers_that_are_none() -> None:
     [
         (json.dumps({"run_id": str(uuid.uuid4())}), "sent run .* for run"),
         ('{"run_id":' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        (json.dumps({"run_id": RUN, "state_history": 5}), "has another form"),
     ],
 )
 def test_an_answer_about_another_run_or_without_end(answer: str, error: str) -> None:
@@ -196,3 +207,109 @@ def test_an_answer_about_another_run_or_without_end(answer: str, error: str) -> 
     with web(reply) as server, pytest.raises(EngineError, match=error) as raised:
         KubeflowOrchestrator(server.url).attach(RUN)
     assert not isinstance(raised.value, RunNotFoundError)
+
+
+NESTED = "[" * 100_000
+OURS = {"taskInfo": {"name": "train"}, "componentRef": {"name": "comp-train"}}
+
+
+def spec_of(args: list[str], loop: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return a pipeline with one container, in a loop if it has one, as kfp's own compiler writes it."""
+    inner = {"dag": {"tasks": {"train": OURS}}}
+    outer = {"dag": {"tasks": {"for-loop-1": {"componentRef": {"name": "comp-loop"}, **(loop or {})}}}}
+    return {
+        "root": outer if loop else inner, "components": {"comp-train": {"executorLabel": "exec"}, "comp-loop": inner},
+        "deploymentSpec": {"executors": {"exec": {"container": {"args": args}}}},
+    }  # fmt: skip
+
+
+def a_list_of_runs(*runs: dict[str, Any]) -> Any:
+    found = [{"run_id": RUN, "display_name": "r", "state": "RUNNING", **run} for run in runs]
+
+    def reply(request: Recorded) -> Reply:
+        healthz = request.path.endswith("healthz")
+        one = found[0] if request.path.endswith(RUN) else {"runs": found}
+        return Reply(body=json.dumps({"multi_user": False} if healthz else one).encode())
+
+    return web(reply)
+
+
+DEFINED = {"inputDefinitions": {"parameters": {"x": {"parameterType": "STRING", "description": "JSON"}}}}
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"runtime_config": {"parameters": {"x": NESTED}}, "pipeline_spec": {"root": DEFINED}},
+        {"runtime_config": {"parameters": {"x": 1}}, "pipeline_spec": {"root": {"inputDefinitions": [1]}}},
+        {"runtime_config": {"parameters": {"x": 1}}, "pipeline_spec": {"root": 5}},
+        {"description": "FlowyML: [1]"},
+        {"description": f"FlowyML: {NESTED}"},
+    ],
+)
+def test_a_run_of_another_form_does_not_spoil_the_list(run: dict[str, Any]) -> None:
+    with a_list_of_runs(run, {}) as server:
+        assert len(KubeflowOrchestrator(server.url).runs()) == 2
+
+
+def test_parameters_that_are_nested_too_deeply_are_left_out() -> None:
+    value: list[Any] = []
+    for _ in range(50_000):
+        value = [value]
+    item = SimpleNamespace(runtime_config=SimpleNamespace(parameters={"y": value}), pipeline_spec={"root": DEFINED})
+    assert KubeflowOrchestrator("http://127.0.0.1:1").pipelines.parameters_of(item) == {}
+
+
+@pytest.mark.parametrize(
+    "items", [{"raw": "[1, 2]"}, {"raw": '[{"a": 1}]'}, {"raw": "[]"}, {"inputParameter": "of-the-run"}]
+)
+def test_loops_of_other_compilers_are_left_alone(items: dict[str, str]) -> None:
+    """A pipeline of KFP's own compiler with a ParallelFor was said to be a bug in FlowyML."""
+    run = {"pipeline_spec": spec_of(["--x"], {"parameterIterator": {"items": items}})}
+    with a_list_of_runs(run) as server:
+        assert KubeflowOrchestrator(server.url).attach(RUN).step_runs() == ()
+
+
+@pytest.mark.parametrize("args", [["step"], ["step", "url", NESTED], ["turn", "url", "[[1]]"]])
+def test_a_container_that_is_like_a_steps_is_an_error_with_a_reason(args: list[str]) -> None:
+    with a_list_of_runs({"pipeline_spec": spec_of(args)}) as server:
+        handle = KubeflowOrchestrator(server.url).attach(RUN)
+        with pytest.raises(EngineError, match="has a form that FlowyML does not write"):
+            handle.step_runs()
+
+
+@pytest.mark.parametrize("status", [{"artifactRepositoryRef": "x"}, {"nodes": {"n": {"phase": "Failed"}}}])
+def test_a_manifest_of_another_form_counts_as_none(status: dict[str, Any]) -> None:
+    assert Workflow.of({"pipeline_runtime": {"workflow_manifest": json.dumps({"status": status})}}) is None
+
+
+def test_code_in_a_file_that_unpacks_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployer, "_LARGEST_CODE", 2**20)
+    bomb = base64.b64encode(bz2.compress(b" " * 2**25)).decode()
+    compiled = compile_pipeline(build(Plan(name="p", steps=(Step(name="a", function="m:f"),))))
+    tracemalloc.start()
+    try:
+        deployer.difference({"pipeline_spec": spec_of(["0" * 64, bomb])}, compiled)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", [NESTED, "{", "no"])
+def test_a_parameter_of_prefect_that_is_like_a_quoted_one(text: str) -> None:
+    given = {"x": {"__prefect_kind": "json", "value": text}}
+    assert read_parameters(given) == given
+
+
+@pytest.mark.parametrize("data", [NESTED, "5", "[1]", [1], [{}], [{"step": "a", "task": "a", "loops": NESTED}]])
+def test_a_table_artifact_of_prefect_that_flowyml_did_not_write(data: Any) -> None:
+    with pytest.raises(EngineError, match="is not as FlowyML writes it"):
+        _rows("key", data, Planned.of)
+
+
+@pytest.mark.parametrize(
+    "printed", [NESTED, "[1]", "null", '{"step":"a"}', '{"step":"a","attempt":"x"}', '{"step":[]}']
+)
+def test_a_line_that_is_like_a_marker_of_an_execution_group(printed: str) -> None:
+    event = LogEvent(message=f"{TURN}{printed}")
+    assert [each.message for each in attributed([event], ["a"], 1)] == [event.message]

@@ -7,7 +7,6 @@ more of Airflow.
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from flowyml.core.errors import (
 )
 from flowyml.core.following import command_line
 from flowyml.core.urls import shown
+from flowyml.core.web import parsed
 from flowyml.orchestrators.http import ConflictError, ProxyLoginError, RefusedError, paged
 from flowyml.orchestrators.http import NotFoundError as NotThereError
 from flowyml_airflow.connection import Token, refusal
@@ -541,8 +541,8 @@ def quoted(part: str) -> str:
 def _call_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the call that an entry of the audit log records; empty if they are not JSON."""
     try:
-        fields = json.loads(entry.get("extra") or "{}")
-    except ValueError:
+        fields = parsed((entry.get("extra") or "{}").encode())
+    except (ValueError, AttributeError, EngineError):
         return {}
     return fields if isinstance(fields, dict) else {}
 

@@ -6,13 +6,14 @@ group from the record and the state of its task.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
+from flowyml.core.web import parsed
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import TURN
 from flowyml_airflow.status import TASK_INSTANCE, failed_or_timed_out, moment
@@ -179,7 +180,7 @@ def _marked(message: str, names: Sequence[str]) -> tuple[str, int] | None:
     if not message.startswith(TURN):
         return None
     try:
-        said = json.loads(message.removeprefix(TURN))
-        return (said["step"], said["attempt"]) if said["step"] in names else None
-    except (ValueError, TypeError, KeyError):  # half-written
+        said = parsed(message.removeprefix(TURN).encode())
+        return (said["step"], int(said["attempt"])) if said["step"] in names else None
+    except (ValueError, TypeError, KeyError, OverflowError, EngineError):  # half-written, or of another program
         return None

@@ -13,7 +13,13 @@ from typing import Any
 from urllib.parse import urljoin
 
 from flowyml.core.credentials import lacks_permission
-from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError, ServerTroubleError
+from flowyml.core.errors import (
+    AuthenticationError,
+    EngineError,
+    EngineUnreachableError,
+    FlowymlError,
+    ServerTroubleError,
+)
 from flowyml.core.tls import tls_cause, tls_trouble
 from flowyml.core.urls import shown
 from flowyml.core.web import LARGEST_ANSWER, parsed
@@ -251,16 +257,16 @@ class Client:
 
     @contextmanager
     def _translated(self, asked: str) -> Iterator[None]:
-        from kfp_server_api.exceptions import ApiException  # type: ignore[import-untyped]  # ships no types
+        from kfp_server_api.exceptions import ApiException, OpenApiException  # type: ignore[import-untyped]  # ships no types
         from urllib3.exceptions import HTTPError
 
         where = self.connection.where
         try:
             yield
-        except RecursionError as error:
-            raise EngineError(f"KFP at {where} sent a response that is nested too deeply to be read.") from error
         except ApiException as error:
             raise self._refused(error, asked) from error
+        except (OpenApiException, FlowymlError):
+            raise
         except TimeoutError as error:
             raise EngineUnreachableError(f"KFP at {where} does not answer: {error} Is it running?") from error
         except HTTPError as error:
@@ -269,6 +275,9 @@ class Client:
             reason = getattr(error, "reason", None) or error
             what = f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?"
             raise EngineUnreachableError(what) from error
+        except (RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:  # of the official client
+            why = "is nested too deeply" if isinstance(error, RecursionError) else f"has another form: {error}"
+            raise EngineError(f"KFP at {where} sent a response to {asked} that {why}.") from error
 
 
 def _permission(message: str) -> str:
@@ -303,9 +312,9 @@ def _message(error: Any) -> str:
     """Return the server's message, without its headers."""
     body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else error.body or ""
     try:
-        answer = json.loads(body)
+        answer = parsed(body.encode())
         return str(answer.get("message") or answer.get("error_message") or answer.get("error") or error.reason)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, EngineError):
         return str(error.reason)
 
 

@@ -19,6 +19,7 @@ from flowyml.core.errors import EngineError, PlanError
 from flowyml.core.home import home
 from flowyml.core.locks import held
 from flowyml.core.origin import Origin
+from flowyml.core.web import parsed
 from flowyml.orchestrators.deployer import Deployer, Deployment
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.ownership import check_replaceable
@@ -42,6 +43,7 @@ Texts = dict[str, list[str]]
 
 LONGEST_DESCRIPTION = 255  # characters, in MySQL; source: KFP, model/run.go and model/job.go
 
+_LARGEST_CODE = 1 << 26  # bytes of a bundle in a file, unpacked: Argo takes files of 1 MiB
 _ABOUT = "FlowyML: "
 _SHOWN = ("code/", "objects/", "plan.json")  # FlowyML's own part of a bundle changes with FlowyML
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -242,11 +244,13 @@ class Pipelines:
             return given
         try:
             defined = spec.inputs_of(self.spec_of(item))
+            return dict(read_back(port, value, defined.get(port, {})) for port, value in given.items())
         except MAYBE_DONE:
             raise
-        except EngineError:  # the version was deleted, or is not for this user to read
-            return given
-        return dict(read_back(port, value, defined.get(port, {})) for port, value in given.items())
+        except (EngineError, LookupError, TypeError, ValueError, AttributeError):
+            return given  # the version was deleted, is not for this user to read, or is no pipeline of FlowyML
+        except RecursionError:  # such a value must not spoil a list of runs
+            return {}
 
     def experiment_id(self) -> str:
         if self.experiment not in self._experiments:
@@ -281,10 +285,10 @@ def facts(text: str | None) -> Json:
     if not text or not text.startswith(_ABOUT):
         return {}
     try:
-        found: Json = json.loads(text.removeprefix(_ABOUT))
-    except ValueError:
+        found = parsed(text.removeprefix(_ABOUT).encode())
+    except (ValueError, EngineError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def origin_of(version: Any) -> Origin | None:
@@ -365,7 +369,9 @@ def _bundle_in(words: list[list[str]]) -> Bundle | None:
     """Return the bundle in the arguments of the tasks that provide it."""
     texts = ["".join(word for word in each if len(word) > 64 and "://" not in word) for each in words]
     try:
-        return Bundle.of(bz2.decompress(b"".join(map(base64.b64decode, texts)))) if any(texts) else None
+        unpack = bz2.BZ2Decompressor()
+        data = unpack.decompress(b"".join(map(base64.b64decode, texts)), _LARGEST_CODE)
+        return Bundle.of(data) if unpack.eof else None
     except (OSError, ValueError, PlanError):  # of a FlowyML that packs it in another way
         return None
 

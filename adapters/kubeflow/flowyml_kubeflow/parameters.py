@@ -91,7 +91,7 @@ def restored(value: Any, parameter: Parameter) -> Any:
         return parameter.default
     if not is_json_text(parameter):
         return _typed(value, parameter.schema)
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         if is_of_type(meant := json.loads(value), parameter.schema):
             return meant
     if not is_of_type(value, parameter.schema):
@@ -132,7 +132,7 @@ def read_back(port: str, value: Any, definition: Mapping[str, Any]) -> tuple[str
     """
     name, is_text = _about(port, str(definition.get("description") or ""))
     if is_text:
-        with suppress(ValueError, TypeError):  # typed in by a person, or not given
+        with suppress(ValueError, TypeError, RecursionError):  # typed in by a person, or not given
             return name, json.loads(value)
         return name, value
     kind = {"NUMBER_DOUBLE": "number"}.get(str(definition.get("parameterType")))

@@ -126,9 +126,18 @@ class KubeflowReader(RunReader):
         self._stopped[str(run.run_id)] = _begun(run)
 
     def _tasks(self, run: Any) -> Tasks:
-        """Return the tasks of a run. Raises ``NotFoundError`` if the version of its pipeline was deleted."""
+        """Return the tasks of a run.
+
+        Raises ``NotFoundError`` if the version of its pipeline was deleted, ``EngineError`` if it has another form.
+        """
         version, found = self.pipelines.spec_of(run), self.client.run_of_v1(str(run.run_id))
-        return Tasks(run, version, Workflow.of(found) if found else None)
+        try:
+            return Tasks(run, version, Workflow.of(found) if found else None)
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise EngineError(
+                f"The pipeline of run {run.run_id!r} at KFP has a form that FlowyML does not write: {error!r:.200}. "
+                f"Another program, or a newer FlowyML, compiled it."
+            ) from error
 
     def _error(self, run: Any) -> str | None:
         """The error in the words of the failed steps, if their logs still exist, else in those of KFP and Argo."""

@@ -10,7 +10,7 @@ children, but neither its own id nor its pod, so these are guessed. Sources: ``W
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from graphlib import TopologicalSorter
@@ -61,7 +61,7 @@ class Tasks:
         hooks = {name: task for name, task in every if name in _HOOKS}
         self.has_flow = flow_names.RESULT_TASK in hooks
         """True if the pipeline has control flow: then its pods write notes about the steps."""
-        self.loops = {step: items for task, items in _loops(pipeline) for step in shown.get(task, ())}
+        self.loops = {step: items for task, items in _loops(pipeline, shown) for step in shown.get(task, ())}
         """The steps in loops, with the task that knows the items or, if the file has it, their number."""
         openings = {name: task for name, task in every if name in self.loops.values()}
         self._tasks = {**steps, **hooks, **openings}
@@ -194,14 +194,15 @@ def _dags(pipeline: Mapping[str, Any]) -> Iterator[Json]:
     return (item["dag"] for item in (pipeline["root"], *components) if "dag" in item)
 
 
-def _loops(pipeline: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
+def _loops(pipeline: Mapping[str, Any], steps: Container[str]) -> Iterator[tuple[str, str | int]]:
     """Yield steps in loops, each with the task that prepares the loop, or the number of its items."""
     for dag in _dags(pipeline):
         for task in dag["tasks"].values():
             if iterator := task.get("parameterIterator"):
                 component = pipeline["components"][task["componentRef"]["name"]]
                 for step in component["dag"]["tasks"]:
-                    yield step, _items_of(task, iterator["items"])
+                    if step in steps:  # a loop of another compiler has other items
+                        yield step, _items_of(task, iterator["items"])
 
 
 def _items_of(task: Mapping[str, Any], items: Mapping[str, Any]) -> str | int:

@@ -8,7 +8,6 @@ when a workflow is larger than 1 MiB, and lack ids and messages. Sources: KFP, `
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -78,12 +77,12 @@ class Node:
         Source: KFP, launcher_v2.go: ``executor-logs``, with the number of the attempt.
         """
         try:
-            command = json.loads(self.patch)["containers"][0]["command"]
-            given = json.loads(command[command.index("--executor_input") + 1])
+            command = parsed(self.patch.encode())["containers"][0]["command"]
+            given = parsed(command[command.index("--executor_input") + 1].encode())
             (artifact,) = given["outputs"]["artifacts"]["executor-logs"]["artifacts"]
-        except (ValueError, KeyError, TypeError, IndexError):
+            return f"{artifact['uri']}-{self.attempt - 1}"
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, EngineError):
             return ""
-        return f"{artifact['uri']}-{self.attempt - 1}"
 
 
 class Workflow:
@@ -93,6 +92,8 @@ class Workflow:
         self._status: Mapping[str, Any] = manifest.get("status") or {}
         self.message = str(self._status.get("message") or "")
         """The reason in Argo's words why the workflow failed as a whole; empty if there is none."""
+        repository = (self._status.get("artifactRepositoryRef") or {}).get("artifactRepository") or {}
+        self._bucket = (repository.get("s3") or {}).get("bucket")
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Workflow | None:
@@ -111,9 +112,7 @@ class Workflow:
 
     def logs_of(self, node: Node) -> list[str]:
         """Return the base URLs of a pod's stored output: its published log, then the log that Argo archived."""
-        repository = (self._status.get("artifactRepositoryRef") or {}).get("artifactRepository") or {}
-        bucket = (repository.get("s3") or {}).get("bucket")
-        archived = f"minio://{bucket}/{node.log}" if bucket and node.log else ""
+        archived = f"minio://{self._bucket}/{node.log}" if self._bucket and node.log else ""
         return [url for url in (node.published_log, archived) if url]
 
     @cached_property
@@ -164,9 +163,9 @@ def _node(item: Mapping[str, Any]) -> Node:
     logs = [(one.get("s3") or {}).get("key", "") for one in artifacts if one.get("name") == "main-logs"]
     inputs, ended = (item.get("inputs") or {}).get("parameters") or (), item.get("finishedAt")
     return Node(
-        id=item["id"], display_name=item.get("displayName", ""), kind=item.get("type", ""),
-        template=item.get("templateName", ""), state=_STATES[item["phase"]], message=item.get("message", ""),
-        within=item.get("boundaryID", ""), start_time=datetime.fromisoformat(item["startedAt"]),
-        end_time=datetime.fromisoformat(ended) if ended else None, log=next(iter(logs), ""),
-        patch=next((one.get("value", "") for one in inputs if one.get("name") == "pod-spec-patch"), ""),
+        id=str(item["id"]), display_name=str(item.get("displayName", "")), kind=str(item.get("type", "")),
+        template=str(item.get("templateName", "")), state=_STATES[item["phase"]], message=str(item.get("message", "")),
+        within=str(item.get("boundaryID", "")), start_time=datetime.fromisoformat(item["startedAt"]),
+        end_time=datetime.fromisoformat(ended) if ended else None, log=str(next(iter(logs), "")),
+        patch=next((str(one.get("value", "")) for one in inputs if one.get("name") == "pod-spec-patch"), ""),
     )  # fmt: skip

@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from flowyml.core.errors import ParameterError
+from flowyml.core.errors import EngineError, ParameterError
+from flowyml.core.web import parsed
 from flowyml.plan.model import Plan
 
 __all__ = ["given_parameters", "parameter_schema", "read_parameters"]
@@ -68,8 +69,15 @@ def given_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Decode parameters that ``given_parameters`` encoded."""
-    return {name: json.loads(value["value"]) if _is_quoted(value) else value for name, value in values.items()}
+    """Decode parameters that ``given_parameters`` encoded; any other value is unchanged."""
+    return {name: _unquoted(value) if _is_quoted(value) else value for name, value in values.items()}
+
+
+def _unquoted(value: Any) -> Any:
+    try:
+        return parsed(value["value"].encode())
+    except (ValueError, EngineError):  # of another program
+        return value
 
 
 def _is_quoted(value: Any) -> bool:

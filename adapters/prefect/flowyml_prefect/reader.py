@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowyml.core.errors import EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["PrefectReader", "code_labels", "is_of_its_version"]
+
+Row = TypeVar("Row")
 
 _LAG = timedelta(seconds=10)
 """The time after the end of a run in which its last log lines may still arrive."""
@@ -206,15 +208,10 @@ class PrefectReader(RunReader):
 
         run = self.fetch(job_id)
         key = outputs_key(self._pipeline(run))
-        try:
-            table = _table(self.client.artifact_of_run(key, run.id))
-            packed = {row["output"]: parsed(row["value"].encode()) for row in table}
-            loops = {row["output"]: row["loops"].split(", ") for row in table if row.get("loops")}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise EngineError(
-                f"Artifact {key!r} of run {_run_id(run)!r}, Prefect's record of its outputs, is not as FlowyML writes "
-                f"it ({error!r:.80}). Another program, or a step, has written it."
-            ) from error
+        table = self.client.artifact_of_run(key, run.id)
+        packed = dict(_rows(key, table, lambda row: (row["output"], parsed(row["value"].encode()))))
+        around = _rows(key, table, lambda row: (row["output"], (row.get("loops") or "").split(", ")))
+        loops = {name: names for name, names in around if names != [""]}
         return read_outputs(_run_id(run), packed, open_store(self.artifacts), loops=loops)
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
@@ -288,7 +285,7 @@ class PrefectReader(RunReader):
             self._next_look[key] = time.monotonic() + _PLAN_LOOKS
             for artifact in self.client.artifacts(plan_key(pipeline)):
                 version = str(artifact["description"])
-                steps = tuple(map(Planned.of, _table(artifact["data"])))
+                steps = tuple(_rows(plan_key(pipeline), artifact["data"], Planned.of))
                 self._plans.setdefault((pipeline, version), steps)
                 if version == run.version:
                     break
@@ -302,10 +299,18 @@ def _is_settled(run: FlowRun, lag: timedelta) -> bool:
     return run.end_time is not None and datetime.now(UTC) - run.end_time > waited
 
 
-def _table(data: Any) -> list[dict[str, Any]]:
-    """Return the rows of a table artifact, which Prefect's own client stores as JSON text."""
-    rows = parsed(data.encode()) if isinstance(data, str) else data
-    return rows or []
+def _rows(key: str, data: Any, read: Callable[[dict[str, Any]], Row]) -> list[Row]:
+    """Read the rows of a table artifact of FlowyML, which Prefect's own client stores as JSON text.
+
+    Raises ``EngineError`` for one that another program wrote.
+    """
+    try:
+        return [read(row) for row in (parsed(data.encode()) if isinstance(data, str) else data) or ()]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise EngineError(
+            f"Artifact {key!r}, a record of FlowyML's in Prefect, is not as FlowyML writes it ({error!r:.80}). Another "
+            f"program, or a step, has written it."
+        ) from error
 
 
 def _time_of(run: FlowRun) -> datetime | None:

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from flowyml.core.errors import ScheduleError
+from flowyml.core.errors import EngineError, ScheduleError
 from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.core.web import parsed
 from flowyml_prefect.names import PIPELINE
 from flowyml_prefect.parameters import read_parameters
 
@@ -121,8 +122,8 @@ def schedule_info(deployment: Mapping[str, Any], planned: Sequence[datetime]) ->
 def _notes(slug: str) -> dict[str, Any]:
     word, _, rest = slug.partition(" ")
     try:
-        notes = json.loads(rest) if word == SLUG and rest else {}
-    except ValueError:
+        notes = parsed(rest.encode()) if word == SLUG and rest else {}
+    except (ValueError, EngineError):
         return {}
     return notes if isinstance(notes, dict) else {}
 

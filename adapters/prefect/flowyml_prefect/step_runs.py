@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import checked_items, labelled
 from flowyml.core.runs import StepRun
+from flowyml.core.web import parsed
 from flowyml.plan.model import Plan
 from flowyml_prefect.client import FlowRun, TaskRun
 from flowyml_prefect.messages import cached_from, error_text, task_runs
@@ -71,7 +72,7 @@ class Planned(NamedTuple):
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Planned:
         """Read a row of ``planned_rows``."""
-        return cls(row["step"], row["task"], tuple(json.loads(row.get("loops") or "[]")))
+        return cls(str(row["step"]), str(row["task"]), tuple(map(str, parsed((row.get("loops") or "[]").encode()))))
 
 
 def planned_rows(plan: Plan, functions: Mapping[str, str]) -> list[dict[str, str]]:
