@@ -265,6 +265,7 @@ def tell_submission(
     if run_id is not None and run.status.is_terminal:
         note(f"a run with this id has already ended ({run.status}); use another --run-id for a new run")
     else:
-        note(f"submitted; watch it with: {command_line('watch', run.job_id, on=on)}")
+        started = "submitted; " if run_id is None else ""  # a run of that id may have been there
+        note(f"{started}watch it with: {command_line('watch', run.job_id, on=on)}")
     if run.url:
         note(run.url)
