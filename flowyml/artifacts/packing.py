@@ -19,8 +19,8 @@ from flowyml.core.urls import shown
 from flowyml.plan.names import slug
 
 __all__ = [
-    "INLINE_LIMIT", "REFERENCE", "artifact_key", "is_plain", "is_reference", "pack", "read_reference", "run_place",
-    "unpack",
+    "INLINE_LIMIT", "REFERENCE", "artifact_key", "is_of_run", "is_plain", "is_reference", "pack", "read_reference",
+    "run_place", "unpack",
 ]  # fmt: skip
 
 REFERENCE = "$artifact"
@@ -92,8 +92,8 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
             f"trust everyone who can write to the store."
         )
     is_here = store.holds(written.url)
-    is_of_run = is_here and (not place or _is_of_run(written.url.removeprefix(f"{store.url}/"), place))
-    holder = store if is_of_run else next((other for other in others if other.holds(written.url)), None)
+    may_read = is_here and (not place or is_of_run(written.url.removeprefix(f"{store.url}/"), place))
+    holder = store if may_read else next((other for other in others if other.holds(written.url)), None)
     if holder is None and is_here:
         raise ArtifactError(f"Artifact {shown(written.url)} belongs to another run, and this run may not read it.")
     if holder is None:
@@ -130,7 +130,7 @@ def is_reference(packed: Any) -> bool:
     return isinstance(packed, Mapping) and REFERENCE in packed
 
 
-def _is_of_run(key: str, place: str) -> bool:
+def is_of_run(key: str, place: str) -> bool:
     """Return whether a key begins with a prefix, ignoring the instance: an engine may have several addresses."""
     return key.split("/")[1:3] == place.split("/")[1:3]
 

@@ -25,7 +25,7 @@ from flowyml.cli.records import (
     without_copies,
 )
 from flowyml.core.durations import size_text, span_text, zone_text
-from flowyml.core.errors import FlowymlError
+from flowyml.core.errors import ArtifactError, FlowymlError, OutputNotKeptError
 from flowyml.core.following import command_for
 from flowyml.core.runs import Artifact, Outputs, Run, StepRun, opened
 from flowyml.core.submission_result import SubmissionResult
@@ -168,9 +168,12 @@ def outputs(
     download: Annotated[
         Path | None, Option(("--download",), "Write the stored outputs of all steps to this folder.", metavar="DIR")
     ] = None,
+    partial: Annotated[
+        bool, Option(("--partial",), "What completed steps and items of a run have returned, by STEP.OUTPUT.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read back the outputs of a completed run."""
+    """Read back the outputs of a completed run; with --partial, those of completed steps of any run."""
     from flowyml.cli.running import print_outputs
 
     with Output(as_json) as out:
@@ -178,10 +181,13 @@ def outputs(
         if download is not None:
             _download(out, submission, download, name, as_json=as_json)
             return
-        if not submission.run.status.is_successful:
-            state = submission.run.status
-            raise FlowymlError(f"run {submission.run_id} is {state}: only a completed run has outputs.")
-        values = submission.outputs
+        state = submission.run.status
+        if not partial and not state.is_successful:
+            raise FlowymlError(
+                f"run {submission.run_id} is {state}: only a completed run has outputs. --partial reads those of steps "
+                f"that have completed."
+            )
+        values = _partial_outputs(submission, name) if partial else submission.outputs
         if name is not None:
             if name not in {*values, *values.not_kept}:
                 stores = submission.orchestrator.artifact_stores(submission.job_id)
@@ -194,6 +200,23 @@ def outputs(
             out.raw(f"{value if isinstance(value, str) else repr(value)}\n".encode("utf-8", "backslashreplace"))
         else:
             print_outputs(out, values, submission.job_id, on)
+
+
+def _partial_outputs(submission: SubmissionResult, name: str | None) -> Outputs:
+    """Return what completed steps and items returned, by ``STEP.OUTPUT``; only one with a ``name``."""
+    values: dict[str, Any] = {}
+    lost: dict[str, str] = {}
+    found = submission.step_outputs().items()
+    places = {f"{label}.{output}": (outputs, output) for label, outputs in found for output in outputs}
+    if name is not None and name not in places:
+        raise UsageError(f"No completed step of this run has an output {name!r}. There are: {', '.join(places)}.")
+    for place in places if name is None else (name,):
+        outputs, output = places[place]
+        try:
+            values[place] = outputs[output]
+        except (ArtifactError, OutputNotKeptError) as error:
+            lost[place] = str(error)
+    return Outputs(values, not_kept=lost)
 
 
 def _download(out: Output, submission: SubmissionResult, folder: Path, name: str | None, *, as_json: bool) -> None:
@@ -309,20 +332,33 @@ def retry(
         list[str] | None,
         Option(("--step",), "Only this step, or one item of it: train[3]. Repeatable.", metavar="NAME"),
     ] = None,
+    with_new_code: Annotated[
+        str | None,
+        Option(
+            ("--with-new-code",),
+            "Start a new run of this file's pipeline instead, which takes the completed steps that fit and runs the "
+            "rest, and each --step.",
+            metavar="FILE[:NAME]",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the failed steps of a run again, and those that wait for them, under the same id; do not wait for the end.
 
-    They run the code that the run was started with. Edited files take a new run, whose cached steps do not run again.
+    They run the code that the run was started with. --with-new-code runs them with the edited file, in a new run.
     """
     with Output(as_json) as out:
+        from flowyml.cli.source import load
+
+        pipeline = None if with_new_code is None else load(with_new_code)
         orchestrator = resolve(on)
-        again = _attached(orchestrator, job).retry(step or None)
+        again = _attached(orchestrator, job).retry(step or None, with_new_code=pipeline)
         if as_json:
             out.document(plain_run(again.run, orchestrator.name))
             return
         out.line(again.job_id)
-        note("running again, with the code that the run was started with: edited files take a new run")
+        if pipeline is None:
+            note("running again, with the code that the run was started with; --with-new-code FILE runs edited files")
         note(f"watch it with: {command_for('watch', again)}")
 
 

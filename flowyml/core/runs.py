@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, NoReturn, Self
@@ -14,8 +14,8 @@ from flowyml.core.item_names import labelled
 from flowyml.core.origin import Origin
 
 __all__ = [
-    "Artifact", "Artifacts", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepResult", "StepRun", "StepRuns",
-    "find_item", "folded", "opened",
+    "Artifact", "Artifacts", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepOutputs", "StepResult",
+    "StepRun", "StepRuns", "find_item", "folded", "opened",
 ]  # fmt: skip
 
 WAS_CANCELLED = "The run was cancelled."
@@ -311,11 +311,34 @@ class Outputs(dict[str, Any]):
         raise KeyError(f"{name} (this run has: {', '.join([*self, *self.not_kept]) or 'no outputs'})")
 
 
+class StepOutputs(Mapping[str, Any]):
+    """The outputs of a step by name, each read from the engine's records when it is asked for.
+
+    ``find`` returns the names with what was recorded, and ``read`` the value of such a record: it raises
+    ``OutputNotKeptError`` or ``ArtifactError`` for a value that is gone.
+    """
+
+    def __init__(self, find: Callable[[], Mapping[str, Any]], read: Callable[[Any], Any]) -> None:
+        self._find = find
+        self._read = read
+
+    def __getitem__(self, name: str) -> Any:
+        return self._read(self._find()[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._find())
+
+    def __len__(self) -> int:
+        return len(self._find())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult(StepRun):
     """A step of a finished run.
 
-    ``outputs`` has its outputs that are also outputs of the pipeline, if the run was in this process.
+    ``outputs`` has its outputs by name, as far as the engine has them, and of a step in a loop pairs of the index and
+    the value of each item that completed; they are read when they are asked for. If the run was in this process, it
+    has those that are also outputs of the pipeline.
     """
 
     outputs: Mapping[str, Any] = field(default_factory=dict)

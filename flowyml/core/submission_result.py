@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flowyml.core.durations import span_text
 from flowyml.core.errors import (
@@ -15,10 +16,12 @@ from flowyml.core.errors import (
     EngineError,
     EngineUnreachableError,
     ServerTroubleError,
+    UnsupportedFeatureError,
     WaitTimeoutError,
 )
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.following import command_for
+from flowyml.core.item_names import labelled
 from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import show_progress, wants_progress
 from flowyml.core.runs import (
@@ -28,6 +31,7 @@ from flowyml.core.runs import (
     Outputs,
     PipelineResult,
     Run,
+    StepOutputs,
     StepResult,
     StepRun,
     StepRuns,
@@ -35,6 +39,9 @@ from flowyml.core.runs import (
     folded,
     opened,
 )
+
+if TYPE_CHECKING:
+    from flowyml.orchestrators.base import RunnablePipeline
 
 __all__ = ["RunOperations", "SubmissionResult"]
 
@@ -59,7 +66,11 @@ class RunOperations(Protocol):
     ) -> Iterator[LogLine]: ...
     def why_waiting(self, job_id: str) -> str: ...
     def cancel(self, job_id: str) -> bool: ...
-    def retry(self, job_id: str, *, steps: Sequence[str] | None = None) -> SubmissionResult: ...
+    def retry(
+        self, job_id: str, *, steps: Sequence[str] | None = None, with_new_code: RunnablePipeline | None = None
+    ) -> SubmissionResult: ...
+    def step_outputs(self, job_id: str) -> Mapping[tuple[str, tuple[int, ...]], Mapping[str, Any]]: ...
+    def read_recorded(self, job_id: str, packed: Any) -> Any: ...
 
 
 class SubmissionResult:
@@ -163,7 +174,9 @@ class SubmissionResult:
         """Stop the run and its work. Return False if it had ended already."""
         return self.orchestrator.cancel(self.job_id)
 
-    def retry(self, steps: Sequence[str] | None = None) -> SubmissionResult:
+    def retry(
+        self, steps: Sequence[str] | None = None, *, with_new_code: RunnablePipeline | None = None
+    ) -> SubmissionResult:
         """Rerun the steps that failed or were stopped, and those that wait for them. Returns at once.
 
         Steps that completed do not run again. The run keeps its ids, so this handle is that of the new attempt too;
@@ -171,9 +184,16 @@ class SubmissionResult:
         again; other failed steps stay failed. For a failed step in a loop, the items that did not complete run again;
         ``"train[3]"`` names one item. A step that completed runs again as a whole.
 
+        ``with_new_code`` is the pipeline as it is now. Then a new run begins, whose handle is returned: it takes the
+        results of completed steps that fit, runs the rest, and a warning names the code that has changed. A step fits
+        if its inputs, its parameters, the groups around it and all that comes before it are the same; ``steps`` run
+        again in any case. ``cached_from`` of a step names the run that computed its results.
+
         Raises ``RetryRefusedError`` if the run is in progress or has completed, and ``UnsupportedFeatureError`` if
         the engine cannot retry runs.
         """
+        if with_new_code is not None:
+            return self.orchestrator.retry(self.job_id, steps=steps, with_new_code=with_new_code)
         self._run = self.orchestrator.retry(self.job_id, steps=steps)._run
         return self
 
@@ -206,15 +226,56 @@ class SubmissionResult:
             self._measure()
         return self
 
+    def step_outputs(self) -> dict[str, StepOutputs]:
+        """Return what each completed step and item has returned so far, by its label: ``train``, ``train[3]``.
+
+        Also for a run that failed, or is still running. The values are read when they are asked for. A local run that
+        completed has only the outputs of the pipeline. Raises ``UnsupportedFeatureError`` for an engine without them.
+        """
+        recorded = self.orchestrator.step_outputs(self.job_id)
+        order = {step.name: position for position, step in enumerate(folded(self.step_runs()))}
+        turns = sorted(recorded, key=lambda turn: (order.get(turn[0], len(order)), turn[1]))
+        return {
+            labelled(*turn): StepOutputs(partial(recorded.__getitem__, turn), self._read_recorded) for turn in turns
+        }
+
+    def _read_recorded(self, packed: Any) -> Any:
+        return self.orchestrator.read_recorded(self.job_id, packed)
+
+    def _outputs_of(self, recorded: Callable[[], Any], step: StepRun) -> StepOutputs:
+        """Return the outputs of a step for its result; ``recorded`` asks the engine when it is first called."""
+
+        def found() -> dict[str, Any]:
+            try:
+                items = {index: outputs for (name, index), outputs in recorded().items() if name == step.name}
+            except UnsupportedFeatureError:
+                return {}
+            if step.items is None:
+                return dict(items.get((), {}))
+            names = dict.fromkeys(name for outputs in items.values() for name in outputs)
+            return {
+                name: [(index, items[index][name]) for index in sorted(items) if name in items[index]] for name in names
+            }
+
+        def read(packed: Any) -> Any:
+            if step.items is None:
+                return self._read_recorded(packed)
+            return [(index[0] if len(index) == 1 else index, self._read_recorded(value)) for index, value in packed]
+
+        return StepOutputs(found, read)
+
     def result(self) -> PipelineResult:
         """Return outputs and steps of the ended run in one record."""
         outputs = self.outputs
+        recorded = cache(lambda: self.orchestrator.step_outputs(self.job_id))
         return PipelineResult(
             run_id=self.run_id,
             pipeline=self._run.pipeline,
             status=self._run.status,
             outputs=outputs,
-            step_results={step.name: StepResult.of(step) for step in folded(self.step_runs())},
+            step_results={
+                step.name: StepResult.of(step, self._outputs_of(recorded, step)) for step in folded(self.step_runs())
+            },
             duration_seconds=self._run.duration_seconds,
             parameters=self._run.parameters,
             error=self._run.error,

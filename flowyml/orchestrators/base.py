@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
     from flowyml.orchestrators.deployer import Deployer, Deployment
+    from flowyml.orchestrators.new_code import EndedRun
     from flowyml.orchestrators.probe import Site
     from flowyml.orchestrators.reader import RunReader
     from flowyml.orchestrators.scheduler import Scheduler
@@ -166,10 +167,17 @@ class Orchestrator(ABC):
         stop_if_loading(pipeline.name, "submit")
         run_id = new_run_id(pipeline.name) if run_id is None else _checked_run_id(run_id)
         plan = self.plan(pipeline)
-        values = pipeline.check_parameters(parameters)
+        return self._send(pipeline, plan, run_id, pipeline.check_parameters(parameters), force=force)
+
+    def _send(
+        self, pipeline: RunnablePipeline, plan: Plan, run_id: str, values: Mapping[str, Any], *, force: bool = False,
+        files: Mapping[str, bytes] = {},
+    ) -> SubmissionResult:  # fmt: skip
+        """Submit a run; ``files`` are additional ones in its bundle."""
         RunDates().filled(values)  # a run by hand has none of a schedule: refused here, before its steps begin
         with located(pipeline):
-            job_id = self.submit(pipeline.bundle(plan), run_id, values, force=force)
+            bundle = pipeline.bundle(plan)
+            job_id = self.submit(bundle.with_files(files) if files else bundle, run_id, values, force=force)
         claim_new(run_id)  # unless the adapter did: from now on the engine has it
         measure("run_started", plan.name, run_id, self.name)
         return self.attach(job_id)
@@ -200,13 +208,21 @@ class Orchestrator(ABC):
 
         return SubmissionResult(self, job_id, run=self.get_run(job_id))
 
+    def step_outputs(self, job_id: str) -> Mapping[tuple[str, tuple[int, ...]], Mapping[str, Any]]:
+        """Return what steps have returned, by name and index; ``SubmissionResult.step_outputs`` reads the values."""
+        self.capabilities.require({Feature.STEP_OUTPUTS: f"outputs of steps of run {job_id!r}"})
+        return self.reader.recorded_outputs(job_id)
+
     def get_run_status(self, job_id: str) -> ExecutionStatus:
         """Return the status of a run. Raises ``RunNotFoundError``."""
         return self.get_run(job_id).status
 
-    def retry(self, job_id: str, *, steps: Sequence[str] | None = None) -> SubmissionResult:
+    def retry(
+        self, job_id: str, *, steps: Sequence[str] | None = None, with_new_code: RunnablePipeline | None = None
+    ) -> SubmissionResult:
         """Run the failed steps of a run again; see ``SubmissionResult.retry``. Raises ``RunNotFoundError`` too."""
-        self.capabilities.require({Feature.RETRY_RUN: f"retry of run {job_id!r}"})
+        feature = Feature.RETRY_RUN if with_new_code is None else Feature.RETRY_NEW_CODE
+        self.capabilities.require({feature: f"retry of run {job_id!r}"})
         run = self.get_run(job_id)
         if not run.status.is_terminal:
             raise RetryRefusedError(
@@ -218,9 +234,29 @@ class Orchestrator(ABC):
             steps = (steps,)
         if steps is not None:
             _check_steps(run, steps, self.step_runs(job_id))
+        if with_new_code is not None:
+            return self._run_new_code(run, with_new_code, steps)
         self.run_again(job_id, None if steps is None else tuple(steps))
         measure("run_started", run.pipeline, run.run_id, self.name)
         return self.attach(job_id)
+
+    def _run_new_code(
+        self, run: Run, pipeline: RunnablePipeline, steps: Sequence[str] | None
+    ) -> SubmissionResult:  # fmt: skip
+        from flowyml.orchestrators.new_code import NewRun
+        from flowyml.runtime.execution import TAKEN_FILE
+
+        stop_if_loading(pipeline.name, "submit")
+        if pipeline.name != run.pipeline:
+            raise RetryRefusedError(f"Run {run.run_id!r} is of pipeline {run.pipeline!r}, not of {pipeline.name!r}.")
+        plan = self.plan(pipeline)
+        names = {parameter.name for parameter in plan.parameters}
+        values = pipeline.check_parameters({name: run.parameters[name] for name in names & run.parameters.keys()})
+        ended, run_id = self.ended_run(run.job_id), new_run_id(pipeline.name)
+        new = NewRun.of(ended, plan, values, steps)
+        made = self._send(pipeline, plan, run_id, values, files={TAKEN_FILE: new.taken.written(run_id)})
+        logger.warning("%s", new.summary(ended, pipeline.bundle(plan), run_id))
+        return made
 
     def schedule_pipeline(self, pipeline: RunnablePipeline, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Deploy the pipeline with a schedule; doing so again updates it in place.
@@ -412,6 +448,19 @@ class Orchestrator(ABC):
         engine that does not support ``RETRY_RUN``.
         """
         raise self._lacks("retrying a run")
+
+    def ended_run(self, job_id: str) -> EndedRun:
+        """Return what a retry with new code needs of an ended run. Raises ``RetryRefusedError`` if it is gone.
+
+        Not called for an engine that does not support ``RETRY_NEW_CODE``.
+        """
+        raise self._lacks("retrying a run with new code")
+
+    def read_recorded(self, job_id: str, packed: Any) -> Any:
+        """Return the value of one of ``step_outputs``. Raises ``ArtifactError``, ``OutputNotKeptError``."""
+        from flowyml.artifacts import unpack
+
+        return unpack(packed, *self.artifact_stores(job_id))
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
         """Return the secrets among these that the engine's store lacks, each with advice."""

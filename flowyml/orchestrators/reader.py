@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
@@ -45,6 +45,13 @@ class RunReader(Protocol):
     def bundle_of(self, job_id: str) -> Bundle | None:
         """Return the bundle that a run was started with; None if the engine does not keep it for each run."""
         return None
+
+    def recorded_outputs(self, job_id: str) -> Mapping[tuple[str, tuple[int, ...]], Mapping[str, Any]]:
+        """Return the packed outputs of completed steps and items, by name and index, as far as the engine has them.
+
+        Override it for an engine that supports ``STEP_OUTPUTS``.
+        """
+        return {}
 
     @abstractmethod
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:

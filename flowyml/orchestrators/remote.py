@@ -33,7 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteOrchestrator"]
 
-_COMPOSED = ("get_run_status", "retry", "schedule_pipeline", "deploy_pipeline", "prune")  # of what is forwarded
+_COMPOSED = (
+    "get_run_status",
+    "retry",
+    "step_outputs",
+    "schedule_pipeline",
+    "deploy_pipeline",
+    "prune",
+)  # of what is forwarded
 
 
 class RemoteOrchestrator(Orchestrator):

@@ -229,3 +229,38 @@ def _labels(turn: Turn) -> Iterator[str]:
 
 def _completed(end: End | None) -> bool:
     return end in (End.OK, End.SKIPPED)
+
+
+def what_stays(ends: Ends, changed: Collection[Turn], kept: Collection[Output]) -> set[Turn]:
+    """Return the steps and items whose results a run of new code may take: those that ran and ended OK.
+
+    All that comes after one of the ``changed``, or after one that did not end OK, runs again, so that each result that
+    is taken was computed from results that are taken. A result that is needed and not ``kept`` is computed again, and
+    so is all that comes after it. Whether a skipped step stays skipped is decided again in any case.
+    """
+    plan, structure = ends.plan, ends.plan.structure
+    pipeline_outputs = {(each.step, each.output) for each in outputs_in(output.source for output in plan.outputs)}
+    again: set[Turn] = set()
+    left: deque[Turn] = deque()
+
+    def add(turn: Turn) -> None:
+        if turn not in again:
+            again.add(turn)
+            left.append(turn)
+
+    for (name, index), end in ends.all():
+        is_lost = ends.ran(name, index) and any(
+            (name, index, output) not in kept for step, output in pipeline_outputs if step == name
+        )
+        if (name, index) in changed or not _completed(end) or is_lost or structure.is_cleanup(plan.by_name[name].group):
+            add((name, index))
+    while left:
+        turn = left.popleft()
+        for later in plan.downstream[turn[0]]:
+            for index in ends.matching(later, turn):
+                add((later, index))
+        for source in outputs_in(structure.values(plan.by_name[turn[0]])):
+            for index in ends.matching(source.step, turn):
+                if ends.ran(source.step, index) and (source.step, index, source.output) not in kept:
+                    add((source.step, index))
+    return {turn for turn, _ in ends.all() if ends.ran(*turn) and turn not in again}

@@ -69,6 +69,12 @@ class Bundle:
         listed = [(path, hashlib.sha256(data).hexdigest()) for path, data in parts]
         return hashlib.sha256(json.dumps([listed, self._about.get("versions")]).encode()).hexdigest()
 
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Digests of the code of pickled functions, by their keys."""
+        versions: dict[str, str] = self._about.get("versions", {})
+        return versions
+
     @cached_property
     def _about(self) -> dict[str, Any]:
         about: dict[str, Any] = json.loads(_contents(self.data, self.filename, "bundle.json").get("bundle.json", "{}"))

@@ -18,10 +18,13 @@ from flowyml.plan.model import Step
 from flowyml.runtime.running_step import having_secrets
 from flowyml.runtime.shutdown import StepStopped
 
-__all__ = ["StepOutputs", "named_outputs", "run_step", "step_error"]
+__all__ = ["TAKEN_FILE", "StepOutputs", "named_outputs", "run_step", "step_error"]
 
 Outputs = dict[str, Any]
 E = TypeVar("E", bound=StepError)
+
+TAKEN_FILE = "taken.json"
+"""The file in a bundle with the results that its run takes from another run: see ``flowyml.runtime.taken``."""
 
 _GENERATORS = (GeneratorType, AsyncGeneratorType)
 

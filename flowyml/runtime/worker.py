@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowyml.artifacts import Store, artifact_key, open_store, pack, run_place, unpack
 from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
@@ -31,13 +31,16 @@ from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Input, Plan, Source, Step
 from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
 from flowyml.runtime.decisions import checked_lists, is_taken
-from flowyml.runtime.execution import StepOutputs, run_step, step_error
+from flowyml.runtime.execution import TAKEN_FILE, StepOutputs, run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
 from flowyml.runtime.reporting import reported
 from flowyml.runtime.running_step import running
 from flowyml.runtime.shutdown import StepStopped
 from flowyml.runtime.tracebacks import described, left_behind, traceback_text
+
+if TYPE_CHECKING:
+    from flowyml.runtime.taken import Taken
 
 __all__ = ["Worker"]
 
@@ -100,6 +103,14 @@ class Worker:
             logger.exception("The hooks of pipeline %r cannot be loaded; the run goes on without them.", self.plan.name)
             return ()
 
+    @cached_property
+    def _taken(self) -> Taken | None:
+        if not (self.folder / TAKEN_FILE).is_file():
+            return None
+        from flowyml.runtime.taken import Taken
+
+        return Taken.read(self.folder, self.run_id)
+
     @property
     def _place(self) -> str:
         return self.place or run_place("by-hand", self.plan.name, self.run_id)
@@ -115,7 +126,7 @@ class Worker:
                 self.function(step)
             except Exception:
                 logger.debug("step %r cannot be loaded", step.name, exc_info=True)
-        _ = self.hooks
+        _ = self.hooks, self._taken  # processes that are forked for steps have them
 
     def function(self, step: Step) -> Callable[..., Any]:
         """Return the function of a step. Raises whatever its module raises when it is imported."""
@@ -138,6 +149,9 @@ class Worker:
     def _perform(
         self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int], secrets: Mapping[str, str]
     ) -> StepOutputs:
+        label = labelled(step.name, index)
+        if (taken := self._taken_outputs(step, label, attempt)) is not None:
+            return self._reported(step, label, taken)
         if step.caching is None:
             return self._run(step, packed, attempt, index, secrets)
         from flowyml.runtime.caching import Depends, StepCache
@@ -149,7 +163,6 @@ class Worker:
             }
         except FlowymlError:  # a faulty input is the step's own error
             return compute()
-        label = labelled(step.name, index)
         try:
             kept = open_store(self._kept) if self._kept else self.store
         except ArtifactError as error:
@@ -162,10 +175,23 @@ class Worker:
             partial(artifact_key, self._place, label, attempt),
             compute,
         )
-        if outputs.cached_from:
-            self.set_up_logging()
-            print(outputs.note(label), flush=True)  # in the step's log, whatever levels the user's code has set
-            fire(self.hooks, "on_step_cached", step.name, outputs.cached_from)
+        return self._reported(step, label, outputs) if outputs.cached_from else outputs
+
+    def _taken_outputs(self, step: Step, label: str, attempt: int) -> StepOutputs | None:
+        if self._taken is None:
+            return None
+        from flowyml.runtime.taken import not_taken
+
+        try:
+            return self._taken.outputs(label, self.store, partial(artifact_key, self._place, label, attempt))
+        except ArtifactError as error:
+            raise step_error(StepError, step, not_taken(label, error)) from error
+
+    def _reported(self, step: Step, label: str, outputs: StepOutputs) -> StepOutputs:
+        """Say that a step was not run, in its log and to the hooks."""
+        self.set_up_logging()
+        print(outputs.note(label), flush=True)  # in the step's log, whatever levels the user's code has set
+        fire(self.hooks, "on_step_cached", step.name, outputs.cached_from)
         return outputs
 
     def _content(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:

@@ -7,7 +7,15 @@ from typing import Annotated, Any
 from flowyml import Pipeline, either, elif_, for_each, pipeline, step, when
 from flowyml.testing.pipelines_parts import parts
 
-__all__ = ["fails_once", "items_fail_once", "together", "together_fails_once", "together_held", "together_items"]
+__all__ = [
+    "fails_once",
+    "has_a_bug",
+    "items_fail_once",
+    "together",
+    "together_fails_once",
+    "together_held",
+    "together_items",
+]
 
 
 def fails_once(folder: str) -> Pipeline:
@@ -19,6 +27,37 @@ def fails_once(folder: str) -> Pipeline:
     def made() -> Any:
         listed = same.options(name="list")(numbers(4))
         return {"total": total(flaky(listed)), "beside": same.options(name="beside")(7)}
+
+    return made
+
+
+def has_a_bug(folder: str, *, fixed: bool = False) -> Pipeline:
+    """An item of a loop fails, unless the pipeline is ``fixed``; then a step beside it has another constant, too."""
+    note, numbers, _, _, total, same, _ = parts(folder)
+
+    @step
+    def prepared(values: list[int]) -> tuple[int, ...]:  # an artifact
+        note("prepared")
+        return tuple(values)
+
+    @step
+    def half(n: int) -> float:
+        note("half", n)
+        if n == 2 and not fixed:
+            raise ValueError("a bug")
+        return n / 2
+
+    @step
+    def count(values: tuple[int, ...], halves: list[float]) -> int:
+        return len(values) + len(halves)
+
+    @pipeline(name="conformance has a bug")
+    def made() -> Any:
+        listed = same.options(name="list")(numbers(4))
+        with for_each(listed) as n:
+            halves: Any = half(n)
+        beside = same.options(name="beside")(8 if fixed else 7)
+        return {"total": total(halves), "count": count(prepared(listed), halves), "beside": beside}
 
     return made
 

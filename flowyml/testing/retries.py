@@ -18,6 +18,7 @@ __all__ = ["ExecutionGroupConformance", "RetryConformance"]
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 
+has_a_bug = sample(pipelines.has_a_bug, needs=[Feature.FAN_OUT])
 items_fail_once = sample(pipelines.items_fail_once, needs=[Feature.FAN_OUT])
 together = sample(pipelines.together, needs=[Feature.EXECUTION_GROUPS])
 together_fails_once = sample(pipelines.together_fails_once, needs=[Feature.EXECUTION_GROUPS])
@@ -44,6 +45,38 @@ class RetryConformance(Conformance):
         assert Counter(done.trace) == {
             "first 0": 1, "first 1": 1, "first 2": 1, "flaky 0": 1, "flaky 1": 2, "flaky 2": 1,
         }  # fmt: skip
+
+    @has_a_bug
+    def test_what_completed_in_a_failed_run_is_read(self, orchestrator: Orchestrator, done: Done) -> None:
+        self.needs(orchestrator, Feature.STEP_OUTPUTS, done.run.step_outputs)
+        outputs = done.run.step_outputs()
+        assert {label: [*given.values()] for label, given in outputs.items() if label != "beside"} == {
+            "numbers": [[0, 1, 2, 3]], "list": [[0, 1, 2, 3]], "half[0]": [0.0], "half[1]": [0.5], "half[3]": [1.5],
+            "prepared": [(0, 1, 2, 3)],
+        }  # fmt: skip
+        steps = done.run.result().step_results
+        assert [*steps["half"].outputs.values()] == [[(0, 0.0), (1, 0.5), (3, 1.5)]]
+        assert [*steps["prepared"].outputs.values()] == [(0, 1, 2, 3)]
+        assert not steps["total"].outputs
+
+    @has_a_bug
+    def test_a_retry_with_new_code_takes_what_fits(self, orchestrator: Orchestrator, done: Done) -> None:
+        """It is a run of its own, and says of each step which run computed its results."""
+        old, fixed = done.run, pipelines.has_a_bug(str(done.folder), fixed=True)
+        self.needs(orchestrator, Feature.RETRY_NEW_CODE, lambda: old.retry(with_new_code=fixed))
+        new = self.finish(old.retry(with_new_code=fixed))
+        assert new.status is COMPLETED, new.error
+        assert new.run_id != old.run_id
+        assert new.outputs == {"total": 3.0, "count": 8, "beside": 8}
+        assert Counter(done.trace) == {
+            "list": 1, "prepared": 1, "half 0": 1, "half 1": 1, "half 2": 2, "half 3": 1, "beside": 2,
+        }  # fmt: skip
+        taken = {run.label: run.cached_from for run in new.step_runs() if run.is_cached}
+        labels = ("numbers", "list", "prepared", "half[0]", "half[1]", "half[3]")
+        assert taken == dict.fromkeys(labels, old.run_id)
+        assert old.status is FAILED
+        with pytest.raises(RetryRefusedError, match="completed"):
+            new.retry(with_new_code=fixed)
 
     @together_fails_once
     def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, done: Done) -> None:

@@ -195,3 +195,19 @@ def test_cached_outputs_keep_their_kind_facts_and_picture(tmp_path: Path, monkey
         assert found["small"].metadata["n"] == 1
         assert found["figure"].picture is not None
         assert isinstance(done["figure"], figures.Figure)
+
+
+def test_small_outputs_that_are_not_plain_are_files_too(tmp_path: Path) -> None:
+    """As on an engine: a model, a figure, a table."""
+    from flowyml.orchestrators.downloading import download
+
+    @step(outputs=["plain", "pair", "data"])
+    def make() -> tuple[Any, ...]:
+        return {"a": "text"}, (1, 2), b"123"
+
+    keeping = LocalOrchestrator(keep_outputs=True)
+    result = Pipeline("small outputs").add_step(make).run(on=keeping)
+    handle = keeping.attach(result.run_id)
+    written = download(handle.artifacts(), keeping.artifact_stores(handle.job_id), tmp_path / "files")
+    assert {path.relative_to(tmp_path / "files").as_posix() for path in written} == {"make/pair.pkl", "make/data.bin"}
+    assert handle.outputs == {"plain": {"a": "text"}, "pair": (1, 2), "data": b"123"}

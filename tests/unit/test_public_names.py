@@ -53,8 +53,8 @@ PUBLIC = {
     "flowyml.core.resources": ["ResourceRequirements", "amount"],
     "flowyml.core.retry_policy": ["OrchestratorRetryPolicy", "error_names"],
     "flowyml.core.runs": [
-        "Artifact", "Artifacts", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepResult", "StepRun",
-        "StepRuns", "find_item", "folded", "opened",
+        "Artifact", "Artifacts", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepOutputs", "StepResult",
+        "StepRun", "StepRuns", "find_item", "folded", "opened",
     ],
     "flowyml.core.schedule": ["Schedule", "ScheduleInfo"],
     "flowyml.core.submission_result": ["RunOperations", "SubmissionResult"],
@@ -113,6 +113,7 @@ IN_PART = {
     "flowyml.orchestrators.deployer": ["Deployer", "Deployment"],
     "flowyml.orchestrators.handover": ["ForeignSchedule", "Handover", "OldSchedule"],
     "flowyml.orchestrators.http": ["ConflictError", "HttpClient", "NotFoundError", "RefusedError", "paged"],
+    "flowyml.orchestrators.new_code": ["EndedRun"],
     "flowyml.orchestrators.log_following": ["Look", "log_lines"],
     "flowyml.orchestrators.options": ["Check", "check_options"],
     "flowyml.orchestrators.ownership": ["check_replaceable"],

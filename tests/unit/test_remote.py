@@ -146,7 +146,7 @@ def test_what_only_this_engine_can_do_is_there_too(toy_url: str) -> None:
 
 def test_what_an_adapter_overrides_is_forwarded(toy_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = RemoteOrchestrator(toy_url)
-    composed = {"get_run_status", "retry", "schedule_pipeline", "deploy_pipeline", "prune"}  # of what is forwarded
+    composed = {"get_run_status", "retry", "schedule_pipeline", "step_outputs", "deploy_pipeline", "prune"}
     methods = {name for name, item in vars(Orchestrator).items() if inspect.isfunction(item) and name[0] != "_"}
     assert methods - vars(RemoteOrchestrator).keys() == composed
     for name in methods - composed - {"run_pipeline", "submit", "health", "cancel"}:

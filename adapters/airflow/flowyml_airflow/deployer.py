@@ -15,9 +15,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowyml.core.durations import span_text
-from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError, RunNotFoundError, WaitTimeoutError
+from flowyml.core.errors import (
+    ConfigurationError,
+    EngineError,
+    OwnershipError,
+    RetryRefusedError,
+    RunNotFoundError,
+    WaitTimeoutError,
+)
 from flowyml.core.origin import Origin
 from flowyml.core.progress import show_waiting
+from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.deployer import Deployer, Deployment
 from flowyml.orchestrators.ownership import check_replaceable
@@ -230,6 +238,18 @@ class AirflowDeployer(Deployer):
                 f"The bundle of {name!r} is not in dags_folder={self.folder.name!r}. Does Airflow read this folder?"
             )
         return Bundle.of(data, str(path))
+
+    def bundle_of_run(self, facts: Mapping[str, Any], run: Run) -> Bundle:
+        """Return the bundle of a run, by the facts of its DAG. Raises ``RetryRefusedError`` if it is gone."""
+        path = facts.get("bundle_file")
+        data = self.folder.read(f"{BUNDLES_FOLDER}/{path}") if self.folder and path else None
+        bundle = None if data is None else Bundle.of(data, str(path))
+        if bundle is None or run.code_digest not in (None, bundle.code_digest):
+            raise RetryRefusedError(
+                f"The code of run {run.job_id!r} is not in dags_folder, so which results fit the new code cannot be "
+                f"determined: it was replaced by a later deployment, or dags_folder=… is missing. Start a new run."
+            )
+        return bundle
 
     def is_there(self, compiled: CompiledDag, found: Deployed | None) -> bool:
         """Return whether Airflow has parsed this version, and the folder has its files."""

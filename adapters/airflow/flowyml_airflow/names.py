@@ -14,7 +14,7 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
+    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY", "TAKES_KEY",
     "TAG", "TIMED_OUT", "TURN", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id", "development_id",
     "development_name", "given_run_id", "parameters_of", "pipeline_of", "plain_key", "task_id",
     "version_tag", "xcom_key",
@@ -42,7 +42,10 @@ RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 CODE_KEY = "flowyml.code"
 # The XCom with the run that the outputs of a cached step are from.
 CACHED_KEY = "flowyml.cached_from"
-_OURS = (RUN_ID_KEY, REVISION_KEY, CODE_KEY)
+TAKES_KEY = "flowyml.takes"
+"""The conf key of a run that takes results of another one: its tasks say which, under ``CACHED_KEY``."""
+
+_OURS = (RUN_ID_KEY, REVISION_KEY, CODE_KEY, TAKES_KEY)
 
 # Airflow's default of [scheduler] allowed_run_id_pattern. Airflow also refuses ids that begin like those that it makes
 # itself. Source: airflow.utils.types.DagRunType, of 3 and 2.

@@ -22,6 +22,7 @@ from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.orchestrators.submission import new_run_id, submit_once
 from flowyml.orchestrators.workflows import Workflow
+from flowyml.runtime.execution import TAKEN_FILE
 from flowyml_airflow.backfills import backfill
 from flowyml_airflow.cancelling import cancel
 from flowyml_airflow.capabilities import CAPABILITIES
@@ -33,12 +34,20 @@ from flowyml_airflow.deployed_dag import Deployed, facts_of, has_schedule, sched
 from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.handover import DagSchedule, runs_by_time
-from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
+from flowyml_airflow.names import (
+    CODE_KEY,
+    REVISION_KEY,
+    RUN_ID_KEY,
+    TAKES_KEY,
+    airflow_run_id,
+    dag_id,
+    development_id,
+)
 from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.pausing import check_runnable
 from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reader import AirflowReader
-from flowyml_airflow.retrying import run_again
+from flowyml_airflow.retrying import ended_run, run_again
 from flowyml_airflow.scheduler import AirflowScheduler
 from flowyml_airflow.secrets import place_of
 from flowyml_airflow.stalled import RunWarnings
@@ -49,6 +58,7 @@ if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
     from flowyml.core.pruning import Bounds, Prunable
+    from flowyml.orchestrators.new_code import EndedRun
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
 
@@ -213,6 +223,8 @@ class AirflowOrchestrator(Orchestrator):
                 conf[RUN_ID_KEY] = run_id
             if bundle.revision:
                 conf[REVISION_KEY] = bundle.revision
+            if TAKEN_FILE in bundle.files:
+                conf[TAKES_KEY] = "yes"
             try:
                 self.client.trigger(compiled.dag_id, dag_run_id, conf, is_dated=found.needs_date)
             except ConflictError:
@@ -306,6 +318,9 @@ class AirflowOrchestrator(Orchestrator):
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         """Clear tasks, as in Airflow's UI. On 2.11, instead of one item of a loop, all failed items are cleared."""
         run_again(self.reader, self._deployer, job_id, steps)
+
+    def ended_run(self, job_id: str) -> EndedRun:
+        return ended_run(self.reader, self._deployer, job_id)
 
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the tasks of a run again: those that failed and those that waited for them, or all.

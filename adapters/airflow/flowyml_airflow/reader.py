@@ -32,6 +32,7 @@ from flowyml_airflow.names import (
     CODE_KEY,
     REVISION_KEY,
     STEPS_KEY,
+    TAKES_KEY,
     TIMED_OUT,
     UPSTREAM_FAILED,
     dag_id,
@@ -150,7 +151,8 @@ class AirflowReader(RunReader):
         facts, tasks = self.facts(found), self._tasks(found)
         shown = [task for task in tasks if not is_start(task) and task["task_id"] not in facts.get("helpers", ())]
         seen, over = Seen(facts, tasks), self._was_over(found)
-        cached = self._cached(found) if facts.get("cached") else {}
+        may_be_cached = facts.get("cached") or TAKES_KEY in (found.get("conf") or {})
+        cached = self._cached(found) if may_be_cached else {}
         by_task: dict[Marker, Sequence[StepRun]] = {}
         for task in shown:
             marker = task["task_id"], map_index(task)
@@ -232,27 +234,36 @@ class AirflowReader(RunReader):
         return Outputs({**read, **plain}, not_kept=read.not_kept) if plain else read
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
-        """Return the artifacts of the steps, as long as Airflow has the XComs. Outputs are named by their XCom keys.
+        """Return the artifacts of the steps, as long as Airflow has the XComs. Outputs are named by their XCom keys."""
+        return [
+            artifact
+            for (name, index), outputs in self.returned(job_id)
+            for artifact in artifacts_of(name, outputs, index)
+        ]
+
+    def recorded_outputs(self, job_id: str) -> Mapping[tuple[str, tuple[int, ...]], Mapping[str, Any]]:
+        """Return the packed outputs by their XCom keys."""
+        return dict(self.returned(job_id))
+
+    def returned(self, job_id: str) -> Iterator[tuple[tuple[str, tuple[int, ...]], Mapping[str, Any]]]:
+        """Yield the packed outputs of completed steps and items, by their XCom keys.
 
         A task has its outputs in one XCom, an execution group's task in an XCom for each.
         """
         found = self.fetch(job_id)
         facts = self.facts(found)
         if not facts:
-            return []
+            return
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         tasks = {(task["task_id"], map_index(task)): task for task in self._tasks(found) if task["task_id"] in order}
-        artifacts: list[Artifact] = []
         have_returned = set(self.client.returned(found["dag_id"], found["dag_run_id"]))
         for key in sorted(tasks, key=lambda key: (order[key[0]], key[1])):
             task = tasks[key]
             if runs_several(task):
                 for name, outputs in self._returned_together(task, found):
-                    artifacts += artifacts_of(name, outputs, index_of(task))
+                    yield (name, index_of(task)), outputs
             elif key in have_returned and isinstance(returned := self._kept(found, key), dict):
-                outputs = {name: restored(value) for name, value in returned.items()}
-                artifacts += artifacts_of(name_of(task), outputs, index_of(task))
-        return artifacts
+                yield (name_of(task), index_of(task)), {name: restored(value) for name, value in returned.items()}
 
     def _returned_together(
         self, task: Mapping[str, Any], found: Mapping[str, Any]

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
+from flowyml.artifacts import run_place
 from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
+from flowyml.orchestrators.new_code import EndedRun
 from flowyml_airflow.client import ConflictError
 from flowyml_airflow.deployer import AirflowDeployer
+from flowyml_airflow.names import xcom_key
 from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.step_runs import Marker, index_of, map_index, name_of, steps_of_task
 
-__all__ = ["run_again", "to_clear"]
+__all__ = ["ended_run", "run_again", "to_clear"]
 
 _FAILED = ("failed", "upstream_failed", "removed")
 _UNDONE = (*_FAILED, "skipped", None)
@@ -42,6 +45,21 @@ def run_again(reader: AirflowReader, deployer: AirflowDeployer, job_id: str, ste
             f"Run {job_id!r} was changed at the same moment, as by another retry. Look at it by "
             f"`{client.command('status', job_id)}`, and retry it again if it still has failed."
         ) from error
+
+
+def ended_run(reader: AirflowReader, deployer: AirflowDeployer, job_id: str) -> EndedRun:
+    """Return what Airflow has of an ended run, with the bundle in the folder of its DAGs."""
+    found = reader.fetch(job_id)
+    record = reader.identified(found)
+    bundle = deployer.bundle_of_run(reader.facts(found), record)
+    keys = {step.name: {xcom_key(output): output for output in step.outputs} for step in bundle.plan}
+    outputs = {
+        turn: {keys.get(turn[0], {}).get(key, key): value for key, value in returned.items()}
+        for turn, returned in reader.returned(job_id)
+        if not any(step.operator for step in bundle.plan)  # beside these, a task returns plain values
+    }
+    place = run_place("airflow", found["dag_id"], found["dag_run_id"])
+    return EndedRun.of(record, bundle, reader.step_runs(job_id), outputs, place)
 
 
 def _check_same_code(found: Mapping[str, Any], reader: AirflowReader, deployer: AirflowDeployer) -> None:

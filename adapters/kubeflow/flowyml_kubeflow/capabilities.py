@@ -38,6 +38,9 @@ CLUSTER = Capabilities(
         Feature.OUTPUTS: partly(
             "From the steps' logs; large ones through KFP's UI, or from an artifact store that you can read too."
         ),
+        Feature.STEP_OUTPUTS: no(
+            "Pods log only the outputs of the pipeline. Stored outputs of all steps: `artifacts`, `outputs --download`."
+        ),
         Feature.IDEMPOTENT_SUBMIT: partly(
             "KFP does not enforce unique names: of simultaneous submissions, FlowyML keeps one run, unless a "
             "submitting process dies meanwhile."
@@ -68,6 +71,10 @@ CLUSTER = Capabilities(
         Feature.RETRY_RUN: partly(
             "All failed steps together, not single steps; refused if steps failed although their pods succeeded, as "
             "steps in loops do."
+        ),
+        Feature.RETRY_NEW_CODE: no(
+            "KFP's API gives a new run no results of another one. Use cached steps, `@step(cache=True)`, whose results "
+            "the next run takes if their code is the same."
         ),
         Feature.SECRETS: partly("A secret is named 'name-of-the-secret/key'."),
         Feature.ARTIFACTS: partly(_LISTED),
@@ -101,6 +108,9 @@ LOCAL_RUNNER = Capabilities(
         Feature.CANCEL: yes,
         Feature.LOGS: yes,
         Feature.OUTPUTS: yes,
+        Feature.STEP_OUTPUTS: no(
+            "Pods log only the outputs of the pipeline. Stored outputs of all steps: `artifacts`, `outputs --download`."
+        ),
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
         Feature.FAN_OUT: yes,
@@ -111,6 +121,7 @@ LOCAL_RUNNER = Capabilities(
         Feature.SUB_PIPELINES: partly(_BY_NAME),
         Feature.EXECUTION_GROUPS: yes,
         Feature.RETRY_RUN: no("Run the pipeline again."),
+        Feature.RETRY_NEW_CODE: no("Run the pipeline again; cached steps, `@step(cache=True)`, give their results."),
         Feature.SECRETS: partly("From the environment of the process that submits, and not in containers."),
         Feature.ARTIFACTS: partly(_LISTED),
         Feature.OPERATORS: no("They run only on Airflow."),

@@ -73,6 +73,7 @@ def _unused(plan: Plan) -> set[str]:
         "flowyml.plan.types": any(item.typed for step in plan for item in step.inputs),
         "flowyml.runtime.caching": is_cached,
         "flowyml.artifacts.content_digest": is_cached,
+        "flowyml.runtime.taken": False,  # no run takes results of another one here
         "flowyml.runtime.secrets": any(step.secrets for step in plan),
         "flowyml.runtime.shared": bool(plan.structure.together),
         "flowyml_kubeflow.pods": needs_flow(plan),

@@ -25,6 +25,7 @@ CAPABILITIES = Capabilities(
         Feature.CANCEL: yes,
         Feature.LOGS: yes,
         Feature.OUTPUTS: yes,
+        Feature.STEP_OUTPUTS: yes,
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
         Feature.FAN_OUT: yes,
@@ -37,6 +38,9 @@ CAPABILITIES = Capabilities(
         Feature.RETRY_RUN: partly(
             "If the folder of the run's code is on this machine. With a work pool only pipelines with a loop, a "
             "branch, run_if, clean-up or an execution group: Prefect's workers would run all steps of others again."
+        ),
+        Feature.RETRY_NEW_CODE: partly(
+            "If the folder of the old run's code is on this machine, and this machine reaches the artifact store."
         ),
         Feature.SECRETS: yes,
         Feature.ARTIFACTS: yes,

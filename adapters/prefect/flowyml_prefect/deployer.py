@@ -195,12 +195,8 @@ class PrefectDeployer(Deployer):
             found = self.client.deployment(flow, name)
         return self._remember(key, self._put(bundle, target, name, found, ours))
 
-    def entrypoint_of(self, run: Run, version: str, *, pooled: bool) -> str:
-        """Return the entrypoint of the flow that continues a run. Raises ``RetryRefusedError``.
-
-        A flow without control flow cannot continue a run, since it does not read earlier results. So another flow is
-        written beside it.
-        """
+    def bundle_of(self, run: Run, version: str) -> Bundle:
+        """Return the bundle of a run, if this machine has it. Raises ``RetryRefusedError``."""
         from flowyml.plan.bundle import Bundle
 
         folder = _folder(run.pipeline, version)
@@ -210,7 +206,15 @@ class PrefectDeployer(Deployer):
                 f"Run {run.run_id!r} cannot be run again from here: {folder}, with its code, is on another machine, or "
                 f"was deleted."
             )
-        bundle = Bundle.read(found)
+        return Bundle.read(found)
+
+    def entrypoint_of(self, run: Run, version: str, *, pooled: bool) -> str:
+        """Return the entrypoint of the flow that continues a run. Raises ``RetryRefusedError``.
+
+        A flow without control flow cannot continue a run, since it does not read earlier results. So another flow is
+        written beside it.
+        """
+        folder, bundle = _folder(run.pipeline, version), self.bundle_of(run, version)
         if is_walked(bundle.plan):
             return f"{folder / 'flow.py'}:{flow_function(bundle.plan)}"
         if pooled:

@@ -37,6 +37,7 @@ from flowyml_prefect.status import status_of
 
 if TYPE_CHECKING:
     from flowyml.core.pruning import Bounds, Prunable
+    from flowyml.orchestrators.new_code import EndedRun
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
 
@@ -163,6 +164,16 @@ class PrefectOrchestrator(Orchestrator):
         run = self.reader.fetch(job_id)
         if entrypoint := schedule_again(self.reader, self.deployer, run.id, steps):
             self._launch(run.id, entrypoint)
+
+    def ended_run(self, job_id: str) -> EndedRun:
+        """Return what Prefect and the artifact store have of an ended run, with the bundle in this machine's folder."""
+        from flowyml.orchestrators.new_code import EndedRun
+
+        reader, run = self.reader, self.reader.fetch(job_id)
+        record = reader.record(run)
+        bundle = self.deployer.bundle_of(record, run.version or "")
+        outputs = reader.recorded_outputs(job_id)
+        return EndedRun.of(record, bundle, reader.step_runs(job_id), outputs, reader.place_of(run))
 
     def _launch(self, run_id: str, entrypoint: str) -> None:
         """Start a process on this machine that executes a run."""

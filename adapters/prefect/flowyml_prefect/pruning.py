@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowyml.artifacts import open_store, run_place
+from flowyml.artifacts import open_store
 from flowyml.artifacts.housekeeping import discard, stored
 from flowyml.core.errors import PlanError
 from flowyml.core.files import write_whole
@@ -88,7 +88,7 @@ class Leftovers:
             kept = _IN_PROGRESS if not _has_ended(run) else self.bounds.keeps(_used(run))
             if not kept:
                 going.add(run.id)
-            size = sum(found.size for found in stored(open_store(self.store), self._place(run)))
+            size = sum(found.size for found in stored(open_store(self.store), self.reader.place_of(run)))
             yield Prunable(
                 kind="run", name=run.name, bytes=size, used=_used(run), kept=kept, remove=partial(self._remove_run, run)
             )
@@ -99,9 +99,6 @@ class Leftovers:
         yield from self._logs()
 
     # Runs.
-
-    def _place(self, run: FlowRun) -> str:
-        return run_place(f"prefect {run.id}", self.reader.record(run).pipeline, run.name)
 
     def _remove_run(self, run: FlowRun) -> int:
         """Remove a run. Its label forbids to run it again meanwhile, unless the run stays after all.
@@ -122,7 +119,7 @@ class Leftovers:
         if not goes:
             return 0
         store = open_store(self.store)
-        artifacts = list(stored(store, self._place(found)))
+        artifacts = list(stored(store, self.reader.place_of(found)))
         freed = sum(discard(store, each.key, unless_since=self.bounds.before) for each in artifacts)
         freed += remove(self.home, "runs", f"{run.id}.log")
         self.client.delete_run(run.id)

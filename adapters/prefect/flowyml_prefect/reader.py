@@ -214,6 +214,21 @@ class PrefectReader(RunReader):
         loops = {name: names for name, names in around if names != [""]}
         return read_outputs(_run_id(run), packed, open_store(self.artifacts), loops=loops)
 
+    def recorded_outputs(self, job_id: str) -> Mapping[tuple[str, tuple[int, ...]], Mapping[str, Any]]:
+        """Return what the process of the flow has saved beside the artifacts: the outputs of each completed step."""
+        from flowyml.artifacts import default_url
+        from flowyml.runtime.kept_outputs import KeptOutputs
+
+        kept = KeptOutputs(self.artifacts or default_url(), self.place_of(self.fetch(job_id)))
+        ended = [step for step in self.step_runs(job_id) if step.status.is_successful]
+        return {(step.name, step.index): found for step in ended if (found := kept.read(step.label)) is not None}
+
+    def place_of(self, run: FlowRun) -> str:
+        """Return the prefix of a run's artifacts in the store."""
+        from flowyml.artifacts import run_place
+
+        return run_place(f"prefect {run.id}", self._pipeline(run), run.name)
+
     def run_artifacts(self, job_id: str) -> list[Artifact]:
         """Return the artifacts of the steps: the newest of each output, in the order of the plan."""
         from flowyml.artifacts.markdown import noted

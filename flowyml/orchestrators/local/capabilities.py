@@ -28,6 +28,9 @@ CAPABILITIES = Capabilities(
         Feature.OUTPUTS: partly(
             "`flowyml run` and submit() keep up to 1 GB each, run() small ones; keep_outputs=True all."
         ),
+        Feature.STEP_OUTPUTS: partly(
+            "Of runs that did not complete: small values, and large ones that a step still needs; else the pipeline's."
+        ),
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
         Feature.FAN_OUT: yes,
@@ -42,6 +45,10 @@ CAPABILITIES = Capabilities(
         Feature.RETRY_RUN: partly(
             "A step that completed runs again if its result is too large for the record, or if a step in a thread may "
             "have changed the result before that step failed."
+        ),
+        Feature.RETRY_NEW_CODE: partly(
+            "As for a retry: a result that was too large for the record, or that a step in a thread may have changed, "
+            "is computed again if a step that runs needs it."
         ),
         Feature.SECRETS: yes,
         Feature.ARTIFACTS: partly("When the run has ended. Only outputs of the pipeline that are kept have a URL."),

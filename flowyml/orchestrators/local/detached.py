@@ -44,11 +44,12 @@ from flowyml.plan.bundle import Bundle
 from flowyml.runtime.loading import import_from, loading
 from flowyml.runtime.parent_env import apply_parent_env, read_parent_env
 from flowyml.runtime.process_tree import kill_tree
+from flowyml.runtime.taken import Taken
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
 
-__all__ = ["described", "end_process", "job_of", "main", "start_again", "start_run"]
+__all__ = ["described", "end_process", "job_of", "kept_job", "main", "start_again", "start_run"]
 
 _GRACE_SECONDS = 10
 _LOOK_SECONDS = 0.1
@@ -97,7 +98,7 @@ def job_of(bundle: Path, dates: RunDates) -> dict[str, Any]:
 
 def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> None:
     """Start the process of an ended run again. Raises ``RetryRefusedError``."""
-    job, orchestrator = _kept_job(store, row)
+    job, orchestrator = kept_job(store, row)
     _wait_for_process(row)
     bundle = Bundle.read(job["bundle"])
     if row.code_digest and bundle.code_digest != row.code_digest:
@@ -136,7 +137,7 @@ def _wait_for_process(row: RunRow) -> None:
         )
 
 
-def _kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
+def kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
     kept = store.job(row.number)
     if row.raw_status == PRUNED:
         why = "`flowyml prune` is removing the run"
@@ -263,6 +264,7 @@ def _execute(
 ) -> Ending:
     pipeline = BundledPipeline(job["bundle"])
     host.code_folder = pipeline.folder / "code"
+    host.taken = Taken.read(pipeline.folder, job["run_id"])
     import_from(pipeline.folder)
     kept = (folder / "orchestrator").read_bytes()
     orchestrator = _described(kept, make_orchestrator) if kept.startswith(b"{") else _pickled_orchestrator(kept)

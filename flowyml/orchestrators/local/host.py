@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowyml.runtime.taken import Taken
+
 if TYPE_CHECKING:
     from flowyml.core.dates import RunDates
     from flowyml.orchestrators.local.engine import Engine
@@ -21,6 +23,8 @@ class Host:
     run_id: str | None = None
     code_folder: Path | None = None
     dates: RunDates | None = None
+    taken: Taken = Taken()
+    """The results that a run of new code takes from the run that it retries; outputs are as in the database."""
     is_stopped = False
     """True if the process was asked to stop. Every later failure is a consequence."""
 

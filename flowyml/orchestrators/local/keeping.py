@@ -41,12 +41,13 @@ class Keeping:
 
     def __call__(self, node: Node, outputs: Mapping[str, Any]) -> None:
         for output, value in outputs.items():
-            if node.uses.get(output):
-                with suppress(Exception):  # then its step runs again; whatever the class of the value raises
-                    if entry := self._entry(node, output, value):
-                        self._note(KeptRow(node.position, node.row.item, output, json.dumps(entry)))
+            with suppress(Exception):  # then its step runs again; whatever the class of the value raises
+                if entry := self._entry(node, output, value):
+                    self._note(KeptRow(node.position, node.row.item, output, json.dumps(entry)))
 
     def _entry(self, node: Node, output: str, value: Any) -> dict[str, Any] | None:
+        if type(value) is Recorded:  # an output that an earlier run did not keep
+            return dict(value.entry)
         if type(value) is Stored:
             return self._stored_entry(node, output, value.packed)
         if entry := plain_entry(value):

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from flowyml.orchestrators.local.schedules import ScheduleStore
     from flowyml.orchestrators.local.secrets import LocalSecrets
     from flowyml.orchestrators.local.store import RunStore
+    from flowyml.orchestrators.new_code import EndedRun
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
     from flowyml.runtime.fork_client import Server
@@ -180,6 +181,42 @@ class LocalOrchestrator(Orchestrator):
         from flowyml.orchestrators.local import detached
 
         detached.start_again(self.store, self.store.get(job_id), steps)
+
+    def ended_run(self, job_id: str) -> EndedRun:
+        """Return what the database has of an ended run, with the bundle that it ran."""
+        from flowyml.orchestrators.local import detached
+        from flowyml.orchestrators.new_code import EndedRun
+        from flowyml.plan.bundle import Bundle
+
+        row = self.store.get(job_id)
+        job, _ = detached.kept_job(self.store, row)
+        bundle = Bundle.read(job["bundle"])
+        steps, outputs = self.step_runs(job_id), dict(self.reader.recorded_outputs(job_id))
+        for step in steps:
+            names = bundle.plan.by_name[step.name].outputs if step.name in bundle.plan.by_name else ()
+            gone = {
+                "not_kept": f"The output of step {step.label!r} of run {row.run_id!r} was not kept: it was large, or a "
+                f"step in a thread may have changed it."
+            }
+            outputs[step.name, step.index] = {**dict.fromkeys(names, gone), **outputs.get((step.name, step.index), {})}
+        return EndedRun.of(self.get_run(job_id), bundle, steps, outputs)
+
+    def read_recorded(self, job_id: str, packed: Any) -> Any:
+        from flowyml.core.errors import ArtifactError, OutputNotKeptError
+        from flowyml.orchestrators.local.outputs import value_of
+        from flowyml.runtime.tracebacks import described
+
+        if reason := packed.get("not_kept"):
+            raise OutputNotKeptError(reason)
+        try:
+            return value_of(packed)
+        except ArtifactError:
+            raise
+        except Exception as error:  # whatever the class of the value raises when it is read
+            raise ArtifactError(
+                f"The output was kept, but cannot be read here: {described(error)}. If its class is missing, set "
+                f"PYTHONPATH to the folder of its module."
+            ) from error
 
     def _keep_job(self, pipeline: RunnablePipeline, run: LocalRun, bundle: Bundle | None, dates: RunDates) -> None:
         """Save the data for a retry of a run in this process: code and orchestrator, or why they are missing."""

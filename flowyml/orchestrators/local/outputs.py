@@ -114,19 +114,21 @@ def _record(
         place = run_place(instance(path), pipeline, run_id)
         return artifact_key(place, next(steps_of(output.source)), 1, f"output-{output.name}")
 
-    return entry_of(f"Output {output.name!r} of run {run_id!r}", value, open_store, key, max_bytes, noted)
+    return entry_of(f"Output {output.name!r} of run {run_id!r}", value, open_store, key, max_bytes, noted, as_file=True)
 
 
 def entry_of(
     what: str, value: Any, store: Callable[[], Store], key: Callable[[], str], max_bytes: float,
-    noted: Any = None,
+    noted: Any = None, *, as_file: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the record of a value: the value if it is small, a reference to an artifact, or why it is not stored.
 
-    An artifact has up to ``max_bytes``, and is written to a store under a key. ``noted`` is the value's preview.
+    An artifact has up to ``max_bytes``, and is written to a store under a key. ``noted`` is the value's preview. With
+    ``as_file``, a small value that is not plain, such as a model or a figure, is recorded and an artifact.
     """
     is_file = bool(max_bytes) and isinstance(value, Path) and value.exists()  # its content is kept, not where it is
-    if entry := plain_entry(value) or (None if is_file else pickle_entry(value)):
+    entry = plain_entry(value) or (None if is_file else pickle_entry(value))
+    if entry and not (as_file and max_bytes and "pickle" in entry):
         return entry
     forbidden = why_no_pickles()
     if forbidden and not max_bytes:
@@ -143,7 +145,7 @@ def entry_of(
         opened = store()
         limited = _LimitedStore(opened, max_bytes)
         preview = noted_preview(noted, value, limited, key)
-        return {"artifact": pack(value, limited, key=key, preview=preview), "store": opened.url}
+        return {**(entry or {}), "artifact": pack(value, limited, key=key, preview=preview), "store": opened.url}
     except _TooLargeError:
         return {
             "not_kept": f"{what} was not kept: {_kind(value)} of more than {max_bytes / 1e9:g} GB. Run it with "
@@ -151,6 +153,8 @@ def entry_of(
             f"it is."
         }
     except Exception as error:  # whatever the class of the value raises when it is written
+        if entry:
+            return entry
         logger.warning("%s could not be kept: %s", what, described(error))
         return {"not_kept": f"{what} could not be kept: {described(error)}"}
 

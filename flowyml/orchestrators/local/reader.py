@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
@@ -67,6 +67,15 @@ class LocalReader(RunReader):
             listed(names[kept.position], kept.output, json.loads(kept.entry), index_of(kept.item)) for kept in rows
         )
         return [artifact for artifact in found if artifact]
+
+    def recorded_outputs(self, job_id: str) -> Mapping[tuple[str, tuple[int, ...]], Mapping[str, Any]]:
+        """Return the outputs that a run which did not complete has kept, in the form of the database."""
+        row = self.store.get(job_id)
+        names, found = json.loads(row.steps), dict[tuple[str, tuple[int, ...]], dict[str, Any]]()
+        for kept in self.store.kept(row.number):
+            turn = names[kept.position], index_of(kept.item)
+            found.setdefault(turn, {})[kept.output] = json.loads(kept.entry)
+        return found
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines that steps printed and logged, and the tracebacks of failures."""

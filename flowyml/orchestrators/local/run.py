@@ -163,6 +163,7 @@ class LocalRun:
             sharing=sharing_steps(self.plan),
             together=self.plan.structure.together,
             max_copied_bytes=min(max(self._settings.max_output_bytes, SMALL), _COPIED), keep=self._keeping(),
+            taken=self._settings.host.taken,
         )  # fmt: skip
         with self._processes() as work.apart:
             self._recorder.start(self._ticker(live_view))

@@ -18,7 +18,7 @@ from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_
 from flowyml.artifacts.listing import artifacts_of
 from flowyml.artifacts.previews import noted_preview, preview_of
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import ArtifactError, OutputError
+from flowyml.core.errors import ArtifactError, OutputError, StepError
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import with_level
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
@@ -36,12 +36,13 @@ from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code, LiveState
 from flowyml.runtime.decider import Gathered, listed, mapped
 from flowyml.runtime.decisions import checked_lists, is_taken
-from flowyml.runtime.execution import StepOutputs, run_step
+from flowyml.runtime.execution import StepOutputs, run_step, step_error
 from flowyml.runtime.nodes import Decision, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.reporting import reported
 from flowyml.runtime.running_step import running
+from flowyml.runtime.taken import Taken, not_taken
 
 __all__ = ["Stored", "StepCalls", "goes_apart"]
 
@@ -81,7 +82,7 @@ class StepCalls:
         self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event,
         sink: Callable[[int, str], Sink], parameters: Mapping[str, Any], dates: RunDates, *, share: bool = False,
         sharing: Collection[str] = (), together: Mapping[str, Together] = {}, max_copied_bytes: float = 0,
-        keep: Callable[[Node, Mapping[str, Any]], object] | None = None,
+        keep: Callable[[Node, Mapping[str, Any]], object] | None = None, taken: Taken | None = None,
     ) -> None:  # fmt: skip
         self._live_states = code.live
         self.apart: StepProcesses | None = None
@@ -96,6 +97,7 @@ class StepCalls:
         self._together = together
         self._folder = folder
         self._keep = keep
+        self._results = taken.results if taken else {}
         self._stop = stop
         self._sink = sink
         self._locks: dict[tuple[int, str], threading.Lock] = {}
@@ -110,10 +112,31 @@ class StepCalls:
     def call(self, node: Node) -> StepOutputs:
         """Return the outputs of one attempt. Raises what the step raises."""
         with attributed(self._sink(node.position, node.row.item)):
-            outputs = self._call_apart(node) if node.apart else self._call_here(node)
+            if node.label in self._results:
+                outputs = self._taken_over(node, *self._results[node.label])
+            else:
+                outputs = self._call_apart(node) if node.apart else self._call_here(node)
         if self._keep is not None:
             self._keep(node, outputs)
         return outputs
+
+    def _taken_over(self, node: Node, run_id: str, entries: Mapping[str, Any]) -> StepOutputs:
+        """Return the outputs of another run, as values of this one: that run may be removed."""
+        values: dict[str, Any] = {}
+        for name, entry in entries.items():
+            recorded = Recorded(entry)
+            try:
+                values[name] = recorded if "not_kept" in entry else recorded.read()
+            except Exception as error:  # whatever the class of the value raises in the new code
+                raise step_error(StepError, node.step, not_taken(node.label, error_text(error))) from error
+        outputs = StepOutputs(values, run_id)
+        self._note_artifacts(node, {name: value for name, value in values.items() if type(value) is not Recorded})
+        self._report_cached(node, outputs)
+        return outputs
+
+    def _report_cached(self, node: Node, outputs: StepOutputs) -> None:
+        self._sink(node.position, node.row.item).line("INFO", outputs.note(node.label))
+        fire(self._hooks, "on_step_cached", node.step.name, outputs.cached_from)
 
     def live(self, value: Any) -> Any:
         """Return the value for a thread."""
@@ -194,8 +217,7 @@ class StepCalls:
                 raise
             return self._uncached(node, error, live)
         if outputs.cached_from:
-            self._sink(node.position, node.row.item).line("INFO", outputs.note(node.label))
-            fire(self._hooks, "on_step_cached", node.step.name, outputs.cached_from)
+            self._report_cached(node, outputs)
             self._note_stored(node, outputs)
             return StepOutputs({name: Stored(value) for name, value in outputs.items()}, outputs.cached_from)
         return StepOutputs({name: Stored(outputs[name], value) for name, value in live.items()})

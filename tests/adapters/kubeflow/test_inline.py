@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[3]
 OURS = ("flowyml", "flowyml_kubeflow")
 IMAGE = {"image": "own:1", "runtime": "image"}
 OPTIONAL = {"flowyml.runtime.caching", "flowyml.artifacts.content_digest", "flowyml.runtime.secrets"} | {
-    "flowyml.plan.types", "flowyml.runtime.shared", "flowyml_kubeflow.pods",
+    "flowyml.runtime.taken", "flowyml.plan.types", "flowyml.runtime.shared", "flowyml_kubeflow.pods",
 }  # fmt: skip
 """Modules that travel only with the plans that need them."""
 PLAN = Plan(name="asks", steps=(Step(name="a", function="m:f", outputs=("made",)),))

@@ -1,0 +1,278 @@
+"""Retry an ended run with new code: take the results that fit the new plan, and run the rest under a new run id."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
+from flowyml.core.item_names import labelled
+from flowyml.core.runs import Run, StepRun
+from flowyml.orchestrators.retrying import Ends, Turn, what_stays
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.groups import Branch, Group, Loop
+from flowyml.plan.model import FromParameter, Plan, Step
+from flowyml.plan.parameters import check_values
+from flowyml.plan.values import Constant, Source
+from flowyml.runtime.decider import End
+from flowyml.runtime.taken import Taken
+
+__all__ = ["EndedRun", "NewRun", "changes"]
+
+_SHOWN = 8
+"""The number of steps or files that a message names."""
+_DATES = (LOGICAL_DATE, DATA_INTERVAL_START, DATA_INTERVAL_END)
+"""Values that each run fills with dates of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedRun:
+    """An ended run: its code and parameters, how its steps ended, and what they returned, by step and item.
+
+    ``outputs`` are packed; in local runs they have the form of the database. ``made_by`` names the run that computed a
+    result, if that was another one. ``place`` is the prefix of the run's artifacts in its store.
+    """
+
+    run_id: str
+    bundle: Bundle
+    parameters: Mapping[str, Any]
+    ends: Mapping[Turn, End | None]
+    outputs: Mapping[Turn, Mapping[str, Any]]
+    made_by: Mapping[Turn, str] = field(default_factory=dict)
+    place: str = ""
+
+    @classmethod
+    def of(
+        cls, run: Run, bundle: Bundle, steps: Iterable[StepRun], outputs: Mapping[Turn, Mapping[str, Any]],
+        place: str = "",
+    ) -> EndedRun:  # fmt: skip
+        """Make it from the records of an engine."""
+        found = list(steps)
+        ends = {(step.name, step.index): _end(step) for step in found}
+        made_by = {(step.name, step.index): step.cached_from for step in found if step.cached_from}
+        known = {turn: outputs for turn, outputs in outputs.items() if ends.get(turn) is End.OK}
+        return cls(
+            run_id=run.run_id, bundle=bundle, parameters=run.parameters, ends=ends, outputs=known, made_by=made_by,
+            place=place,
+        )  # fmt: skip
+
+
+def _end(step: StepRun) -> End | None:
+    if step.status.is_successful:
+        return End.SKIPPED if step.raw_status.lower() == "skipped" else End.OK
+    return End.FAILED if step.status.is_failed else None
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run of new code: what it takes from the ended run, and ``reasons`` why other completed steps run again."""
+
+    taken: Taken
+    reasons: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, run: EndedRun, plan: Plan, parameters: Mapping[str, Any], steps: Collection[str] | None
+    ) -> NewRun:  # fmt: skip
+        """Decide for a run of ``plan``; ``steps`` name steps and items that run again though they completed."""
+        fit = _Fit(run, plan, parameters, steps or ())
+        fit.compare()
+        kept = {
+            (*turn, name)
+            for turn, outputs in run.outputs.items()
+            for name, value in outputs.items()
+            if not (isinstance(value, Mapping) and "not_kept" in value)
+        }
+        ends = Ends(plan, fit.ends)
+        changed = {
+            turn
+            for turn, _ in ends.all()
+            if turn[0] in fit.reasons or turn in fit.changed or not _is_whole(run, plan, turn)
+        }
+        stays = what_stays(ends, changed, kept)
+        results = {
+            labelled(*turn): (run.made_by.get(turn) or run.run_id, dict(run.outputs.get(turn, {})))
+            for turn in sorted(stays)
+        }
+        return cls(Taken(run.place, results), fit.reasons)
+
+    def summary(self, run: EndedRun, bundle: Bundle, run_id: str) -> str:
+        """Say what the run takes, which of it was computed by code that has changed, and what runs again and why."""
+        labels = list(self.taken.results)
+        if not labels:
+            why = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
+            return f"Run {run_id!r} takes nothing from run {run.run_id!r}{f' ({why})' if why else ''}: all steps run."
+        parts = [f"Run {run_id!r} takes {_listed(labels)} from run {run.run_id!r}, with the code of that run."]
+        steps = [name for name in bundle.plan.by_name if any(label.partition("[")[0] == name for label in labels)]
+        files, functions = changes(run.bundle, bundle, steps)
+        if files:
+            parts.append(f"Changed since then: {_listed(files)}.")
+        if functions:
+            again = " ".join(f"--step {name}" for name in functions[:_SHOWN])
+            parts.append(f"The functions of {_listed(functions)} have changed, too; to run them again: {again}.")
+        if rest := {name: why for name, why in self.reasons.items() if any(turn[0] == name for turn in run.ends)}:
+            parts.append("; ".join(f"{name} runs again: {why}" for name, why in list(rest.items())[:_SHOWN]) + ".")
+        return " ".join(parts)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _is_whole(run: EndedRun, plan: Plan, turn: Turn) -> bool:
+    """Return whether the outputs of a step or item are known; True for one that did not run."""
+    if run.ends.get(turn) is not End.OK or len(turn[1]) < len(plan.structure.loops(plan.by_name[turn[0]].group)):
+        return True
+    return run.outputs.get(turn, {}).keys() >= set(plan.by_name[turn[0]].outputs)
+
+
+class _Fit:
+    """Compares two plans: ``reasons`` has the steps that do not fit, ``changed`` single items of loops.
+
+    ``ends`` are those of the steps that the new plan has, without items that its lists no longer have.
+    """
+
+    def __init__(self, run: EndedRun, plan: Plan, parameters: Mapping[str, Any], chosen: Iterable[str]) -> None:
+        self.old, self.new = run.bundle.plan, plan
+        self.ends = {turn: end for turn, end in run.ends.items() if turn[0] in plan.by_name}
+        self.reasons: dict[str, str] = {}
+        self.changed: set[Turn] = set()
+        before = check_values(self.old.name, self.old.parameters, dict(run.parameters))
+        dated = {name for name, value in parameters.items() if value in _DATES}
+        self._values = before, parameters
+        self._changed_parameters = {
+            name for name, value in parameters.items() if name not in before or repr(before[name]) != repr(value)
+        } | dated
+        self._chosen = list(chosen)
+
+    def compare(self) -> None:
+        """Fill ``reasons``, ``changed`` and ``ends``."""
+        for step in self.new:
+            if reason := self._why_not(step):
+                self.reasons[step.name] = reason
+        for loop in (group for group in self.new.structure if isinstance(group, Loop)):
+            self._compare_loop(loop)
+        for name in self._chosen:
+            if name in self.new.by_name:
+                self.reasons[name] = "it was asked for"
+            self.changed |= {turn for turn in self.ends if name == labelled(*turn)}
+
+    def _why_not(self, step: Step) -> str:
+        """Return why the result of a step does not fit; empty if it does, apart from the steps and lists before it."""
+        before = self.old.by_name.get(step.name)
+        if before is None:
+            return "it is new"
+        if step.operator is not None:
+            return "the engine's own operator runs it"
+        if before.outputs != step.outputs:
+            return "its outputs have changed"
+        wiring = [repr((one.inputs, sorted(one.after), one.run_if, dict(one.secrets))) for one in (before, step)]
+        if wiring[0] != wiring[1]:
+            return "its inputs, its secrets or what it waits for have changed"
+        if names := sorted(self._parameters_of(step.inputs)):
+            return f"parameter {', '.join(map(repr, names))} has changed"
+        if repr(self._around(self.old, before)) != repr(self._around(self.new, step)):
+            return "the loop or branch around it has changed"
+        if names := sorted(self._of_branches(step)):
+            return f"parameter {', '.join(map(repr, names))}, on which its branch depends, has changed"
+        return ""
+
+    def _parameters_of(self, inputs: Iterable[Any]) -> set[str]:
+        return {name for item in inputs for name in _parameters(item.source)} & self._changed_parameters
+
+    def _of_branches(self, step: Step) -> set[str]:
+        structure = self.new.structure
+        sources = (source for branch in structure.branches(step.group) for source in structure.sources(branch))
+        return {name for source in sources for name in _parameters(source)} & self._changed_parameters
+
+    def _around(self, plan: Plan, step: Step) -> list[Any]:
+        """Return what matters of the groups around a step: names, conditions, and where lists are from."""
+        structure = plan.structure
+        return [self._shape(plan, structure.by_name[name]) for name in structure.path(step.group)]
+
+    def _shape(self, plan: Plan, group: Group) -> Any:
+        if isinstance(group, Loop):
+            over = [replace(item, source=_without_value(item.source)) for item in group.over]
+            return group.name, over, group.on_item_error
+        if isinstance(group, Branch):
+            return [(each.name, each.condition) for each in plan.structure.choices[group.choice]], group.name
+        return group.KIND
+
+    def _compare_loop(self, loop: Loop) -> None:
+        """Compare a list of constants or parameters item by item; a list of a step is as its step."""
+        before, members = self.old.structure.by_name.get(loop.name), self.new.structure.members(loop.name)
+        if not isinstance(before, Loop):
+            return
+        lists, now = self._lists(before, 0), self._lists(loop, 1)
+        if repr(lists) == repr(now):  # 1 and True are equal
+            return
+        why = f"the list of loop {loop.name!r} has changed"
+        if self.new.structure.loops(loop.parent) or not all(isinstance(each, list) for each in (*lists, *now)):
+            self.reasons |= dict.fromkeys(members, why)
+            return
+        old, new = (list(zip(*each, strict=False)) for each in (lists, now))
+        same = {number for number, item in enumerate(new) if number < len(old) and repr(old[number]) == repr(item)}
+        taken_by = {later for name in members for later in self.new.downstream[name]} - set(members)
+        self.reasons |= dict.fromkeys(taken_by, why)
+        for turn in [turn for turn in self.ends if turn[0] in members]:
+            if not turn[1] or turn[1][0] >= len(new):
+                del self.ends[turn]
+            elif turn[1][0] not in same:
+                self.changed.add(turn)
+
+    def _lists(self, loop: Loop, which: int) -> list[Any]:
+        """Return the lists of a loop; that of a step stands for itself."""
+        values = self._values[which]
+        return [
+            item.source.value
+            if isinstance(item.source, Constant)
+            else values.get(item.source.name)
+            if isinstance(item.source, FromParameter)
+            else item.source
+            for item in loop.over
+        ]
+
+
+def _parameters(source: Source) -> Iterator[str]:
+    if isinstance(source, FromParameter):
+        yield source.name
+
+
+def _without_value(source: Source) -> Any:
+    """Return the source of a list: its constants and parameters are compared item by item."""
+    return "values" if isinstance(source, Constant | FromParameter) else source
+
+
+def changes(old: Bundle, new: Bundle, steps: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the files of the user's code that differ, and those of the ``steps`` whose own function does."""
+    before, after = old.files, new.files
+    paths = [path for path in sorted({*before, *after}) if path.startswith("code/")]
+    files = [path.removeprefix("code/") for path in paths if before.get(path) != after.get(path)]
+    functions = [
+        name
+        for name in dict.fromkeys(steps)
+        if _function(old, before, old.plan.by_name[name]) != _function(new, after, new.plan.by_name[name])
+    ]
+    return files, functions
+
+
+def _function(bundle: Bundle, files: Mapping[str, bytes], step: Step) -> Any:
+    """Return something that is the same for the same function: the tree of its definition, or a pickle's digest."""
+    module, _, name = step.function.partition(":")
+    if module == "pickle":
+        return bundle.versions.get(name) or files.get(f"objects/{name}.pkl")
+    path = f"code/{module.replace('.', '/')}"
+    data = files.get(f"{path}.py", files.get(f"{path}/__init__.py", b""))
+    try:
+        body: Any = ast.parse(data)
+    except (SyntaxError, ValueError):
+        return data
+    for part in name.split("."):
+        found = [each for each in getattr(body, "body", ()) if getattr(each, "name", "") == part]
+        if not found:
+            return data
+        body = found[-1]
+    return ast.dump(body)
