@@ -110,7 +110,7 @@ def test_what_is_said_of_a_started_run_has_no_credentials_of_a_url(words: str, m
     monkeypatch.setattr("flowyml.cli.operating.resolve", lambda _: engine)
     done = flowyml(*words.split(), "--on", "airflow+http://me:word@example.org")
     assert done.code == 0, done.err
-    assert "watch it with: flowyml watch " in done.err
+    assert "with: flowyml watch " in done.err
     assert ("submitted" in done.err) is words.startswith("backfill"), "a run of that id may have been there"
     assert "--on airflow+http://example.org" in done.err
 
