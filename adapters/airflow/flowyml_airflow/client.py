@@ -325,8 +325,12 @@ class AirflowClient:
     _newest = "-id"  # a backfill makes runs for dates that have passed
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Return the tasks of a run, without loop items that Airflow removed. Raises ``NotThereError``."""
-        return [task for task in with_display_names(self._task_instances(dag_id, run_id)) if not _is_removed_item(task)]
+        """Return the tasks of a run, without loop items that Airflow removed. Raises ``NotThereError``.
+
+        An item is removed when its run was cleared, and the list has become shorter.
+        """
+        tasks = with_display_names(self._task_instances(dag_id, run_id))
+        return [task for task in tasks if task["state"] != "removed" or task.get("map_index", -1) < 0]
 
     def _task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """List the tasks of a run, once more if the list changed while it was read.
@@ -512,19 +516,14 @@ class AirflowClient:
 
 def with_display_names(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give items that never began, for which Airflow 3 shows the task id, the display name of another item."""
-    names = {task["task_id"]: task["task_display_name"] for task in tasks if _has_display_name(task)}
+    names = {
+        task["task_id"]: name
+        for task in tasks
+        if (name := task.get("task_display_name")) not in (None, "", task["task_id"])
+    }
     return [
         {**task, "task_display_name": names[task["task_id"]]} if task["task_id"] in names else task for task in tasks
     ]
-
-
-def _is_removed_item(task: Mapping[str, Any]) -> bool:
-    """Return whether an item has gone: its run was cleared, and the list has become shorter."""
-    return bool(task["state"] == "removed" and task.get("map_index", -1) >= 0)
-
-
-def _has_display_name(task: Mapping[str, Any]) -> bool:
-    return task.get("task_display_name") not in (None, "", task["task_id"])
 
 
 def usable_id(name: str) -> bool:

@@ -166,7 +166,7 @@ class _Dag:
             blocks.append(dag_parts.HOOKS)
         if any(map(grows, self._tasks.policies)):
             blocks.append(dag_parts.BACKOFF)
-        if self._asks_for_pods:
+        if any(asks_for_pod(step.resources) for step in self.plan):
             blocks.append(dag_parts.POD)
         if self._calls_back:
             blocks.append(dag_parts.CALLBACK)
@@ -238,10 +238,6 @@ class _Dag:
     @property
     def _kinds(self) -> set[str]:
         return {task.kind for task in self.flow.tasks}
-
-    @property
-    def _asks_for_pods(self) -> bool:
-        return any(asks_for_pod(step.resources) for step in self.plan)
 
     @property
     def _calls_back(self) -> bool:

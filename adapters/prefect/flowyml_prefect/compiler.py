@@ -6,7 +6,7 @@ can end its literal, and no name can hide a name that the flow itself uses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowyml.orchestrators.base import of_step
@@ -140,11 +140,10 @@ def _parameters(step: Step) -> list[str]:
 def _flow(plan: Plan, names: FlowNames, walks: bool) -> str:
     """Return the flow: its body, in the context of the processes that run its steps."""
     run = Group("with run_steps(", [f"{name}={name}" for name in names.parameters], "):")
+    parameters = sorted(plan.parameters, key=lambda parameter: not parameter.required)  # as Python wants them
     lines = [
         source(Group("@flow(", list(_flow_options(plan)), ")")),
-        source(
-            Group(f"def {names.flow}(", list(map(_parameter, _required_first(plan.parameters))), ") -> State[Any]:")
-        ),
+        source(Group(f"def {names.flow}(", list(map(_parameter, parameters)), ") -> State[Any]:")),
         *(line for parameter in plan.parameters if _holds_reference(parameter.default) for line in _late(parameter)),
         f"    {source(run, 1)}",
         *(f"        {line}" for line in (_walked if walks else _submitted)(plan, names)),
@@ -180,10 +179,6 @@ def _flow_options(plan: Plan) -> Iterator[Part]:
         yield "on_running=[on_start]"
         for event in ("completion", "failure", "cancellation", "crashed"):
             yield f"on_{event}=[on_end]"
-
-
-def _required_first(parameters: Iterable[Parameter]) -> list[Parameter]:
-    return sorted(parameters, key=lambda parameter: not parameter.required)
 
 
 def _parameter(parameter: Parameter) -> Part:

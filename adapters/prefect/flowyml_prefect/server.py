@@ -319,7 +319,8 @@ def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> N
     try:
         while not (_is_this_users(record.url) and client.is_healthy()):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise EngineError(f"The embedded Prefect did not start. The end of its log:\n{_end_of_log('server')}")
+                log = end_of(prefect_home() / "server.log", 3000).decode(errors="replace") or "(there is no log)"
+                raise EngineError(f"The embedded Prefect did not start. The end of its log:\n{log}")
             time.sleep(0.1)
     finally:
         client.close()
@@ -381,10 +382,6 @@ def _is_this_users(url: str) -> bool:
         return True
     # Local address, state (0A is LISTEN) and user. Source: Linux, Documentation/networking/proc_net_tcp.rst
     return any(row[1] == place and row[3] == "0A" and int(row[7]) == os.geteuid() for row in rows)
-
-
-def _end_of_log(name: str) -> str:
-    return end_of(prefect_home() / f"{name}.log", 3000).decode(errors="replace") or "(there is no log)"
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from flowyml.orchestrators.background import start_detached
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline
 from flowyml.orchestrators.submission import submit_once
 from flowyml.plan.bundle import Bundle
-from flowyml.plan.model import Plan, Step
+from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 from flowyml_kubeflow import flow_names, names, spec
 from flowyml_kubeflow.capabilities import LOCAL_RUNNER
@@ -153,7 +153,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
                 names.port(name): _blank(argument(value, by_name[name])) for name, value in parameters.items()
             },
             "steps": {names.task(step.name): step.name for step in plan},
-            "attempts": {names.task(step.name): _most_attempts(step) for step in plan},
+            "attempts": {names.task(step.name): step.retry.max_attempts if step.retry else 1 for step in plan},
         }
 
     def _start(self, run: RunFolder) -> None:
@@ -192,10 +192,6 @@ def _loops(plan: Plan) -> dict[str, str | int]:
     return {
         task: flow_names.items_task(loop) if fixed[loop] is None else fixed[loop] or 0 for task, loop in steps if loop
     }
-
-
-def _most_attempts(step: Step) -> int:
-    return step.retry.max_attempts if step.retry else 1
 
 
 def _blank(value: Any) -> Any:
