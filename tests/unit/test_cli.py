@@ -163,7 +163,7 @@ def test_a_detached_run_can_be_watched_and_read() -> None:
     assert flowyml("outputs", job, "message").out == "plain: 3\n"
     missing = flowyml("outputs", job, "nothing")
     assert missing.code == 2
-    assert "It has: message, things." in missing.err
+    assert "of the pipeline: message, things; of the steps" in missing.err
 
     assert flowyml("cancel", job, "--json").json == {"job_id": job, "cancelled": False, "status": "COMPLETED"}
     assert flowyml("cancel", job).out == "nothing to cancel: it is COMPLETED\n"
