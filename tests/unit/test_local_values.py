@@ -156,7 +156,7 @@ def test_options_of_a_step_under_local_are_checked() -> None:
             made.run(on=LocalOrchestrator())
         return str(caught.value)
 
-    assert "step 'one': local has no option 'shared'. Did you mean 'share'? Known: share. (" in fails(shared=True)
+    assert "local has no option 'shared'. Did you mean 'share'? Known: reuse_process, share. (" in fails(shared=True)
     assert "step 'one': local share=1 is not True or False. (" in fails(share=1)
     with pytest.raises(DefinitionError, match="is for steps"):
         Pipeline("all", local={"share": True}).add_step(step(name="one")(lambda: 1)).run(on=LocalOrchestrator())
