@@ -278,7 +278,7 @@ def finish_run(
     if values:
         table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]
         create_table_artifact(table, key=key, description="The outputs of the pipeline, as JSON.")
-    return Completed()
+    return Completed(message=f"Task runs: {len(steps)}")
 
 
 def _reason(state: State[Any]) -> str:

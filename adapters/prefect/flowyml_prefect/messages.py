@@ -38,13 +38,13 @@ _WRAPPED = re.compile(rf"^({'|'.join(map(re.escape, _BEFORE_ERRORS))})\s+(Step\w
 _REPR = re.compile(r"""^\w+Error\((['"])(?P<message>.*)\1\)$""", re.DOTALL)
 
 
-def task_runs(message: str) -> int:
-    """Return the number of task runs of a completed flow with control flow.
+def task_runs(message: str) -> int | None:
+    """Return the number of task runs of a flow that has completed, from the message of its state.
 
-    0 if the message of its state does not have it.
+    None if the flow did not write that message: a person has set the state.
     """
     counted = _TASK_RUNS.fullmatch(message)
-    return int(counted[1]) if counted else 0
+    return int(counted[1]) if counted else None
 
 
 def cached_from(message: str) -> str:

@@ -20,7 +20,7 @@ from flowyml.orchestrators.reader import RunReader
 from flowyml.plan.names import slug
 from flowyml_prefect.automations import HEARTBEAT
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient, as_id, never_given, unknown
-from flowyml_prefect.messages import error_text, is_last_line, is_machinery
+from flowyml_prefect.messages import error_text, is_last_line, is_machinery, task_runs
 from flowyml_prefect.names import PIPELINE, RUN_ID, flow_name, outputs_key, plan_key
 from flowyml_prefect.schedule import MADE_UP
 from flowyml_prefect.status import status_of
@@ -202,13 +202,21 @@ class PrefectReader(RunReader):
         return tuple(after_the_end(step, status, run.end_time) if status.is_terminal else step for step in steps)
 
     def outputs(self, job_id: str) -> Outputs:
-        """Return the pipeline's outputs; an output that is gone from the artifact store says why when it is read."""
+        """Return the pipeline's outputs; an output that is gone from the artifact store says why when it is read.
+
+        Raises ``EngineError`` for a run that was set to Completed from outside, before its flow recorded any outputs.
+        """
         from flowyml.artifacts import open_store
         from flowyml.orchestrators.run_outputs import read_outputs
 
         run = self.fetch(job_id)
         key = outputs_key(self._pipeline(run))
         table = self.client.artifact_of_run(key, run.id)
+        if not table and run.state_type == "COMPLETED" and task_runs(run.message) is None:
+            raise EngineError(
+                f"Run {_run_id(run)!r} has no outputs: it was set to {run.state_name} in Prefect, or through its API, "
+                f"and did not end by itself. Submit it again under another run id."
+            )
         packed = dict(_rows(key, table, lambda row: (row["output"], parsed(row["value"].encode()))))
         around = _rows(key, table, lambda row: (row["output"], (row.get("loops") or "").split(", ")))
         loops = {name: names for name, names in around if names != [""]}

@@ -88,7 +88,7 @@ def planned_rows(plan: Plan, functions: Mapping[str, str]) -> list[dict[str, str
 def recorded_runs(run: FlowRun) -> int:
     """Return the number of task runs of an ended run, some of which Prefect may not have recorded yet; 0 if unknown."""
     label = run.labels.get(TASK_RUNS)
-    return max(label if isinstance(label, int) else 0, task_runs(run.message))
+    return max(label if isinstance(label, int) else 0, task_runs(run.message) or 0)
 
 
 def index_of(task: TaskRun, step: str) -> Index:

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from flowyml import DATA_INTERVAL_START, LOGICAL_DATE, Pipeline, step
 from flowyml.cli import main
-from flowyml.core.errors import ConfigurationError, OutputNotKeptError, ScheduleError, WaitTimeoutError
+from flowyml.core.errors import ConfigurationError, EngineError, OutputNotKeptError, ScheduleError, WaitTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule
@@ -332,3 +332,25 @@ def test_a_compiled_file_runs_where_no_flowyml_is(
     flows = {"flows": {"name": {"any_": ["ejected"]}}}
     (made,) = orchestrator.client.query("/flow_runs/filter", flows)
     assert (made["parameters"], made["state_name"], made["deployment_id"]) == ({"rows": 6}, "Completed", None)
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["before it ran", "after it failed"])
+def test_a_run_that_a_person_marks_as_completed_says_that_it_has_no_outputs(
+    make_prefect: Callable[..., PrefectOrchestrator], orchestrator: PrefectOrchestrator, ended: bool
+) -> None:
+    @step
+    def divide(by: int) -> float:
+        return 1 / by
+
+    made = Pipeline("marked", context={"by": 0}).add_step(divide)
+    on = orchestrator if ended else make_prefect(work_pool="nobody works here")
+    on.client.ensure_process_pool("nobody works here")
+    handle = made.submit(on=on)
+    if ended:
+        assert handle.wait_for_completion(600, 0.2).status is ExecutionStatus.FAILED
+    on.client.set_state(handle.job_id, {"type": "COMPLETED", "name": "Completed"}, force=True)
+    assert handle.status is COMPLETED
+    with pytest.raises(EngineError, match="it was set to Completed in Prefect, or through its API"):
+        _ = handle.outputs
+    without = Pipeline("without outputs").add_step(step(outputs=[], name="nothing")(print))
+    assert without.run(on=orchestrator).outputs == {}
