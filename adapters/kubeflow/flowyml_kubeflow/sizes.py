@@ -20,7 +20,7 @@ from uuid import NAMESPACE_URL, uuid5
 from flowyml_kubeflow.names import BUNDLE
 
 __all__ = [
-    "ERROR", "PIECE", "TEMPLATE", "WORKFLOW", "PodSize", "Simulation", "Size", "packed", "size_of", "text",
+    "CODE_TEXT", "ERROR", "PIECE", "TEMPLATE", "WORKFLOW", "PodSize", "Simulation", "Size", "packed", "size_of", "text",
     "wraps_nodes",
 ]  # fmt: skip
 
@@ -48,7 +48,7 @@ _LEVEL = 5
 # A copy of Base64 in packed nodes, relative to its length: 8 copies of 108,648 bytes were 1.09 MB of 1,230,006. Argo's
 # compressor stores most of it as it is, unless there are gaps: with klauspost/compress itself, 1.04 to 1.18 times.
 _PACKED_CODE, _PACKED_PIECE = 1.25, 1.12
-_CODE = re.compile("[A-Za-z0-9+/=]{4000,}")
+CODE_TEXT = re.compile("[A-Za-z0-9+/=]{4000,}")
 
 # KFP's text for a task about the store of each artifact, with the store in its default installation.
 _STORE = {
@@ -100,9 +100,14 @@ class Size:
         return self.spec + self.packed_nodes
 
     @property
+    def stored(self) -> int:
+        """The bytes that Argo stores: packed, if that makes them fewer."""
+        return min(self.raw, self.packed)
+
+    @property
     def is_stored(self) -> bool:
-        """True if Argo can store the workflow, unpacked or packed."""
-        return min(self.raw, self.packed) * (1 + ERROR) <= WORKFLOW
+        """True if Argo can store the workflow."""
+        return self.stored * (1 + ERROR) <= WORKFLOW
 
     @property
     def can_start(self) -> bool:
@@ -185,7 +190,7 @@ class Simulation:
 
     def size(self) -> Size:
         written = text({node["id"]: node for node in sorted(self.nodes.values(), key=lambda node: str(node["id"]))})
-        packed_nodes = packed(written, set(_CODE.findall(text([self.executors, self.parameters]))))
+        packed_nodes = packed(written, set(CODE_TEXT.findall(text([self.executors, self.parameters]))))
         nodes, pods = len(written.encode("utf-8", "replace")), tuple(sorted(self.pods, reverse=True))
         return Size(self._spec_size(), nodes, packed_nodes, len(self.nodes), pods)
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from importlib.util import module_from_spec, spec_from_file_location
+from statistics import median
 from typing import Any
 
 from flowyml.core.errors import ConfigurationError, PlanError, UnsupportedFeatureError
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow import names
 from flowyml_kubeflow.compiler import Compiled
-from flowyml_kubeflow.sizes import ERROR, TEMPLATE, WORKFLOW, PodSize, Size, wraps_nodes
+from flowyml_kubeflow.sizes import CODE_TEXT, ERROR, TEMPLATE, WORKFLOW, PodSize, Size
 
 __all__ = ["check_fields", "check_size", "code_containers", "compact", "documents", "inputs_of", "text", "validate"]
 
@@ -37,7 +40,7 @@ _SINCE = {
     "optional": ((2, 15), "Secrets of steps", "give them by kubeflow={'secrets': {'VARIABLE': 'name/key'}}"),
     "securityContext": ((2, 16), "kubeflow={'security_context': …}", "leave it to the cluster's administrators"),
 }
-_LARGEST = "The largest tasks are"
+_MANY = 50  # values of other steps in one step; a value takes about a kB of its pod's description
 _FITTING = "Install versions that fit: pip install --upgrade --force-reinstall 'kfp>=2.14,<3'."
 _SMALLER = "Join small steps, by execution_group='…' or in one function, or split the pipeline."
 
@@ -185,49 +188,87 @@ def check_size(compiled: Compiled, release: tuple[int, ...] = (), parameters: Ma
     size = compiled.size(release, parameters)
     if size.fits:
         return
-    reasons = [] if size.can_start else [_too_large_pod(compiled, size.pods[0])]
+    lines = [f"Pipeline {compiled.bundle.plan.name!r} is too large for KFP; nothing was sent."]
+    bare = _without_code(compiled).size(release, parameters)
+    component = None if size.can_start else _component_of(compiled, size.pods[0].task)
+    if component:
+        lines.append(_too_large_pod(compiled, size.pods[0], component))
     if not size.is_stored:
-        reasons.append(_too_large_workflow(compiled, size, release))
-    raise UnsupportedFeatureError(
-        f"Pipeline {compiled.bundle.plan.name!r} is too large for KFP; nothing was sent. {' '.join(reasons)}"
-    )
-
-
-def _too_large_workflow(compiled: Compiled, size: Size, release: tuple[int, ...]) -> str:
-    of_whom = f"KFP {'.'.join(map(str, release))}" if release else "KFP 2.17, since the release is unknown"
-    code = 0 if compiled.bundle_url else sum(len(_json(container)) for container in code_containers(compiled.spec))
-    copies = 10 if wraps_nodes(release) else 5.5  # by size: one, and eight or four that packing makes a tenth larger
-    rest = size.packed - copies * code
-    raw, packed, most = (f"{bytes_ / 1e6:.2f} MB" for bytes_ in (size.raw, size.packed, WORKFLOW))
-    lines = [f"A run would make a workflow of {raw} ({packed} packed; computed for {of_whom})."]
-    lines.append(f"Argo stores {most} and ends larger runs: 'workflow is longer than maximum allowed size'.")
-    if code:
-        lines.append(f"The code, {code / 1000:.0f} kB, takes {copies * code / 1e6:.2f} MB of that.")
-        lines.append(f"Before compression, {_largest(_files(compiled.bundle))} are the most of it.")
-        if any(path.startswith("flowyml/") for path in compiled.bundle.files):
-            lines.append(_IMAGE)
-        lines.append(_STORE)
-    if rest * (1 + ERROR) > WORKFLOW:
+        of_whom = f"KFP {'.'.join(map(str, release))}" if release else "KFP 2.17, since the release is unknown"
         lines.append(
-            f"{size.count} nodes take {rest / 1e6:.2f} MB. {_LARGEST} {_largest(_weights(compiled))}. {_SMALLER}"
+            f"A run would make a workflow of {_mb(size.stored)} (computed for {of_whom}). Argo stores {_mb(WORKFLOW)} "
+            f"and ends larger runs: 'workflow is longer than maximum allowed size'."
         )
+    if parameters and compiled.size(release).fits:
+        given = f"{len(_json(parameters)) / 1000:.0f} kB"
+        lines.append(f"It fits without the parameters of this run, {given}: shorten them, or give the URL of a file.")
+        raise UnsupportedFeatureError("\n".join(lines))
+    if bare.stored < size.stored and not size.is_stored:
+        lines.append(_too_large_code(compiled, size, bare))
+    if not bare.is_stored or (component and "dag" in component):
+        lines.append(f"The graph, {size.count} nodes, takes {_mb(bare.stored)}: {_tasks(compiled)}. {_SMALLER}")
+    raise UnsupportedFeatureError("\n".join(lines))
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e6:.2f} MB"
+
+
+def _without_code(compiled: Compiled) -> Compiled:
+    """Return the same pipeline with its code left out of the containers that provide it."""
+    pipeline = json.loads(json.dumps(compiled.spec))
+    for container in code_containers(pipeline):
+        container["args"] = [CODE_TEXT.sub("", word) for word in container["args"]]
+    return replace(compiled, spec=pipeline)
+
+
+def _too_large_code(compiled: Compiled, size: Size, bare: Size) -> str:
+    """Return what the code takes, and the remedies that suffice."""
+    code = sum(len(word) for each in code_containers(compiled.spec) for word in each["args"])
+    fits = code * max(0, WORKFLOW / (1 + ERROR) - bare.stored) / (size.stored - bare.stored)
+    room = f" of which about {fits / 1000:.0f} kB fit," if bare.is_stored else ""
+    largest = _largest(_files(compiled.bundle))
+    taken = f"The code, {code / 1000:.0f} kB,{room} takes {_mb(size.stored - bare.stored)} of that."
+    lines = [taken, f"Before compression, {largest} are the most of it."]
+    own = [data for path, data in compiled.bundle.files.items() if not path.startswith(_OURS)]
+    has_runtime = any(path.startswith("flowyml/") for path in compiled.bundle.files)
+    if has_runtime and len(bz2.compress(b"".join(own))) * 4 / 3 < fits:
+        lines.append(_IMAGE)
+    if bare.is_stored:
+        lines.append(_STORE)
     return " ".join(lines)
 
 
-def _too_large_pod(compiled: Compiled, pod: PodSize) -> str:
-    what = f"the driver of {pod.task!r}" if pod.is_driver else f"task {pod.task!r}"
+def _component_of(compiled: Compiled, task: str) -> Json:
+    """Return the component of a task, or the root."""
+    dags = [compiled.spec["root"], *compiled.spec["components"].values()]
+    tasks = {name: item for dag in dags for name, item in dag.get("dag", {}).get("tasks", {}).items()}
+    component: Json = compiled.spec["root"]
+    return compiled.spec["components"][tasks[task]["componentRef"]["name"]] if task in tasks else component
+
+
+def _too_large_pod(compiled: Compiled, pod: PodSize, component: Json) -> str:
+    what = "KFP's driver of the pipeline" if pod.task == "root" else f"task {pod.task!r}"
     reason = (
         f"The pod of {what} needs {pod.template / 1000:.0f} kB to be described, and Argo starts none with more than "
         f"{TEMPLATE / 1000:.0f} kB on KFP: 'configmaps is forbidden'."
     )
-    executor = compiled.spec["deploymentSpec"]["executors"].get(f"exec-{pod.task}")
-    if executor is None:
-        return f"{reason} The graph is in it. {_LARGEST} {_largest(_weights(compiled))}. {_SMALLER}"
-    env = len(_json(executor["container"].get("env", [])))
-    return (
-        f"{reason} Its env={{…}} takes {env / 1000:.1f} kB, the rest are the values that it takes and returns. Shorten "
-        f"the environment and the parameters, and combine values in intermediate steps."
+    if "dag" in component:
+        return f"{reason} The graph is in it."
+    container = compiled.spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+    env = len(_json(container.get("env", [])))
+    taken, given = (
+        len(component.get(kind, {}).get("artifacts", {}).keys() - {names.BUNDLE})
+        for kind in ("inputDefinitions", "outputDefinitions")
     )
+    if env > TEMPLATE / 4:
+        return f"{reason} Its env={{…}} takes {env / 1000:.0f} kB: shorten it."
+    if taken + given > _MANY:
+        return (
+            f"{reason} It takes {taken} values of other steps and returns {given}, of which about 110 fit: combine "
+            f"values in intermediate steps."
+        )
+    return f"{reason} The most of it are its parameters."
 
 
 def _files(bundle: Bundle) -> dict[str, int]:
@@ -240,11 +281,14 @@ def _files(bundle: Bundle) -> dict[str, int]:
     return sizes
 
 
-def _weights(compiled: Compiled) -> dict[str, int]:
-    """Return the bytes of tasks in the graphs, by their display names."""
+def _tasks(compiled: Compiled) -> str:
+    """Return the largest tasks in the graphs, by their display names; if all are small, their number."""
     dags = [compiled.spec["root"], *compiled.spec["components"].values()]
     every = [task for dag in dags for task in dag.get("dag", {}).get("tasks", {}).values()]
-    return {task["taskInfo"]["name"]: len(_json(task)) for task in every}
+    sizes = {task["taskInfo"]["name"]: len(_json(task)) for task in every}
+    if max(sizes.values()) < 2 * median(sizes.values()):
+        return f"{len(every)} tasks of about {median(sizes.values()) / 1000:.1f} kB"
+    return f"the largest tasks are {_largest(sizes)}"
 
 
 def _largest(sizes: Mapping[str, int]) -> str:

@@ -149,10 +149,11 @@ def test_a_pod_is_as_large_as_argo_said(name: str, more: int, fails: list[bool])
 # Refusals.
 
 
-def noisy(noise: int) -> Bundle:
+def noisy(noise: int, **options: str) -> Bundle:
     """A step beside so many bytes that no compression makes fewer."""
     files = {"noisy.py": b"def one():\n    return 1\n", "noise.bin": random.Random(1).randbytes(noise)}
-    return build(Plan(name="noisy", steps=(Step(name="one", function="noisy:one", outputs=("one",)),)), files=files)
+    one = Step(name="one", function="noisy:one", outputs=("one",))
+    return build(Plan(name="noisy", steps=(one,), options={"kubeflow": options}), files=files)
 
 
 def compiled(noise: int, **given: Any) -> Compiled:
@@ -194,6 +195,26 @@ def test_code_that_does_not_fit_is_refused_with_its_files_and_a_store(release: t
     assert "Join small steps" not in message
 
 
+@pytest.mark.parametrize(("noise", "helps"), [(50_000, True), (120_000, False)])
+def test_a_refusal_names_remedies_that_suffice_and_parts_that_are_no_larger_than_the_whole(
+    noise: int, helps: bool
+) -> None:
+    with pytest.raises(UnsupportedFeatureError) as refused:
+        spec.check_size(compiled(noise))
+    message = str(refused.value)
+    assert ("'runtime': 'image'" in message) is helps
+    assert compile_pipeline(noisy(noise, runtime="image", image="x:1")).size().fits is helps
+    whole, code = (float(re.findall(before + r" ([\d.]+) MB", message)[0]) for before in ("workflow of", "takes"))
+    assert code < whole
+
+
+def test_small_steps_are_counted_rather_than_listed() -> None:
+    steps = tuple(Step(name=f"step {n}", function="m:f") for n in range(400))
+    with pytest.raises(UnsupportedFeatureError, match=r"400 tasks of about 0\.\d kB\. Join small") as refused:
+        spec.check_size(compile_pipeline(build(Plan(name="many", steps=steps)), store="s3://code"))
+    assert "'step 1" not in str(refused.value)
+
+
 def test_the_loop_of_the_docs_fits_with_its_code_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With gaps in it, code is packed to four fifths: see ``executors``."""
     text = (Path(__file__).parents[3] / "docs" / "control-flow.md").read_text()
@@ -219,8 +240,8 @@ def joining(steps: int) -> Compiled:
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        (130, "The pod of task 'large' .*combine values in intermediate steps"),
-        (600, "driver of 'root' .*The graph is in it. The largest tasks are 'large' .*nodes take .*Join small"),
+        (130, "The pod of task 'large' .* takes 130 values of other steps and returns 0, .*combine values in intermed"),
+        (600, "driver of the pipeline .*The graph is in it.\nA run .*\nThe graph, .* the largest tasks are 'large' .*"),
     ],
 )
 def test_a_graph_or_a_step_that_does_not_fit_is_refused_by_its_name(steps: int, said: str) -> None:
@@ -228,6 +249,7 @@ def test_a_graph_or_a_step_that_does_not_fit_is_refused_by_its_name(steps: int, 
     with pytest.raises(UnsupportedFeatureError, match=said) as refused:
         spec.check_size(made)
     assert "Keep the code in a store" not in str(refused.value)
+    assert str(refused.value).count("Join small steps") == (steps == 600)
     spec.check_size(joining(90))
 
 
@@ -236,7 +258,7 @@ def test_parameters_of_a_run_count() -> None:
     one = Step(name="one", function="m:f", inputs=(Input("given", FromParameter("given")),))
     made = compile_pipeline(build(Plan(name="given", steps=(one,), parameters=(given,))), store="s3://code")
     spec.check_size(made)
-    with pytest.raises(UnsupportedFeatureError, match=r"configmaps is forbidden.*the parameters"):
+    with pytest.raises(UnsupportedFeatureError, match=r"(?s)configmaps is forbidden.*It fits without the parameters"):
         spec.check_size(made, (), {"given": "x" * 131_000})
 
 
