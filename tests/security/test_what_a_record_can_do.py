@@ -199,6 +199,7 @@ def test_numbers_that_are_none() -> None:
         ('{"run_id":' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
         (json.dumps({"run_id": RUN, "state_history": 5}), "has another form"),
     ],
+    ids=["another run", "nested", "another form"],
 )
 def test_an_answer_about_another_run_or_without_end(answer: str, error: str) -> None:
     def reply(request: Recorded) -> Reply:
