@@ -24,6 +24,7 @@ from flowyml.migration.airflow.reader.reading import read_file
 from flowyml.migration.airflow.writer.notes import Kind
 from flowyml.migration.airflow.writer.text.modules import Written, write_module
 from flowyml.plan.layout import Text, source
+from flowyml_airflow.names import task_id
 from flowyml_airflow.operators import encoded
 from flowyml_airflow.options import pipeline_options
 from tests.unit.migration.dag_files import HEAD
@@ -77,9 +78,9 @@ def imported(folder: Path, text: str) -> tuple[DagModel, Written]:
     return file.dags[0], write_module(file, text)
 
 
-def arguments(step: Any) -> Mapping[str, Any]:
+def arguments(step: Any) -> dict[str, Any]:
     """The arguments of a step's operator, encoded."""
-    given: Mapping[str, Any] = step.options["airflow"]["arguments"]
+    given: dict[str, Any] = step.options["airflow"]["arguments"]
     return given
 
 
@@ -314,3 +315,11 @@ def test_a_trigger_rule_that_airflow_alone_knows_is_refused(tmp_path: Path, rule
     made = written(tmp_path, dag(f"Load(task_id='t', table='a', trigger_rule={rule})", before=before))
     assert note(made, "task t").kind is Kind.REFUSED
     loaded(tmp_path, made)
+
+
+def test_an_id_that_airflow_gets_in_another_form_is_named(tmp_path: Path) -> None:
+    tasks = "EmptyOperator(task_id='load_20240101'); EmptyOperator(task_id='load.2024')"
+    made = written(tmp_path, dag(tasks))
+    assert of_kind(made, Kind.CHANGED).keys() == {"task_id load_20240101"}
+    plan = loaded(tmp_path, made).flow.compile()
+    assert [task_id(step.name) == step.name for step in plan] == [False, True]

@@ -35,7 +35,7 @@ from flowyml.migration.airflow.writer.deciding.options import pipeline_options
 from flowyml.migration.airflow.writer.deciding.params import Declared, declared, default_of
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule, schedule_of
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, nested
-from flowyml.migration.airflow.writer.deciding.staying import Staying, set_apart
+from flowyml.migration.airflow.writer.deciding.staying import ENDS_AS_OURS, Staying, set_apart
 from flowyml.migration.airflow.writer.deciding.step_options import lost_of
 from flowyml.migration.airflow.writer.deciding.tasks import decide
 from flowyml.migration.airflow.writer.moving import Moving
@@ -250,6 +250,7 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     dag.notes += _groups(dag, apart)
     dag.notes += _parameters(dag, moved)
     dag.notes += _outcome(model)
+    dag.notes += _renamed(model)
     asked = [each.asking for each in dag.decisions if each.asking]
     for name in dict.fromkeys(name for asking in asked for name in asking.conf):
         dag.parameters[name] = None
@@ -306,6 +307,18 @@ def _outcome(model: DagModel) -> Iterator[Note]:
             f"Airflow the last tasks decide, so {names:.200} could end it well",
             "Let a step that may fail return what happened instead of raising.",
         )  # fmt: skip
+
+
+def _renamed(model: DagModel) -> Iterator[Note]:
+    """Note the ids that Airflow gets in another form, since they end as ids that FlowyML makes."""
+    ids = {"dag_id": (model.dag_id, model.place)}
+    ids |= {f"task_id {each.task_id}": (each.task_id, each.place) for each in model.tasks}
+    for construct, (name, place) in ids.items():
+        if ENDS_AS_OURS.search(name):
+            yield Note(
+                Kind.CHANGED, construct, place, "on Airflow the id gets another end, and the name is shown: it ends as "
+                "an id that FlowyML makes of a name", "Give other DAGs, sensors and links the new id.",
+            )  # fmt: skip
 
 
 def _groups(dag: DecidedDag, apart: Mapping[str, str]) -> Iterator[Note]:

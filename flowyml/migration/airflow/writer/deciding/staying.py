@@ -31,7 +31,7 @@ from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.plan.model import RUN_IF
 from flowyml.plan.names import MAX_NAME_LENGTH
 
-__all__ = ["Staying", "set_apart"]
+__all__ = ["ENDS_AS_OURS", "Staying", "set_apart"]
 
 Staying = Mapping[str, Collection[str]]
 """The ids of tasks that stay on Airflow, by the id of their DAG."""
@@ -48,7 +48,7 @@ _SKIPS = ("skip_on_exit_code", "skip_policy", "soft_fail")
 # Arguments in which Airflow renders nothing, or only with the run that they are about.
 _AS_IT_IS = frozenset({"doc", "doc_json", "doc_md", "doc_rst", "doc_yaml", "params", *CALLBACKS})
 # A name with such an end gets another end in the id of its DAG. Source: flowyml_airflow.names.
-_ENDS_AS_OURS = re.compile(r"(^|_)[0-9a-f]{8}$|__dev$")
+ENDS_AS_OURS = re.compile(r"(^|[_-])[0-9a-f]{8}$|__dev$")
 
 
 def set_apart(
@@ -146,7 +146,7 @@ def _objects(value: Any) -> Iterator[Reference]:
 def _dag_id(dag: DagModel, task: TaskModel, taken: Collection[str]) -> str:
     """Return an id for a task's own DAG that is valid as a pipeline's name, and in Airflow unchanged."""
     wanted = re.sub(r"\W+", "_", f"{dag.dag_id}_{task.task_id}", flags=re.ASCII)
-    found = _free(f"{wanted}_task" if _ENDS_AS_OURS.search(wanted) else wanted, taken)
+    found = _free(f"{wanted}_task" if ENDS_AS_OURS.search(wanted) else wanted, taken)
     if len(found) > MAX_NAME_LENGTH:
         raise Unclear(f"the id of its DAG would have {len(found)} characters")
     return found
