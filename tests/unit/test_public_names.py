@@ -45,7 +45,6 @@ PUBLIC = {
     ],
     "flowyml.core.execution_status": ["ExecutionStatus"],
     "flowyml.core.hooks": ["PipelineHook"],
-    "flowyml.core.item_names": ["labelled"],
     "flowyml.core.observability": [
         "ConsoleMetricsCollector", "MetricsCollector", "OtlpMetricsCollector", "PrometheusMetricsCollector",
         "get_metrics_collector", "set_metrics_collector",
@@ -60,8 +59,9 @@ PUBLIC = {
     "flowyml.core.submission_result": ["RunOperations", "SubmissionResult"],
     "flowyml.graph": ["mermaid", "svg", "terminal"],
     "flowyml.migration.airflow.model": [
-        "Argument", "AssetRef", "DagModel", "DagWarning", "FileModel", "FunctionModel", "GroupModel", "Mapping",
-        "Place", "Reference", "Symbolic", "TaskModel", "Value", "ValueEdge",
+        "OF_CLASS", "Argument", "AssetRef", "DagModel", "DagWarning", "FileModel", "FunctionModel", "GroupModel",
+        "Mapping",
+        "Place", "Reference", "Symbolic", "TaskModel", "Value", "ValueEdge", "values_in",
     ],
     "flowyml.orchestrators": ["LocalOrchestrator", "Orchestrator", "RemoteOrchestrator"],
     "flowyml.orchestrators.base": [
@@ -73,7 +73,6 @@ PUBLIC = {
         "GROUP", "Factory", "declared", "default", "load", "missing", "not_found", "register", "require_engine",
         "worker_packages",
     ],
-    "flowyml.orchestrators.run_outputs": ["read_outputs"],
     "flowyml.orchestrators.targets": ["construct", "resolve", "target", "targets"],
     "flowyml.plan.bundle": ["Bundle", "build"],
     "flowyml.plan.model": [
@@ -107,6 +106,7 @@ IN_PART = {
     # For adapters, of this repository and of others.
     "flowyml.artifacts.listing": ["artifacts_of"],
     "flowyml.core.item_names": ["labelled"],
+    "flowyml.orchestrators.run_outputs": ["read_outputs"],
     "flowyml.core.logs": ["level_of", "parts"],
     "flowyml.core.pruning": ["Bounds", "Prunable", "Pruned"],
     "flowyml.core.origin": ["Origin"],
