@@ -409,3 +409,23 @@ def test_what_an_attempt_changes_is_as_it_was_for_the_next(notes: Path) -> None:
     handle.retry(["load"]).wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error
     assert (notes / "seen").read_text() == "[1, 2, 3] " * 4
+
+
+@step
+def large(folder: str) -> bytes:
+    traced(Path(folder), "large")
+    return b"x" * 200_000
+
+
+@pipeline
+def with_a_large_output(folder: str) -> Any:
+    return {"large": large(folder), "beside": beside(folder)}
+
+
+def test_a_large_output_of_the_first_try_is_an_output_of_the_run(notes: Path) -> None:
+    fail(notes, "beside")
+    handle = with_a_large_output.submit({"folder": str(notes)})
+    assert handle.wait_for_completion(poll_interval=0.1).status is FAILED
+    assert handle.retry().wait_for_completion(poll_interval=0.1).status is COMPLETED, handle.error
+    assert times(notes, "large", "beside") == [1, 2]
+    assert len(handle.outputs["large"]) == 200_000

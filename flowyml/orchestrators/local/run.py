@@ -15,7 +15,7 @@ from typing import Any
 from flowyml.artifacts import default_url, run_place
 from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import ConfigurationError, OutputNotKeptError
+from flowyml.core.errors import ArtifactError, ConfigurationError, OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import private_folder
 from flowyml.core.hooks import PipelineHook, fire
@@ -242,12 +242,13 @@ class LocalRun:
         for name, (node, output) in self._walk.outputs.items():
             if node.end is not End.OK:
                 continue
-            if type(value := node.values[output]) is Recorded:
+            value = node.values[output]
+            if type(value) is Recorded and "artifact" not in value.entry:  # whose file goes with the run's folder
                 self._recorded[name] = value.entry
                 continue
             try:
                 self._outputs[name] = work.live(value)
-            except OutputNotKeptError as error:  # of an item, in an earlier try
+            except (OutputNotKeptError, ArtifactError) as error:  # of an earlier try
                 self._recorded[name] = {"not_kept": str(error)}
 
     def _note_fault(self, error: BaseException) -> None:
