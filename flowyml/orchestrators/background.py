@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,7 +40,7 @@ def start_detached(
     reap()
     bare = environment_without_secrets()
     passed = {name: value for name, value in os.environ.items() if secrets and name not in bare}
-    with as_input(passed) as given:
+    with as_input(passed) if passed else nullcontext(subprocess.DEVNULL) as given:
         process = _Process(
             command, stdin=given, stdout=log, stderr=log, start_new_session=True, env=bare if env is None else env,
             cwd=cwd, umask=umask,

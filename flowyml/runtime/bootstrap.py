@@ -5,8 +5,10 @@ FlowyML is imported from the folder of the unpacked bundle, where its modules ar
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 from zipimport import zipimporter
@@ -21,6 +23,14 @@ def main() -> int:
     bundle = Path(__file__).absolute().parent
     folder = unpack(bundle)
     sys.path[0] = str(folder)
+    faulthandler.enable()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)  # no print makes a step fail
+    if sys.argv[1:] == ["answer"]:  # of a process that waits for the answer; people do not see it
+        from flowyml.runtime.spawn_child import main as answer
+
+        return answer(folder)
     from flowyml.runtime.cli import main as command
 
     return command(folder, bundle, sys.argv[1:])

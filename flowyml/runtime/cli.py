@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import faulthandler
-import io
 import json
-import os
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +18,7 @@ from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.parameters import in_words, too_deep
 from flowyml.plan.secrets import forget_secrets
-from flowyml.runtime.hooks import EVENTS, fire_plain
+from flowyml.runtime.hooks import EVENTS
 from flowyml.runtime.shutdown import End, StepStopped, stoppable
 from flowyml.runtime.worker import Worker
 
@@ -47,14 +42,6 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
     end = End() if getattr(given, "answer", None) else None  # another process waits for the end of this one
     try:
         code = int(given.command(root, plan, given))
-        more = getattr(given, "more", None)
-        if more is not None and code >= 0:
-            from flowyml.runtime.shared import further  # which travels only where it is needed
-
-            for words in further(more):
-                code = int(given.command(root, plan, parser.parse_args([*words, f"--more={more}"])))
-                if code < 0:  # it was asked to stop
-                    break
     except _UsageError as error:
         parser.error(str(error))
     if end:
@@ -63,35 +50,25 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
 
 
 def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
-    faulthandler.enable()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)  # no print makes a step fail
     step = _known_step(plan, given)
-    if not given.answer:  # people who run a step by hand want to see it run
-        step = replace(step, caching=None)
     inputs = _json_object(given.inputs, "--inputs")
     _check_inputs(step, inputs)
-    run = {
-        "run_id": given.run_id,
-        "artifacts": given.artifacts,
-        "place": given.place,
-        "parameters": _json_object(given.parameters, "--parameters"),
-        "dates": _json_object(given.dates, "--dates"),
-        **_json_object(given.run, "--run"),
-    }
-    _check_parameters(plan, run["parameters"])
-    worker = Worker(root, **run, is_read=bool(given.answer))
+    parameters = _json_object(given.parameters, "--parameters")
+    _check_parameters(plan, parameters)
+    worker = Worker(
+        root, run_id=given.run_id, artifacts=given.artifacts, place=given.place, parameters=parameters,
+        dates=_json_object(given.dates, "--dates"), is_read=bool(given.answer),
+    )  # fmt: skip
+    index = [int(number) for number in given.item.split("/") if number]
+    request = {"kind": "step", "step": step.name, "attempt": given.attempt, "index": index, "body": inputs}
     try:
         with stoppable():
-            answer = worker.answer(step, inputs, given.attempt, _index(given), _secrets(step, given))
+            answer = worker.answer({**request, "secrets": _secrets(step)})
     except StepStopped:
         return -signal.SIGTERM
     if given.answer:
-        _answer(given, answer)
+        write_whole(Path(given.answer), json.dumps(answer).encode())  # another process may be waiting for it
     if failure := answer.get("failure"):
-        if given.quiet:
-            return 1
         message = f"step {step.name!r} of pipeline {plan.name!r} failed. To run it again:\n  {given.again}"
         print(f"{failure['traceback']}\n{message}", file=sys.stderr)
         return 1
@@ -103,63 +80,18 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     return 0
 
 
-def _look(root: Path, plan: Plan, given: argparse.Namespace) -> int:
-    """Evaluate a branch or a loop for the process that walks over the run."""
-    forget_secrets()
-    worker = Worker(root, **_json_object(given.run, "--run"), is_read=True)
+def _secrets(step: Step) -> dict[str, str]:
+    """Return the secrets of a step, from the environment, and remove all secrets from it."""
     try:
-        with stoppable():
-            answer = worker.answer_look(given.group, _json_object(given.inputs, "--inputs"), _index(given))
-    except StepStopped:
-        return -signal.SIGTERM
-    if given.answer:
-        _answer(given, answer)
-    else:
-        print(json.dumps(answer))
-    return 0
+        if not step.secrets:
+            return {}
+        from flowyml.runtime.secrets import from_environment, secrets_of
 
-
-def _answer(given: argparse.Namespace, answer: dict[str, Any]) -> None:
-    """Write the answer atomically: another process may be waiting for it."""
-    if getattr(given, "more", None) is not None:
-        from flowyml.runtime.shared import hush
-
-        hush()
-    write_whole(Path(given.answer), json.dumps(answer).encode())
-
-
-def _index(given: argparse.Namespace) -> tuple[int, ...]:
-    return tuple(map(int, filter(None, given.item.split("/"))))
-
-
-def _secrets(step: Step, given: argparse.Namespace) -> dict[str, str]:
-    """Return the secrets that another process passes on standard input or, by hand, those of the environment.
-
-    They are removed from the environment.
-    """
-    try:
-        return _handed_over() if given.secrets else _in_environment(step)
-    finally:
-        forget_secrets()
-
-
-def _handed_over() -> dict[str, str]:
-    secrets: dict[str, str] = json.loads(sys.stdin.buffer.read())
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)  # the step reads nothing of it
-    os.close(nothing)
-    return secrets
-
-
-def _in_environment(step: Step) -> dict[str, str]:
-    if not step.secrets:
-        return {}
-    from flowyml.runtime.secrets import from_environment, secrets_of
-
-    try:
         return secrets_of(step.name, step.secrets, from_environment)
     except MissingSecretError as error:
         raise _UsageError(str(error)) from error
+    finally:
+        forget_secrets()
 
 
 def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
@@ -167,12 +99,10 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     if not isinstance(arguments, list) or len(arguments) != len(names):
         raise _UsageError(f"{given.event} takes --arguments as a JSON list: [{', '.join(names)}]")
     forget_secrets()
-    worker = Worker(root, **{"run_id": given.run_id, **_json_object(given.run, "--run")}, is_read=bool(given.answer))
-    hooks = worker.hooks
-    worker.set_up_logging()
-    fire_plain(hooks, given.event, arguments)
+    worker = Worker(root, run_id=given.run_id, is_read=bool(given.answer))
+    answer = worker.answer({"kind": "hook", "event": given.event, "body": arguments})
     if given.answer:
-        _answer(given, {"outputs": {}})
+        write_whole(Path(given.answer), json.dumps(answer).encode())
     return 0
 
 
@@ -225,29 +155,19 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     step.add_argument("--artifacts", metavar="URL", help="store of large outputs; by default FLOWYML_ARTIFACTS")
     step.add_argument("--place", default="", help=argparse.SUPPRESS)  # of the run among the artifacts
     step.add_argument("--output", metavar="FILE", help="where the outputs go; by default the last line of stdout")
-    step.add_argument("--secrets", action="store_true", help=argparse.SUPPRESS)  # values come as standard input
-    step.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # the reader of the answer reports it
-    step.add_argument("--more", type=_alone, help=argparse.SUPPRESS)  # a socket for further commands
     step.add_argument("--attempt", type=int, default=1, metavar="N")
     step.set_defaults(command=_run_step)
-    look = commands.add_parser("look", allow_abbrev=False)  # for other processes; people do not see it
-    look.add_argument("--group")
-    look.set_defaults(command=_look)
-    for command in (step, look):
-        command.add_argument(
-            "--inputs", default="{}", metavar="JSON|@FILE", help="the values from other steps, by name of the input"
-        )
-        command.add_argument("--item", default="", metavar="N", help="which item of its loop, from 0; 3/7 in two loops")
+    step.add_argument(
+        "--inputs", default="{}", metavar="JSON|@FILE", help="the values from other steps, by name of the input"
+    )
+    step.add_argument("--item", default="", metavar="N", help="which item of its loop, from 0; 3/7 in two loops")
     hook = commands.add_parser("hook", help="fire an event on the pipeline's hooks", allow_abbrev=False)
     hook.add_argument("event", choices=EVENTS)
     hook.add_argument("--arguments", default="[]", metavar="JSON|@FILE")
     hook.set_defaults(command=_run_hook)
-    for command in (step, look, hook):
+    for command in (step, hook):
         command.add_argument("--run-id", default="by-hand", metavar="ID")
         command.add_argument("--answer", help=argparse.SUPPRESS)
-        # The run's data for a worker, in a file: other users of the machine can read command lines.
-        command.add_argument("--run", default="{}", metavar="@FILE", help=argparse.SUPPRESS)
-        command.add_argument("--life", type=_watch, help=argparse.SUPPRESS)
     commands.add_parser("plan", help="print the plan as JSON").set_defaults(command=_print_plan)
     return parser
 
@@ -319,21 +239,3 @@ def _json_object(text: str, option: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise _UsageError(f"{option} takes a JSON object, such as '{{\"rows\": 5}}'")
     return values
-
-
-def _alone(number: str) -> int:
-    """Return a descriptor that no other process inherits."""
-    os.set_inheritable(int(number), False)
-    return int(number)
-
-
-def _watch(number: str) -> int:
-    """End when the process that started this one dies, which closes its end of a pipe."""
-
-    def watch() -> None:
-        os.read(int(number), 1)
-        os.killpg(0, signal.SIGKILL)
-
-    os.set_inheritable(int(number), False)
-    threading.Thread(target=watch, daemon=True).start()
-    return int(number)

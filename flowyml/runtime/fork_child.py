@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from flowyml.core.forks import flush_output, reopen_output
-from flowyml.runtime.hooks import fire_plain
 from flowyml.runtime.seeds import Seeds
 from flowyml.runtime.shutdown import End, StepStopped, stoppable
 from flowyml.runtime.worker import Worker
@@ -50,7 +49,7 @@ def run_child(
                 reopen_output()
                 seeds.reseed()
                 with stoppable():
-                    result = _answer(worker, each)
+                    result = worker.answer(each)
                 flush_output()
                 write_all(answer, json.dumps(result).encode() + (b"\n" if each.get("hold") else b""))
         except StepStopped:
@@ -110,14 +109,3 @@ def _detach(streams: Sequence[int], parent: int, early_output: bytes, own_input:
         os.close(number)
     write_all(1, early_output)
     return private
-
-
-def _answer(worker: Worker, request: Mapping[str, Any]) -> dict[str, Any]:
-    if request["kind"] == "hook":
-        worker.set_up_logging()
-        fire_plain(worker.hooks, request["event"], request["body"])
-        return {"outputs": {}}
-    if request["kind"] == "look":
-        return worker.answer_look(request["group"], request["body"], request["index"])
-    step = worker.plan.by_name[request["step"]]
-    return worker.answer(step, request["body"], request["attempt"], request["index"], request["secrets"])

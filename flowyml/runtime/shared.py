@@ -1,11 +1,9 @@
-"""One process for several steps, without fork: it runs one command of its bundle after another."""
+"""One process for several steps, without fork: it runs one request after another."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +13,10 @@ from typing import Any
 
 from flowyml.core.forks import flush_output, reopen_output
 from flowyml.runtime.lines import OnLine
-from flowyml.runtime.spawn import Child, SpawnedProcesses
+from flowyml.runtime.spawn import Child, SpawnedProcesses, as_input
 
 __all__ = ["SharedProcesses", "further", "hush"]
 
-_LONGEST = 1 << 16  # bytes of a command; long data is in files
 _SLICE = 0.05
 _PATIENCE = 10  # seconds to wait for the end of a process that is no longer needed
 
@@ -57,12 +54,10 @@ class SharedProcesses(SpawnedProcesses):
         """Return a process that has begun a request: the held one, or a new one."""
         folder = held.folder if held else tempfile.TemporaryDirectory(prefix="flowyml-")
         try:
-            place = Path(tempfile.mkdtemp(dir=folder.name))
-            answer = place / "answer.json"
-            words = [*self._arguments(request, body, place), f"--answer={answer}"]
+            whole = self._whole(request, body, tempfile.mkdtemp(dir=folder.name))
             if held is None:
-                return _Shared(who, [*self._command, *words], folder, answer, on_line, self._hooks)
-            held.take(who, words, answer, on_line)
+                return _Shared(who, self._command, whole, folder, on_line, self._hooks)
+            held.take(who, whole, on_line)
         except BaseException:
             held.end() if held else folder.cleanup()
             raise
@@ -80,31 +75,31 @@ class SharedProcesses(SpawnedProcesses):
 
 
 class _Shared(Child):
-    """A process with a socket for further commands, each with pipes for its output."""
+    """A process with a socket for further requests, each a file, with pipes for its output."""
 
     def __init__(
-        self, who: str, command: Sequence[str], folder: tempfile.TemporaryDirectory[str], answer: Path,
-        on_line: OnLine, hooks: int,
+        self, who: str, command: Sequence[str], request: Mapping[str, Any],
+        folder: tempfile.TemporaryDirectory[str], on_line: OnLine, hooks: int,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.is_idle = False
         self._more, theirs = socket.socketpair()
         with theirs:
-            words, passed = [*command, f"--more={theirs.fileno()}"], (theirs.fileno(),)
+            more = theirs.fileno()
             try:
-                super().__init__(who, words, subprocess.DEVNULL, answer, on_line, hooks, passed)
+                super().__init__(who, command, {**request, "more": more}, on_line, hooks, (more,))
             except BaseException:
                 self._more.close()
                 raise
 
-    def take(self, who: str, words: Sequence[str], answer: Path, on_line: OnLine) -> None:
+    def take(self, who: str, request: Mapping[str, Any], on_line: OnLine) -> None:
         """Give it another request; its output goes to the new ``on_line`` from now on."""
         self.is_idle = False
-        self._who, self._answer, self._started = who, answer, time.monotonic()
+        self._who, self._answer, self._started = who, Path(request["answer"]), time.monotonic()
         pipes = [os.pipe() for _ in range(2)]
         self._listen([os.fdopen(ours, "rb") for ours, _ in pipes], on_line)
-        with suppress(OSError):  # it has died, as its end shows
-            socket.send_fds(self._more, [json.dumps(words).encode()], [theirs for _, theirs in pipes])
+        with as_input(request) as given, suppress(OSError):  # it has died, as its end shows
+            socket.send_fds(self._more, [b"!"], [given.fileno(), *(theirs for _, theirs in pipes)])
         for _, theirs in pipes:
             os.close(theirs)
 
@@ -132,19 +127,18 @@ def hush() -> None:
     os.close(nothing)
 
 
-def further(number: int) -> Iterator[list[str]]:
-    """In the process: yield the arguments of further commands, until the other end is closed.
+def further(number: int) -> Iterator[None]:
+    """In the process: yield for each further request, which is then the standard input, until the other end is closed.
 
-    The output of each command goes to pipes that come with it.
+    The output of each request goes to pipes that come with it.
     """
     with socket.socket(fileno=number) as more:
         while True:
-            data, files, _, _ = socket.recv_fds(more, _LONGEST, 2)
+            data, files, _, _ = socket.recv_fds(more, 1, 3)
             if not data:
                 return
-            for file, target in zip(files, (1, 2), strict=True):
+            for file, target in zip(files, (0, 1, 2), strict=True):
                 os.dup2(file, target)
                 os.close(file)
             reopen_output()
-            words: list[str] = json.loads(data)
-            yield words
+            yield

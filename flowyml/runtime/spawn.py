@@ -34,7 +34,7 @@ class SpawnedProcesses:
     """Starts one process for each request, and holds none."""
 
     def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
-        self._command = [python, "-u", str(bundle)]
+        self._command = [python, "-u", str(bundle), "answer"]
         self._config = config
         with ZipFile(bundle) as archive:
             self._hooks = len(decode(archive.read("plan.json")).hooks)
@@ -44,10 +44,8 @@ class SpawnedProcesses:
     @contextmanager
     def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[Child]:
         """Start a process for a request."""
-        with tempfile.TemporaryDirectory(prefix="flowyml-") as folder, as_input(request.get("secrets")) as secrets:
-            answer = Path(folder) / "answer.json"
-            command = [*self._command, *self._arguments(request, body, Path(folder)), f"--answer={answer}"]
-            child = Child(who, command, secrets, answer, on_line, self._hooks)
+        with tempfile.TemporaryDirectory(prefix="flowyml-") as folder:
+            child = Child(who, self._command, self._whole(request, body, folder), on_line, self._hooks)
             with self._watched(child):
                 try:
                     yield child
@@ -78,41 +76,28 @@ class SpawnedProcesses:
         for child in running:
             child.gone.wait(_PATIENCE)
 
-    def _arguments(self, request: Mapping[str, Any], body: Any, folder: Path) -> list[str]:
-        """Return the command for a request.
-
-        Data that may contain a credential, such as the URL of a store, is in files.
-        """
-        run = f"--run={_in_file(folder / 'run', self._config)}"
-        if request["kind"] == "hook":
-            return ["hook", request["event"], run, f"--arguments={_in_file(folder / 'arguments', body)}"]
-        common = [
-            run, f"--item={'/'.join(map(str, request['index']))}", f"--inputs={_in_file(folder / 'inputs', body)}"
-        ]  # fmt: skip
-        if request["kind"] == "look":
-            return ["look", *common, f"--group={request['group']}"]
-        secrets = ["--secrets"] if request["secrets"] else []
-        return ["step", "--quiet", *common, f"--attempt={request['attempt']}", f"--step={request['step']}", *secrets]
+    def _whole(self, request: Mapping[str, Any], body: Any, folder: str) -> dict[str, Any]:
+        """Return the request as ``spawn_child`` reads it, with the path of its answer."""
+        return {**request, "body": body, "run": self._config, "answer": f"{folder}/answer.json"}
 
 
 class Child:
     """One process, whose streams are read by two threads."""
 
     def __init__(
-        self, who: str, command: Sequence[str], stdin: IO[bytes] | int, answer: Path, on_line: OnLine, hooks: int,
+        self, who: str, command: Sequence[str], request: Mapping[str, Any], on_line: OnLine, hooks: int,
         passed: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self.hooks = hooks
         self.unwanted, self.gone = threading.Event(), threading.Event()
         self._who = who
-        self._answer = answer
+        self._answer = Path(request["answer"])
         self._out_of_memory = OutOfMemory()
         self._started = time.monotonic()
-        with _life_line() as (self._life, life):
+        with _life_line() as (self._life, life), as_input({**request, **life}) as stdin:
             self._process = subprocess.Popen(
-                [*command, *(f"--life={number}" for number in life)], pass_fds=(*life, *passed),
-                stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-                env=environment_without_secrets(),
+                command, pass_fds=(*life.values(), *passed), stdin=stdin, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, start_new_session=True, env=environment_without_secrets(),
             )  # fmt: skip
         self.identity = identity_of(self._process.pid)
         assert self._process.stdout
@@ -213,14 +198,14 @@ class Child:
 
 
 @contextmanager
-def _life_line() -> Iterator[tuple[int | None, tuple[int, ...]]]:
+def _life_line() -> Iterator[tuple[int | None, dict[str, int]]]:
     """A pipe whose other end closes when this process dies; the child watches it. Not on Windows."""
     if not hasattr(os, "killpg"):
-        yield None, ()
+        yield None, {}
         return
     theirs, ours = os.pipe()
     try:
-        yield ours, (theirs,)
+        yield ours, {"life": theirs}
     except BaseException:  # there is no child
         os.close(ours)
         raise
@@ -229,17 +214,12 @@ def _life_line() -> Iterator[tuple[int | None, tuple[int, ...]]]:
 
 
 @contextmanager
-def as_input(secrets: Mapping[str, str] | None) -> Iterator[IO[bytes] | int]:
-    """Provide secrets as the standard input of a process: in an unnamed file, which no crash leaves behind."""
-    if not secrets:
-        yield subprocess.DEVNULL
-        return
+def as_input(value: Any) -> Iterator[IO[bytes]]:
+    """Provide JSON as the standard input of a process: in an unnamed file, which no crash leaves behind.
+
+    So it may hold secrets, or the URL of a store with a credential.
+    """
     with tempfile.TemporaryFile() as file:
-        file.write(json.dumps(secrets).encode())
+        file.write(json.dumps(value).encode())
         file.seek(0)
         yield file
-
-
-def _in_file(path: Path, value: Any) -> str:
-    path.write_text(json.dumps(value))
-    return f"@{path}"

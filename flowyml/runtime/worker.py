@@ -32,6 +32,7 @@ from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Input, 
 from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
 from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.execution import TAKEN_FILE, StepOutputs, run_step, step_error
+from flowyml.runtime.hooks import fire_plain
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
 from flowyml.runtime.reporting import reported
@@ -152,7 +153,7 @@ class Worker:
         label = labelled(step.name, index)
         if (taken := self._taken_outputs(step, label, attempt)) is not None:
             return self._reported(step, label, taken)
-        if step.caching is None:
+        if step.caching is None or not self._is_read:  # people who run a step by hand want to see it run
             return self._run(step, packed, attempt, index, secrets)
         from flowyml.runtime.caching import Depends, StepCache
 
@@ -220,22 +221,23 @@ class Worker:
             keep = partial(self._packed, step, labelled(step.name, index), attempt, secrets)
             return StepOutputs(run_step(step, function, inputs, self.hooks, keep=keep, secrets=secrets))
 
-    def answer(
-        self,
-        step: Step,
-        packed: Mapping[str, Any],
-        attempt: int = 1,
-        index: Sequence[int] = (),
-        secrets: Mapping[str, str] = {},
-    ) -> dict[str, Any]:
-        """Run one attempt, and return its result as plain JSON for another process, failures included.
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Run a step, call hooks, or evaluate a branch or a loop, for another process: see ``StepProcesses``.
 
-        Raises only ``StepStopped``.
+        Return the result as plain JSON, failures included. Raises only ``StepStopped``.
         """
+        body, secrets = request["body"], request.get("secrets", {})
         try:
-            outputs = self.perform(step, packed, attempt, index, secrets)
-            cached = {"cached": outputs.cached_from} if outputs.cached_from else {}
-            return {"outputs": outputs, **cached}
+            if request["kind"] == "hook":
+                hooks = self.hooks
+                self.set_up_logging()
+                fire_plain(hooks, request["event"], body)
+                return {"outputs": {}}
+            if request["kind"] == "look":
+                return {"outputs": self.look(request["group"], body, request["index"])}
+            step = self.plan.by_name[request["step"]]
+            outputs = self.perform(step, body, request["attempt"], request["index"], secrets)
+            return {"outputs": outputs, **({"cached": outputs.cached_from} if outputs.cached_from else {})}
         except StepStopped:
             raise
         except BaseException as error:
@@ -280,15 +282,6 @@ class Worker:
         if isinstance(origin, FromStep | FromEither):
             return self._unpacked(packed, self._loops_of(group, source))
         return packed
-
-    def answer_look(self, group: str, packed: Mapping[str, Any], index: Sequence[int] = ()) -> dict[str, Any]:
-        """Evaluate, and return the result as plain JSON for another process, failures included."""
-        try:
-            return {"outputs": self.look(group, packed, index)}
-        except StepStopped:
-            raise
-        except BaseException as error:
-            return {"failure": self._failure(error)}
 
     def _failure(self, error: BaseException, secrets: Mapping[str, str] = {}) -> dict[str, Any]:
         shown = _without(secrets)

@@ -122,7 +122,7 @@ def test_the_last_words_are_kept_by_the_one_that_records_the_end(
 def test_a_process_that_cannot_be_started_leaves_no_descriptor(tmp_path: Path) -> None:
     before = psutil.Process().num_fds()
     with pytest.raises(FileNotFoundError):
-        Child("step 's'", ["/no/such/python"], subprocess.DEVNULL, tmp_path / "answer", lambda *_: None, 0)
+        Child("step 's'", ["/no/such/python"], {"answer": str(tmp_path / "answer")}, lambda *_: None, 0)
     assert psutil.Process().num_fds() == before
 
 

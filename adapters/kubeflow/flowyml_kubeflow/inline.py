@@ -19,12 +19,13 @@ __all__ = ["compressed", "with_launcher", "without_prose"]
 
 # What a pod starts: the unpacking of the bundle, the launcher, and the process of a step. The user's modules may take
 # any name from ``flowyml``, and packages of the image, which are not read here, all that is public.
-_PUBLIC = ("flowyml", "flowyml.artifacts", "flowyml.artifacts.formats", "flowyml.core.errors", "flowyml.core.hooks")
+_PUBLIC = ("flowyml", "flowyml.artifacts", "flowyml.artifacts.formats", "flowyml.core.errors")
 _STARTS = {
     **dict.fromkeys(_PUBLIC, (EVERYTHING,)),
+    "flowyml.core.hooks": ("PipelineHook",),
     "flowyml.runtime.bytecode_cache": ("keep_compiled",),
     "flowyml.runtime.unpacking": ("unpack_bundle",),
-    "flowyml.runtime.cli": ("main",),
+    "flowyml.runtime.spawn_child": ("main",),
     "flowyml_kubeflow.launcher": ("main",),
 }
 _TRIMMED = ("flowyml/", "flowyml_kubeflow/")

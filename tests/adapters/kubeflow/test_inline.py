@@ -98,13 +98,14 @@ def test_a_file_of_a_package_of_the_image_is_stored_as_a_file(tmp_path: Path) ->
     (tmp_path / "exporter.py").write_text("from pathlib import Path\ndef export(): return Path(__file__)\n")
     script = b"from exporter import export\ndef f(): return export()\n"
     made = with_launcher(build(PLAN, files={"m.py": script})).write(tmp_path)
-    command = [sys.executable, "-S", str(made), "step", "a", "--artifacts", str(tmp_path / "store"), "--output", "out"]
+    step = {"kind": "step", "step": "a", "attempt": 1, "index": [], "body": {}, "answer": str(tmp_path / "answer")}
+    request = json.dumps({**step, "run": {"run_id": "r", "artifacts": str(tmp_path / "store")}})
     ran = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
-        check=False,
+        [sys.executable, "-S", str(made), "answer"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        input=request, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    (value,) = json.loads((tmp_path / "out").read_text()).values()
+    (value,) = json.loads((tmp_path / "answer").read_text())["outputs"].values()
     assert (value["$artifact"]["format"], value["$artifact"]["name"]) == ("file", "exporter.py")
 
 
