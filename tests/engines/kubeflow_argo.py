@@ -446,16 +446,14 @@ def packed(nodes: str) -> str:
 
     Argo's compressor, klauspost/compress, leaves most of a text alone in which there is little to save. The code, which
     is Base64, is such a text: 8 copies of 108,648 bytes took 1.09 MB of a workflow of a real server, packed, where zlib
-    would make 0.88 MB of them. So three quarters of each copy stay here as they are, and three tenths where the code
-    has gaps, as klauspost/compress 1.18.0 itself was measured to do.
+    would make 0.88 MB of them. So three quarters of each copy stay here as they are.
     """
     data = nodes.encode("utf-8", "replace")
     parts, end = [], 0
     for code in re.finditer(rb"[A-Za-z0-9+/=]{4000,}", data):
         if _shrinks(code[0]):
             continue
-        share = 0.75 if len(code[0]) > 12_000 else 0.3
-        start = code.end() - int(len(code[0]) * share)
+        start = code.end() - int(len(code[0]) * 0.75)
         parts += [_deflated(data[end:start]), *_stored(data[start : code.end()])]
         end = code.end()
     parts.append(_deflated(data[end:], is_last=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +26,20 @@ from flowyml.runtime.spawn import SpawnedProcesses
 from flowyml_kubeflow import names
 
 __all__ = [
-    "FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed",
+    "ENGINE", "FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed",
     "attempted", "processes_of",
 ]  # fmt: skip
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
 FINALE = "finale"  # a file in that folder: the run was stopped, and only clean-ups are to run
 RESULT = "flowyml-result "  # begins a line of a pod's log with data that KFP's API lacks; only `publish` writes it
+ENGINE = (
+    r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \w+\.go:\d+\] "  # of KFP's launcher, by Kubernetes' klog
+    r"|time=\S+ level=\w+ .*\bargo=true( |$)"  # of Argo's executor
+)
+"""The beginning of a line that KFP or Argo writes to a pod's log, as a regular expression."""
 _LEVELS = ("DEBUG", "WARNING", "ERROR", "CRITICAL")
+_TAKEN = re.compile(f" *({RESULT}|({'|'.join(_LEVELS)}): |{ENGINE})")  # lines that mean something in a pod's log
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Journal:
         def on_line(source: str, line: str) -> None:
             target = sys.stdout if source == "stdout" else sys.stderr
             level = logging.getLevelName(level_of(source))
-            print(printed(line if level == "INFO" else with_level(source, line)), file=target, flush=True)
+            print(printed(line) if level == "INFO" else with_level(source, line), file=target, flush=True)
             self.write("log.jsonl", {"stream": source, "line": storable_text(line), "level": level, "attempt": attempt})
 
         return on_line
@@ -235,19 +242,23 @@ def _fire(bundle: Path, event: str, arguments: Sequence[object], on_line: OnLine
 
 
 def leveled(line: str) -> tuple[str, str]:
-    """Return the level of a line of a pod's log, and the line without it.
+    """Return the level of a line of a pod's log, and the line as it was printed or logged.
 
-    >>> leveled("WARNING: it rains"), leveled("NOTE: it rains")
-    (('WARNING', 'it rains'), ('INFO', 'NOTE: it rains'))
+    >>> leveled("WARNING: it rains"), leveled("NOTE: it rains"), leveled(" WARNING: it rains")
+    (('WARNING', 'it rains'), ('INFO', 'NOTE: it rains'), ('INFO', 'WARNING: it rains'))
     """
     level, colon, message = line.partition(": ")
-    return (level, message) if colon and level in _LEVELS else ("INFO", line)
+    if colon and level in _LEVELS:
+        return level, message
+    return "INFO", line[1:] if line.startswith(" ") and _TAKEN.match(line) else line
 
 
 def printed(line: str) -> str:
-    """Return a line of a user's code for the pod's log: never to be read as a line of the launcher.
+    """Return a line that a user's code prints, for the pod's log.
 
-    >>> printed("done"), printed('flowyml-result {"outputs":{}}')
-    ('done', ' flowyml-result {"outputs":{}}')
+    After a space, if it would be read as one of FlowyML's, KFP's or Argo's, or as a record with a level.
+
+    >>> printed("done"), printed('flowyml-result {"outputs":{}}'), printed("ERROR: none")
+    ('done', ' flowyml-result {"outputs":{}}', ' ERROR: none')
     """
-    return f" {line}" if line.startswith(RESULT) else line
+    return f" {line}" if _TAKEN.match(line) else line

@@ -98,7 +98,7 @@ LOCAL_RUNNER = Capabilities(
     {
         Feature.PARALLEL_STEPS: no("KFP's local runner runs one task after another."),
         Feature.PARAMETERS: yes,
-        Feature.STEP_RETRY: partly("Delays in whole seconds."),
+        Feature.STEP_RETRY: yes,
         Feature.RETRYABLE_ERRORS: yes,
         Feature.STEP_TIMEOUT: yes,
         Feature.PIPELINE_TIMEOUT: yes,

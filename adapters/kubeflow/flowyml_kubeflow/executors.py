@@ -19,7 +19,6 @@ from flowyml.plan.secrets import variable_of
 from flowyml_kubeflow import names
 from flowyml_kubeflow.inline import compressed
 from flowyml_kubeflow.options import StepOptions, empty_dir
-from flowyml_kubeflow.sizes import PIECE
 
 __all__ = ["bundle_containers", "code_words", "container", "is_artifact", "kubernetes", "longest"]
 
@@ -33,10 +32,6 @@ _GRACE = 1800
 # The limit for a container with code, in JSON, so that its pod's template has less than 128 KiB (see ``sizes``).
 _CONTAINER = 120_000
 _LEAST = 30_000  # bytes of code in a container, though its environment leaves no room for them
-# Argo packs with klauspost/compress, which stores 64 KiB as they are if it has seen no repetition in them, so that
-# packing makes a copy of Base64 larger by 30 %. Spaces, which decoders skip, are one: with them it is 10 %. Measured
-# with klauspost/compress 1.18.0 and the recorded workflows; source: flate/deflate.go, storeFast.
-_GAP = " " * 600
 _CAMEL = {
     "match_expressions": "matchExpressions", "match_fields": "matchFields", "run_as_user": "runAsUser",
     "run_as_group": "runAsGroup", "run_as_non_root": "runAsNonRoot",
@@ -181,9 +176,8 @@ def bundle_containers(bundle: Bundle, options: StepOptions) -> list[Json]:
 
 
 def _encoded(data: bytes) -> str:
-    """Encode in Base64, which has none of the characters that Kubernetes, Argo or KFP replace, with gaps."""
-    text = base64.b64encode(data).decode()
-    return _GAP.join(text[at : at + PIECE] for at in range(0, len(text), PIECE))
+    """Encode in Base64, which has none of the characters that Kubernetes, Argo or KFP replace."""
+    return base64.b64encode(data).decode()
 
 
 def _size(container_: Json) -> int:

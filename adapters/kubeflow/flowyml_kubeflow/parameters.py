@@ -52,8 +52,10 @@ def argument(value: Any, parameter: Parameter) -> Any:
     if is_json_text(parameter):
         return names.VARIABLE.sub(r"\\u0024", text)
     if replaced := names.VARIABLE.search(text):
+        rest = text[replaced.start() :]
+        variable = "$$" if rest.startswith("$$") else rest[: rest.index(")") + 1]
         raise ParameterError(
-            f"{parameter.name!r} contains {text[replaced.start() :][:20]!r}, but KFP gives values to pods as "
+            f"{parameter.name!r} contains {variable!r:.60}, but KFP gives values to pods as "
             f"arguments, where Kubernetes reads '$$' as '$' and '$(NAME)' as a variable of the pod. Declare it as "
             f"str | None, which travels as JSON, or pass it without the '$'."
         )

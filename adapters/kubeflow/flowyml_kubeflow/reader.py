@@ -29,7 +29,7 @@ from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import NAMED, of_several, of_step
 from flowyml_kubeflow import flow_names
-from flowyml_kubeflow.attempts import RESULT, leveled
+from flowyml_kubeflow.attempts import ENGINE, RESULT, leveled
 from flowyml_kubeflow.client import MAYBE_DONE, Client, equals, lines_of
 from flowyml_kubeflow.deployer import Pipelines, facts, origin_of
 from flowyml_kubeflow.status import status_of, step_status_of
@@ -42,10 +42,7 @@ __all__ = ["KubeflowReader", "UiStore", "artifacts_of_notes", "lines_by_item", "
 Json = dict[str, Any]
 
 _PAGE = 200  # runs, KFP's limit for a page; source: KFP, list_request_util.go
-_ENGINE = re.compile(
-    r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \w+\.go:\d+\] "  # of KFP's launcher, by Kubernetes' klog
-    r"|time=\S+ level=\w+ .*\bargo=true( |$)"  # of Argo's executor
-)
+_ENGINE = re.compile(ENGINE)
 _LAST_LINES = 3  # of a pod whose failure is otherwise unexplained
 _SAME_NAME = "two tasks have the same task name"
 _SOURCES = {"minio": "minio", "s3": "s3", "gs": "gcs"}  # source: KFP, frontend/server/handlers/artifacts.ts
@@ -489,8 +486,7 @@ def _utc(moment: datetime | None) -> datetime | None:
 def _unreadable(name: str, packed: Any, error: ArtifactError) -> str:
     where = packed["$artifact"]["url"] if is_reference(packed) else "?"
     return (
-        f"Output {name!r} is in KFP's own store at {where}, which this machine cannot read: "
-        f"{str(error).rstrip('.')}. Set url=… to KFP's UI, which can read it; or let the steps write to a store that "
-        f"you can read too, kubeflow={{'env': {{'FLOWYML_ARTIFACTS': 's3://…'}}}}, and pass that store here: "
-        f"artifacts='s3://…'."
+        f"Output {name!r} is in KFP's own store, at {where}. Set url=… to KFP's UI, which can read it; or let the "
+        f"steps write to a store that you can read too, kubeflow={{'env': {{'FLOWYML_ARTIFACTS': 's3://…'}}}}, and "
+        f"pass that store here: artifacts='s3://…'. (It was not read: {error})"
     )

@@ -20,7 +20,7 @@ from uuid import NAMESPACE_URL, uuid5
 from flowyml_kubeflow.names import BUNDLE
 
 __all__ = [
-    "CODE_TEXT", "ERROR", "PIECE", "TEMPLATE", "WORKFLOW", "PodSize", "Simulation", "Size", "packed", "size_of", "text",
+    "CODE_TEXT", "ERROR", "TEMPLATE", "WORKFLOW", "PodSize", "Simulation", "Size", "packed", "size_of", "text",
     "wraps_nodes",
 ]  # fmt: skip
 
@@ -33,9 +33,6 @@ WORKFLOW = 1_048_576
 TEMPLATE = 131_072
 """Bytes of a pod's template in ``ARGO_TEMPLATE``: Argo would put a larger one into a ConfigMap, which its role in KFP
 may not create. Sources: Argo, ``workflowpod.go`` and ``common.MaxEnvVarLen``; Argo issue 14073."""
-PIECE = 12_000
-"""Characters of the code between two gaps, which are there so that Argo's compressor does not give up: see
-``executors``."""
 ERROR = 0.03
 """The relative error of sizes; the tests check it."""
 
@@ -46,8 +43,8 @@ _DRIVER, _DAG_DRIVER, _LAUNCHER = 2_330, 2_250, 2_180  # templates of pods, with
 # Argo packs with klauspost/compress: 64 kB for nodes that zlib packs into 66 kB at this level.
 _LEVEL = 5
 # A copy of Base64 in packed nodes, relative to its length: 8 copies of 108,648 bytes were 1.09 MB of 1,230,006. Argo's
-# compressor stores most of it as it is, unless there are gaps: with klauspost/compress itself, 1.04 to 1.18 times.
-_PACKED_CODE, _PACKED_PIECE = 1.25, 1.12
+# compressor stores most of it as it is.
+_PACKED_CODE = 1.25
 CODE_TEXT = re.compile("[A-Za-z0-9+/=]{4000,}")
 
 # KFP's text for a task about the store of each artifact, with the store in its default installation.
@@ -434,7 +431,7 @@ def packed(nodes: str, codes: Iterable[str]) -> int:
     rest, size = nodes, 0.0
     for code in codes:
         without = rest.replace(code, "")
-        size += (_PACKED_CODE if len(code) > PIECE else _PACKED_PIECE) * (len(rest) - len(without))
+        size += _PACKED_CODE * (len(rest) - len(without))
         rest = without
     compressed = zlib.compress(rest.encode("utf-8", "replace"), _LEVEL)
     return len(compressed) * 4 // 3 + int(size)

@@ -37,7 +37,11 @@ _STORE = (
 )
 # What KFP's servers learnt, by the field in the platform's document that older ones refuse, and whose it is.
 _SINCE = {
-    "optional": ((2, 15), "Secrets of steps", "give them by kubeflow={'secrets': {'VARIABLE': 'name/key'}}"),
+    "optional": (
+        (2, 15),
+        "Secrets of steps",
+        "give them by kubeflow={'secrets': {'VARIABLE': 'name/key'}}, which hides no value that a step prints",
+    ),
     "securityContext": ((2, 16), "kubeflow={'security_context': …}", "leave it to the cluster's administrators"),
 }
 _MANY = 50  # values of other steps in one step; a value takes about a kB of its pod's description

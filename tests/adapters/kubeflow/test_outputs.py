@@ -56,9 +56,7 @@ def test_kfps_api_alone_gives_none_and_says_what_does(kfp_api: Any, tmp_path: Pa
     if kfp_api.state is None:
         pytest.skip("where a real server's URL leads is unknown")
     handle = submitted(kfp_api, tmp_path.as_uri(), artifacts=None)
-    with pytest.raises(
-        LookupError, match=r"which this machine cannot read: .*Set url=… to KFP's UI, which can read it"
-    ):
+    with pytest.raises(LookupError, match=r"is in KFP's own store, at \S+\. Set url=… to KFP's UI, which can read it"):
         handle.outputs["large"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Iterator
 from datetime import timedelta
@@ -194,6 +195,29 @@ def test_a_pods_log_has_the_lines_of_kfp_and_argo_too(kfp_api: Any, fake: Any) -
     read = kfp_api.orchestrator().reader._stored_log
     assert [line for line in read(published) if not line.startswith("flowyml-result")] == ["a line of the step"]
     assert "argo=true" not in "".join(read(archived))
+
+
+ODD_LINES = [
+    "I1201 03:18:28.518230      16 loader.go:373] Config loaded from file",
+    "I1201 03:18:28.518230      16 launcher_v2.go:1230] ExecutorOutput: {",
+    "and what comes after it",
+    'time=2026-12-01T03:45:03.000Z level=INFO msg="capturing logs" argo=true',
+    "ERROR: printed, not logged", " ERROR: after a space", 'flowyml-result {"outputs":{}}', "  flowyml-result {}",
+]  # fmt: skip
+
+
+@step
+def odd() -> None:
+    for line in ODD_LINES:
+        print(line)
+    logging.getLogger("odd").error("logged")
+
+
+def test_a_step_may_print_what_looks_like_a_line_of_an_engine_or_a_record(kfp_api: Any) -> None:
+    """As kubectl, helm and other programs in Go do."""
+    handle = finished(kfp_api.orchestrator(), Pipeline("odd").add_step(odd))
+    said = sorted((line.message, line.level) for line in handle.logs())
+    assert said == sorted([("logged", "ERROR"), *((line, "INFO") for line in ODD_LINES)])
 
 
 # Pods that are lost.

@@ -216,17 +216,15 @@ def test_small_steps_are_counted_rather_than_listed() -> None:
 
 
 def test_the_loop_of_the_docs_fits_with_its_code_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With gaps in it, code is packed to four fifths: see ``executors``."""
+    """On any release, and so on a stock 2.17, in which workflows are the largest."""
     text = (Path(__file__).parents[3] / "docs" / "control-flow.md").read_text()
     (source,) = re.findall(r'```python title="sweep.py"\n(.*?)```', text, re.DOTALL)
     (tmp_path / "sweep.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     made = compile_pipeline(importlib.import_module("sweep").sweep.bundle())
     spec.check_size(made)
-    (container,) = spec.code_containers(made.spec)
-    pieces = re.split(" +", container["args"][-1])
-    assert {len(piece) for piece in pieces[:-1]} == {sizes.PIECE}
-    assert sizes.packed("".join(pieces), pieces) < sizes.packed("".join(pieces), ["".join(pieces)]) * 0.91
+    assert made.bundle_url is None
+    assert len(spec.code_containers(made.spec)) == 1
 
 
 def joining(steps: int) -> Compiled:
