@@ -62,4 +62,4 @@ def _recent_run(orchestrator: Orchestrator, given: str, unknown: RunNotFoundErro
         raise UsageError(f"{given!r} matches {len(found)} runs. Give the job id of one: {ids}.")
     if not found:
         raise unknown
-    return found[0]
+    return orchestrator.get_run(found[0].job_id)  # whose error an engine's list of runs may lack

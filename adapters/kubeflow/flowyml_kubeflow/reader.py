@@ -33,7 +33,7 @@ from flowyml_kubeflow.attempts import ENGINE, RESULT, leveled
 from flowyml_kubeflow.client import MAYBE_DONE, Client, equals, lines_of
 from flowyml_kubeflow.deployer import Pipelines, facts, origin_of
 from flowyml_kubeflow.status import status_of, step_status_of
-from flowyml_kubeflow.step_runs import is_result, step_runs
+from flowyml_kubeflow.step_runs import UNKNOWN, is_result, step_runs
 from flowyml_kubeflow.tasks import Pod, Tasks, pod_of
 from flowyml_kubeflow.workflow import DRIVER, Workflow
 
@@ -145,6 +145,9 @@ class KubeflowReader(RunReader):
             return self._cause(str(run.run_id), Workflow.of(found) if found else None) or _message(run)
         if tasks.has_flow and (notes := self._notes(run, tasks, flow_names.RESULT_TASK)):
             return str(notes[0]["failed"])
+        ends = tasks.pods(flow_names.RESULT_TASK) if tasks.state(flow_names.RESULT_TASK) == "FAILED" else []
+        if ends and all(self._log(str(run.run_id), pod) is None for pod in ends):
+            return "A step failed. Which one, and why, was in the logs of the pods, which KFP no longer has."
         failed = [task for task in tasks.steps if tasks.state(task) == "FAILED" and tasks.pods(task)]
         if not failed:
             return self._cause(str(run.run_id), tasks.workflow) or _message(run)
@@ -178,7 +181,7 @@ class KubeflowReader(RunReader):
         if lines is None:
             return f"{said}; its log is gone"
         own = [line for *_, line, is_engine in lines_by_item(lines) if not is_engine]
-        return "\n".join([said, *(_last_of(own) or _last_of(lines))])
+        return "\n".join([said, *(_last_of(own) or _last_of(line for line in lines if not line.startswith(RESULT)))])
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
         return Runs(self._run(run) for run in self._newest(pipeline, limit))
@@ -216,11 +219,16 @@ class KubeflowReader(RunReader):
     def _item_runs(self, run: Any, status: ExecutionStatus, tasks: Tasks, task: str) -> list[StepRun]:
         """Return the records of a step in a pipeline with control flow.
 
-        From the task itself, if the pods' logs are gone.
+        Without its pods' logs, what KFP says of the pods: one that succeeded may have skipped the step, or let it fail.
         """
-        notes = self._notes(run, tasks, task)
-        if not notes and tasks.state(task) is not None and tasks.pods(task):
-            return [self._step_run(run, status, tasks, task)]
+        pods = tasks.pods(task)
+        notes = [note for pod in pods for note in _closed(self._notes_of(run, task, pod), pod, status)]
+        if not notes and pods and tasks.state(task) is not None:
+            step_run = self._step_run(run, status, tasks, task)
+            if step_run.status is not ExecutionStatus.COMPLETED or not status.is_terminal:
+                return [step_run]
+            known = status if status is ExecutionStatus.COMPLETED else ExecutionStatus.CANCELLED
+            return [replace(step_run, status=known, error=UNKNOWN)]
         items, run_ended = self._items(run, tasks, task), _utc(run.finished_at)
         return step_runs(tasks.steps[task], notes, status, items=items, run_ended=run_ended)
 
@@ -237,7 +245,10 @@ class KubeflowReader(RunReader):
 
         In a pod of several steps each names its step.
         """
-        found = [result["note"] for pod in tasks.pods(task) for result in self._results(run, pod) if "note" in result]
+        return [note for pod in tasks.pods(task) for note in self._notes_of(run, task, pod)]
+
+    def _notes_of(self, run: Any, task: str, pod: Pod) -> list[Json]:
+        found = [result["note"] for result in self._results(run, pod) if "note" in result]
         return [note for note in found if note.get("task", task) == task]
 
     def _step_run(self, run: Any, status: ExecutionStatus, tasks: Tasks, task: str) -> StepRun:
@@ -454,6 +465,15 @@ def _lost(tasks: Tasks, task: str) -> str:
     if tasks.is_cached(task):
         return f"KFP took step {step!r} from its cache, so no pod logged the value. Run the step with cache=False."
     return f"The value was in the log of step {step!r}, which KFP no longer has."
+
+
+def _closed(notes: list[Json], pod: Pod, run: ExecutionStatus) -> list[Json]:
+    """Return the notes of a pod; if it was lost, with an end for the step and item that it had begun."""
+    begun = notes[-1] if notes and "ended" not in notes[-1] and "index" in notes[-1] else None
+    if begun is None or pod.failed_at is None or run is ExecutionStatus.CANCELLED:
+        return notes
+    error = f"its pod was lost: {pod.message}"
+    return [*notes, {**begun, "ended": "failed", "error": error, "time": pod.failed_at.timestamp()}]
 
 
 def _last_of(lines: Iterable[str]) -> list[str]:

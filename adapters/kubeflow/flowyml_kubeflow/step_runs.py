@@ -10,7 +10,9 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import MOST_ITEMS
 from flowyml.core.runs import WAS_CANCELLED, StepRun
 
-__all__ = ["is_result", "moment", "step_runs"]
+__all__ = ["UNKNOWN", "is_result", "moment", "step_runs"]
+
+UNKNOWN = "how it ended was in the log of its pod, which KFP no longer has, or not whole"
 
 _RESULT: dict[str, Any] = {"outputs": dict, "failure": dict, "artifacts": dict, "files": list, "note": dict}
 _NOTE: dict[str, Any] = {
@@ -81,12 +83,15 @@ def _step_run(
     attempt = max(int(begun[-1]["attempt"]), len(begun)) if begun else 0
     if ended is None:
         status, raw = (ExecutionStatus.RUNNING, "RUNNING") if begun else (ExecutionStatus.QUEUED, "PENDING")
-        if run.is_terminal:
+        error = WAS_CANCELLED if begun and run is ExecutionStatus.CANCELLED else None
+        if run is ExecutionStatus.COMPLETED:
+            status, raw, error = run, "SUCCEEDED", UNKNOWN
+        elif run.is_terminal:
             status, raw = ExecutionStatus.CANCELLED, "CANCELED" if begun else "PENDING"
         return StepRun(
             name=step, index=index, status=status, raw_status=raw, attempt=attempt, started_at=started_at,
             ended_at=run_ended if begun and run.is_terminal else None,
-            error=WAS_CANCELLED if begun and run is ExecutionStatus.CANCELLED else None,
+            error=error,
         )  # fmt: skip
     status, raw = _ENDS[ended["ended"]]
     error = ended["error"] or None

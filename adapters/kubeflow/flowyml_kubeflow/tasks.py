@@ -35,7 +35,8 @@ _STEP, _STEPS = "step__", "steps__"  # parameters of tasks that 1.0.0rc1 compile
 class Pod:
     """One attempt of a step: Argo's id of its node, the possible names of the pod, likeliest first, and its number.
 
-    ``stored`` are URLs of its output, ``message`` is Argo's message; both are empty if unknown.
+    ``stored`` are URLs of its output, ``message`` is Argo's message; both are empty if unknown. ``failed_at`` is the
+    end of a pod that failed.
     """
 
     node: str
@@ -43,6 +44,7 @@ class Pod:
     attempt: int
     stored: tuple[str, ...] = ()
     message: str = ""
+    failed_at: datetime | None = None
 
 
 class Tasks:
@@ -150,7 +152,8 @@ class Tasks:
 
 def pod_of(node: Node, workflow: Workflow) -> Pod:
     """Return the pod of a node."""
-    return Pod(node.id, (node.pod,), node.attempt, tuple(workflow.logs_of(node)), node.message)
+    failed_at = node.end_time if node.state == "FAILED" else None
+    return Pod(node.id, (node.pod,), node.attempt, tuple(workflow.logs_of(node)), node.message, failed_at)
 
 
 def _steps_shown(pipeline: Mapping[str, Any], task: str, item: Mapping[str, Any]) -> dict[str, str]:

@@ -236,6 +236,14 @@ def test_what_stood_in_for_items_is_gone_when_they_have_come_to_be() -> None:
         assert [turn.label for turn in turns] == expected
 
 
+def test_no_step_of_a_completed_run_was_cancelled_whatever_its_log_lacks() -> None:
+    """Kubernetes drops the oldest lines of a long log."""
+    note = {"index": [2], "attempt": 0, "error": "", "time": 1.0, "ended": "completed"}
+    turns = step_runs("train", [note], ExecutionStatus.COMPLETED, items=3)
+    assert [turn.status for turn in turns] == [ExecutionStatus.COMPLETED] * 3
+    assert ["not whole" in str(turn.error) for turn in turns] == [True, True, False]
+
+
 def test_a_figure_of_a_local_run_is_downloaded_with_its_picture(tmp_path: Path) -> None:
     figures = pytest.importorskip("matplotlib.figure")
 

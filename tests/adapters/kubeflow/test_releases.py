@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, pipeline, step
+from flowyml import Pipeline, cleanup, pipeline, step
 from flowyml.cli import main
+from flowyml.cli.finding import find_run
 from flowyml.core.errors import ConfigurationError, EngineError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
@@ -195,6 +196,70 @@ def test_a_pods_log_has_the_lines_of_kfp_and_argo_too(kfp_api: Any, fake: Any) -
     read = kfp_api.orchestrator().reader._stored_log
     assert [line for line in read(published) if not line.startswith("flowyml-result")] == ["a line of the step"]
     assert "argo=true" not in "".join(read(archived))
+
+
+@step
+def fails(_: int = 0) -> int:
+    raise ValueError("disk full")
+
+
+@step
+def tidy() -> None:
+    pass
+
+
+@pipeline
+def tidied() -> None:
+    with cleanup():
+        tidy()
+    one_more(fails(said()))
+
+
+@pytest.mark.parametrize("hours", [0, 25])
+def test_without_its_log_a_pod_that_succeeded_says_nothing_of_its_step(
+    kfp_api: Any, fake: Any, aged: Any, hours: float
+) -> None:
+    """In a pipeline with clean-up, a pod succeeds when its step fails or is not run."""
+    fake.version = "2.16.0"
+    handle = finished(kfp_api.orchestrator(), tidied)
+    aged(hours)
+    fresh = kfp_api.orchestrator().attach(handle.job_id)
+    runs = {run.name: run for run in fresh.step_runs()}
+    assert fresh.status is ExecutionStatus.FAILED
+    if hours:
+        assert {run.status for run in runs.values()} == {ExecutionStatus.CANCELLED}
+        assert all("how it ended was in the log of its pod" in str(run.error) for run in runs.values())
+        assert "A step failed. Which one, and why, was in the logs of the pods" in str(fresh.error)
+    else:
+        assert [runs[name].status for name in ("said", "fails")] == [ExecutionStatus.COMPLETED, ExecutionStatus.FAILED]
+        assert "disk full" in str(fresh.error)
+        assert "disk full" in str(find_run(kfp_api.orchestrator(), handle.run_id).error), "by its name too"
+
+
+@step
+def kills_its_pod() -> int:
+    import signal
+
+    import psutil
+
+    _, pod, *_ = psutil.Process().parents()
+    pod.kill()
+    signal.pause()
+    return 1
+
+
+def test_a_step_whose_pod_was_lost_has_failed(kfp_api: Any) -> None:
+    @pipeline
+    def loses() -> None:
+        with cleanup():
+            tidy()
+        kills_its_pod()
+
+    handle = finished(kfp_api.orchestrator(), loses)
+    (lost,) = [run for run in handle.step_runs() if run.name == "kills_its_pod"]
+    assert (lost.status, lost.raw_status) == (ExecutionStatus.FAILED, "FAILED")
+    assert "its pod was lost: " in str(lost.error)
+    assert "flowyml-result" not in str(handle.error)
 
 
 ODD_LINES = [
