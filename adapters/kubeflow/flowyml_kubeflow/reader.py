@@ -44,6 +44,7 @@ Json = dict[str, Any]
 _PAGE = 200  # runs, KFP's limit for a page; source: KFP, list_request_util.go
 _ENGINE = re.compile(ENGINE)
 _LAST_LINES = 3  # of a pod whose failure is otherwise unexplained
+_LOST = "its pod was lost"
 _SAME_NAME = "two tasks have the same task name"
 _SOURCES = {"minio": "minio", "s3": "s3", "gs": "gcs"}  # source: KFP, frontend/server/handlers/artifacts.ts
 
@@ -148,6 +149,10 @@ class KubeflowReader(RunReader):
         ends = tasks.pods(flow_names.RESULT_TASK) if tasks.state(flow_names.RESULT_TASK) == "FAILED" else []
         if ends and all(self._log(str(run.run_id), pod) is None for pod in ends):
             return "A step failed. Which one, and why, was in the logs of the pods, which KFP no longer has."
+        items = self._items_lost(run, tasks) if tasks.has_flow else []
+        if items:
+            said = [of_step(item.name, str(item.error), item.label) for item in items[:NAMED]]
+            return of_several(said, len(items))
         failed = [task for task in tasks.steps if tasks.state(task) == "FAILED" and tasks.pods(task)]
         if not failed:
             return self._cause(str(run.run_id), tasks.workflow) or _message(run)
@@ -157,6 +162,11 @@ class KubeflowReader(RunReader):
             for task, each in failures.items()
         ]
         return of_several(said, len(failed))
+
+    def _items_lost(self, run: Any, tasks: Tasks) -> list[StepRun]:
+        """Return the steps and items, of a pipeline with control flow, whose pods were lost."""
+        found = [item for task in tasks.steps for item in self._item_runs(run, self.status(run), tasks, task)]
+        return [item for item in found if item.error and item.error.startswith(_LOST)]
 
     def _cause(self, job_id: str, workflow: Workflow | None) -> str:
         """Argo's messages on the workflow, and on failed pods of KFP and FlowyML, with the end of their logs."""
@@ -472,8 +482,7 @@ def _closed(notes: list[Json], pod: Pod, run: ExecutionStatus) -> list[Json]:
     begun = notes[-1] if notes and "ended" not in notes[-1] and "index" in notes[-1] else None
     if begun is None or pod.failed_at is None or run is ExecutionStatus.CANCELLED:
         return notes
-    error = f"its pod was lost: {pod.message}"
-    return [*notes, {**begun, "ended": "failed", "error": error, "time": pod.failed_at.timestamp()}]
+    return [*notes, {**begun, "ended": "failed", "error": f"{_LOST}: {pod.message}", "time": pod.failed_at.timestamp()}]
 
 
 def _last_of(lines: Iterable[str]) -> list[str]:

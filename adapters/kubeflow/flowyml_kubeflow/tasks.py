@@ -28,6 +28,7 @@ Json = dict[str, Any]
 
 _HOOKS = (names.START_TASK, names.END_TASK, flow_names.RESULT_TASK)
 _IMPL = "system-container-impl"  # its template
+_KILLED = "(exit code 137)"  # by SIGKILL
 _STEP, _STEPS = "step__", "steps__"  # parameters of tasks that 1.0.0rc1 compiled
 
 
@@ -153,7 +154,8 @@ class Tasks:
 def pod_of(node: Node, workflow: Workflow) -> Pod:
     """Return the pod of a node."""
     failed_at = node.end_time if node.state == "FAILED" else None
-    return Pod(node.id, (node.pod,), node.attempt, tuple(workflow.logs_of(node)), node.message, failed_at)
+    killed = ", killed: it may have needed more memory than it has" if node.message.endswith(_KILLED) else ""
+    return Pod(node.id, (node.pod,), node.attempt, tuple(workflow.logs_of(node)), node.message + killed, failed_at)
 
 
 def _steps_shown(pipeline: Mapping[str, Any], task: str, item: Mapping[str, Any]) -> dict[str, str]:

@@ -259,6 +259,8 @@ def test_a_step_whose_pod_was_lost_has_failed(kfp_api: Any) -> None:
     (lost,) = [run for run in handle.step_runs() if run.name == "kills_its_pod"]
     assert (lost.status, lost.raw_status) == (ExecutionStatus.FAILED, "FAILED")
     assert "its pod was lost: " in str(lost.error)
+    assert str(handle.error).startswith("step 'kills_its_pod': its pod was lost: ")
+    assert "(exit code 137), killed: it may have needed more memory" in str(handle.error)
     assert "flowyml-result" not in str(handle.error)
 
 
