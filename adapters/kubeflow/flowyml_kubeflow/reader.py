@@ -482,7 +482,8 @@ def _closed(notes: list[Json], pod: Pod, run: ExecutionStatus) -> list[Json]:
     begun = notes[-1] if notes and "ended" not in notes[-1] and "index" in notes[-1] else None
     if begun is None or pod.failed_at is None or run is ExecutionStatus.CANCELLED:
         return notes
-    return [*notes, {**begun, "ended": "failed", "error": f"{_LOST}: {pod.message}", "time": pod.failed_at.timestamp()}]
+    ended = max(pod.failed_at.timestamp(), begun["time"])  # Argo counts whole seconds
+    return [*notes, {**begun, "ended": "failed", "error": f"{_LOST}: {pod.message}", "time": ended}]
 
 
 def _last_of(lines: Iterable[str]) -> list[str]:
