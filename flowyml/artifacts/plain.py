@@ -55,7 +55,7 @@ def without_floats(value: Any) -> Any:
 
 def with_floats(read: dict[str, Any]) -> Any:
     """Return the number for such a dict; any other dict is unchanged. For ``object_hook`` of ``json``."""
-    return float(read["$repr"]) if read.get("$type") == "float" else read
+    return float(read["$repr"]) if read.keys() == {"$type", "$repr"} and read["$type"] == "float" else read
 
 
 def _is_plain_text(text: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from flowyml.artifacts.folders import url_of
+from flowyml.artifacts.plain import with_floats
 from flowyml.cli.output import Word
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
@@ -98,8 +100,14 @@ def plain_artifact(artifact: Artifact) -> dict[str, Any]:
         "digest": artifact.digest,
         "url": artifact.url,
         "picture": artifact.picture,
-        "metadata": _plain(artifact.metadata),
+        "metadata": _facts(artifact),
     }
+
+
+def _facts(artifact: Artifact) -> dict[str, Any]:
+    """Return the metadata of an artifact as JSON; a preview has marks for numbers that JSON lacks already."""
+    read = {name: json.loads(json.dumps(value), object_hook=with_floats) for name, value in artifact.metadata.items()}
+    return {name: _plain(value) for name, value in read.items()}
 
 
 def metrics_of(target: Orchestrator, run: Run, lacks: list[str]) -> dict[str, Any]:
@@ -110,10 +118,10 @@ def metrics_of(target: Orchestrator, run: Run, lacks: list[str]) -> dict[str, An
         lacks.append(f"metrics: {error}")
         return {}
     return {
-        f"{labelled(each.step, each.index)}.{name}": _plain(value)
+        f"{labelled(each.step, each.index)}.{name}": value
         for each in artifacts
         if each.type == "metrics"
-        for name, value in each.metadata.items()
+        for name, value in _facts(each).items()
     }
 
 
