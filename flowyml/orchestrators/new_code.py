@@ -10,6 +10,7 @@ from typing import Any
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
 from flowyml.core.item_names import labelled
 from flowyml.core.runs import Run, StepRun
+from flowyml.core.syntax import parsed
 from flowyml.orchestrators.retrying import Ends, Turn, what_stays
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.groups import Branch, Group, Loop
@@ -267,7 +268,7 @@ def _function(bundle: Bundle, files: Mapping[str, bytes], step: Step) -> Any:
     path = f"code/{module.replace('.', '/')}"
     data = files.get(f"{path}.py", files.get(f"{path}/__init__.py", b""))
     try:
-        body: Any = ast.parse(data)
+        body: Any = parsed(data)
     except (SyntaxError, ValueError):
         return data
     for part in name.split("."):
