@@ -39,6 +39,9 @@ _WIDE = 70
 
 _WHOLE = "%Y-%m-%d %H:%M:%S"
 
+_NO_FILE = "no stored file"
+"""Of an output that only passed between steps, such as in the pods' own files."""
+
 _FOR_FACTS = 24
 """The least number of columns for the facts about an artifact."""
 
@@ -172,15 +175,14 @@ def outputs(
         bool, Option(("--partial",), "What completed steps and items of a run have returned, by STEP.OUTPUT.")
     ] = False,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Read back the outputs of a completed run; with --partial, those of completed steps of any run."""
     from flowyml.cli.running import print_outputs
 
     with Output(as_json) as out:
         submission = _attached(resolve(on), job)
         if download is not None:
-            _download(out, submission, download, name, as_json=as_json)
-            return
+            return _download(out, submission, download, name, as_json=as_json)
         state = submission.run.status
         if not partial and not state.is_successful:
             raise FlowymlError(
@@ -200,6 +202,7 @@ def outputs(
             out.raw(f"{value if isinstance(value, str) else repr(value)}\n".encode("utf-8", "backslashreplace"))
         else:
             print_outputs(out, values, submission.job_id, on)
+        return 0
 
 
 def _partial_outputs(submission: SubmissionResult, name: str | None) -> Outputs:
@@ -219,23 +222,35 @@ def _partial_outputs(submission: SubmissionResult, name: str | None) -> Outputs:
     return Outputs(values, not_kept=lost)
 
 
-def _download(out: Output, submission: SubmissionResult, folder: Path, name: str | None, *, as_json: bool) -> None:
+def _download(out: Output, submission: SubmissionResult, folder: Path, name: str | None, *, as_json: bool) -> int:
+    """Write and list what can be read; then say of the rest why it is missing. 1 if an artifact could not be read."""
     from flowyml.cli.running import runs_here
     from flowyml.orchestrators.downloading import download
 
     found = submission.artifacts()
     wanted = found if name is None else _stored(submission, name)
     stores = submission.orchestrator.artifact_stores(submission.job_id)
-    written = download(found, stores, folder, wanted=lambda each: each in wanted, note=note)
+    errors: list[str] = []
+    written = download(
+        found, stores, folder, wanted=lambda each: each in wanted, note=note,
+        failed=lambda artifact, error: errors.append(f"{artifact.label}: {error}"),
+    )  # fmt: skip
     if as_json:
         out.document([str(path) for path in written])
-        return
-    for path in written:
-        out.line(str(path))
-    if not written or any(each.url is None and each.type != "metrics" for each in wanted):
+    else:
+        for path in written:
+            out.line(str(path))
+        out.stream.flush()  # so that the errors come last
+    unstored = [each.label for each in wanted if not _has_file(each)]
+    if unstored:
+        note(f"{_NO_FILE}: {', '.join(unstored)}")
+    if not as_json and (unstored or not wanted):
         local = "; a local run stores its large outputs if it was submitted (`flowyml run --detach`)"
         more = local if runs_here(submission.orchestrator) else ""
         note(f"`flowyml outputs` also shows the outputs that this run kept without storing a file{more}")
+    for error in errors:
+        print_error(error)
+    return 1 if errors else 0
 
 
 def _stored(submission: SubmissionResult, name: str) -> list[Artifact]:
@@ -267,7 +282,7 @@ def _digests(packed: Any) -> Iterator[str]:
 
 
 def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:
-    """List the stored outputs of a run's steps, and their metrics: type, size, facts and location."""
+    """List the artifacts of a run's steps, and their metrics: type, size, facts and location."""
     with Output(as_json) as out:
         found = _attached(resolve(on), job).artifacts()
         if as_json:
@@ -305,9 +320,13 @@ def _list_artifacts(out: Output, found: Sequence[Artifact]) -> None:
             out.line("  ", line)
 
 
+def _has_file(artifact: Artifact) -> bool:
+    return artifact.url is not None or artifact.type == "metrics"
+
+
 def _facts(artifact: Artifact) -> str:
     facts = ((name, with_floats(fact) if isinstance(fact, dict) else fact) for name, fact in artifact.metadata.items())
-    return ", ".join(f"{name}={fact}" for name, fact in facts)[:200]
+    return ", ".join([*([] if _has_file(artifact) else [_NO_FILE]), *(f"{name}={fact}" for name, fact in facts)])[:200]
 
 
 def cancel(job: Job, on: On = None, as_json: AsJson = False) -> None:

@@ -32,15 +32,17 @@ def download(
     *,
     wanted: Callable[[Artifact], bool] = lambda _: True,
     note: Callable[[str], None] = lambda _: None,
+    failed: Callable[[Artifact, ArtifactError], None] | None = None,
 ) -> list[Path]:
     """Write artifacts of a run below a folder, as ``STEP/OUTPUT.suffix``; files and folders under their own names.
 
     If a step has two with one name, the second goes to ``STEP/OUTPUT/``, even if only that is ``wanted``. Nothing is
     overwritten: a file or folder with the same content is left as it is. Returns all paths, including pictures.
-    ``note`` gets a line for each large artifact, and for each that was not stored. Nothing is unpickled.
+    ``note`` gets a line for each large artifact. Nothing is unpickled, and artifacts that were not stored are left out.
 
-    Raises ``ArtifactError`` if something else has the name, an artifact cannot be read or is in none of the stores, or
-    a folder on the way is a link.
+    If something else has the name, an artifact cannot be read or is in none of the stores, or a folder on the way is a
+    link, ``failed`` gets the artifact with the error, and the others are still written; without it, that
+    ``ArtifactError`` is raised.
     """
     made: list[Path] = []
     taken: set[Path] = set()
@@ -48,20 +50,30 @@ def download(
         targets = [_free(artifact, folder, name, taken) for name in _names(artifact)]
         if not wanted(artifact):
             continue
-        if not targets:
-            note(f"{artifact.label} was not stored")
-        for target in targets:
-            _check_within(folder, target)
-        if _is_in_record(artifact):
-            made += [_keep(target, _json_of(artifact.metadata)) for target in targets]
-            continue
-        for target, written in zip(targets, _written(artifact), strict=True):
-            if written.size >= _LARGE:
-                note(f"{artifact.label}: {written.size / 1e6:,.0f} MB …")
-            is_folder = artifact.format == "folder" and target == targets[0]
-            with _fetched(written, stores) as path:
-                made.append(_unpack(target, path) if is_folder else _keep(target, path))
+        try:
+            made += _placed(artifact, targets, stores, folder, note)
+        except ArtifactError as error:
+            if failed is None:
+                raise
+            failed(artifact, error)
     return made
+
+
+def _placed(
+    artifact: Artifact, targets: Sequence[Path], stores: Sequence[Store], folder: Path, note: Callable[[str], None]
+) -> Iterator[Path]:
+    """Write the files of an artifact, and yield their paths."""
+    for target in targets:
+        _check_within(folder, target)
+    if _is_in_record(artifact):
+        yield from (_keep(target, _json_of(artifact.metadata)) for target in targets)
+        return
+    for target, written in zip(targets, _written(artifact), strict=True):
+        if written.size >= _LARGE:
+            note(f"{artifact.label}: {written.size / 1e6:,.0f} MB …")
+        is_folder = artifact.format == "folder" and target == targets[0]
+        with _fetched(written, stores) as path:
+            yield _unpack(target, path) if is_folder else _keep(target, path)
 
 
 def _is_in_record(artifact: Artifact) -> bool:

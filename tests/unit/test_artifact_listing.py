@@ -11,6 +11,7 @@ import sys
 import tarfile
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -145,7 +146,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(each["step"], each["name"], each["type"]) for each in plain][2:] == [
         ("look", "rows", "table"), ("look", "scores", "metrics"), ("write", "write", "file"),
     ]  # fmt: skip
-    assert "rows=3" in flowyml("artifacts", run_id).out
+    assert "no stored file, rows=3" in flowyml("artifacts", run_id).out
     got = flowyml("outputs", run_id, "write", "--download", "out", "--json").json
     assert [Path(path).read_text() for path in got] == ["3 rows"]
     (tmp_path / "out/write/written.txt").write_text("mine")
@@ -169,6 +170,30 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = flowyml("outputs", run_id, "--json").json["text"]
     assert (text["$url"], text["$repr"], text["$type"].endswith("Path")) == (url, url, True)
     assert f"  text = {url}\n" in flowyml("watch", run_id).out
+
+
+def test_a_download_goes_on_after_an_artifact_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    local = LocalOrchestrator(keep_outputs=True)
+    run_id = listing.run(on=local).run_id
+    text = by_label(local.attach(run_id).artifacts())["write.write"]
+    Path(urlsplit(str(text.url)).path).unlink()
+    out = tmp_path / "out"
+    (out / "look").mkdir(parents=True)
+    (out / "look/scores.json").write_text("mine")
+    done = flowyml("outputs", run_id, "--download", str(out))
+    assert (done.code, done.out.splitlines()) == (1, [str(out / f"each[{n}]/each.json") for n in (0, 1)])
+    notes, mine, gone = done.err.splitlines()[0], *done.err.splitlines()[-2:]
+    assert notes == "no stored file: look.rows"
+    assert mine.startswith("error: look.scores: ")
+    assert "already exists with different content" in mine
+    assert gone.startswith("error: write.write: ")
+    assert str(text.url) in gone
+    (out / "look/scores.json").unlink()
+    again = flowyml("outputs", run_id, "--download", str(out), "--json")
+    assert (again.code, len(again.json), again.err.count("error: ")) == (1, 3, 1)
 
 
 def test_copies_of_files_within_other_values_are_shown_by_their_urls(tmp_path: Path) -> None:
