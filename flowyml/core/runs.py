@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
-from flowyml.core.errors import DefinitionError, OutputNotKeptError
+from flowyml.core.errors import DefinitionError, OutputNotKeptError, UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.core.origin import Origin
@@ -17,6 +18,9 @@ __all__ = [
     "Artifact", "Artifacts", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepOutputs", "StepResult",
     "StepRun", "StepRuns", "find_item", "folded", "opened",
 ]  # fmt: skip
+
+Found = TypeVar("Found")
+logger = logging.getLogger("flowyml.runs")
 
 WAS_CANCELLED = "The run was cancelled."
 """The error of a cancelled run, and of its steps that were running."""
@@ -119,6 +123,22 @@ class StepRun:
 
 class Runs(list[Run]):
     """Runs, displayed as a table in a notebook."""
+
+    @classmethod
+    def listed(
+        cls, found: Iterable[Found], record: Callable[[Found], Run], job_id: Callable[[Found], str] = str
+    ) -> Self:
+        """Return the records of what an engine lists, without runs in a state that the adapter does not know.
+
+        A warning names each of those, by its ``job_id``.
+        """
+        runs = cls()
+        for each in found:
+            try:
+                runs.append(record(each))
+            except UnknownStateError as error:
+                logger.warning("run %r is not listed: %s", job_id(each), error)
+        return runs
 
     def _repr_html_(self) -> str | None:
         from flowyml.core.notebook import runs_html

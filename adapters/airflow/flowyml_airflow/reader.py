@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -107,7 +108,7 @@ class AirflowReader(RunReader):
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
         """Return runs of a pipeline, or of a DAG by its id, or of all DAGs, foreign ones too; newest start first."""
         dags = None if pipeline is None else sorted({dag_id(pipeline), development_id(pipeline), pipeline})
-        runs = [self.record(found, whole=False) for found in self.client.runs(dags, limit)]
+        runs = Runs.listed(self.client.runs(dags, limit), partial(self.record, whole=False), _job_id)
         return Runs(sorted(runs, key=lambda run: run.started_at or run.created_at or _EARLIEST, reverse=True))
 
     def record(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
@@ -131,7 +132,7 @@ class AirflowReader(RunReader):
             else:
                 error = self._why(found, status)
         return Run(
-            job_id=f"{dag}/{run_id}",
+            job_id=_job_id(found),
             run_id=given_run_id(found.get("conf"), run_id),
             pipeline=pipeline_of(dag, found.get("dag_display_name") or self._about(found)[1]),
             status=status,
@@ -593,3 +594,7 @@ class AirflowReader(RunReader):
         except NotThereError:
             return None, found["dag_id"]
         return timeout_of(dag), dag.get("dag_display_name") or found["dag_id"]
+
+
+def _job_id(found: Mapping[str, Any]) -> str:
+    return f"{found['dag_id']}/{found['dag_run_id']}"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -194,7 +195,7 @@ class KubeflowReader(RunReader):
         return "\n".join([said, *(_last_of(own) or _last_of(line for line in lines if not line.startswith(RESULT)))])
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        return Runs(self._run(run) for run in self._newest(pipeline, limit))
+        return Runs.listed(self._newest(pipeline, limit), self._run, attrgetter("run_id"))
 
     def scheduled_runs(self, pipeline: str, limit: int) -> dict[datetime, Run]:
         """Return the newest runs of recurring runs, by their scheduled times; also if the schedule is gone."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowyml.core.errors import EngineError, RunNotFoundError
@@ -157,7 +158,7 @@ class PrefectReader(RunReader):
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
         """Return the newest runs, without those that a schedule has planned for later."""
-        return Runs(self.record(run) for run in self._newest(pipeline, limit))
+        return Runs.listed(self._newest(pipeline, limit), self.record, attrgetter("id"))
 
     def _newest(self, pipeline: str | None, limit: int, *, one_of: Sequence[str] | None = None) -> list[FlowRun]:
         """Return the newest runs, or those that also have ``one_of`` these tags."""

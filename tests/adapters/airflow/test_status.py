@@ -190,6 +190,15 @@ def test_runs_are_listed_by_when_they_started_and_those_that_wait_by_when_they_w
     assert {run.revision for run in found} == {"1f3a9c2e"}
 
 
+def test_a_run_in_an_unknown_state_hides_no_other_run(caplog: pytest.LogCaptureFixture) -> None:
+    both = [{**run(state), "dag_id": "train", "dag_run_id": state} for state in ("paused", "success")]
+    orchestrator = AirflowOrchestrator("http://127.0.0.1:1")
+    orchestrator._client = cast("Any", Listed([{**each, "dag_display_name": "train"} for each in both]))
+    assert [listed.job_id for listed in orchestrator.runs("train")] == ["train/success"]
+    (said,) = caplog.messages
+    assert said.startswith("run 'train/paused' is not listed: Airflow reports the run state 'paused'"), said
+
+
 def test_a_line_of_somebody_elses_stays_in_a_note() -> None:
     note = cancelled_note(run("running", note="stopped: the disk was full. Ada"), [])
     assert note.splitlines()[-1] == "stopped: the disk was full. Ada"

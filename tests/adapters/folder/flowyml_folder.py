@@ -23,7 +23,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.logs import level_of
 from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.reader import RunReader
@@ -170,7 +170,7 @@ class FolderReader(RunReader):
         )  # fmt: skip
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        runs = sorted(map(self.get_run, self._job_ids()), key=lambda run: str(run.created_at), reverse=True)
+        runs = sorted(Runs.listed(self._job_ids(), self.get_run), key=lambda run: str(run.created_at), reverse=True)
         return [run for run in runs if pipeline in (None, run.pipeline)][:limit]
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:

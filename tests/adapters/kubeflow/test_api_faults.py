@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -161,6 +162,15 @@ def test_a_record_that_mysql_cuts_off_is_named() -> None:
     with web(lambda _: Reply(500, said)) as server, pytest.raises(EngineError, match="2,900 recorded nodes") as raised:
         KubeflowOrchestrator(url=server.url).runs()
     assert "GroupConcatMaxLen" in str(raised.value)
+
+
+def test_a_run_in_an_unknown_state_hides_no_other_run(caplog: pytest.LogCaptureFixture) -> None:
+    runs = [{"run_id": state.lower(), "display_name": state, "state": state} for state in ("MOLTEN", "SUCCEEDED")]
+    with web(lambda _: Reply(200, json.dumps({"runs": runs}).encode())) as server:
+        listed = KubeflowOrchestrator(url=server.url).runs()
+    assert [run.job_id for run in listed] == ["succeeded"]
+    (said,) = caplog.messages
+    assert said.startswith("run 'molten' is not listed: KFP reports the state 'MOLTEN'"), said
 
 
 def test_a_server_that_asks_for_hours_is_not_waited_for() -> None:

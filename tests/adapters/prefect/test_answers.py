@@ -197,6 +197,14 @@ def test_a_label_that_only_looks_like_that_of_a_run_that_was_made_up_for() -> No
         assert sorted(time.hour for time in prefect.scheduled_runs("bees")) == [1, 2]
 
 
+def test_a_run_in_an_unknown_state_hides_no_other_run(caplog: pytest.LogCaptureFixture) -> None:
+    runs = [flow_run("MOLTEN"), {**flow_run("COMPLETED"), "id": "0af1c2d3-0000-4000-8000-000000000001"}]
+    with answering({"/flow_runs/filter": [json_answer(runs)]}) as (prefect, _):
+        assert [run.status.name for run in prefect.runs()] == ["COMPLETED"]
+    (said,) = caplog.messages
+    assert said.startswith(f"run '{RUN}' is not listed: Prefect reports"), said
+
+
 @pytest.mark.parametrize("stays", [True, False], ids=["they stay", "they go"])
 def test_a_run_with_more_artifacts_than_a_page_is_removed_with_all(stays: bool) -> None:
     first, rest = ([{"id": f"{page}-{number}"} for number in range(size)] for page, size in ((1, 200), (2, 50)))

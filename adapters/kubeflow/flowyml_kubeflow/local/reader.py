@@ -63,7 +63,7 @@ class KubeflowLocalReader(RunReader):
         found = [request for run in self._all() if (request := run.request())]
         wanted = [request for request in found if pipeline is None or request["pipeline"] == pipeline]
         newest = sorted(wanted, key=lambda request: -request["created"])[:limit]
-        return Runs(self.get_run(request["job_id"]) for request in newest)
+        return Runs.listed([request["job_id"] for request in newest], self.get_run)
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         about, run = self.get_run(job_id), self.fetch(job_id)
