@@ -155,11 +155,14 @@ def logs(
         found = submission.logs(follow=follow, step=step, index=_numbers(index), verbose=verbose)
         labels = [each.label for each in submission.step_runs() if step in (None, each.name)] if not as_json else []
         printer = LogPrinter(out.log_line, labels=labels, head=note)
+        line = None
         for line in found:
             if as_json:
                 out.json_line(plain_log(line))
             else:
                 printer(line)
+        if line is None and (why := submission.orchestrator.why_no_lines(submission.job_id)):
+            note(why)
 
 
 def outputs(

@@ -343,6 +343,10 @@ class Orchestrator(ABC):
         """Say why a run that has not ended does not progress, and what to do; empty if the engine does not say."""
         return self.reader.why_waiting(job_id)
 
+    def why_no_lines(self, job_id: str) -> str:
+        """Say why the engine has no line of a run whose steps ran; empty if it does not say."""
+        return self.reader.why_no_lines(job_id)
+
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         """Deploy a bundle to the engine."""
         return self.deployer.deploy(bundle, force=force)

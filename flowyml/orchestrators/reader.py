@@ -72,3 +72,10 @@ class RunReader(Protocol):
     def why_waiting(self, job_id: str) -> str:
         """Say why a run that has not ended does not progress, and what to do; empty if the engine does not say."""
         return ""
+
+    def why_no_lines(self, job_id: str) -> str:
+        """Say why the engine has no line of a run whose steps ran; empty if it does not say.
+
+        Override it for an engine that removes logs before it removes the run.
+        """
+        return ""

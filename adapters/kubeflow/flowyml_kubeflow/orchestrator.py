@@ -191,7 +191,7 @@ class KubeflowOrchestrator(Orchestrator):
         )  # fmt: skip
 
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
-        from flowyml_kubeflow.reader import UiStore
+        from flowyml_kubeflow.ui_store import UiStore
 
         return (open_store(self.artifacts), UiStore(self.client, job_id))
 

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice, pairwise
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 from flowyml.artifacts import is_reference, open_store
 from flowyml.artifacts.listing import artifacts_of
-from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
@@ -36,9 +32,10 @@ from flowyml_kubeflow.deployer import Pipelines, facts, origin_of
 from flowyml_kubeflow.status import status_of, step_status_of
 from flowyml_kubeflow.step_runs import UNKNOWN, is_result, step_runs
 from flowyml_kubeflow.tasks import Pod, Tasks, pod_of
+from flowyml_kubeflow.ui_store import UiStore, page_of
 from flowyml_kubeflow.workflow import DRIVER, Workflow
 
-__all__ = ["KubeflowReader", "UiStore", "artifacts_of_notes", "lines_by_item", "lists_of_files", "located"]
+__all__ = ["KubeflowReader", "artifacts_of_notes", "lines_by_item", "lists_of_files", "located"]
 
 Json = dict[str, Any]
 
@@ -47,7 +44,6 @@ _ENGINE = re.compile(ENGINE)
 _LAST_LINES = 3  # of a pod whose failure is otherwise unexplained
 _LOST = "its pod was lost"
 _SAME_NAME = "two tasks have the same task name"
-_SOURCES = {"minio": "minio", "s3": "s3", "gs": "gcs"}  # source: KFP, frontend/server/handlers/artifacts.ts
 
 
 class KubeflowReader(RunReader):
@@ -341,12 +337,25 @@ class KubeflowReader(RunReader):
         """
         lines: list[bytes] = []
         try:
-            self.client.download(_page(url), lines.append, LARGEST_ANSWER)
+            self.client.download(page_of(url), lines.append, LARGEST_ANSWER)
         except MAYBE_DONE:
             raise
         except EngineError:
             return None
         return lines_of(b"".join(lines).decode("utf-8", "replace"))
+
+    def why_no_lines(self, job_id: str) -> str:
+        """Say that the logs are gone, of a run that has ended and of whose pods KFP has none."""
+        run = self.fetch(job_id)
+        tasks = self._tasks(run)
+        pods = [pod for task in tasks.logged for pod in tasks.pods(task)]
+        if not pods or not self.status(run).is_terminal or any(self._log(job_id, pod) is not None for pod in pods):
+            return ""
+        return (
+            f"The logs of this run are gone: KFP at {self.client.connection.where} has none of its pods' logs. KFP "
+            "deletes pods an hour to a day after the end of a run. By the URL of KFP's UI, logs that KFP stored stay "
+            "readable."
+        )
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines of a run, pod by pod; with ``follow`` until it has ended."""
@@ -419,47 +428,6 @@ def _result_of(line: str) -> Json:
     except (ValueError, EngineError):
         return {}
     return found if isinstance(found, dict) and is_result(found) else {}
-
-
-class UiStore(Store):
-    """The files of one run: KFP's path of each artifact includes the run's id, and another run's are not read."""
-
-    def __init__(self, client: Client, run_id: str, *, size: int = 0) -> None:
-        super().__init__(f"{client.connection.where}/artifacts")
-        self.client = client
-        self.run_id = run_id
-        self.size = size
-
-    def holds(self, url: str) -> bool:
-        parts = urlsplit(url)
-        steps = parts.path.split("/")[1:]
-        leads_down = all(step not in ("", ".", "..") for step in steps) and "\\" not in url
-        plain = not (parts.query or parts.fragment or parts.username)
-        return parts.scheme in _SOURCES and bool(parts.netloc) and plain and leads_down and self.run_id in steps[:-1]
-
-    def write(self, key: str, produce: Callable[..., None]) -> Written:
-        raise ArtifactError("KFP's UI does not accept artifacts.")
-
-    @contextmanager
-    def fetch(self, written: Written, *, once: bool = False) -> Iterator[Path]:
-        """Fetch as any store does; no more is read than was written."""
-        with Store.fetch(UiStore(self.client, self.run_id, size=written.size), written) as path:
-            yield path
-
-    @contextmanager
-    def local_copy(self, url: str) -> Iterator[Path]:
-        with passing_file() as (path, file):
-            try:
-                self.client.download(_page(url), file.write, self.size)
-            except EngineError as error:
-                raise ArtifactError(f"KFP's UI does not give {url}: {error}") from error
-            yield path
-
-
-def _page(url: str) -> str:
-    """Return the page of KFP's UI for a file in KFP's store."""
-    parts = urlsplit(url)
-    return f"/artifacts/{_SOURCES[parts.scheme]}/{parts.netloc}{quote(parts.path)}"
 
 
 def lists_of_files(result: Json) -> dict[str, str]:

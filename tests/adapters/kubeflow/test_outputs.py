@@ -10,7 +10,7 @@ import pytest
 from flowyml import Pipeline, step
 from flowyml_kubeflow.client import Client
 from flowyml_kubeflow.connection import Connection
-from flowyml_kubeflow.reader import UiStore
+from flowyml_kubeflow.ui_store import UiStore
 from tests.engines.kubeflow_calls import OVER_THE_API, run_id
 
 pytestmark = OVER_THE_API

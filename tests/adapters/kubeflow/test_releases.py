@@ -162,7 +162,7 @@ def aged(fake: Any) -> Iterator[Any]:
     ],
 )  # fmt: skip
 def test_what_stays_readable(
-    kfp_api: Any, fake: Any, aged: Any, version: str, hours: float, is_ui: bool, remains: bool
+    kfp_api: Any, fake: Any, aged: Any, capsys: Any, version: str, hours: float, is_ui: bool, remains: bool
 ) -> None:
     """Where the pods are gone, the API server has the log from 2.17 on, and by the UI KFP's artifacts and Argo's
     archive have it. The steps are read from the workflow, which the API server keeps."""
@@ -171,6 +171,11 @@ def test_what_stays_readable(
     aged(hours)
     fresh = kfp_api.orchestrator().attach(handle.job_id)
     assert [line.message for line in fresh.logs()] == ["a line of the step"] * remains
+    assert main(["logs", handle.job_id, "--on", kfp_api.url]) == 0
+    printed = capsys.readouterr()
+    assert ("a line of the step" in printed.out, "The logs of this run are gone" in printed.err) == (
+        remains, not remains,
+    )  # fmt: skip
     assert [run.status for run in fresh.step_runs()] == [ExecutionStatus.COMPLETED]
     if remains:
         assert fresh.outputs["said"] == 1
