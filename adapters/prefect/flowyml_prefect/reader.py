@@ -190,17 +190,20 @@ class PrefectReader(RunReader):
         """
         run = self.fetch(job_id)
         status = status_of(run.state_type, run.state_name)
-        plan = self._plan(run)
+        plan, count = self._plan(run), task_runs(run.message) if status.is_successful else None
         while True:
             found = self.client.task_runs(run.id)
             known = plan or [Planned(task.name, task.function) for task in found]
-            steps = step_runs(known, found, run.labels)
+            all_begun = count is not None and len(found) >= count  # whatever its labels say
+            steps = step_runs(known, found, {} if all_begun else run.labels)
             is_whole = len(found) >= recorded_runs(run) and all(task.is_whole for task in found)
             settled = is_whole and all(step.status.is_terminal for step in steps)
             if not status.is_terminal or settled or _is_settled(run, _LAG_OF_TASKS):
                 break
             time.sleep(0.2)
-        return tuple(after_the_end(step, status, run.end_time) if status.is_terminal else step for step in steps)
+        if not status.is_terminal:
+            return tuple(steps)
+        return tuple(after_the_end(step, status, run.end_time, counted=count is not None) for step in steps)
 
     def outputs(self, job_id: str) -> Outputs:
         """Return the pipeline's outputs; an output that is gone from the artifact store says why when it is read.

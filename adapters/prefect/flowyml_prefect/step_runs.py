@@ -57,6 +57,7 @@ _NOT_RUN: Mapping[tuple[str, str], str] = {
     ("COMPLETED", "NoItems"): "no_items",
     ("CANCELLED", "NotReady"): "upstream_failed",
 }
+_UNRECORDED = "Prefect has not recorded how it ended"
 _INDEX = re.compile(r"(\[\d{1,9}\]){0,100}")
 
 Index = tuple[int, ...]
@@ -169,13 +170,19 @@ def _step_run(name: str, index: Index, task: TaskRun | None) -> StepRun:
     )  # fmt: skip
 
 
-def after_the_end(step: StepRun, run: ExecutionStatus, ended_at: datetime | None) -> StepRun:
-    """End a step with its run: a running step gets the status of the run, a waiting step is cancelled."""
+def after_the_end(step: StepRun, run: ExecutionStatus, ended_at: datetime | None, *, counted: bool) -> StepRun:
+    """End a step with its run: a running step gets the status of the run, a waiting step is cancelled.
+
+    A run whose task runs are ``counted`` completed by itself, so none of its steps was cancelled.
+    """
     if step.status.is_terminal:
         return step
+    ended_at = (step.ended_at or ended_at) if step.started_at else None
+    if counted:
+        return replace(step, status=run, ended_at=ended_at, error=_UNRECORDED)
     was_at_work = step.status is ExecutionStatus.RUNNING and run.is_failed
     status = ExecutionStatus.FAILED if was_at_work else ExecutionStatus.CANCELLED
-    return replace(step, status=status, ended_at=(step.ended_at or ended_at) if step.started_at else None)
+    return replace(step, status=status, ended_at=ended_at)
 
 
 def went_wrong(status: ExecutionStatus) -> bool:

@@ -89,6 +89,34 @@ def test_the_state_of_a_step_may_be_recorded_after_its_row() -> None:
         assert [step.error for step in orchestrator.attach(RUN).step_runs()] == ["ZeroDivisionError: no number"]
 
 
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Task runs: 2", ["COMPLETED"] * 2),
+        ("Task runs: 3", [*["COMPLETED"] * 2, *["COMPLETED, not recorded"] * 3]),
+        ("marked by hand", [*["COMPLETED"] * 2, *["CANCELLED"] * 3]),
+    ],
+    ids=["a label that invents items", "records that are lost", "a run that was ended in its midst"],
+)
+def test_no_item_of_a_completed_run_was_cancelled(message: str, shown: list[str]) -> None:
+    """Others can label runs, too."""
+    run = {**flow_run("COMPLETED"), "deployment_version": "v", "state": {"message": message}}
+    run["labels"] = {**run["labels"], "flowyml.items.half": 5}
+    tasks = [
+        {"id": RUN, "name": f"half[{index}]", "task_key": "half-1a2b3c4d", "state_type": "COMPLETED",
+         "state_name": "Completed", "state": {}, "run_count": 1}
+        for index in range(2)
+    ]  # fmt: skip
+    plan = {"description": "v", "data": json.dumps([{"step": "half", "task": "half", "loops": '["half"]'}])}
+    pages = {
+        f"/flow_runs/{RUN}": [json_answer(run)], "/artifacts/filter": [json_answer([plan])],
+        "/task_runs/filter": [json_answer(tasks)],
+    }  # fmt: skip
+    with answering(pages) as (orchestrator, _):
+        steps = orchestrator.step_runs(RUN)
+    assert [f"{step.status.name}{', not recorded' if step.error else ''}" for step in steps] == shown
+
+
 def test_the_steps_of_a_version_are_found_behind_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "_PLAN_LOOKS", 0)  # else a list that is missing is looked for each 5 s
     run = {**flow_run("RUNNING"), "deployment_version": "v0"}
