@@ -248,6 +248,7 @@ def test_what_a_function_or_only_a_pod_imports_comes_along_with_what_that_import
         ("def f(job):\n    job.run()", LOCAL),
         ("from flowyml import pipeline\npipeline(print).compile()", BUILDING),
         ("pruning = 'flowyml'", PRUNING),
+        ("from flowyml import pipeline", "flowyml.runtime.taken"),
     ],
 )
 def test_what_a_script_does_not_take_stays(script: str, stays: str) -> None:
