@@ -13,8 +13,8 @@ from typing import Any
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
 from flowyml_airflow.status import failed_or_timed_out, moment
-from flowyml_airflow.step_runs import Marker, map_index
-from flowyml_airflow.task_exceptions import not_run
+from flowyml_airflow.step_runs import Marker, Seen, map_index
+from flowyml_airflow.task_exceptions import no_output, not_run
 
 __all__ = ["with_causes"]
 
@@ -54,7 +54,7 @@ def _causes(
     facts: Mapping[str, Any],
 ) -> dict[Marker, _Cause]:
     """By task, the first failure before it, also through other tasks that did not run."""
-    found = dict(failures)
+    found, seen = dict(failures), Seen(facts, tasks)
     by_task: dict[str, dict[int, Mapping[str, Any]]] = {}
     for task in tasks:
         by_task.setdefault(task["task_id"], {})[map_index(task)] = task
@@ -68,6 +68,8 @@ def _causes(
             reached = [found[each] for each in _before(marker, waits.get(name, ()), by_task, facts) if each in found]
             if reached:
                 found[marker] = min(reached)
+            elif lost := seen.lost_list(name):
+                found[marker] = _LATEST, f"not run, since {no_output(lost)}"
             elif task["state"] == "failed" and marker not in of_steps:  # it runs no step
                 found[marker] = moment(task["end_date"]) or _LATEST, not_run(f"task {name!r}", ExecutionStatus.FAILED)
     return found

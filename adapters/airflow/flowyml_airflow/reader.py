@@ -60,6 +60,7 @@ from flowyml_airflow.step_runs import (
     step_runs,
     steps_of_task,
 )
+from flowyml_airflow.task_exceptions import no_output
 from flowyml_airflow.xcoms import restored
 
 __all__ = ["AirflowReader"]
@@ -434,10 +435,13 @@ class AirflowReader(RunReader):
         seen = Seen(facts, tasks)
         failed = [task for task in tasks if task["state"] == "failed" and seen.counts(task["task_id"])]
         if not failed:
-            return self._marked(found) or (
+            lost = ((task, items) for task in tasks if (items := seen.lost_list(task["task_id"])))
+            no_lists = (of_step(name_of(task), str(no_output(items))) for task, items in lost)
+            unknown = (
                 "Airflow marked the run as failed although no task failed: the run was marked by hand, or the DAG has "
                 "changed."
             )
+            return self._marked(found) or next(no_lists, unknown)
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         failed.sort(key=lambda task: task["end_date"] or "9")
         read = sorted(failed[:_READ], key=lambda task: (order.get(task["task_id"], -1), map_index(task)))

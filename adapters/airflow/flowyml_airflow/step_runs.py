@@ -50,6 +50,18 @@ class Seen:
             return False
         return self._states.get(task) == {-1: "skipped"} and self._states.get(loop["items"]) == {-1: "success"}
 
+    def lost_list(self, task: str) -> str:
+        """Return the task that lists the items of a task's loop, if no item could run since its list is gone, else "".
+
+        Airflow cannot map over a task that succeeded without an output, such as one that was marked as success, and
+        calls what maps over it upstream_failed. Source: ``TaskMap.expand_mapped_task``.
+        """
+        for loop in self._loops.values():
+            if task in loop["tasks"] and self._states.get(task) == {-1: "upstream_failed"}:
+                items: str = loop["items"] or ""
+                return items if self._states.get(items) == {-1: "success"} else ""
+        return ""
+
     def place(self, place: Any) -> Place | None:
         """Return the address of an output; of an ``either``, that of the first output whose step ran.
 

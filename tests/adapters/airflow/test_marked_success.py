@@ -140,3 +140,35 @@ def test_what_takes_a_branch_a_list_of_items_or_a_value_of_a_marked_task_fails(a
     choice = f"Airflow has no output of '{ids.choices['is_high']}'. A task that was marked"
     assert choice in (runs["high"].error or "")
     assert choice in (runs["low"].error or "")
+
+
+@pytest.mark.beside
+def test_a_loop_whose_list_is_gone_names_the_task_that_makes_it(airflow: Airflow) -> None:
+    @step
+    def numbers() -> list[int]:
+        raise ValueError("broken")
+
+    @step
+    def half(n: int) -> float:
+        return n / 2
+
+    @step
+    def total(halves: list[float]) -> float:
+        return sum(halves)
+
+    @pipeline(name="list marked")
+    def made() -> Any:
+        return total(half.map(n=numbers()))
+
+    handle = made.submit(on=orchestrator_of(airflow))
+    assert handle.wait_for_completion(2400, progress=False).status is FAILED
+    items = TaskGraph(made.compile()).ids.items["half"]
+    for task in (items, "numbers"):  # in this order, so that the list is never made
+        mark_success(airflow, handle, task)
+    gone = f"Airflow has no output of '{items}'. A task that was marked as success"
+    wait_until(lambda: handle.status is FAILED and (handle.error or "").startswith(f"step 'half': {gone}"))
+    said = {run.label: run.error or "" for run in handle.step_runs()}
+    assert said.pop("numbers") == ""
+    assert [(label, error.startswith(f"not run, since {gone}")) for label, error in said.items()] == [
+        ("half", True), ("total", True),
+    ]  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Outputs
-from flowyml_airflow.client import NotThereError
+from flowyml_airflow.client import Mark, NotThereError
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.log_events import LogEvent
@@ -92,6 +92,39 @@ def outputs(kept: Sequence[Any], on_item_error: str = "fail") -> Outputs:
 def test_lists_are_put_together_again() -> None:
     assert outputs([1, 2, 3]) == {"all": [1, 3], "other": 4}
     assert outputs([1, 2, 3], on_item_error="continue") == {"all": [(0, 1), (2, 3)], "other": 4}
+
+
+class Unlisted(Client):
+    """The task that lists the items of the loop was marked as success before it had listed them."""
+
+    def run(self, dag: str, run_id: str) -> dict[str, Any]:
+        return {**RUN, "state": "failed", "end_date": WHEN}
+
+    def run_url(self, dag: str, run_id: str) -> str:
+        return ""
+
+    def notes_written(self, dag: str) -> dict[str, list[str]]:
+        return {}
+
+    def marked_failed(self, dag: str, run_id: str) -> list[Mark]:
+        return []
+
+    def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+        states = {"numbers": "success", "double_items": "success", "double": "upstream_failed", "same": "success"}
+        return [{**TIMES, "task_id": task, "map_index": -1, "state": state} for task, state in states.items()]
+
+
+def test_a_loop_whose_list_is_gone_names_the_task_that_makes_it() -> None:
+    @pipeline(name="unlisted")
+    def made() -> Any:
+        return {"all": double.map(n=numbers()), "other": same(4)}
+
+    reader = reader_of(Unlisted(made, []))
+    gone = "Airflow has no output of 'double_items'. A task that was marked as success by hand"
+    assert (reader.get_run(JOB).error or "").startswith(f"step 'double': {gone}")
+    said = {run.label: run.error for run in reader.step_runs(JOB) if run.error}
+    assert list(said) == ["double"]
+    assert said["double"].startswith(f"not run, since {gone}")
 
 
 def test_steps_of_a_group_whose_names_begin_alike_keep_their_outputs_apart() -> None:
