@@ -146,6 +146,10 @@ class KubeflowReader(RunReader):
         ends = tasks.pods(flow_names.RESULT_TASK) if tasks.state(flow_names.RESULT_TASK) == "FAILED" else []
         if ends and all(self._log(str(run.run_id), pod) is None for pod in ends):
             return "A step failed. Which one, and why, was in the logs of the pods, which KFP no longer has."
+        return "\n".join(filter(None, [self._said(run, tasks), _left_out(tasks)])) or None
+
+    def _said(self, run: Any, tasks: Tasks) -> str | None:
+        """The error in the words of the failed steps, and of those whose pods were lost."""
         items = self._items_lost(run, tasks) if tasks.has_flow else []
         if items:
             said = [of_step(item.name, str(item.error), item.label) for item in items[:NAMED]]
@@ -248,10 +252,7 @@ class KubeflowReader(RunReader):
         return opened[-1] if opened else None
 
     def _notes(self, run: Any, tasks: Tasks, task: str) -> list[Json]:
-        """Return the notes of a task's pods, in the order of their logs.
-
-        In a pod of several steps each names its step.
-        """
+        """Return the notes of a task's pods, in order; in a pod of several steps each names its step."""
         return [note for pod in tasks.pods(task) for note in self._notes_of(run, task, pod)]
 
     def _notes_of(self, run: Any, task: str, pod: Pod) -> list[Json]:
@@ -331,10 +332,7 @@ class KubeflowReader(RunReader):
         return next((lines for url in pod.stored if (lines := self._stored_log(url)) is not None), None)
 
     def _stored_log(self, url: str) -> list[str] | None:
-        """Return the output of a pod, from KFP's store by its UI.
-
-        None if the store lacks it, or only the API is reachable.
-        """
+        """Return a pod's output from KFP's store, by its UI; None if that lacks it, or only the API is reachable."""
         lines: list[bytes] = []
         try:
             self.client.download(page_of(url), lines.append, LARGEST_ANSWER)
@@ -453,6 +451,15 @@ def _closed(notes: list[Json], pod: Pod, run: ExecutionStatus) -> list[Json]:
         return notes
     ended = max(pod.failed_at.timestamp(), begun["time"])  # Argo counts whole seconds
     return [*notes, {**begun, "ended": "failed", "error": f"{_LOST}: {pod.message}", "time": ended}]
+
+
+def _left_out(tasks: Tasks) -> str:
+    """Say which steps, clean-up too, KFP did not start after the failure of a pod in a pipeline with control flow."""
+    if not (tasks.has_flow and tasks.workflow) or tasks.pods(flow_names.RESULT_TASK):
+        return ""
+    left = [repr(step) for task, step in tasks.steps.items() if not (tasks.pods(task) or tasks.is_cached(task))]
+    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+    return f"KFP started no step after that. Not run: {', '.join(left[:NAMED])}{more}." if left else ""
 
 
 def _last_of(lines: Iterable[str]) -> list[str]:

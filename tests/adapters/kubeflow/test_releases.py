@@ -267,6 +267,7 @@ def test_a_step_whose_pod_was_lost_has_failed(kfp_api: Any) -> None:
     assert str(handle.error).startswith("step 'kills_its_pod': its pod was lost: ")
     assert "(exit code 137), killed: it may have needed more memory" in str(handle.error)
     assert "flowyml-result" not in str(handle.error)
+    assert str(handle.error).endswith("\nKFP started no step after that. Not run: 'tidy'.")
 
 
 ODD_LINES = [
