@@ -111,6 +111,19 @@ with DAG("sales.daily", schedule=None, start_date=datetime(2024, 1, 1)):
 """
 
 
+STARTS = """
+from airflow.timetables.trigger import CronTriggerTimetable
+
+with DAG("flow", schedule=CronTriggerTimetable("0 3 * * *", timezone="Europe/Berlin"), catchup=True,
+         start_date=datetime(2024, 1, 1), tags=["b", "a"], params={"n": 3, "o": {"a": [1]}, "d": "2024-01-01"}):
+    EmptyOperator(task_id="one.two")
+    BashOperator(task_id="own", bash_command="{{ var.value.x }}", start_date=datetime(2025, 1, 1), params={"z": None})
+with DAG("starts.zoned", schedule=timedelta(hours=2), catchup=False,
+         start_date=pendulum.datetime(2024, 1, 1, tz="Europe/Berlin")):
+    EmptyOperator(task_id="only")
+"""
+
+
 def generated() -> str:
     """Return operators with texts and values of all kinds, which Airflow itself compares with what is written."""
     random = Random(0)
@@ -142,7 +155,7 @@ def test_what_is_written_is_the_same_to_airflow(major: int, tmp_path: Path) -> N
     start = "schedule=None, start_date=datetime(2024, 1, 1)"
     mapped = HEAD + textwrap.dedent(FLOWS["mapped_groups"].text).replace("schedule=None", start)
     texts = {"defaults": DEFAULTS, "rules": HEAD + RULES, "mapped_groups": mapped, "modules": HEAD + MODULES}
-    texts["generated"] = generated()
+    texts |= {"generated": generated(), "starts": HEAD + STARTS}
     for name, text in REPOSITORY.items():
         path = tmp_path / name.removeprefix("dags/")
         path.parent.mkdir(exist_ok=True)
@@ -150,7 +163,7 @@ def test_what_is_written_is_the_same_to_airflow(major: int, tmp_path: Path) -> N
     files = [str(write(tmp_path, name, text)) for name, text in texts.items()]
     given = ["--root", str(tmp_path), "-o", f"{tmp_path}/made", "--verify", str(airflow_python(major)), "--json"]
     found = json.loads(flowyml("import", "airflow", *files, *given).out)["verified"]
-    assert {each["dag_id"]: each["problem"] for each in found} == dict.fromkeys([*texts, "sales.daily"])
+    assert {each["dag_id"]: each["problem"] for each in found} == dict.fromkeys([*texts, "sales.daily", "starts.zoned"])
     differences = [line for each in found for line in each["differences"]]
     assert [line for line in differences if not ("mapped arguments" in line and line.startswith("rules."))] == []
     assert 'flows(owner="team")' in (tmp_path / "made/defaults.py").read_text("utf-8")

@@ -53,6 +53,16 @@ def test_arguments_of_a_dag_are_kept_or_named(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_start_without_a_zone_is_in_utc_and_that_of_once_is_named(tmp_path: Path) -> None:
+    zoned = "schedule=CronTriggerTimetable('0 3 * * *', timezone='Europe/Berlin')"
+    before = "from airflow.timetables.trigger import CronTriggerTimetable"
+    tasks = "EmptyOperator(task_id='a')"
+    made = written_text(tmp_path, dag(tasks, f"{zoned}, start_date=datetime(2024, 1, 1), catchup=False", before))
+    assert 'start=datetime.fromisoformat("2024-01-01T00:00:00+00:00")' in made.text
+    made = written(tmp_path, "schedule='@once', start_date=datetime(2024, 1, 1)", tasks)
+    assert "starts on 2020-01-01" in said(made)["start_date"]
+
+
 def test_default_arguments_reach_steps_and_operators(tmp_path: Path) -> None:
     made = written(
         tmp_path,

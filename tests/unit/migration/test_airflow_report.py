@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from flowyml.core.errors import EngineError
 from flowyml.migration.airflow.model import Place
 from flowyml.migration.airflow.reader.reading import read_file
 from flowyml.migration.airflow.writer import verifying
-from flowyml.migration.airflow.writer.notes import DagResult, FileResult
+from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind, Note
 from flowyml.migration.airflow.writer.report import files_of_report
 from flowyml.migration.airflow.writer.verifying import compare, load_dags
 from flowyml.migration.airflow.writer.writing import results_of
@@ -268,9 +269,10 @@ def test_a_module_that_does_not_compile_is_said(
 def side(**tasks: Any) -> Any:
     plain = {"operator": "BashOperator", "upstream": [], "trigger_rule": "all_success", "retries": 0,
              "retry_delay": None, "execution_timeout": None, "mapped": False, "over": None, "arguments": {},
-             **dict.fromkeys(("owner", "pool", "queue", "depends_on_past"))}  # fmt: skip
-    made = {name: {"shown": name, **plain, **each} for name, each in tasks.items()}
-    return {"dag_id": "d", "schedule": "None", "tasks": made}
+             **dict.fromkeys(("owner", "pool", "queue", "depends_on_past", "start_date")), "params": {}}  # fmt: skip
+    made = {name: {"shown": name, "task_id": name, **plain, **each} for name, each in tasks.items()}
+    of_dag = {"schedule": "None", "catchup": False, "start_date": None, "tags": [], "params": {}}
+    return {"dag_id": "d", **of_dag, "tasks": made}
 
 
 def test_differences_are_named() -> None:
@@ -288,6 +290,40 @@ def test_differences_are_named() -> None:
     assert list(compare(sensors[0], sensors[2], "None"))
     sides = [side(a={"arguments": {"sql": sql, of: 1}}) for sql, of in (("  a", "b"), ("a", "c"))]
     assert [(each.what, each.original) for each in compare(*sides, "None")] == [("argument sql", "  a")]
+
+
+def test_start_catchup_params_tags_and_ids_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the report calls changed is left out."""
+    start = {"start_date": "2024-01-01T00:00:00+00:00"}
+    known: dict[str, Any] = {**start, "schedule": "delta:60.0", "catchup": True, "tags": ["a", "flowyml"],
+                             "params": {"n": 1, "m": [2]}}  # fmt: skip
+    ran = {"start_date": "2024-05-01T00:00:00+00:00", "params": {**known["params"], "own": 1}}
+    before = {**side(a=ran, b={**start, "params": known["params"]}), **known}
+    of_flowyml = {"start_date": "2020-01-01T00:00:00+00:00", "params": known["params"]}
+    same = {**side(a={**ran}, b=of_flowyml), **of_flowyml, "tags": ["a", "flowyml", "flowyml:12"]}
+    other = {**side(a=of_flowyml, b={**of_flowyml, "task_id": "b_1", "params": {"n": 2}}), **of_flowyml, "dag_id": "e",
+             "tags": ["c", "flowyml"], "params": {"n": 2}}  # fmt: skip
+    for each in before, same, other:
+        each["file"] = "/dag_0.py"
+    text = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(verifying, "_compiled", lambda *_: text)
+
+    def found(after: Any, moment: datetime | None, *changed: str) -> set[str]:
+        sides = iter([after, before])
+        monkeypatch.setattr(verifying, "load_dags", lambda *_: {"dags": {"d": next(sides)}, "errors": {}})
+        notes = [Note(Kind.CHANGED, each, Place("one.py", 1)) for each in changed]
+        result = DagResult("d", "d", Place("one.py", 1), notes, "delta:60.0", start=moment, catch_up=moment is not None)
+        file = FileResult(str(tmp_path / "one.py"), module="one.py", dags=[result])
+        ((_, _, differences),) = verifying.verify("python", [file], tmp_path)
+        return {f"{each.what} {each.task_id}".strip() for each in differences if not isinstance(each, str)}
+
+    assert found(same, datetime.fromisoformat("2024-01-01")) == set()
+    assert found(same, datetime(2024, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))) == set()
+    everything = {"start_date", "catchup", "tags", "parameter n", "parameter m", "dag_id", "task_id b", "start_date a",
+                  "params a"}  # fmt: skip
+    assert found(other, None) == everything
+    said = ("start_date", "catchup of the DAG", "default of parameter n", "dag_id", "task_id b", "params of a")
+    assert found(other, None, *said) == {"tags", "parameter m", "start_date a"}
 
 
 def test_a_step_that_the_importer_adds_is_no_difference(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from flowyml.migration.airflow.model import Place
@@ -50,8 +51,8 @@ class Note:
 class DagResult:
     """A DAG: the name of its pipeline in the module, "" for none, its notes, and when the module schedules it.
 
-    ``schedule`` is ``None``, ``cron:FIELDS ZONE`` or ``delta:SECONDS``, as text. ``added`` has the names of steps
-    without a task of the DAG, for the report.
+    ``schedule`` is ``None``, ``cron:FIELDS ZONE`` or ``delta:SECONDS``, as text; ``start`` and ``catch_up`` are its
+    options. ``added`` has the names of steps without a task of the DAG, for the report.
     """
 
     dag_id: str
@@ -60,6 +61,8 @@ class DagResult:
     notes: Sequence[Note]
     schedule: str = "None"
     added: frozenset[str] = frozenset()
+    start: datetime | None = None
+    catch_up: bool = False
 
     @property
     def verdict(self) -> Verdict:

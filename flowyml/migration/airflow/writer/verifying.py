@@ -15,13 +15,14 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flowyml.core.durations import span_text
 from flowyml.core.errors import EngineError
 from flowyml.migration.airflow.reader.files import Files, find_root
-from flowyml.migration.airflow.writer.notes import DagResult, FileResult
+from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind
 from flowyml.plan.marks import mark_of
 
 __all__ = ["Difference", "compare", "load_dags", "verify"]
@@ -35,8 +36,13 @@ _OPERATORS = {"DecoratedSensorOperator": "PythonSensor"}
 # Trigger rules that FlowyML widens if a step may be skipped, and decides itself: see docs/control-flow.md.
 _WIDER = {("all_success", "none_failed"), ("all_success", "none_failed_min_one_success")}
 
+# Schedules of Airflow's own whose runs are dated by the start of the DAG.
+_FROM_START = ("timetable:OnceTimetable", "timetable:ContinuousTimetable")
+_TAG = "flowyml"  # of each compiled DAG; source: flowyml_airflow.compiler
+
 _LOADER = """
 import inspect, json, os, sys, tempfile
+from datetime import timezone
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
 paths, folders = json.loads(sys.argv[1])
 root = os.path.dirname(paths[0])
@@ -88,6 +94,12 @@ def arguments(found):  # beside those that all operators have
     names = {*names, *found.template_fields} - {*common}
     return {name: plain(getattr(found, name, None)) for name in sorted(names)}
 
+def moment(value):
+    return value.astimezone(timezone.utc).isoformat() if value else None
+
+def values(params):
+    return {name: plain(getattr(each, "value", each)) for name, each in (params or {}).items()}
+
 def in_mapped(group):
     return group is not None and (group.__class__.__name__ == "MappedTaskGroup" or in_mapped(group.parent_group))
 
@@ -98,7 +110,7 @@ def task(found):
     delay = getattr(found, "retry_delay", None)
     return {
         "operator": getattr(found, "task_type", type(found).__name__),
-        "shown": getattr(found, "task_display_name", None) or found.task_id,
+        "task_id": found.task_id, "shown": getattr(found, "task_display_name", None) or found.task_id,
         "upstream": sorted(found.upstream_task_ids),
         "trigger_rule": str(getattr(rule, "value", rule)),
         "retries": getattr(found, "retries", 0) or 0,
@@ -108,6 +120,8 @@ def task(found):
         **{name: getattr(found, name, None) for name in OPTIONS},
         "over": sorted(value) if isinstance(value, dict) else None,
         "arguments": arguments(found),
+        "start_date": moment(getattr(found, "start_date", None)),
+        "params": values(getattr(found, "params", None)),
     }
 
 def assets(of):
@@ -146,6 +160,10 @@ dags = {
     dag.dag_id: {
         "dag_id": dag.dag_id, "shown": getattr(dag, "dag_display_name", None) or dag.dag_id,
         "file": dag.fileloc, "schedule": schedule(dag), "catchup": bool(dag.catchup),
+        "start_date": min(
+            (moment(each.start_date) for each in (dag, *dag.tasks) if getattr(each, "start_date", None)), default=None
+        ),
+        "tags": sorted(dag.tags or ()), "params": values(dag.params),
         "tasks": {each.task_id: task(each) for each in dag.tasks},
     }
     for dag in bag.dags.values()
@@ -210,10 +228,10 @@ def compare(
 ) -> Iterator[Difference]:
     """Yield the differences between a DAG and the DAG that was compiled from its pipeline.
 
-    ``schedule`` is that of the pipeline's module; ``helpers`` are ids of tasks that run no step; ``added`` has the
-    names of steps without a task in the DAG. Tasks are compared by display name. Tasks that only the compiled DAG has,
-    such as those for branches, are removed from its graph, and their successors wait for their predecessors. A
-    dependency that also exists through another task is left out.
+    ``schedule`` is that of the pipeline's module, which also has start and catch-up; ``helpers`` are ids of tasks that
+    run no step; ``added`` has the names of steps without a task in the DAG. Tasks are compared by display name. Tasks
+    that only the compiled DAG has, such as those for branches, are removed from its graph, and their successors wait
+    for their predecessors. A dependency that also exists through another task is left out.
     """
     dag, before = original["dag_id"], original["tasks"]
     after = _by_shown(compiled["tasks"])
@@ -230,6 +248,34 @@ def compare(
         )
     if original["schedule"] != schedule:
         yield Difference(dag, "", "schedule", original["schedule"], schedule)
+    if dag != compiled["dag_id"]:
+        yield Difference(dag, "", "dag_id", dag, compiled["dag_id"])
+    ours = {tag for tag in compiled["tags"] if tag.partition(":")[0] == _TAG}
+    if (other := {*original["tags"]} ^ {*compiled["tags"]}) - ours:
+        yield Difference(dag, "", "tags", original["tags"], sorted({*original["tags"]} ^ (other - ours)))
+    for name, value in original["params"].items():
+        if name not in compiled["params"] or value != compiled["params"][name]:
+            yield Difference(dag, "", f"parameter {name}", value, compiled["params"].get(name, "missing"))
+    for name in before.keys() & after.keys():
+        yield from _own_of_task(dag, name, (original, before[name]), (compiled, after[name]))
+
+
+def _own_of_task(
+    dag: str, name: str, before: tuple[Mapping[str, Any], ...], after: tuple[Mapping[str, Any], ...]
+) -> Iterator[Difference]:
+    """Yield the differences of a task's id, and of what it has beside its DAG's start and params."""
+    if name != after[1]["task_id"]:
+        yield Difference(dag, name, "task_id", name, after[1]["task_id"])
+    starts = [task["start_date"] if task["start_date"] != dag["start_date"] else None for dag, task in (before, after)]
+    # Airflow starts no task before its DAG, and a pipeline's DAG gets its start with the schedule
+    if starts[0] != starts[1] and (starts[0] or "") > (after[0]["start_date"] or ""):
+        yield Difference(dag, name, "start_date", *starts)
+    own = [
+        dict(each for each in task["params"].items() if each not in dag["params"].items())
+        for dag, task in (before, after)
+    ]
+    if own[0] != own[1]:
+        yield Difference(dag, name, "params", *own)
 
 
 def _of_task(
@@ -325,8 +371,41 @@ def _compared(
         return f"Airflow does not load the compiled DAG: {why}"
     mark = mark_of(text.stdout.encode())
     helpers = mark.facts.get("helpers", ()) if mark else ()
+    original = before["dags"][dag.dag_id]
     schedule = after["schedule"] if dag.schedule == "None" else dag.schedule  # one of Airflow's is in the options
-    return list(compare(before["dags"][dag.dag_id], after, schedule, helpers, dag.added))
+    found = (*compare(original, after, schedule, helpers, dag.added), *_of_start(original, after, dag))
+    changed = {note.construct for note in dag.notes if note.kind is Kind.CHANGED}
+    if after["schedule"] != "None":
+        changed.discard("schedule")  # it is Airflow's own, in the options: changed for other engines only
+    return [each for each in found if not changed & {*_constructs(each)}]
+
+
+def _of_start(before: Mapping[str, Any], after: Mapping[str, Any], dag: DagResult) -> Iterator[Difference]:
+    """Yield the differences of start and catch-up, for schedules that depend on them."""
+    if dag.schedule != "None":
+        start = dag.start and (dag.start if dag.start.tzinfo else dag.start.replace(tzinfo=UTC))
+        text = start and start.astimezone(UTC).isoformat()
+        if before["start_date"] != text:
+            yield Difference(dag.dag_id, "", "start_date", before["start_date"], text)
+        if before["catchup"] != dag.catch_up:
+            yield Difference(dag.dag_id, "", "catchup", before["catchup"], dag.catch_up)
+    elif before["schedule"] in _FROM_START and before["start_date"] != after["start_date"]:
+        yield Difference(dag.dag_id, "", "start_date", before["start_date"], after["start_date"])
+
+
+def _constructs(found: Difference) -> Iterator[str]:
+    """Yield the constructs of the report's notes that explain a difference."""
+    what = found.what.removeprefix("argument ")
+    yield f"default argument {what}"
+    if not found.task_id:
+        yield from (what, f"{what} of the DAG", f"default of {what}")
+        return
+    yield from (f"{what} {found.task_id}", f"{what} of {found.task_id}", f"default argument {what} of {found.task_id}")
+    parts = found.task_id.split(".")
+    groups = [".".join(parts[:number]) for number in range(1, len(parts))]
+    yield from (f"default argument {what} of task group {group}" for group in groups)
+    if what == "trigger_rule":
+        yield f"teardown of {found.task_id}"
 
 
 def _last_line(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from flowyml.migration.airflow.model import AssetRef, DagModel
@@ -50,7 +50,8 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
         if (own := _own(dag)) is not None:
             return None, own, [
                 Note(Kind.CHANGED, "schedule", place, "only Airflow has it: it is in airflow={…}, and means the same "
-                     "there", "On another engine, schedule the pipeline by cron, or run it by a hook or an API call.")
+                     "there", "On another engine, schedule the pipeline by cron, or run it by a hook or an API call."),
+                *_start_of_own(dag),
             ]  # fmt: skip
         whole = table is not None and kind in ("dataset", "timetable")  # assets may be a part of it
         wanted = " ".join(table.source.split()) if table and whole else said or "one that is unknown"
@@ -61,6 +62,8 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
                  "Schedule the pipeline by hand, or run it by a hook or an API call.")
         ]  # fmt: skip
     start = _start(dag.start_date)
+    if start and start.tzinfo is None and zone != "UTC":
+        start = start.replace(tzinfo=UTC)  # as for Airflow; a schedule takes it in its own zone
     made = Schedule(cron, seconds, zone if zone and zone != "UTC" else "", start, bool(dag.catchup), shown)
     if table and table.import_path.endswith(".CronPartitionTimetable"):
         return made, None, [
@@ -99,6 +102,15 @@ def _unknown_start(dag: DagModel, made: Schedule) -> Iterator[Note]:
         yield Note(
             Kind.CHANGED, "catchup", dag.place, "it is off, as on Airflow 3; Airflow 2 catches up unless a file or its "
             "configuration says otherwise", "If the DAG ran on Airflow 2, give catch_up=True to the schedule.",
+        )  # fmt: skip
+
+
+def _start_of_own(dag: DagModel) -> Iterator[Note]:
+    """Yield a note on the start of ``@once`` and ``@continuous``, which dates their first run."""
+    if dag.start_date is not None and dag.schedule in ("@once", "@continuous"):
+        yield Note(
+            Kind.CHANGED, "start_date", dag.place, "a pipeline with a schedule of Airflow's own has no start: its DAG "
+            "starts on 2020-01-01, by which its first run is dated", "Run it when it should start.",
         )  # fmt: skip
 
 

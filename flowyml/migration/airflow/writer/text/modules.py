@@ -216,14 +216,15 @@ class _Module:
 
 def _result(name: str, dag: DecidedDag) -> DagResult:
     model = dag.model
-    shown = dag.schedule.shown if dag.schedule else "None"
+    schedule = dag.schedule or Schedule()
     within = {decision.task.task_id: decision.within for decision in dag.decisions}
     added = frozenset(
         within[task] + f"{edge.task_id}.{edge.key}".removeprefix(within[task])
         for task, edges in dag.picked.items()
         for edge in edges
     )
-    return DagResult(model.dag_id, name, model.place, dag.notes, shown, added)
+    options = schedule.shown, added, schedule.start, schedule.catch_up
+    return DagResult(model.dag_id, name, model.place, dag.notes, *options)
 
 
 def _sorted(lines: Iterable[str]) -> list[str]:
