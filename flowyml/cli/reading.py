@@ -194,7 +194,7 @@ def outputs(
             )
         values = _partial_outputs(submission, name) if partial else submission.outputs
         if name is not None:
-            if name not in {*values, *values.not_kept}:
+            if name not in values:
                 stores = submission.orchestrator.artifact_stores(submission.job_id)
                 values = Outputs({name: unpack(_stored(submission, name)[0].packed, *stores)})
             values = Outputs({name: values[name]})
@@ -264,12 +264,12 @@ def _stored(submission: SubmissionResult, name: str) -> list[Artifact]:
     from flowyml.orchestrators.run_outputs import packed_outputs
 
     found, returned = submission.artifacts(), packed_outputs(lambda: submission.outputs)
-    digests = set(_digests(returned.get(name)))
+    digests = set(_digests(dict(returned).get(name)))
     if wanted := [each for each in found if each.digest in digests]:
         return wanted
     if wanted := [each for each in found if name in (each.name, each.label)]:
         return wanted
-    if name in {*returned, *returned.not_kept}:
+    if name in returned:
         raise UsageError(f"Output {name!r} has no stored file: `flowyml outputs` shows it.")
     names = {"pipeline": [*returned, *returned.not_kept], "steps' stored outputs": [each.label for each in found]}
     has = "; ".join(f"of the {of}: {', '.join(each)}" for of, each in names.items() if each) or "none"

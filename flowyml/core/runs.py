@@ -319,11 +319,24 @@ class Artifacts(list[Artifact]):
 
 
 class Outputs(dict[str, Any]):
-    """Pipeline outputs by name. Reading one that was not stored raises an error that says how to store it."""
+    """Pipeline outputs by name. Reading one that was not stored raises an error that says how to store it.
+
+    ``get``, ``in`` and ``len`` count such an output; iteration, ``dict(…)`` and comparison have those that can be read.
+    """
 
     def __init__(self, values: Mapping[str, Any] = {}, *, not_kept: Mapping[str, str] = {}) -> None:
         super().__init__(values)
         self.not_kept = dict(not_kept)
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """Return an output, or ``default`` if the pipeline has no such output. Raises ``OutputNotKeptError``."""
+        return self[name] if name in self.not_kept else super().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.not_kept
+
+    def __len__(self) -> int:
+        return len({*self, *self.not_kept})
 
     def __missing__(self, name: str) -> Any:
         if reason := self.not_kept.get(name):
@@ -402,7 +415,7 @@ class PipelineResult:
 
         Raises ``StepError`` if the run failed: ``step_results`` has the completed steps.
         """
-        if not self.success and output not in {*self.outputs, *self.outputs.not_kept}:
+        if not self.success and output not in self.outputs:
             self._fail(f" has no output {output!r}: it")
         return self.outputs[output]
 

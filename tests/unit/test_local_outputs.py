@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from flowyml import Pipeline, pipeline, report, step
 from flowyml.core.errors import OutputNotKeptError, StepError
+from flowyml.core.runs import Outputs
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import run
 from flowyml.orchestrators.local.outputs import read, record
@@ -44,6 +46,12 @@ def test_outputs_that_are_kept_and_those_that_are_not(
         kept["large"]
     with pytest.raises(OutputNotKeptError, match=r"_thread\.lock"):
         kept["lock"]
+    with pytest.raises(OutputNotKeptError, match=r"_thread\.lock"):
+        kept.get("lock")
+    assert ("lock" in kept, kept.get("pair"), kept.get("no such", 3)) == (True, (1, 2), 3)
+    assert (len(kept), len(dict(kept))) == (6, 4)
+    copied = pickle.loads(pickle.dumps(Outputs({"a": 1}, not_kept={"b": "no"})))
+    assert (dict(copied), copied.not_kept, len(copied)) == ({"a": 1}, {"b": "no"}, 2)
     assert local.get_run(result.run_id).not_kept == kept.not_kept
     said = f"Only this process has 'large', 'lock' of run '{result.run_id}', since run() keeps only small values"
     pipeline.run(on=local)
