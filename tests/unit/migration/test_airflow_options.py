@@ -63,6 +63,28 @@ def test_a_start_without_a_zone_is_in_utc_and_that_of_once_is_named(tmp_path: Pa
     assert "starts on 2020-01-01" in said(made)["start_date"]
 
 
+def test_template_files_of_operators_are_named(tmp_path: Path) -> None:
+    tasks = """
+    BashOperator(task_id="script", bash_command="scripts/run.sh")
+    SqlOperator(task_id="t.sql", sql=["select 1", "q.sql"], other="x.json", pod="pod.yaml", text="select 1 from sql")
+    SqlOperator(task_id="default")
+    SqlOperator.partial(task_id="mapped").expand(sql=["a.sql", "b.sql"])
+    PythonOperator(task_id="kept", python_callable=asks, op_args=["a.sql"])
+    """
+    before = """
+    from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator as SqlOperator
+    def asks(path, ti): return ti.hostname
+    """
+    made = written_text(tmp_path, dag(tasks, "schedule=None, default_args={'hql': 'd.hql'}", before),
+                        {"dags/pod.yaml": ""})  # fmt: skip
+    found = {name: reason for name, reason in said(made).items() if "template" in reason}
+    assert found.keys() == {
+        "bash_command of script", "sql of t.sql", "pod of t.sql", "sql of mapped",
+        *(f"hql of {task}" for task in ("script", "t.sql", "default", "mapped", "kept")),
+    }  # fmt: skip
+    assert "'q.sql'" in found["sql of t.sql"]
+
+
 def test_default_arguments_reach_steps_and_operators(tmp_path: Path) -> None:
     made = written(
         tmp_path,

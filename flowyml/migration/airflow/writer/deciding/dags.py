@@ -6,9 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Any
 
-from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.model import OF_CLASS, DagModel, FileModel, FunctionModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.reader.files import Files
 from flowyml.migration.airflow.writer.deciding.blocks import (
     Block,
     Chain,
@@ -31,12 +33,12 @@ from flowyml.migration.airflow.writer.deciding.dates import asks_for_dates, note
 from flowyml.migration.airflow.writer.deciding.decision import Decision, edges_in
 from flowyml.migration.airflow.writer.deciding.functions import returns_dict
 from flowyml.migration.airflow.writer.deciding.moved import Moved, key_of, what_moves
-from flowyml.migration.airflow.writer.deciding.options import pipeline_options
+from flowyml.migration.airflow.writer.deciding.options import OF_PYTHON, pipeline_options
 from flowyml.migration.airflow.writer.deciding.params import Declared, declared, default_of
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule, schedule_of
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, nested
 from flowyml.migration.airflow.writer.deciding.staying import ENDS_AS_OURS, Staying, set_apart
-from flowyml.migration.airflow.writer.deciding.step_options import lost_of
+from flowyml.migration.airflow.writer.deciding.step_options import OURS, lost_of
 from flowyml.migration.airflow.writer.deciding.tasks import decide
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
@@ -44,6 +46,9 @@ from flowyml.migration.airflow.writer.values import Unwritable, Words, is_plain
 
 __all__ = ["DecidedDag", "decided"]
 
+# Endings of the files from which operators read templates; the second kind is also of other files.
+_TEMPLATES = (".bash", ".hql", ".sh", ".sql")
+_MAY_BE_TEMPLATES = (".html", ".json", ".txt", ".yaml", ".yml")
 # Trigger rules by which a task runs although one before it failed.
 _HANDLING = ("all_done", "all_failed", "always", "none_skipped", "one_done", "one_failed", "one_success")
 _PULL = re.compile(r"xcom_pull\(([^()]*)")
@@ -88,6 +93,7 @@ def decided(file: FileModel, moving: Moving, staying: Staying = {}) -> tuple[Seq
     Each task that stays on Airflow gets a DAG of its own, after its DAG, where a step runs it.
     """
     dags: list[DecidedDag] = []
+    files = Files(FilePath(file.root), FilePath(file.root, file.path))
     ids = {dag.dag_id for dag in file.dags}
     for model in file.dags:
         steps, apart = set_apart(model, moving, staying.get(model.dag_id, ()), ids)
@@ -105,6 +111,7 @@ def decided(file: FileModel, moving: Moving, staying: Staying = {}) -> tuple[Seq
             if each.kind == "operator":
                 _check_operator(each, moved)
         _complete(dag, moving, moved)
+        dag.notes += _template_files(dag, files)
     return dags, moved
 
 
@@ -307,6 +314,29 @@ def _outcome(model: DagModel) -> Iterator[Note]:
             f"Airflow the last tasks decide, so {names:.200} could end it well",
             "Let a step that may fail return what happened instead of raising.",
         )  # fmt: skip
+
+
+def _template_files(dag: DecidedDag, files: Files) -> Iterator[Note]:
+    """Note the arguments by which operators read templates from files. Source: ``Templater.resolve_template_files``."""
+    for each in dag.decisions:
+        if each.kind != "operator":
+            continue
+        of_class = {one.name: one.value for one in each.task.arguments if one.inherited == OF_CLASS}
+        defaults = each.arguments.get("default_args")
+        given = of_class | (defaults if isinstance(defaults, dict) else {}) | each.arguments | each.over
+        others = {*OURS, "default_args", *(() if "templates_exts" in given else OF_PYTHON)}
+        for name, value in given.items():
+            found = [
+                text for text in texts_of(value)
+                if text.endswith(_TEMPLATES) or (text.endswith(_MAY_BE_TEMPLATES) and files.resolve(text))
+            ]  # fmt: skip
+            if found and name not in others:
+                argument = each.task.argument(name)
+                yield Note(
+                    Kind.CHANGED, f"{name} of {each.task.task_id}", argument.place if argument else each.task.place,
+                    f"Airflow reads the template {found[0]!r:.100} from the folder of the DAG file, and the compiled "
+                    "DAG is in another", "Put the file below the compiled DAG's folder, or write its text here.",
+                )  # fmt: skip
 
 
 def _renamed(model: DagModel) -> Iterator[Note]:
