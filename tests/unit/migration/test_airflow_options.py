@@ -85,6 +85,15 @@ def test_template_files_of_operators_are_named(tmp_path: Path) -> None:
     assert "'q.sql'" in found["sql of t.sql"]
 
 
+def test_labels_of_edges_are_named(tmp_path: Path) -> None:
+    tasks = """
+    first, second = EmptyOperator(task_id="first"), EmptyOperator(task_id="second")
+    first >> Label("when it is late") >> second
+    """
+    made = written(tmp_path, "schedule=None", tasks)
+    assert "when it is late (first → second)" in said(made)["labels of edges"]
+
+
 def test_default_arguments_reach_steps_and_operators(tmp_path: Path) -> None:
     made = written(
         tmp_path,

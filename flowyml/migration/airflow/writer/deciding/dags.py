@@ -257,6 +257,7 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     dag.notes += _groups(dag, apart)
     dag.notes += _parameters(dag, moved)
     dag.notes += _outcome(model)
+    dag.notes += _labels(model)
     dag.notes += _renamed(model)
     asked = [each.asking for each in dag.decisions if each.asking]
     for name in dict.fromkeys(name for asking in asked for name in asking.conf):
@@ -313,6 +314,16 @@ def _outcome(model: DagModel) -> Iterator[Note]:
             Kind.CHANGED, "outcome of the run", handling[0].place, f"a run in which a task fails is a failed run; on "
             f"Airflow the last tasks decide, so {names:.200} could end it well",
             "Let a step that may fail return what happened instead of raising.",
+        )  # fmt: skip
+
+
+def _labels(model: DagModel) -> Iterator[Note]:
+    labels = [(before, task, label) for task in model.tasks for before, label in task.edge_labels]
+    if labels:
+        shown = ", ".join(f"{label} ({before} → {task.task_id})" for before, task, label in labels)
+        yield Note(
+            Kind.CHANGED, "labels of edges", labels[0][1].place, f"Airflow shows them on edges, and a pipeline has "
+            f"none: {shown:.200}", "Say it by the names of the steps, or leave it out.",
         )  # fmt: skip
 
 
