@@ -115,7 +115,7 @@ def test_a_pipeline_timeout(local: LocalOrchestrator, tmp_path: Path, monkeypatc
     pipeline.add_step(step(name="after")(lambda slow: slow))
     result = pipeline.run(on=local)
     assert (result.status, result.error) == (
-        TIMEOUT, "The run took longer than the pipeline's timeout of 900 s and was stopped.",
+        TIMEOUT, "The run took longer than the pipeline's timeout of 15 min and was stopped.",
     )  # fmt: skip
     assert {name: (run.status, run.raw_status) for name, run in result.step_results.items()} == {
         "quick": (COMPLETED, "completed"), "slow": (CANCELLED, "timeout"), "after": (CANCELLED, "timeout"),
