@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -54,6 +55,17 @@ def test_hostile_run_ids(airflow3: Airflow, tmp_path: Path) -> None:
     wait_until(lambda: wanted <= {*(tmp_path / "journal").read_text().splitlines()})
     lines = list(handles[0].logs())
     assert not [line for line in lines if line.message.endswith(".log") or line.time is None], "Airflow's own lines"
+
+
+def test_logs_that_are_gone(airflow: Airflow) -> None:
+    orchestrator = orchestrator_of(airflow)
+    handle = orchestrator.run_pipeline(short("operate without logs"))
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED, handle.error
+    assert orchestrator.why_no_lines(handle.job_id) == ""
+    (folder,) = (airflow.home / "logs").glob("dag_id=*operate*without*logs*")
+    shutil.rmtree(folder)
+    assert list(handle.logs()) == []
+    assert orchestrator.why_no_lines(handle.job_id).startswith("The logs of this run are gone: Airflow finds none of")
 
 
 def test_a_paused_dag_is_unpaused_or_refused(airflow3: Airflow) -> None:
