@@ -54,7 +54,7 @@ class _Airflow:
     def note(self, dag_id: str, run_id: str, note: str) -> None:
         assert run_id in self.marked
 
-    def run(self, run: dict[str, Any], *, whole: bool) -> str:
+    def record(self, run: dict[str, Any], *, whole: bool) -> str:
         return str(run["dag_run_id"])
 
 
