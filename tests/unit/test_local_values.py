@@ -252,7 +252,7 @@ def test_an_output_that_is_nested_too_deeply_is_named(workers: Any) -> None:
     @step(outputs=["nest"])
     def make() -> list[Any]:
         nest: list[Any] = []
-        for _ in range(3000):
+        for _ in range(100_000):
             nest = [nest]
         return nest
 
