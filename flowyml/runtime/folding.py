@@ -84,7 +84,7 @@ _FORMS = (
 class _Pattern(NamedTuple):
     """A folded value; what of its beginning and its end is dropped; how much of it, such as ``https://``, is harmless.
 
-    One without spaces is not one with spaces: "test data" is not the value "testdata". Breaks of lines are no spaces.
+    A value without spaces does not match a text with them: "test data" is not "testdata". Breaks of lines do not count.
     """
 
     text: str

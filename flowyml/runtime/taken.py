@@ -1,7 +1,7 @@
 """Results of an ended run that a run of new code takes instead of running their steps: a file in its bundle.
 
-A bundle is code, so whoever writes one may name results. Their artifacts are copied to the run's own, from the run that
-the file names and from no other.
+A bundle is code, so a person who writes one may name results. Their artifacts are copied to the run's own, from the
+run that the file names and from no other.
 """
 
 from __future__ import annotations

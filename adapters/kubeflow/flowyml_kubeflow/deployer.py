@@ -248,7 +248,7 @@ class Pipelines:
         except MAYBE_DONE:
             raise
         except (EngineError, LookupError, TypeError, ValueError, AttributeError):
-            return given  # the version was deleted, is not for this user to read, or is no pipeline of FlowyML
+            return given  # the version was deleted, this user may not read it, or FlowyML did not make it
         except RecursionError:  # such a value must not spoil a list of runs
             return {}
 

@@ -319,7 +319,7 @@ def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> N
     try:
         while not (_is_this_users(record.url) and client.is_healthy()):
             if process.poll() is not None or time.monotonic() > deadline:
-                log = end_of(prefect_home() / "server.log", 3000).decode(errors="replace") or "(there is no log)"
+                log = end_of(prefect_home() / "server.log", 3000).decode(errors="replace") or "(its log is empty)"
                 raise EngineError(f"The embedded Prefect did not start. The end of its log:\n{log}")
             time.sleep(0.1)
     finally:
