@@ -54,6 +54,8 @@ class End(NamedTuple):
 
     code: int | None
     outputs: Mapping[str, str] = {}
+    message: str = ""
+    """What its container left in Kubernetes' file for it; read of a container that failed alone."""
 
 
 class Pods(Protocol):
@@ -213,7 +215,7 @@ class Controller:
             return node
         self._begin(node, "Running")
         pod = self.pod_of(node)
-        code, made = self._run_pod(pod, node.template, node.values)
+        code, made, left = self._run_pod(pod, node.template, node.values)
         outputs = [
             {**port, "value": made.get(port["name"], port["valueFrom"].get("default", ""))}
             for port in template["outputs"].get("parameters", ())
@@ -226,7 +228,8 @@ class Controller:
         elif code is None:
             self._end(node, "Error", "pod deleted")
         else:
-            self._end(node, *(("Failed", f"main: Error (exit code {code})") if code else ("Succeeded",)))
+            message = ": ".join(filter(None, [f"main: Error (exit code {code})", left]))  # ``inferFailedReason``
+            self._end(node, *(("Failed", message) if code else ("Succeeded",)))
         self._persist()
         return node
 

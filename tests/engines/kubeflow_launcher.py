@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.engines.kubeflow_driver import Made
-from tests.engines.kubeflow_pods import Pod, Pods
+from tests.engines.kubeflow_pods import Pod, Pods, termination_log
 
 __all__ = ["Launcher", "Log"]
 
@@ -38,6 +38,12 @@ class Log:
     def own(self) -> str:
         """The step's own lines, which KFP publishes as an artifact."""
         return self.step.read_bytes().decode("utf-8", "replace") if self.step else ""  # no line break but its own
+
+    @property
+    def termination(self) -> str:
+        """What the container left for Kubernetes, of which that keeps the end."""
+        path = self.step and termination_log(self.step)
+        return path.read_bytes()[-4096:].decode("utf-8", "replace") if path and path.exists() else ""
 
     @property
     def archived(self) -> str:

@@ -24,7 +24,7 @@ from typing import Any, NoReturn, Self
 from flowyml.core.process_identity import identity_of
 from flowyml.runtime.process_tree import kill_tree
 
-__all__ = ["Pod", "Pods"]
+__all__ = ["Pod", "Pods", "termination_log"]
 
 Json = dict[str, Any]
 
@@ -142,6 +142,11 @@ def serve(number: int) -> None:
         kill_tree(identity_of(pid))
 
 
+def termination_log(log: Path) -> Path:
+    """The file of a container for which pods have /dev/termination-log."""
+    return log.with_name("termination-log")
+
+
 def _tell(control: socket.socket, **about: int) -> None:
     with suppress(BrokenPipeError):
         control.send(json.dumps(about).encode())
@@ -201,6 +206,8 @@ def _run(request: Json) -> NoReturn:
             os.execvpe(program, [program, *command[1:]], request["environment"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        sys.modules["flowyml_kubeflow.launcher"].TERMINATION_LOG = termination_log(Path(request["log"]))  # type: ignore[attr-defined]
+        termination_log(Path(request["log"])).touch()
         code = _main(command[2], command[3:])
     except BaseException:
         import traceback

@@ -100,7 +100,8 @@ class Workflow:
     def _run_pod(self, name: str, template: str, given: Mapping[str, str]) -> End:
         if not template.endswith("-driver"):
             log = self.logs[name] = Log()
-            return End(self.launcher.run(given["pod-spec-patch"], log, self._drivers.publish))
+            code = self.launcher.run(given["pod-spec-patch"], log, self._drivers.publish)
+            return End(code, message=log.termination)
         try:
             if template == "system-dag-driver":
                 outputs = self._drivers.dag(given)

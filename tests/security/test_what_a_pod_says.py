@@ -68,3 +68,26 @@ def test_a_step_forges_neither_outputs_nor_failures(tmp_path: Path) -> None:
         assert "666" not in str(dict(handle.outputs))
         said = {line.step for line in handle.logs() if "flowyml-result" in line.message}
         assert said == set(WAYS), "people see what was printed"
+
+
+def test_a_secret_in_an_error_stays_out_of_the_workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the reason of a failure is kept for as long as KFP has the run, for all who may read it."""
+    from flowyml_kubeflow import KubeflowOrchestrator
+    from tests.engines.kubeflow_api import served
+
+    @step(secrets={"key": "vault/key"})
+    def reveals(key: str) -> int:
+        raise ValueError(f"no access with {key}")
+
+    @pipeline
+    def revealed() -> None:
+        reveals()
+
+    monkeypatch.setenv("FLOWYML_SECRET_VAULT_KEY", "planted-secret")
+    with served(tmp_path / "kfp") as (url, _):
+        orchestrator = KubeflowOrchestrator(url, artifacts=tmp_path.as_uri())
+        handle = orchestrator.run_pipeline(revealed)
+        handle.wait_for_completion(2400, 0.5)
+        manifest = str(orchestrator.client.run_of_v1(handle.job_id))
+        assert "no access with ***" in manifest
+        assert "planted-secret" not in manifest

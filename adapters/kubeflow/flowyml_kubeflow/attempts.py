@@ -26,8 +26,8 @@ from flowyml.runtime.spawn import SpawnedProcesses
 from flowyml_kubeflow import names
 
 __all__ = [
-    "ENGINE", "FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed",
-    "attempted", "processes_of",
+    "ENGINE", "FINALE", "LOCAL", "RESULT", "TIMED_OUT", "Attempt", "Journal", "attempted", "fire_pipeline_hooks",
+    "leveled", "printed", "processes_of",
 ]  # fmt: skip
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
@@ -38,6 +38,7 @@ ENGINE = (
     r"|time=\S+ level=\w+ .*\bargo=true( |$)"  # of Argo's executor
 )
 """The beginning of a line that KFP or Argo writes to a pod's log, as a regular expression."""
+TIMED_OUT = "StepTimeoutError"  # a failure's kind
 _LEVELS = ("DEBUG", "WARNING", "ERROR", "CRITICAL")
 _TAKEN = re.compile(f" *({RESULT}|({'|'.join(_LEVELS)}): |{ENGINE})")  # lines that mean something in a pod's log
 
@@ -161,6 +162,13 @@ class Attempt:
         self.outputs: dict[str, Any] = {}
         self.failure: dict[str, Any] | None = None
         self.cached = ""  # the run that the outputs are from, of a cached step that did not run
+
+    @property
+    def reason(self) -> str:
+        """The message of the failure; after ``TIMED_OUT`` if it took too long, which has a status of its own."""
+        assert self.failure is not None
+        kind, message = self.failure["kind"], str(self.failure["message"])
+        return f"{kind}: {message}" if kind == TIMED_OUT else message
 
     def run(self, inputs: Mapping[str, Any], *, together: str = "", hold: bool = False) -> None:
         """Make one try. Steps ``together`` share a process, which waits for the next of them if it is to ``hold``."""

@@ -43,7 +43,7 @@ class Result:
 
 
 class TaskFailed(Exception):
-    """The step failed, and its failure has been published."""
+    """The step failed, and its failure has been published. The text is the reason."""
 
 
 def parameter(plan: Plan, name: str, port: str, given: Mapping[str, Any]) -> Any:

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -50,6 +51,11 @@ _STATUS = {
 
 _MOST_VALUES = 40  # of a step, for facts to be shown
 
+# Kubernetes keeps the text of this file of a container that failed, and Argo adds it to the message of its node, which
+# stays when pod and log are gone. Sources: Kubernetes, terminationMessagePath; Argo, ``inferFailedReason``.
+TERMINATION_LOG = Path("/dev/termination-log")
+_REASON = 500  # bytes: Argo stores them twice
+
 _FLOW = ("items", "turn", "together", "result")  # of pipelines with control flow
 
 
@@ -59,7 +65,10 @@ def main(arguments: Sequence[str]) -> int:
     given = {**json.loads(text), "about": json.loads(about)}
     try:
         result = _perform(kind, Path(bundle), given)
-    except TaskFailed:
+    except TaskFailed as failed:
+        with suppress(OSError):
+            if TERMINATION_LOG.exists():
+                TERMINATION_LOG.write_bytes(str(failed).encode("utf-8", "replace")[:_REASON])
         return 1
     write_parameters(given, result)
     artifacts = {
@@ -123,7 +132,7 @@ class StepTask:
         """Run the step, as often as its policy allows. Raises ``TaskFailed``."""
         attempt = attempted(self.step, self._attempt)
         if attempt.failure:
-            raise TaskFailed
+            raise TaskFailed(attempt.reason)
         if attempt.cached:
             self.journal.note(cached=attempt.cached)
         return self._result(attempt)

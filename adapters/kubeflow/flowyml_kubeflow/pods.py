@@ -31,6 +31,7 @@ from flowyml_kubeflow import flow_names, names
 from flowyml_kubeflow.attempts import (
     FINALE,
     LOCAL,
+    TIMED_OUT,
     Attempt,
     Journal,
     attempted,
@@ -310,12 +311,12 @@ class _StepPod(_Pod):
         assert attempt.failure is not None
         step = attempt.step
         label = labelled(step.name, index)
-        raw = "timeout" if attempt.failure["kind"] == "StepTimeoutError" else "failed"
+        raw = "timeout" if attempt.failure["kind"] == TIMED_OUT else "failed"
         message = attempt.failure["message"]
         entry = Entry(End.FAILED, f"step {label!r} ended {raw.upper()}")
         self._note_end(step, index, raw, message, entry, attempt.number)
         if not self.flow.ends_well(step):
-            raise TaskFailed
+            raise TaskFailed(attempt.reason)
         if not self.plan.structure.may_fail(step.group):
             self.known.fail([of_step(step.name, message, label)])
 
@@ -369,7 +370,7 @@ class _ResultPod(_Pod):
         self._fire_end(journal)
         shutil.rmtree(self.scratch, ignore_errors=True)
         if failed:
-            raise TaskFailed
+            raise TaskFailed(failed)
         return result
 
     def _packed(self, value: Any, source: Source) -> Any:

@@ -26,7 +26,7 @@ from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import NAMED, of_several, of_step
 from flowyml_kubeflow import flow_names
-from flowyml_kubeflow.attempts import ENGINE, RESULT, leveled
+from flowyml_kubeflow.attempts import ENGINE, RESULT, TIMED_OUT, leveled
 from flowyml_kubeflow.client import MAYBE_DONE, Client, equals, lines_of
 from flowyml_kubeflow.deployer import Pipelines, facts, origin_of
 from flowyml_kubeflow.status import status_of, step_status_of
@@ -144,6 +144,8 @@ class KubeflowReader(RunReader):
         if tasks.has_flow and (notes := self._notes(run, tasks, flow_names.RESULT_TASK)):
             return str(notes[0]["failed"])
         ends = tasks.pods(flow_names.RESULT_TASK) if tasks.state(flow_names.RESULT_TASK) == "FAILED" else []
+        if ends and ends[-1].reason:
+            return ends[-1].reason
         if ends and all(self._log(str(run.run_id), pod) is None for pod in ends):
             return "A step failed. Which one, and why, was in the logs of the pods, which KFP no longer has."
         return "\n".join(filter(None, [self._said(run, tasks), _left_out(tasks)])) or None
@@ -157,7 +159,7 @@ class KubeflowReader(RunReader):
         failed = [task for task in tasks.steps if tasks.state(task) == "FAILED" and tasks.pods(task)]
         if not failed:
             return self._cause(str(run.run_id), tasks.workflow) or _message(run)
-        failures = {task: self._result(run, tasks, task).get("failure") or {} for task in failed[:NAMED]}
+        failures = {task: self._failure(run, tasks, task) for task in failed[:NAMED]}
         said = [
             of_step(tasks.steps[task], each.get("message") or self._unsaid(run, tasks, task))
             for task, each in failures.items()
@@ -265,9 +267,9 @@ class KubeflowReader(RunReader):
         step_status = step_status_of(state if begun else None, status)
         error = None
         if step_status.is_failed:
-            failure = self._result(run, tasks, task).get("failure") or {}
+            failure = self._failure(run, tasks, task)
             error = failure.get("message") or self._unsaid(run, tasks, task)
-            if failure.get("kind") == "StepTimeoutError":
+            if failure.get("kind") == TIMED_OUT:
                 step_status = ExecutionStatus.TIMEOUT
             elif not failure and status is ExecutionStatus.CANCELLED:  # stopped before it could publish a failure
                 step_status, error = ExecutionStatus.CANCELLED, WAS_CANCELLED
@@ -317,6 +319,13 @@ class KubeflowReader(RunReader):
                 if "note" not in result:
                     return result
         return {}
+
+    def _failure(self, run: Any, tasks: Tasks, task: str) -> Json:
+        """Return the failure of a step from its log or, without one, as its last pod left it; else empty."""
+        if failure := self._result(run, tasks, task).get("failure"):
+            return dict(failure)
+        reason = next((pod.reason for pod in reversed(tasks.pods(task))), "")
+        return {"kind": reason.partition(":")[0], "message": reason} if reason else {}
 
     def _results(self, run: Any, pod: Pod) -> list[Json]:
         lines = self._log(str(run.run_id), pod) or ()

@@ -29,6 +29,7 @@ Json = dict[str, Any]
 _HOOKS = (names.START_TASK, names.END_TASK, flow_names.RESULT_TASK)
 _IMPL = "system-container-impl"  # its template
 _KILLED = "(exit code 137)"  # by SIGKILL
+_REASON = "Error (exit code 1): "  # before what a pod of FlowyML left as its reason: see ``launcher``
 _STEP, _STEPS = "step__", "steps__"  # parameters of tasks that 1.0.0rc1 compiled
 
 
@@ -46,6 +47,11 @@ class Pod:
     stored: tuple[str, ...] = ()
     message: str = ""
     failed_at: datetime | None = None
+
+    @property
+    def reason(self) -> str:
+        """The reason that a failed pod left: see ``Attempt.reason``; empty if it left none."""
+        return self.message.partition(_REASON)[2]
 
 
 class Tasks:

@@ -234,11 +234,50 @@ def test_without_its_log_a_pod_that_succeeded_says_nothing_of_its_step(
     if hours:
         assert {run.status for run in runs.values()} == {ExecutionStatus.CANCELLED}
         assert all("how it ended was in the log of its pod" in str(run.error) for run in runs.values())
-        assert "A step failed. Which one, and why, was in the logs of the pods" in str(fresh.error)
+        assert fresh.error == "step 'fails': ValueError: disk full", "as the last pod left it"
     else:
         assert [runs[name].status for name in ("said", "fails")] == [ExecutionStatus.COMPLETED, ExecutionStatus.FAILED]
         assert "disk full" in str(fresh.error)
         assert "disk full" in str(find_run(kfp_api.orchestrator(), handle.run_id).error), "by its name too"
+
+
+@step(timeout=0.1)
+def dawdles(said: int) -> None:
+    import signal
+
+    print(said)
+    signal.pause()
+
+
+@pytest.mark.parametrize("version", ["2.17.0", "2.16.0"])
+def test_why_a_step_failed_outlives_its_pod(kfp_api: Any, fake: Any, aged: Any, version: str) -> None:
+    """Its pod leaves the reason to Kubernetes, and Argo puts it into the node."""
+    fake.version = version
+    handle = finished(kfp_api.orchestrator(), Pipeline("why").add_step(said).add_step(fails).add_step(dawdles))
+    aged(25)
+    fresh = kfp_api.orchestrator()
+    fresh.reader._log = lambda *_, **__: None  # nor in the archive of 2.17
+    runs = {run.name: (run.status, run.error) for run in fresh.attach(handle.job_id).step_runs()}
+    assert runs["said"] == (ExecutionStatus.COMPLETED, None)
+    assert runs["fails"] == (ExecutionStatus.FAILED, "ValueError: disk full")
+    status, error = runs["dawdles"]
+    assert status is ExecutionStatus.TIMEOUT
+    assert "StepTimeoutError: step 'dawdles'" in str(error)
+    assert "step 'fails': ValueError: disk full" in str(fresh.attach(handle.job_id).error)
+
+
+@step
+def fails_at_length() -> None:
+    raise ValueError("é" * 10_000)
+
+
+def test_a_long_reason_is_cut(kfp_api: Any, fake: Any, aged: Any) -> None:
+    fake.version = "2.16.0"
+    handle = finished(kfp_api.orchestrator(), Pipeline("long").add_step(fails_at_length))
+    aged(25)
+    (run,) = kfp_api.orchestrator().attach(handle.job_id).step_runs()
+    assert str(run.error).startswith("ValueError: ééé")
+    assert 200 < len(str(run.error)) < 300
 
 
 @step
