@@ -13,6 +13,7 @@ from flowyml.testing import (
     FailureConformance,
     FanOutConformance,
     LifeConformance,
+    RetryConformance,
     RunIfConformance,
     SubPipelineConformance,
 )
@@ -43,6 +44,7 @@ class TestAirflow2(OnAirflow):
     test_failed_clean_up = CleanupConformance.test_a_clean_up_that_fails_does_not_hide_why_the_run_failed
     test_nested = SubPipelineConformance.test_a_failure_in_such_a_pipeline_stops_what_depends_on_it
     test_final_errors = FailureConformance.test_only_errors_that_are_worth_it_are_retried
+    test_new_code = RetryConformance.test_a_retry_with_new_code_takes_what_fits
     test_timeouts = FailureConformance.test_a_step_timeout_stops_the_work
     has_stopped, beats = FailureConformance.has_stopped, FailureConformance.beats
     test_hooks = LifeConformance.test_hooks_see_a_run_that_fails
