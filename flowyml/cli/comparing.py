@@ -12,6 +12,7 @@ from flowyml.cli.options import AsJson, Job, On
 from flowyml.cli.output import Output, Word, note
 from flowyml.cli.records import metrics_of, plain_run, plain_step, shown, status_word
 from flowyml.core.durations import span_text
+from flowyml.core.errors import RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.runs import Run, StepRun, folded
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.targets import resolve
@@ -93,15 +94,12 @@ def _code(target: Orchestrator, sides: tuple[_Side, _Side], lacks: list[str]) ->
         yield {"name": "commit", "before": one.revision, "after": other.revision}
     if one.code_digest and one.code_digest == other.code_digest:
         return
-    bundles = [target.bundle_of(run.job_id) for run in (one, other)]
-    if bundles[0] and bundles[1]:
-        for path, before, after in changed_files(bundles[0], bundles[1]):
+    try:
+        for path, before, after in changed_files(*(target.bundle_of(run.job_id) for run in (one, other))):
             yield {"name": path.removeprefix("code/"), "before": before, "after": after}
         return
-    lacks.append(
-        f"which files of the code differ: {target.target or target.name} does not keep the code of both runs"
-        f"{' (a run in this process, pipeline.run(), keeps none)' if target.name == 'local' else ''}"
-    )
+    except (RetryRefusedError, UnsupportedFeatureError) as error:
+        lacks.append(f"which files of the code differ: {error}")
     if one.code_digest or other.code_digest:
         yield {"name": "", "before": _digest(one.code_digest), "after": _digest(other.code_digest)}
     for step in sorted(sides[0].results.keys() & sides[1].results.keys()):

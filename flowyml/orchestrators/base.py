@@ -325,10 +325,6 @@ class Orchestrator(ABC):
             raise self._lacks("listing artifacts")
         return self.reader.run_artifacts(job_id)
 
-    def bundle_of(self, job_id: str) -> Bundle | None:
-        """Return the bundle that a run was started with; None if the engine does not keep it for each run."""
-        return self.reader.bundle_of(job_id)
-
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines so far, oldest first; with ``follow`` until the run ends."""
         return self.reader.logs(job_id, follow=follow)
@@ -452,6 +448,10 @@ class Orchestrator(ABC):
         engine that does not support ``RETRY_RUN``.
         """
         raise self._lacks("retrying a run")
+
+    def bundle_of(self, job_id: str) -> Bundle:
+        """Return the bundle that a run was started with. Raises ``RetryRefusedError`` if it is gone."""
+        raise self._lacks("reading the code of a run")
 
     def ended_run(self, job_id: str) -> EndedRun:
         """Return what a retry with new code needs of an ended run. Raises ``RetryRefusedError`` if it is gone.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
-    from flowyml.plan.bundle import Bundle
 
 __all__ = ["RunReader"]
 
@@ -41,10 +40,6 @@ class RunReader(Protocol):
         Not called for an engine that does not support ``ARTIFACTS``.
         """
         raise NotImplementedError
-
-    def bundle_of(self, job_id: str) -> Bundle | None:
-        """Return the bundle that a run was started with; None if the engine does not keep it for each run."""
-        return None
 
     def recorded_outputs(self, job_id: str) -> Mapping[tuple[str, tuple[int, ...]], Mapping[str, Any]]:
         """Return the packed outputs of completed steps and items, by name and index, as far as the engine has them.

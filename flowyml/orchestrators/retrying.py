@@ -9,7 +9,7 @@ from functools import cache
 from flowyml.core.item_names import labelled
 from flowyml.plan.groups import Branch, Loop, outputs_in
 from flowyml.plan.model import Plan
-from flowyml.plan.values import steps_of
+from flowyml.plan.values import Source, steps_of
 from flowyml.runtime.decider import End, Index
 
 __all__ = ["Ends", "Turn", "to_run_again"]
@@ -236,10 +236,12 @@ def what_stays(ends: Ends, changed: Collection[Turn], kept: Collection[Output]) 
 
     All that comes after one of the ``changed``, or after one that did not end OK, runs again, so that each result that
     is taken was computed from results that are taken. A result that is needed and not ``kept`` is computed again, and
-    so is all that comes after it. Whether a skipped step stays skipped is decided again in any case.
+    so is all that comes after it. The new run decides all branches and lists again, and needs their values.
     """
     plan, structure = ends.plan, ends.plan.structure
-    pipeline_outputs = {(each.step, each.output) for each in outputs_in(output.source for output in plan.outputs)}
+    read_in_any_case: list[Source] = [output.source for output in plan.outputs]
+    read_in_any_case += [source for group in structure for source in structure.sources(group)]
+    needed = {(output.step, output.output) for output in outputs_in(read_in_any_case)}
     again: set[Turn] = set()
     left: deque[Turn] = deque()
 
@@ -250,7 +252,7 @@ def what_stays(ends: Ends, changed: Collection[Turn], kept: Collection[Output]) 
 
     for (name, index), end in ends.all():
         is_lost = ends.ran(name, index) and any(
-            (name, index, output) not in kept for step, output in pipeline_outputs if step == name
+            (name, index, output) not in kept for step, output in needed if step == name
         )
         if (name, index) in changed or not _completed(end) or is_lost or structure.is_cleanup(plan.by_name[name].group):
             add((name, index))

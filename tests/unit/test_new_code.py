@@ -46,7 +46,7 @@ def breaks(value: Any) -> Any:
 
 
 def taken(
-    old: Pipeline, new: Pipeline, *, items: Mapping[str, int] = {}, skipped: tuple[str, ...] = (),
+    old: Pipeline, new: Pipeline, *, items: Mapping[str, int] = {}, skipped: tuple[str, ...] = (), lost: str = "",
     before: Mapping[str, Any] = {}, now: Mapping[str, Any] = {}, steps: tuple[str, ...] = (),
 ) -> list[str]:  # fmt: skip
     """What a run of ``new`` takes if all steps of ``old`` ended OK but ``broken``; ``items`` are counts by step."""
@@ -60,7 +60,9 @@ def taken(
         turn: End.FAILED if turn[0] == "broken" else End.SKIPPED if turn[0] in skipped else End.OK for turn in turns
     }
     outputs = {
-        turn: dict.fromkeys(bundle.plan.by_name[turn[0]].outputs, 1) for turn, end in ends.items() if end is End.OK
+        turn: dict.fromkeys(bundle.plan.by_name[turn[0]].outputs, {"not_kept": "why"} if turn[0] == lost else 1)
+        for turn, end in ends.items()
+        if end is End.OK
     }
     run = EndedRun(
         run_id="old", bundle=bundle, parameters=old.check_parameters(before), ends=ends, outputs=outputs
@@ -171,6 +173,27 @@ def test_a_branch_that_may_be_decided_otherwise() -> None:
     assert taken(chain(build(1)), chain(build(1)), skipped=("right",)) == ["left", "other", "same"]
     assert taken(chain(build(1)), chain(build(9)), skipped=("right",)) == ["same"]
     assert taken(chain(build(1)), chain(build(1)), skipped=("right",), now={"rows": 9}) == []
+
+
+def test_a_decision_or_list_whose_value_was_not_kept_is_made_again() -> None:
+    """The new run decides it in any case, also where all results behind it are taken."""
+
+    def branched(rows: int, scale: int) -> Any:
+        with when(same(rows) > 1):
+            left = other(load(rows))
+        with otherwise():
+            right = same.options(name="right")(2)
+        return broken(either(left, right))
+
+    def looped(rows: int, scale: int) -> Any:
+        with for_each(load(rows)) as n:
+            each = same(n)
+        return broken(other(each))
+
+    for lost, wanted in (("", ["load", "other", "same"]), ("same", []), ("load", ["load", "other", "same"])):
+        assert taken(chain(branched), chain(branched), skipped=("right",), lost=lost) == wanted
+    assert taken(chain(looped), chain(looped), items={"same": 2}) == ["load", "other", "same[0]", "same[1]"]
+    assert taken(chain(looped), chain(looped), items={"same": 2}, lost="load") == []
 
 
 def test_a_handler_of_a_failure_that_may_not_happen_again_runs_again() -> None:

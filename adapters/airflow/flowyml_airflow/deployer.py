@@ -246,8 +246,8 @@ class AirflowDeployer(Deployer):
         bundle = None if data is None else Bundle.of(data, str(path))
         if bundle is None or run.code_digest not in (None, bundle.code_digest):
             raise RetryRefusedError(
-                f"The code of run {run.job_id!r} is not in dags_folder, so which results fit the new code cannot be "
-                f"determined: it was replaced by a later deployment, or dags_folder=… is missing. Start a new run."
+                f"The code of run {run.job_id!r} is not in dags_folder: it was replaced by a later deployment, or "
+                f"dags_folder=… is missing. So it cannot be compared with other code; start a new run."
             )
         return bundle
 

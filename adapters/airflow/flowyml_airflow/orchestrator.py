@@ -319,8 +319,13 @@ class AirflowOrchestrator(Orchestrator):
         """Clear tasks, as in Airflow's UI. On 2.11, instead of one item of a loop, all failed items are cleared."""
         run_again(self.reader, self._deployer, job_id, steps)
 
+    def bundle_of(self, job_id: str) -> Bundle:
+        """Return the bundle in ``dags_folder``, until a deployment replaces it."""
+        found = self.reader.fetch(job_id)
+        return self._deployer.bundle_of_run(self.reader.facts(found), self.reader.identified(found))
+
     def ended_run(self, job_id: str) -> EndedRun:
-        return ended_run(self.reader, self._deployer, job_id)
+        return ended_run(self.reader, self.bundle_of(job_id), job_id)
 
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the tasks of a run again: those that failed and those that waited for them, or all.

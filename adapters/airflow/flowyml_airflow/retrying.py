@@ -10,6 +10,7 @@ from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.orchestrators.new_code import EndedRun
+from flowyml.plan.bundle import Bundle
 from flowyml_airflow.client import ConflictError
 from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.names import xcom_key
@@ -47,11 +48,9 @@ def run_again(reader: AirflowReader, deployer: AirflowDeployer, job_id: str, ste
         ) from error
 
 
-def ended_run(reader: AirflowReader, deployer: AirflowDeployer, job_id: str) -> EndedRun:
-    """Return what Airflow has of an ended run, with the bundle in the folder of its DAGs."""
+def ended_run(reader: AirflowReader, bundle: Bundle, job_id: str) -> EndedRun:
+    """Return what Airflow has of an ended run of a ``bundle``."""
     found = reader.fetch(job_id)
-    record = reader.identified(found)
-    bundle = deployer.bundle_of_run(reader.facts(found), record)
     keys = {step.name: {xcom_key(output): output for output in step.outputs} for step in bundle.plan}
     outputs = {
         turn: {keys.get(turn[0], {}).get(key, key): value for key, value in returned.items()}
@@ -59,7 +58,7 @@ def ended_run(reader: AirflowReader, deployer: AirflowDeployer, job_id: str) -> 
         if not any(step.operator for step in bundle.plan)  # beside these, a task returns plain values
     }
     place = run_place("airflow", found["dag_id"], found["dag_run_id"])
-    return EndedRun.of(record, bundle, reader.step_runs(job_id), outputs, place)
+    return EndedRun.of(reader.identified(found), bundle, reader.step_runs(job_id), outputs, place)
 
 
 def _check_same_code(found: Mapping[str, Any], reader: AirflowReader, deployer: AirflowDeployer) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flowyml.artifacts import open_store
-from flowyml.core.errors import EngineError, PlanError
+from flowyml.core.errors import EngineError, PlanError, RetryRefusedError
 from flowyml.core.home import home
 from flowyml.core.locks import held
 from flowyml.core.origin import Origin
@@ -220,6 +220,19 @@ class Pipelines:
             f"The pipeline version of run {run.display_name!r} was deleted from KFP at "
             f"{self.client.connection.where}, and with it what KFP knew of its steps."
         )
+
+    def bundle_of(self, run: Any) -> Bundle:
+        """Return the bundle in the pipeline of a run. Raises ``RetryRefusedError`` if it is elsewhere, or deleted."""
+        try:
+            bundle = _bundle_in(_parts(*spec.documents(self.spec_of(run)))[0])
+        except NotFoundError as error:
+            raise RetryRefusedError(str(error)) from error
+        if bundle is None:
+            raise RetryRefusedError(
+                f"The code of run {run.display_name!r} is not in its pipeline on KFP: it is in a store, or another "
+                f"FlowyML packed it."
+            )
+        return bundle
 
     def version_of(self, run: Any) -> Any:
         """Return the version of a pipeline of a run or recurring run.

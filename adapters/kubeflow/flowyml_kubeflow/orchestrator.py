@@ -212,6 +212,10 @@ class KubeflowOrchestrator(Orchestrator):
         runs.note_stopped(found)
         return True
 
+    def bundle_of(self, job_id: str) -> Bundle:
+        """Return the bundle in the version of the pipeline."""
+        return self.pipelines.bundle_of(self.reader.fetch(job_id))
+
     def retry_run(self, job_id: str) -> None:
         """Run a failed run again from its failures: completed steps stay."""
         retry_run(self.reader, job_id)

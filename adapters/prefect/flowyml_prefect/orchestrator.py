@@ -165,14 +165,18 @@ class PrefectOrchestrator(Orchestrator):
         if entrypoint := schedule_again(self.reader, self.deployer, run.id, steps):
             self._launch(run.id, entrypoint)
 
+    def bundle_of(self, job_id: str) -> Bundle:
+        """Return the bundle in this machine's folder."""
+        run = self.reader.fetch(job_id)
+        return self.deployer.bundle_of(self.reader.record(run), run.version or "")
+
     def ended_run(self, job_id: str) -> EndedRun:
         """Return what Prefect and the artifact store have of an ended run, with the bundle in this machine's folder."""
         from flowyml.orchestrators.new_code import EndedRun
 
         reader, run = self.reader, self.reader.fetch(job_id)
         record = reader.record(run)
-        bundle = self.deployer.bundle_of(record, run.version or "")
-        outputs = reader.recorded_outputs(job_id)
+        bundle, outputs = self.bundle_of(job_id), reader.recorded_outputs(job_id)
         return EndedRun.of(record, bundle, reader.step_runs(job_id), outputs, reader.place_of(run))
 
     def _launch(self, run_id: str, entrypoint: str) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ConfigurationError, RetryRefusedError, StepCancelledError
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.forks import flush_output
 from flowyml.core.home import open_private, private_folder
 from flowyml.core.logs import make_records
@@ -143,6 +144,8 @@ def kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
         why = "`flowyml prune` is removing the run"
     elif kept is None and row.raw_status == "crashed":
         why = "the process that called run() executed it, and died"
+    elif kept is None and ExecutionStatus[row.status].is_successful:
+        why = "pipeline.run() keeps that of runs that fail"
     elif kept is None:
         why = "it could not be recorded when it ran"
     elif "lacks" in kept[0]:
@@ -152,7 +155,7 @@ def kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
     else:
         return kept[0], kept[1] or b""
     raise RetryRefusedError(
-        f"Run {row.run_id!r} cannot be retried, since its code was not kept: {why}. Start a new run."
+        f"The code of run {row.run_id!r} was not kept, so it cannot be retried: {why}. Start a new run."
     )
 
 

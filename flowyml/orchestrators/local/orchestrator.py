@@ -182,15 +182,18 @@ class LocalOrchestrator(Orchestrator):
 
         detached.start_again(self.store, self.store.get(job_id), steps)
 
-    def ended_run(self, job_id: str) -> EndedRun:
-        """Return what the database has of an ended run, with the bundle that it ran."""
+    def bundle_of(self, job_id: str) -> Bundle:
+        """Return the bundle in FlowyML's data folder, until `flowyml prune` removes it."""
         from flowyml.orchestrators.local import detached
-        from flowyml.orchestrators.new_code import EndedRun
         from flowyml.plan.bundle import Bundle
 
-        row = self.store.get(job_id)
-        job, _ = detached.kept_job(self.store, row)
-        bundle = Bundle.read(job["bundle"])
+        return Bundle.read(detached.kept_job(self.store, self.store.get(job_id))[0]["bundle"])
+
+    def ended_run(self, job_id: str) -> EndedRun:
+        """Return what the database has of an ended run, with the bundle that it ran."""
+        from flowyml.orchestrators.new_code import EndedRun
+
+        row, bundle = self.store.get(job_id), self.bundle_of(job_id)
         steps, outputs = self.step_runs(job_id), dict(self.reader.recorded_outputs(job_id))
         for step in steps:
             names = bundle.plan.by_name[step.name].outputs if step.name in bundle.plan.by_name else ()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.home import home
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.background import reap
 from flowyml.orchestrators.local import records
@@ -16,10 +15,6 @@ from flowyml.orchestrators.local.schema import RunRow, index_of
 from flowyml.orchestrators.local.store import RunStore
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.reader import RunReader
-from flowyml.plan.names import slug
-
-if TYPE_CHECKING:
-    from flowyml.plan.bundle import Bundle
 
 __all__ = ["LocalReader"]
 
@@ -87,14 +82,6 @@ class LocalReader(RunReader):
         """Return the lines of one step or item; no others are read."""
         row = self.store.get(job_id)
         return self._lines(row, (json.loads(row.steps).index(step), index), follow)
-
-    def bundle_of(self, job_id: str) -> Bundle | None:
-        """Return the bundle with the run's code in FlowyML's data folder, until `flowyml prune` removes it."""
-        from flowyml.plan.bundle import Bundle
-
-        run = self.store.get(job_id)
-        bundles = map(Bundle.read, (home() / "bundles").glob(f"{slug(run.pipeline)}-*.pyz") if run.code_digest else ())
-        return next((bundle for bundle in bundles if bundle.code_digest == run.code_digest), None)
 
     def _lines(self, row: RunRow, of: tuple[int, tuple[int, ...]] | None, follow: bool) -> Iterator[LogLine]:
         names, last = json.loads(row.steps), 0

@@ -94,4 +94,5 @@ def measure():
         handle = orchestrator.attach(job_id).wait_for_completion(RUN, 0.5)
         assert handle.step_statuses() == {"measure": ExecutionStatus.COMPLETED}, handle.error
         assert handle.outputs == {"total": 50_000}
+        assert orchestrator.bundle_of(job_id).files == bundle.files
         assert orchestrator.diff(bundle) != ""  # only the run needed that version
