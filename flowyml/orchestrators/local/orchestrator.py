@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowyml._version import __version__
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import ConfigurationError, DefinitionError, ScheduleError
+from flowyml.core.errors import ConfigurationError, DefinitionError, RetryRefusedError, ScheduleError
 from flowyml.core.home import home
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -21,7 +21,7 @@ from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, l
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.submission import check_same_run, claim_new, submit_once
-from flowyml.plan.names import check_name
+from flowyml.plan.names import check_name, slug
 from flowyml.plan.parameters import days_of
 from flowyml.runtime.code import Code
 from flowyml.runtime.loading import is_loading
@@ -187,7 +187,16 @@ class LocalOrchestrator(Orchestrator):
         from flowyml.orchestrators.local import detached
         from flowyml.plan.bundle import Bundle
 
-        return Bundle.read(detached.kept_job(self.store, self.store.get(job_id))[0]["bundle"])
+        row = self.store.get(job_id)
+        try:
+            return Bundle.read(detached.kept_job(self.store, row)[0]["bundle"])
+        except RetryRefusedError:  # a completed run has no job, but may have its bundle
+            paths = (home() / "bundles").glob(f"{slug(row.pipeline)}-*.pyz") if row.code_digest else ()
+            if bundle := next(
+                (found for found in map(Bundle.read, paths) if found.code_digest == row.code_digest), None
+            ):
+                return bundle
+            raise
 
     def ended_run(self, job_id: str) -> EndedRun:
         """Return what the database has of an ended run, with the bundle that it ran."""
