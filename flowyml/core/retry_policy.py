@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flowyml.core.errors import DefinitionError, FlowymlError, ParameterError
+from flowyml.core.errors import DefinitionError, FlowymlError, ParameterError, StepFailedError
 
 __all__ = ["OrchestratorRetryPolicy", "error_names"]
 
@@ -70,8 +70,19 @@ class OrchestratorRetryPolicy:
             return float("inf") if self.initial_delay_seconds else 0
 
     def retries_on(self, error: BaseException) -> bool:
-        """Return True if an error of this class is retried."""
-        return self.retries_on_names(error_names(error))
+        """Return True if an error of this class is retried; for a ``StepFailedError``, the class that it names."""
+        names = error.names if isinstance(error, StepFailedError) and error.names else error_names(error)
+        return self.retries_on_names(names)
+
+    def delay_after(self, error: BaseException, attempt: int) -> float | None:
+        """Return the seconds until the next attempt, when ``attempt``, counted from 1, has failed with this error.
+
+        None if there is no next one.
+
+        >>> OrchestratorRetryPolicy(max_attempts=3).delay_after(ValueError(), 2)
+        2.0
+        """
+        return self.delays[attempt - 1] if attempt < self.max_attempts and self.retries_on(error) else None
 
     def retries_on_names(self, names: Iterable[str]) -> bool:
         """Return the same for an error of which only ``error_names`` are known, from another process."""

@@ -45,6 +45,9 @@ class TaskFacts(Facts):
 
     Raises ``StepError`` for a task that ended OK and left no value, such as one that a person marked as success.
     ``pack`` packs the return value of an operator of Airflow's own.
+
+    The task of an execution group adds the ``results`` of its steps. If it ``has_started`` by a trigger rule that lets
+    it run only after the success of all tasks before it, their ends are not asked for.
     """
 
     def __init__(
@@ -57,9 +60,15 @@ class TaskFacts(Facts):
         self._parameters = parameters
         self._pack = pack
         self._states: dict[tuple[str, int | None], Mapping[int, str | None]] = {}
+        self.results: dict[str, tuple[Outcome, Mapping[str, Any]]] = {}
+        self.has_started = False
 
     def end(self, step: str, index: Index) -> Outcome | None:
         """Return the end of a step; one of an execution group may have ended either way when its task failed."""
+        if step in self.results:
+            return self.results[step][0]
+        if self.has_started:
+            return OK
         task = self.flow.steps[step]
         end = self.end_of_task(task, index)
         if end in (None, End.OK) or task.kind == "step":
@@ -69,6 +78,8 @@ class TaskFacts(Facts):
 
     def value(self, step: str, output: str, index: Index) -> Any:
         """Return an output of a step. That of an operator of Airflow's own can be any value, and is packed here."""
+        if step in self.results:
+            return self.results[step][1][output]
         source = FromStep(step, output)
         task, key = self.flow.id(self.flow.steps[step]), self.flow.key(source)
         if step not in self.flow.operators:
@@ -122,6 +133,8 @@ class TaskFacts(Facts):
         return None if end is None else Opened(Outcome(end))
 
     def taken(self, branch: str, index: Index) -> Outcome | None:
+        if self.has_started:
+            return OK
         around = self.flow.structure.by_name[branch]
         assert isinstance(around, Branch)
         choice = Task("choice", around.choice)

@@ -39,10 +39,7 @@ def as_airflow(step: Step, error: StepError) -> Exception:
 
 def is_final(step: Step, error: StepError) -> bool:
     """Return True for an error that the step's policy does not retry."""
-    names = getattr(error, "names", ())
-    return step.retry is not None and not (
-        step.retry.retries_on_names(names) if names else step.retry.retries_on(error)
-    )
+    return step.retry is not None and not step.retry.retries_on(error)
 
 
 def airflow_exceptions() -> ModuleType:

@@ -257,9 +257,7 @@ def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]
     policy = OrchestratorRetryPolicy(retryable_errors=errors)
 
     def condition(task: Any, task_run: Any, state: State[Any]) -> bool:
-        error: Any = state.result(raise_on_failure=False)
-        names = getattr(error, "names", ())
-        return policy.retries_on_names(names) if names else policy.retries_on(error)
+        return policy.retries_on(state.result(raise_on_failure=False))
 
     return condition
 

@@ -19,10 +19,8 @@ from flowyml.core.errors import (
     StepCancelledError,
     StepCrashedError,
     StepError,
-    StepFailedError,
     StepTimeoutError,
 )
-from flowyml.core.retry_policy import error_names
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.orchestrators.local.stopping import Slot
@@ -214,7 +212,9 @@ class Engine:
     def _fail(self, node: Node, error: BaseException, started: float) -> None:
         node.error = error
         status, raw = self._verdict(error)
-        delay = None if status == "CANCELLED" else self._delay(node, error)
+        delay = None
+        if node.step.retry and status != "CANCELLED" and not self.stopping:
+            delay = node.step.retry.delay_after(error, node.attempt - node.before)
         if delay is not None:
             node.due = time.monotonic() + delay
             status, raw = "QUEUED", "awaiting_retry"
@@ -231,15 +231,6 @@ class Engine:
         if isinstance(error, StepTimeoutError):
             return "TIMEOUT", "timeout"
         return "FAILED", "crashed" if isinstance(error, StepCrashedError) else "failed"
-
-    def _delay(self, node: Node, error: BaseException) -> float | None:
-        """Return seconds until the next attempt; None if there is none."""
-        policy = node.step.retry
-        if policy is None or self.stopping or node.attempt >= node.max_attempts:
-            return None
-        names = error.names if isinstance(error, StepFailedError) and error.names else error_names(error)
-        retries = policy.retries_on_names(names)
-        return policy.delays[node.attempt - node.before - 1] if retries else None
 
     def _mark(self, node: Node, row: StepRow) -> None:
         node.row = row._replace(item=item_of(node.index)) if node.index else row

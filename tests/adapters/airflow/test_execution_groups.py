@@ -117,6 +117,34 @@ def test_what_does_not_need_a_step_that_failed_still_runs() -> None:
     assert last["steps"]["second"]["error"] == "not run, since step 'first' ended FAILED"
 
 
+def test_a_step_without_its_input_has_failed_and_the_others_run() -> None:
+    """As after a task that a person marked as success."""
+
+    @step
+    def before() -> int:
+        return 1
+
+    @step(execution_group="g")
+    def needs(before: int) -> int:
+        return before
+
+    plan = Pipeline("marked").add_step(before).add_step(needs).add_step(beside).compile()
+    flow, task, ti = TaskGraph(plan), Task("together", "g"), Ti({"before": "success"})
+    group = GroupRun(
+        flow, task, TaskDecider(flow, task, {"ti": ti}), ti, lambda *args, **more: StepOutputs({}), threading.Event()
+    )
+    with pytest.raises(StepFailedError, match="no output of 'before'"):
+        group.run()
+    assert group.failed.name == "needs"
+    assert states_of(ti)[-1] == {"needs": "failed", "beside": "success"}
+
+
+def test_a_group_that_airflow_has_started_asks_for_no_states() -> None:
+    group = group_of(lambda name, inputs, **more: StepOutputs({name: 1}), ti := Ti())
+    group.run()
+    assert ti.read == []
+
+
 @pytest.mark.parametrize(("name", "state"), [("AirflowFailException", "failed"), ("AirflowSkipException", "skipped")])
 def test_airflows_own_exceptions_are_not_tried_again(name: str, state: str) -> None:
     calls = []
