@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -13,13 +13,14 @@ from flowyml.core.origin import Origin
 from flowyml.core.schedule import Schedule
 from flowyml.plan.marks import mark_of
 from flowyml.plan.parameters import check_values
-from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.names import TAG
 from flowyml_airflow.parameters import check_carried, declared
-from flowyml_airflow.status import no_tasks_at
+from flowyml_airflow.status import no_tasks_at, timeout_of
 
 __all__ = [
-    "Deployed", "bundles_needed", "facts_of", "has_schedule", "is_untouched", "schedule_of", "tags_of", "version_of",
+    "DagVersions", "Deployed", "bundles_needed", "facts_of", "has_schedule", "is_untouched", "schedule_of", "tags_of",
+    "version_of",
 ]  # fmt: skip
 
 
@@ -98,6 +99,54 @@ class Deployed:
         if self.is_ours:
             name = self.facts.get("pipeline", self.dag["dag_id"])
             check_values(name, declared(self.dag.get("params")), values)
+
+
+class DagVersions:
+    """Reads the facts of the DAG versions of runs.
+
+    ``known`` caches the timeout and name of versions, which do not change, and may outlive this object. Those of DAGs
+    without versions may change.
+    """
+
+    def __init__(
+        self, client: AirflowClient, known: dict[tuple[str, int | None], tuple[timedelta | None, str]]
+    ) -> None:
+        self._client = client
+        self._known = known
+        self._known_now: dict[tuple[str, int | None], tuple[timedelta | None, str]] = {}
+
+    def facts(self, run: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the facts in the last line of the run's DAG file.
+
+        Empty if FlowyML did not write the file, or Airflow no longer has it.
+        """
+        version = version_of(run)
+        try:
+            dag = {"dag_id": run["dag_id"]} if version else self._client.dag(run["dag_id"])
+            return facts_of(self._client.source(dag, version))
+        except NotThereError:
+            return {}
+
+    def about(self, run: Mapping[str, Any]) -> tuple[timedelta | None, str]:
+        """Return ``dagrun_timeout`` and the name of a DAG, in the version of the run.
+
+        Airflow shows the timeout of the newest version only, so that of a FlowyML DAG is read from the source.
+        """
+        version = version_of(run)
+        known, key = self._known if version else self._known_now, (run["dag_id"], version)
+        if key not in known:
+            known[key] = self._read_about(run)
+        return known[key]
+
+    def _read_about(self, run: Mapping[str, Any]) -> tuple[timedelta | None, str]:
+        if facts := self.facts(run):
+            seconds = facts.get("timeout")
+            return timedelta(seconds=seconds) if seconds is not None else None, facts["pipeline"]
+        try:
+            dag = self._client.dag(run["dag_id"])
+        except NotThereError:
+            return None, run["dag_id"]
+        return timeout_of(dag), dag.get("dag_display_name") or run["dag_id"]
 
 
 def tags_of(dag: Mapping[str, Any]) -> set[str]:

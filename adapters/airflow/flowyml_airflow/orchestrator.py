@@ -322,7 +322,8 @@ class AirflowOrchestrator(Orchestrator):
     def bundle_of(self, job_id: str) -> Bundle:
         """Return the bundle in ``dags_folder``, until a deployment replaces it."""
         found = self.reader.fetch(job_id)
-        return self._deployer.bundle_of_run(self.reader.facts(found), self.reader.identified(found))
+        reader = self.reader
+        return self._deployer.bundle_of_run(reader.dags.facts(found), reader.identified(found))
 
     def ended_run(self, job_id: str) -> EndedRun:
         return ended_run(self.reader, self.bundle_of(job_id), job_id)

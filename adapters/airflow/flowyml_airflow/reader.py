@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
 from flowyml.artifacts import open_store
 from flowyml.artifacts.listing import artifacts_of
 from flowyml.core.durations import span_text
-from flowyml.core.errors import EngineUnreachableError, RunNotFoundError, ServerTroubleError
+from flowyml.core.errors import RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.core.origin import Origin
@@ -23,11 +22,11 @@ from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
-from flowyml_airflow.cancel_notes import had_ended, was_cancelled, was_withdrawn
-from flowyml_airflow.client import AirflowClient, KeptElsewhereError, Mark, NotThereError, usable_id
-from flowyml_airflow.deployed_dag import facts_of, version_of
-from flowyml_airflow.log_events import TASK_FAILED, LogEvent
-from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_airflows, is_shown, is_start, line_of
+from flowyml_airflow.audit_log import AuditLog
+from flowyml_airflow.cancel_notes import had_ended
+from flowyml_airflow.client import AirflowClient, KeptElsewhereError, NotThereError, usable_id
+from flowyml_airflow.deployed_dag import DagVersions, version_of
+from flowyml_airflow.logs import TaskLogs, is_start
 from flowyml_airflow.names import (
     CACHED_KEY,
     CODE_KEY,
@@ -46,11 +45,10 @@ from flowyml_airflow.names import (
 from flowyml_airflow.not_run import with_causes
 from flowyml_airflow.outcomes import run_status, task_status
 from flowyml_airflow.stalled import RunWarnings, why_nothing_ran, why_stalled
-from flowyml_airflow.status import DAG_RUN, failed_or_timed_out, moment, timeout_of
+from flowyml_airflow.status import failed_or_timed_out, moment
 from flowyml_airflow.step_runs import (
     Marker,
     Seen,
-    attributed,
     in_order,
     index_of,
     map_index,
@@ -67,7 +65,6 @@ __all__ = ["AirflowReader"]
 
 # The time that a worker may take to notice that its task was ended: a heartbeat, and the time to end.
 SETTLES_WITHIN = timedelta(seconds=30)
-_STOPPED = ("Task killed!", "terminated with exit code", "exited with return code", "Task exited")
 _RETURNED = "return_value"
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
@@ -80,17 +77,19 @@ _LATE = ("AirflowTaskTimeout", TIMED_OUT)
 class AirflowReader(RunReader):
     """Reads runs through one client. ``artifacts`` is the store of large outputs; no other store is read.
 
-    ``known`` caches the timeout and name of DAG versions, which do not change, and outlives this reader. ``known_now``
-    caches those of DAGs without versions, which may change. ``warnings`` remembers the runs that were warned about.
+    ``known`` caches the timeout and name of DAG versions, and outlives this reader: see ``DagVersions``. ``warnings``
+    remembers the runs that were warned about.
     """
 
     client: AirflowClient
     artifacts: str | None = None
     known: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
-    known_now: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
     warnings: RunWarnings = field(default_factory=RunWarnings)
-    _notes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    _marks: dict[tuple[str, str], list[Mark]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._audit_log = AuditLog(self.client)
+        self._task_logs = TaskLogs(self.client)
+        self.dags = DagVersions(self.client, self.known)
 
     def fetch(self, job_id: str) -> dict[str, Any]:
         """Return Airflow's record of a run. Raises ``RunNotFoundError``."""
@@ -117,11 +116,11 @@ class AirflowReader(RunReader):
 
         ``whole`` also reads the errors, and whether a stopped run has really ended.
         """
-        found = self._noted(found)
+        found = self._audit_log.noted(found)
         dag, run_id = found["dag_id"], found["dag_run_id"]
         status = run_status(found)
         if status.is_failed:
-            status = run_status(found, self._about(found)[0])
+            status = run_status(found, self.dags.about(found)[0])
         error = None
         if whole:
             if not status.is_terminal:
@@ -135,7 +134,7 @@ class AirflowReader(RunReader):
         return Run(
             job_id=_job_id(found),
             run_id=given_run_id(found.get("conf"), run_id),
-            pipeline=pipeline_of(dag, found.get("dag_display_name") or self._about(found)[1]),
+            pipeline=pipeline_of(dag, found.get("dag_display_name") or self.dags.about(found)[1]),
             status=status,
             raw_status=found["state"],
             created_at=moment(found.get("queued_at") or found.get("run_after") or found.get("start_date")),
@@ -149,8 +148,8 @@ class AirflowReader(RunReader):
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         """Return the steps in the order of the DAG file."""
-        found = self._noted(self.fetch(job_id))
-        facts, tasks = self.facts(found), self._tasks(found)
+        found = self._audit_log.noted(self.fetch(job_id))
+        facts, tasks = self.dags.facts(found), self._tasks(found)
         shown = [task for task in tasks if not is_start(task) and task["task_id"] not in facts.get("helpers", ())]
         seen, over = Seen(facts, tasks), self._was_over(found)
         may_be_cached = facts.get("cached") or TAKES_KEY in (found.get("conf") or {})
@@ -167,7 +166,7 @@ class AirflowReader(RunReader):
         """Return the time when the timeout of a run passed. Airflow notices that a little later."""
         if not run_status(found).is_failed:
             return None
-        timeout, began = self._about(found)[0], moment(found["start_date"])
+        timeout, began = self.dags.about(found)[0], moment(found["start_date"])
         is_late = run_status(found, timeout) is ExecutionStatus.TIMEOUT
         return began + timeout if is_late and began and timeout else None
 
@@ -185,7 +184,7 @@ class AirflowReader(RunReader):
 
         The record has the origin of the DAG version if that version has the code of the run.
         """
-        facts = self.facts(found) if version_of(found) else {}
+        facts = self.dags.facts(found) if version_of(found) else {}
         kept, submitted = facts.get("code"), (found.get("conf") or {}).get(CODE_KEY)
         origin = Origin.from_dict(facts.get("origin")) if submitted in (None, kept) else None
         return replace(self.record(found, whole=False), origin=origin, code_digest=submitted or kept)
@@ -194,7 +193,7 @@ class AirflowReader(RunReader):
         """Return the outputs of the pipeline; for a foreign DAG the return values by task id: see ``_returned``."""
         found = self.fetch(job_id)
         dag, run_id = found["dag_id"], found["dag_run_id"]
-        facts = self.facts(found)
+        facts = self.dags.facts(found)
         if not facts:
             return self._returned(found)
         tasks = self._tasks(found)
@@ -253,7 +252,7 @@ class AirflowReader(RunReader):
         A task has its outputs in one XCom, an execution group's task in an XCom for each.
         """
         found = self.fetch(job_id)
-        facts = self.facts(found)
+        facts = self.dags.facts(found)
         if not facts:
             return
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
@@ -316,7 +315,7 @@ class AirflowReader(RunReader):
         begun = [task for task in self._tasks(found) if task["start_date"] is not None and task["try_number"]]
         if not begun or not all(task_status(task, found).is_terminal for task in begun):
             return ""
-        if any(self._log(found, task, task["try_number"]) != [] for task in begun):
+        if any(self._task_logs.read(found, task, task["try_number"]) != [] for task in begun):
             return ""
         return (
             "The logs of this run are gone: Airflow finds none of its tasks' log files, here, in a remote store, or on "
@@ -326,7 +325,6 @@ class AirflowReader(RunReader):
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines of every attempt, oldest first; with ``follow`` as they arrive, until the run has ended."""
         found: Mapping[str, Any] = self.fetch(job_id)
-        tails: Tails = defaultdict(Tail)
         over: bool | None = None  # unknown before the first poll, for which ``found`` is new enough
 
         def look() -> Look:
@@ -335,40 +333,13 @@ class AirflowReader(RunReader):
             if over is False:
                 found = self.client.run(found["dag_id"], found["dag_run_id"])
             over = self.record(found).status.is_terminal
-            yield from self._new_lines(self._noted(found), tails, follow=follow and not is_last)
+            seen = self._audit_log.noted(found)
+            tasks = [task for task in self._tasks(seen) if task["start_date"] is not None]
+            facts = self.dags.facts(seen) if any(map(runs_several, tasks)) else {}
+            yield from self._task_logs.new_lines(seen, tasks, facts, follow=follow and not is_last)
             return is_last or not follow
 
         return log_lines(look, follow=follow)
-
-    def _new_lines(self, found: Mapping[str, Any], tails: Tails, *, follow: bool) -> list[LogLine]:
-        """Return the lines that are new; with ``follow``, a line that may be incomplete waits for the next call."""
-        lines: list[tuple[datetime, LogLine]] = []
-        tasks = [task for task in self._tasks(found) if task["start_date"] is not None]
-        facts = self.facts(found) if any(map(runs_several, tasks)) else {}
-        for task in tasks:
-            name, index, newest = task["task_id"], task.get("map_index", -1), task["try_number"] or 0
-            ended = task_status(task, found).is_terminal
-            when = _EARLIEST  # lines that have no time go with those before them
-            for attempt in range(1, newest + 1):
-                tail = tails[name, index, attempt]
-                events = None if tail.is_whole else self._log(found, task, attempt)
-                if events is None:
-                    continue
-                if names := steps_of_task(name, facts):
-                    events = list(attributed(events, names, attempt))
-                over = ended or attempt < newest
-                for event in tail.fresh(events, grows=follow and not over, over=over):
-                    when = event.time or when
-                    if is_shown(event):
-                        lines.append((when, line_of(event, task, attempt)))
-        return [line for _, line in sorted(lines, key=lambda item: item[0])]
-
-    def _log(self, found: Mapping[str, Any], task: Mapping[str, Any], attempt: int) -> list[LogEvent] | None:
-        """Return the log of an attempt so far; None if Airflow does not answer."""
-        try:
-            return self.client.log(found["dag_id"], found["dag_run_id"], task, attempt)
-        except (EngineUnreachableError, ServerTroubleError):
-            return None
 
     def _tasks(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
         return self.client.task_instances(found["dag_id"], found["dag_run_id"])
@@ -442,9 +413,9 @@ class AirflowReader(RunReader):
         if status is ExecutionStatus.CANCELLED:
             return WAS_CANCELLED
         if status is ExecutionStatus.TIMEOUT:
-            timeout = self._about(found)[0]
+            timeout = self.dags.about(found)[0]
             return f"The run took longer than its timeout of {span_text(timeout.total_seconds() if timeout else 0)}."
-        facts, tasks = self.facts(found), self._tasks(found)
+        facts, tasks = self.dags.facts(found), self._tasks(found)
         seen = Seen(facts, tasks)
         failed = [task for task in tasks if task["state"] == "failed" and seen.counts(task["task_id"])]
         if not failed:
@@ -454,7 +425,7 @@ class AirflowReader(RunReader):
                 "Airflow marked the run as failed although no task failed: the run was marked by hand, or the DAG has "
                 "changed."
             )
-            return self._marked(found) or next(no_lists, unknown)
+            return self._audit_log.marked(found) or next(no_lists, unknown)
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         failed.sort(key=lambda task: task["end_date"] or "9")
         read = sorted(failed[:_READ], key=lambda task: (order.get(task["task_id"], -1), map_index(task)))
@@ -483,64 +454,9 @@ class AirflowReader(RunReader):
 
         If a user marked the task as failed, the error names the user: the process only reports that it was stopped.
         """
-        if marked := self._marked(found, task):
+        if marked := self._audit_log.marked(found, task):
             return marked, ""
-        events = self._log(found, task, task["try_number"] or 1) or []
-        raised = [event for event in events if event.error]
-        # After the error come failures of callbacks and mails about it.
-        if raised := [event for event in raised if event.message.startswith(TASK_FAILED)] or raised:
-            error = raised[-1].error or {}
-            kind, said = str(error.get("exc_type", "")), str(error.get("exc_value", ""))
-            return described(kind, said), class_of(kind)
-        errors = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
-        killed = "the process of the task ended without an error in its log; was its worker killed?"
-        return errors[-1] if errors else killed, ""
-
-    def _marked(self, found: Mapping[str, Any], task: Mapping[str, Any] | None = None) -> str:
-        """Say who marked a run, or a task of it, as failed since it was queued; empty if the audit log lacks it."""
-        key = found["dag_id"], found["dag_run_id"]
-        if key not in self._marks:
-            self._marks[key] = self.client.marked_failed(*key)
-        if not self._marks[key]:
-            return ""
-        began = moment(found.get("queued_at") or found["start_date"]) or _EARLIEST
-        ended = _LATEST
-        if task is not None:  # one that had ended before, or begins after it, ended by itself
-            began = max(began, moment(task["start_date"]) or _EARLIEST)
-            ended = moment(task["end_date"]) or _LATEST
-        for mark in self._marks[key]:
-            is_meant = mark.task is None or (task is not None and mark.task == task["task_id"])
-            if is_meant and began <= (moment(mark.time) or _EARLIEST) <= ended:
-                return f"marked as failed in Airflow by user {mark.user!r}, at {mark.time}"
-        return ""
-
-    def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the run with FlowyML's note of its cancellation, even if a user has written another note since."""
-        succeeded = found["state"] == "success"
-        if not (succeeded and found.get("note")) and DAG_RUN.get(found["state"]) is not ExecutionStatus.FAILED:
-            return found
-        noted = found if was_cancelled(found) else self._noted_before(found)
-        went_on = succeeded and was_cancelled(noted) and not self._was_stopped(noted)
-        return {**found, "note": None} if went_on else noted
-
-    def _noted_before(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        dag = found["dag_id"]
-        if dag not in self._notes:
-            self._notes[dag] = self.client.notes_written(dag)
-        notes, stands = self._notes[dag].get(found["dag_run_id"], []), found.get("note") or ""
-        if stands in notes:  # the log also has notes that Airflow did not write, since it was in trouble
-            notes = notes[notes.index(stands) :]
-        elif not stands:
-            return found
-        before = ({**found, "note": note} for note in notes)
-        return next(filter(was_cancelled, takewhile(lambda run: not was_withdrawn(run), before)), found)
-
-    def _was_stopped(self, found: Mapping[str, Any]) -> bool:
-        """Return whether a cancelled run has stopped tasks; if not, the cancelling process died before."""
-        return any(
-            task["state"] in ("failed", "skipped") and not had_ended(task["task_id"], task["state"], found)
-            for task in self._tasks(found)
-        )
+        return self._task_logs.error(found, task)
 
     def _has_settled(self, found: Mapping[str, Any], status: ExecutionStatus) -> bool:
         """Return whether no task of an ended run can change anything any more.
@@ -562,55 +478,12 @@ class AirflowReader(RunReader):
             and (task["state"] == "skipped" or (was_stopped and task["state"] != "success"))
             and not had_ended(task["task_id"], "failed", found)
         ]
-        if not all(self._has_stopped(found, task) for task in stopped):
+        if not all(self._task_logs.has_stopped(found, task) for task in stopped):
             return False
         if was_stopped or not stopped:
             return True
         now = self.client.run(found["dag_id"], found["dag_run_id"])  # the log is newer than what was read of the run
         return bool(now["state"] == found["state"])
-
-    def _has_stopped(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
-        events = [event for event in self._log(found, task, task["try_number"]) or () if event.time is not None]
-        if not events:
-            return True  # it never began
-        return any(
-            event.error or any(words in event.message for words in _STOPPED) for event in events if is_airflows(event)
-        )
-
-    def facts(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the facts in the last line of the run's DAG file; empty if FlowyML did not write the file."""
-        return facts_of(self._source(found))
-
-    def _source(self, found: Mapping[str, Any]) -> str:
-        """Return the text of the run's DAG file; empty if Airflow no longer has it."""
-        version = version_of(found)
-        try:
-            return self.client.source(
-                {"dag_id": found["dag_id"]} if version else self.client.dag(found["dag_id"]), version
-            )
-        except NotThereError:
-            return ""
-
-    def _about(self, found: Mapping[str, Any]) -> tuple[timedelta | None, str]:
-        """``dagrun_timeout`` and the name of a DAG, in the version of the run.
-
-        Airflow shows the timeout of the newest version only, so that of a FlowyML DAG is read from the source.
-        """
-        version = version_of(found)
-        kept, key = self.known if version else self.known_now, (found["dag_id"], version)
-        if key not in kept:
-            kept[key] = self._asked_about(found)
-        return kept[key]
-
-    def _asked_about(self, found: Mapping[str, Any]) -> tuple[timedelta | None, str]:
-        if facts := self.facts(found):
-            seconds = facts.get("timeout")
-            return timedelta(seconds=seconds) if seconds is not None else None, facts["pipeline"]
-        try:
-            dag = self.client.dag(found["dag_id"])
-        except NotThereError:
-            return None, found["dag_id"]
-        return timeout_of(dag), dag.get("dag_display_name") or found["dag_id"]
 
 
 def _job_id(found: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ def run_again(reader: AirflowReader, deployer: AirflowDeployer, job_id: str, ste
     tasks = client.task_instances(dag, run_id)
     graph = {task["task_id"]: task["downstream_task_ids"] for task in client.tasks(dag)}
     was_stopped = reader.record(found, whole=False).status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
-    marked = to_clear(tasks, graph, reader.facts(found), steps=steps, was_stopped=was_stopped)
+    marked = to_clear(tasks, graph, reader.dags.facts(found), steps=steps, was_stopped=was_stopped)
     if not marked:
         raise RetryRefusedError(f"Run {job_id!r} has no task that failed or was stopped: there is nothing to clear.")
     of_task: dict[str, set[int]] = {}

@@ -11,7 +11,7 @@ import pytest
 
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.client import LogEvent
-from flowyml_airflow.log_lines import Tail
+from flowyml_airflow.logs import Tail
 from tests.adapters.airflow.test_client import site
 from tests.engines.web import Recorded
 
