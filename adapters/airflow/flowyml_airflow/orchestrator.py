@@ -321,8 +321,8 @@ class AirflowOrchestrator(Orchestrator):
 
     def bundle_of(self, job_id: str) -> Bundle:
         """Return the bundle in ``dags_folder``, until a deployment replaces it."""
-        found = self.reader.fetch(job_id)
         reader = self.reader
+        found = reader.fetch(job_id)
         return self._deployer.bundle_of_run(reader.dags.facts(found), reader.identified(found))
 
     def ended_run(self, job_id: str) -> EndedRun:
