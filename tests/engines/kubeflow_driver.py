@@ -8,18 +8,19 @@ KFP's ``backend/src/v2``: ``driver/resolve.go`` (``resolveInputs``, ``CollectInp
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import threading
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.engines.kubeflow_argocompiler import go_json
 from tests.engines.kubeflow_releases import Release
 
-__all__ = ["Drivers", "Execution", "Lost", "Made"]
+__all__ = ["Drivers", "Execution", "Lost", "Made", "Metadata"]
 
 Json = dict[str, Any]
 
@@ -74,21 +75,33 @@ class Execution:
     """Those of a loop."""
     made: Made | None = None
     """The outputs of a container that has succeeded."""
+    fingerprint: str = ""
+    """By which the cache finds these outputs; empty where the task is not cached."""
+
+
+@dataclass
+class Metadata:
+    """What the runs of a server share: the ids in its store, and the outputs of tasks by their fingerprints."""
+
+    ids: Iterator[int] = field(default_factory=lambda: itertools.count(101))
+    cache: dict[str, Made] = field(default_factory=dict)
 
 
 class Drivers:
     """The drivers of one run. ``root`` is the URL below which it keeps artifacts."""
 
     def __init__(
-        self, pipeline: Json, root: str, constants: Mapping[str, str], cached: Collection[str], release: Release
-    ) -> None:
+        self, pipeline: Json, root: str, constants: Mapping[str, str], cached: Collection[str], release: Release,
+        metadata: Metadata,
+    ) -> None:  # fmt: skip
         """``constants`` are those that the file names, such as ``pipeline_job_name``; ``cached`` are the tasks that KFP
-        takes from its cache."""
+        takes from its cache as if they had run before."""
         self.pipeline, self.root, self.release = pipeline, root, release
         self.cached = cached
+        self._metadata = metadata
+        self._hits: set[str] = set()
         self.executions: dict[int, Execution] = {}
         self._constants = {f"{{{{$.{name}}}}}": value for name, value in constants.items()}
-        self._numbers = itertools.count(101)
         self._lock = threading.Lock()
 
     def dag(self, given: Mapping[str, str]) -> dict[str, str]:
@@ -124,11 +137,36 @@ class Drivers:
         _check_types(name, component, values, files)
         made = self._execution(name, within.number, -1, component, values, files)
         container, config = json.loads(given["container"]), json.loads(given["kubernetes-config"] or "{}")
-        patch = go_json(self._pod_patch(made, container, config))
+        pod = self._pod_patch(made, container, config)
+        patch = go_json(pod)
+        if task.get("cachingOptions", {}).get("enableCache"):
+            made.fingerprint = self._fingerprint(component, container, pod)
+            made.made = self._metadata.cache.get(made.fingerprint)
         if name in self.cached:
             take(patch)
+        if name in self.cached or made.made:
+            self._hits.add(name)
             return {"pod-spec-patch": "", "cached-decision": "true", "condition": "nil"}
         return {"pod-spec-patch": patch, "cached-decision": "false", "condition": "nil"}
+
+    def _fingerprint(self, component: Json, container: Json, pod: Json) -> str:
+        """The inputs by the ids of their artifacts, the outputs without their URLs, and the container; volumes aside.
+        Sources: ``driver/cache.go``, ``getFingerPrint``; ``cacheutils/cache.go``, ``GenerateCacheKey``."""
+        command = pod["containers"][0]["command"]
+        given = json.loads(command[command.index("--executor_input") + 1])
+        inputs, outputs = (
+            {port: listed["artifacts"] for port, listed in given.get(side, {}).get("artifacts", {}).items()}
+            for side in ("inputs", "outputs")
+        )
+        key = [
+            self.pipeline["pipelineInfo"]["name"],
+            {port: [artifact["name"] for artifact in artifacts] for port, artifacts in inputs.items()},
+            given.get("inputs", {}).get("parameterValues", {}),
+            {port: [artifact["name"], artifact["type"]] for port, (artifact,) in outputs.items()},
+            component.get("outputDefinitions", {}).get("parameters", {}),
+            container["image"], container["command"], container.get("args", []),
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
     def publish(self, number: int, made: Made) -> None:
         """What a launcher hands in."""
@@ -137,14 +175,17 @@ class Drivers:
                 artifact["metadata"] = {
                     "display_name": port, **artifact.get("metadata", {}), "store_session_info": go_json(_STORE),
                 }  # fmt: skip
-                artifact |= {"name": str(next(self._numbers)), "type": {"instanceSchema": ""}}
-        self.executions[number].made = made
+                artifact |= {"name": str(next(self._metadata.ids)), "type": {"instanceSchema": ""}}
+        execution = self.executions[number]
+        execution.made = made
+        if execution.fingerprint:
+            self._metadata.cache[execution.fingerprint] = made
 
     def _execution(
         self, task: str, within: int, index: int, component: Json, values: Json, files: dict[str, list[Json]]
     ) -> Execution:
         with self._lock:
-            number = next(self._numbers)
+            number = next(self._metadata.ids)
             self.executions[number] = Execution(number, task, within, index, component, values, files)
             return self.executions[number]
 
@@ -228,7 +269,7 @@ class Drivers:
         has_dag = any("dag" in components[each["componentRef"]["name"]] for each in inner.values())
         ends = inner.keys() - {one for each in inner.values() for one in each.get("dependentTasks", ())}
         is_open = has_dag and not self.release.reports_states_of_inner_dags
-        return "RUNNING" if is_open or (ends and ends <= {*self.cached}) else "COMPLETE"
+        return "RUNNING" if is_open or (ends and ends <= self._hits) else "COMPLETE"
 
     def _pod_patch(self, made: Execution, container: Json, config: Json) -> Json:
         """What the pod of a task is changed to."""

@@ -7,6 +7,7 @@ The process sees folders of this machine where a pod sees those of a cluster. So
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -22,6 +23,7 @@ __all__ = ["Launcher", "Log"]
 
 Json = dict[str, Any]
 
+_ARTIFACTS = re.compile("minio://mlpipeline/v2/artifacts/[^/]+/([0-9a-f-]{36})")
 AT_ONCE = threading.BoundedSemaphore(16)  # pods; a cluster has more room than this machine
 
 
@@ -85,8 +87,10 @@ class Launcher:
         folder = self._path(urls["artifacts"]["executor-logs"]["artifacts"][0]["uri"]).parent
         shutil.rmtree(folder, ignore_errors=True)  # of an attempt before, in whose pod it was
         folder.mkdir(parents=True)
-        local = given.replace(self.root, self.folder.as_uri()).replace("/tmp/kfp/outputs/", f"{folder}/parameters-")
+        local = given.replace("/tmp/kfp/outputs/", f"{folder}/parameters-")
         local = local.replace("/" + self.root.replace("://", "/"), str(self.folder))
+        # Inputs may be of another run, from which the cache took them.
+        local = _ARTIFACTS.sub(lambda run: self.folder.with_name(f"run-{run[1]}").as_uri(), local)
         log.step = folder / "log"
         log.step.touch()
         log.before = _klog("main.go:67", "Setting log level to: '1'", "I") + _klog(

@@ -56,7 +56,7 @@ class Runs:
         try:
             made = Workflow(
                 spec, platform, about, constants, folder, self.state.pods, release, self.state.cached,
-                self.state.in_drivers,
+                self.state.in_drivers, self.state.metadata,
             )  # fmt: skip
         except ValueError as error:
             message = f"Failed to create a new run: InternalServerError: Failed to validate workflow for (): {error}"

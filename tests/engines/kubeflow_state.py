@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.engines.kubeflow_driver import Metadata
 from tests.engines.kubeflow_releases import Release, release
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class State:
     says_version: bool = True  # not of a server that was built without the name of its release
     refuses_at_upload: bool = True  # whether a file with faults is refused at once, as a real server does not
     reports_canceling: bool = True  # whether KFP's agent sees a workflow between its termination and its end
-    cached: set[str] = field(default_factory=set)  # tasks that KFP takes from its cache
+    metadata: Metadata = field(default_factory=Metadata)
+    cached: set[str] = field(default_factory=set)  # tasks that KFP takes from its cache as if they had run before
     in_drivers: dict[str, Callable[[], None]] = field(default_factory=dict)  # what happens in those of tasks
     page: int = 3
     page_of_runs: int = 50  # of which there are hundreds in the end

@@ -11,7 +11,7 @@ import kfp_server_api
 
 from tests.engines.kubeflow_argo import Controller, End, Node
 from tests.engines.kubeflow_argocompiler import About, compiled
-from tests.engines.kubeflow_driver import Drivers, Lost
+from tests.engines.kubeflow_driver import Drivers, Lost, Metadata
 from tests.engines.kubeflow_launcher import Launcher, Log, driver_log
 from tests.engines.kubeflow_pods import Pods
 from tests.engines.kubeflow_releases import Release
@@ -29,7 +29,7 @@ class Workflow:
 
     def __init__(
         self, pipeline: Json, platform: Json, about: About, constants: Mapping[str, str], folder: Path, pods: Pods,
-        release: Release, cached: Collection[str], in_drivers: Mapping[str, Callable[[], None]],
+        release: Release, cached: Collection[str], in_drivers: Mapping[str, Callable[[], None]], metadata: Metadata,
     ) -> None:  # fmt: skip
         """``cached`` are the tasks that KFP takes from its cache; ``in_drivers`` is what happens to the drivers of
         tasks. Raises ``ValueError`` for what Argo refuses."""
@@ -40,7 +40,7 @@ class Workflow:
         self.argo = Controller(manifest, self._run_pod, self.launcher.stop)
         self.logs: dict[str, Log] = {}
         """Those of the pods, by the names of these."""
-        self._drivers = Drivers(pipeline, root, constants, cached, release)
+        self._drivers = Drivers(pipeline, root, constants, cached, release, metadata)
         self._in_drivers = in_drivers
 
     @property

@@ -106,7 +106,7 @@ def test_what_hooks_of_the_pipeline_print_is_in_the_log(orchestrator: KubeflowOr
 
 
 def test_the_hook_learns_of_success_after_a_last_step_from_the_cache(
-    fake: Any, orchestrator: KubeflowOrchestrator, shared: Path
+    orchestrator: KubeflowOrchestrator, shared: Path
 ) -> None:
     """KFP leaves such a DAG RUNNING, so FlowyML ends it by a task that runs."""
 
@@ -115,23 +115,51 @@ def test_the_hook_learns_of_success_after_a_last_step_from_the_cache(
         return 1
 
     hooks = pipelines.hooked(str(shared)).hooks
-    fake.cached.add("kept")
-    handle = orchestrator.run_pipeline(Pipeline("cached", hooks=hooks).add_step(kept), run_id("hooked"))
-    handle.wait_for_completion(RUN, 0.5)
-    (ended,) = [line for line in (shared / "journal").read_text().splitlines() if line.startswith("pipeline_end")]
-    assert "COMPLETED" in ended
+    for _ in range(2):
+        handle = orchestrator.run_pipeline(Pipeline("hooked", hooks=hooks).add_step(kept), run_id("hooked"))
+        handle.wait_for_completion(RUN, 0.5)
+    assert "kept" not in {line.step for line in handle.logs()}, "from the cache"
+    ended = [line for line in (shared / "journal").read_text().splitlines() if line.startswith("pipeline_end")]
+    assert ["COMPLETED" in line for line in ended] == [True, True]
 
 
-def test_an_output_from_the_cache_says_so(fake: Any, orchestrator: KubeflowOrchestrator) -> None:
+def test_a_cached_step_of_a_pipeline_without_a_cache_does_not_run_again(
+    orchestrator: KubeflowOrchestrator, shared: Path
+) -> None:
+    """The task with the code is cached too, so the step gets the same artifact for it in each run."""
+    ran = str(shared / "ran")
+
+    @step(kubeflow={"cache": True})
+    def kept() -> int:
+        with Path(ran).open("a") as file:
+            file.write("kept ")
+        return 1
+
+    @step
+    def doubled(kept: int) -> int:
+        with Path(ran).open("a") as file:
+            file.write("doubled ")
+        return 2 * kept
+
+    made = Pipeline("cached", kubeflow={"cache": False}).add_step(kept).add_step(doubled)
+    for _ in range(2):
+        handle = orchestrator.run_pipeline(made, run_id("cached"))
+        handle.wait_for_completion(RUN, 0.5)
+        assert handle.step_statuses() == dict.fromkeys(("kept", "doubled"), ExecutionStatus.COMPLETED)
+        assert handle.outputs["doubled"] == 2
+    assert Path(ran).read_text() == "kept doubled doubled "
+
+
+def test_an_output_from_the_cache_says_so(orchestrator: KubeflowOrchestrator) -> None:
     """No pod runs then, so no log holds the output."""
 
     @step(kubeflow={"cache": True})
     def kept() -> int:
         return 1
 
-    fake.cached.add("kept")
-    handle = orchestrator.run_pipeline(Pipeline("cached").add_step(kept), run_id("cached"))
-    handle.wait_for_completion(RUN, 0.5)
+    for _ in range(2):
+        handle = orchestrator.run_pipeline(Pipeline("from the cache").add_step(kept), run_id("cached"))
+        handle.wait_for_completion(RUN, 0.5)
     assert handle.step_statuses() == {"kept": ExecutionStatus.COMPLETED}
     assert list(handle.logs()) == []
     with pytest.raises(LookupError, match="KFP took step 'kept' from its cache, so no pod logged the value"):
