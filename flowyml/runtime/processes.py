@@ -15,11 +15,9 @@ from flowyml.artifacts.allowed import decide_on_pickles
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import (
     MissingSecretError,
-    OutputError,
     ParameterError,
     StepCancelledError,
     StepError,
-    StepFailedError,
 )
 from flowyml.core.item_names import labelled
 from flowyml.plan.parameters import is_too_deep, too_deep
@@ -30,6 +28,7 @@ from flowyml.runtime.kept_outputs import KEEP, KeptOutputs
 from flowyml.runtime.lines import OnLine, print_line
 from flowyml.runtime.secrets import Mask, ReadSecret, from_environment, secrets_of
 from flowyml.runtime.shared import SharedProcesses
+from flowyml.runtime.step_errors import failed
 
 __all__ = ["StepProcesses", "starting_ahead"]
 
@@ -156,7 +155,7 @@ class StepProcesses:
         answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, take_line, stop)
         del values, request  # tools that report errors show the variables of the frames that an error went through
         if failure := answer.get("failure"):
-            raise _raised(step, failure)
+            raise failed(step, failure)
         outputs = StepOutputs(answer["outputs"], answer.get("cached", ""))
         if self._kept is not None:
             self._kept.keep(labelled(step, index), outputs)
@@ -179,7 +178,7 @@ class StepProcesses:
         take_line = print_line if on_line is None else on_line
         answer = self._answer(f"group {group!r}", request, dict(packed), None, take_line, stop)
         if failure := answer.get("failure"):
-            raise _raised("", failure)
+            raise failed("", failure)
         found: dict[str, Any] = answer["outputs"]
         return found
 
@@ -257,14 +256,3 @@ def _can_fork() -> bool:
     Forking is risky on macOS, whose libraries start threads (CPython issue 33725).
     """
     return sys.platform == "linux" and os.environ.get("FLOWYML_FORK") != "0"
-
-
-def _raised(step: str, failure: Mapping[str, Any]) -> StepError:
-    if failure["kind"] == "output":
-        error: StepError = OutputError(failure["message"])
-    else:
-        error = StepFailedError(failure["message"])
-        error.names = tuple(failure["names"])
-        error.traceback = failure["traceback"]
-    error.step = step
-    return error

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flowyml.core.durations import span_text
-from flowyml.core.errors import StepCancelledError, StepCrashedError, StepOutOfMemoryError, StepTimeoutError
+from flowyml.core.errors import (
+    OutputError,
+    StepCancelledError,
+    StepCrashedError,
+    StepError,
+    StepFailedError,
+    StepOutOfMemoryError,
+    StepTimeoutError,
+)
 
-__all__ = ["NAMED", "OutOfMemory", "cancelled", "crashed", "loaded_too_long", "of_several", "of_step", "timed_out"]
+__all__ = [
+    "NAMED", "OutOfMemory", "cancelled", "crashed", "failed", "loaded_too_long", "of_several", "of_step", "timed_out",
+]  # fmt: skip
 
 NAMED = 3
 """The number of failures that the error of a run names: a loop may have thousands."""
@@ -45,6 +56,18 @@ class OutOfMemory:
         """True once for each time."""
         before, self._before = self._before, _kills()
         return self._before > before
+
+
+def failed(step: str, failure: Mapping[str, Any]) -> StepError:
+    """Return the error for the ``failure`` that a step's process has answered with."""
+    if failure["kind"] == "output":
+        error: StepError = OutputError(failure["message"])
+    else:
+        error = StepFailedError(failure["message"])
+        error.names = tuple(failure["names"])
+        error.traceback = failure["traceback"]
+    error.step = step
+    return error
 
 
 def crashed(who: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashedError:

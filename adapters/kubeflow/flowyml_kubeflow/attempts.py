@@ -8,26 +8,26 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import default_url, run_place
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import StepError
+from flowyml.core.errors import StepError, StepTimeoutError
 from flowyml.core.logs import level_of, with_level
 from flowyml.core.plain_text import storable_text
-from flowyml.core.retry_policy import error_names
 from flowyml.plan.model import Step
+from flowyml.runtime.execution import StepOutputs
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.spawn import SpawnedProcesses
+from flowyml.runtime.step_errors import failed
 from flowyml_kubeflow import names
 
 __all__ = [
-    "ENGINE", "FINALE", "LOCAL", "RESULT", "TIMED_OUT", "Attempt", "Journal", "attempted", "fire_pipeline_hooks",
-    "leveled", "printed", "processes_of",
+    "ENGINE", "FINALE", "LOCAL", "RESULT", "TIMED_OUT", "Journal", "fire_pipeline_hooks", "leveled", "make_attempt",
+    "printed", "processes_of", "reason",
 ]  # fmt: skip
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
@@ -145,91 +145,65 @@ def processes_of(
     return SpawnedProcesses(sys.executable, bundle, config)
 
 
-class Attempt:
-    """One try of a step, in a process. Afterwards it has ``outputs``, or a ``failure``."""
+def make_attempt(
+    bundle: Path, step: Step, number: int, inputs: Mapping[str, Any], journal: Journal, processes: SpawnedProcesses,
+    index: Sequence[int] = (), *, together: str = "", hold: bool = False,
+) -> StepOutputs:  # fmt: skip
+    """Make one try of a step, in a process. Raises ``StepError``.
 
-    def __init__(
-        self, bundle: Path, step: Step, scratch: Path, journal: Journal, processes: SpawnedProcesses,
-        index: Sequence[int] = (),
-    ) -> None:  # fmt: skip
-        self.bundle = bundle
-        self.step = step
-        self.scratch = scratch
-        self.journal = journal
-        self.processes = processes
-        self.number = journal.next_attempt()
-        self.index = tuple(index)
-        self.outputs: dict[str, Any] = {}
-        self.failure: dict[str, Any] | None = None
-        self.cached = ""  # the run that the outputs are from, of a cached step that did not run
-
-    @property
-    def reason(self) -> str:
-        """The message of the failure; after ``TIMED_OUT`` if it took too long, which has a status of its own."""
-        assert self.failure is not None
-        kind, message = self.failure["kind"], str(self.failure["message"])
-        return f"{kind}: {message}" if kind == TIMED_OUT else message
-
-    def run(self, inputs: Mapping[str, Any], *, together: str = "", hold: bool = False) -> None:
-        """Make one try. Steps ``together`` share a process, which waits for the next of them if it is to ``hold``."""
-        started, on_line = time.time(), self.journal.log(self.number)
-        try:
-            secrets, on_line = self._secrets(on_line)
-            about_step = {"step": self.step.name, "attempt": self.number, "index": self.index}
-            request: dict[str, Any] = {"kind": "step", **about_step, "secrets": secrets}
-            if together:
-                request.update(together=together, hold=hold)
-            with self.processes.child(f"step {self.step.name!r}", request, inputs, on_line) as child:
-                about = {"group": child.identity.pid, "born": child.identity.born}
-                self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started, **about})
-                answer = child.wait(self.step.timeout_seconds, None)
-                self.outputs, self.failure = answer.get("outputs", {}), answer.get("failure")
-                self.cached = answer.get("cached", "")
-        except StepError as error:
-            if self.journal.next_attempt() == self.number:  # its process was not started
-                self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started})
-            self._lost(error, on_line)
-        for line in self.failure["traceback"].splitlines() if self.failure else ():
-            on_line("ERROR", line)
-        ended = {"ended": time.time(), "failure": self.failure, **({"cached": self.cached} if self.cached else {})}
-        self.journal.write("attempts.jsonl", {"attempt": self.number, **ended})
-        if self.failure:
-            self.journal.publish(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
-
-    def _secrets(self, on_line: OnLine) -> tuple[dict[str, str], OnLine]:
-        """Return the values of the step's secrets, and the function that takes its lines without them."""
-        if not self.step.secrets:
-            return {}, on_line
-        from flowyml.runtime.secrets import Mask, from_environment, secrets_of
-
-        secrets = secrets_of(self.step.name, self.step.secrets, from_environment)
-        return secrets, Mask(secrets.values()).lines(on_line)
-
-    def _lost(self, error: StepError, on_line: OnLine) -> None:
-        """Call the hooks here, since the step's process cannot call them any more."""
-        kind, message = type(error).__name__, str(error)
-        self.failure = {"kind": kind, "message": message, "names": error_names(error), "traceback": ""}
-        for line in message.splitlines():
-            on_line("ERROR", line)
-        arguments = (self.step.name, {"type": kind, "message": message, "step": self.step.name})
-        _fire(self.bundle, "on_error", arguments, on_line)
-
-
-def attempted(step: Step, make: Callable[[int], Attempt]) -> Attempt:
-    """Make attempts until one succeeds or the step's policy ends them, and return the last one; ``make`` gets a number.
-
-    They happen in one pod: KFP does not retry a task that ends by itself. Source: Argo, ``OnError``, which stock KFP
-    2.17 sets.
+    Steps ``together`` share a process, which waits for the next of them if it is to ``hold``.
     """
-    delays = [*step.retry.delays] if step.retry else []
-    for number in count(1):
-        attempt = make(number)
-        if not attempt.failure or not delays:
-            break
-        if step.retry and not step.retry.retries_on_names(attempt.failure["names"]):
-            break
-        time.sleep(delays.pop(0))
-    return attempt
+    started, on_line = {"attempt": number, "started": time.time()}, journal.log(number)
+    answer: dict[str, Any] = {}
+    error: StepError | None = None
+    try:
+        secrets, on_line = _secrets(step, on_line)
+        request = {"kind": "step", "step": step.name, "attempt": number, "index": index, "secrets": secrets}
+        if together:
+            request.update(together=together, hold=hold)
+        with processes.child(f"step {step.name!r}", request, inputs, on_line) as child:
+            about = {"group": child.identity.pid, "born": child.identity.born}
+            journal.write("attempts.jsonl", {**started, **about})
+            answer = child.wait(step.timeout_seconds, None)
+    except StepError as lost:
+        error = lost
+        if journal.next_attempt() == number:  # its process was not started
+            journal.write("attempts.jsonl", started)
+        _log_error(str(lost), on_line)
+        # The step's process cannot call the hooks any more.
+        about_error = {"type": type(lost).__name__, "message": str(lost), "step": step.name}
+        _fire(bundle, "on_error", (step.name, about_error), on_line)
+    if failure := answer.get("failure"):
+        error = failed(step.name, failure)
+        _log_error(failure["traceback"], on_line)
+    shown = {"kind": type(error).__name__, "message": str(error)} if error else None
+    cached = answer.get("cached", "")
+    ended = {"ended": time.time(), "failure": shown, **({"cached": cached} if cached else {})}
+    journal.write("attempts.jsonl", {"attempt": number, **ended})
+    if error:
+        journal.publish(failure=shown)
+        raise error
+    return StepOutputs(answer["outputs"], cached)
+
+
+def _secrets(step: Step, on_line: OnLine) -> tuple[dict[str, str], OnLine]:
+    """Return the values of the step's secrets, and the function that takes its lines without them."""
+    if not step.secrets:
+        return {}, on_line
+    from flowyml.runtime.secrets import Mask, from_environment, secrets_of
+
+    secrets = secrets_of(step.name, step.secrets, from_environment)
+    return secrets, Mask(secrets.values()).lines(on_line)
+
+
+def _log_error(text: str, on_line: OnLine) -> None:
+    for line in text.splitlines():
+        on_line("ERROR", line)
+
+
+def reason(error: StepError) -> str:
+    """Return the message of an error; after ``TIMED_OUT`` if the step took too long, which has a status of its own."""
+    return f"{TIMED_OUT}: {error}" if isinstance(error, StepTimeoutError) else str(error)
 
 
 def fire_pipeline_hooks(bundle: Path, event: str, arguments: Sequence[object], journal: Journal) -> None:

@@ -20,8 +20,10 @@ from zipfile import ZipFile
 from flowyml.artifacts.packing import is_reference
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromParameter, FromStep, Plan
+from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.step_runner import StepEvent, run_attempts
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import FINALE, LOCAL, Attempt, Journal, attempted, fire_pipeline_hooks, processes_of
+from flowyml_kubeflow.attempts import FINALE, LOCAL, Journal, fire_pipeline_hooks, make_attempt, processes_of, reason
 from flowyml_kubeflow.files import (
     FACTS_BYTES,
     Result,
@@ -129,25 +131,28 @@ class StepTask:
         self.journal = Journal.of(names.task(self.step.name))
 
     def run(self) -> Result:
-        """Run the step, as often as its policy allows. Raises ``TaskFailed``."""
-        attempt = attempted(self.step, self._attempt)
-        if attempt.failure:
-            raise TaskFailed(attempt.reason)
-        if attempt.cached:
-            self.journal.note(cached=attempt.cached)
-        return self._result(attempt)
+        """Run the step, as often as its policy allows. Raises ``TaskFailed``.
 
-    def _attempt(self, number: int) -> Attempt:
-        dates, scratch = dates_of(self.values.get(names.TIME)), self._scratch()
+        Retries happen in one pod: KFP does not retry a task that ends by itself. Source: Argo, ``OnError``, which stock
+        KFP 2.17 sets.
+        """
+        run_attempts(self.step, (), self._attempt, self._on_event, first=self.journal.next_attempt())
+        return self._result()
+
+    def _attempt(self, number: int, may_follow: bool) -> StepOutputs:
+        self.scratch, dates = self._scratch(), dates_of(self.values.get(names.TIME))
         processes = processes_of(
-            self.bundle, self.plan.name, run_id_of(self.given), scratch, dates, self._brought(), [self.step]
+            self.bundle, self.plan.name, run_id_of(self.given), self.scratch, dates, self._brought(), [self.step]
         )
-        attempt = Attempt(self.bundle, self.step, scratch, self.journal, processes)
-        attempt.number = max(number, attempt.number)
-        if self.step.retry:
-            self.journal.note(attempt=attempt.number)
-        attempt.run(self._inputs())
-        return attempt
+        return make_attempt(self.bundle, self.step, number, self._inputs(), self.journal, processes)
+
+    def _on_event(self, event: StepEvent) -> None:
+        if event.error and event.outcome:
+            raise TaskFailed(reason(event.error))
+        if event.outcome:
+            self.outputs = event.outputs
+        elif not event.error and self.step.retry:
+            self.journal.note(attempt=event.attempt)
 
     def _scratch(self) -> Path:
         """Return a folder beside KFP's output file, so that moving a large output costs nothing if possible."""
@@ -169,14 +174,16 @@ class StepTask:
         ports = (names.port(item.name) for item in self.step.inputs if isinstance(item.source, FromStep))
         return [path_of(artifact(self.given, "inputs", port)["uri"]).parent for port in ports]
 
-    def _result(self, attempt: Attempt) -> Result:
+    def _result(self) -> Result:
         result, given = Result(), Values()
-        for output, packed in attempt.outputs.items():
+        if self.outputs.cached_from:
+            self.journal.note(cached=self.outputs.cached_from)
+        for output, packed in self.outputs.items():
             target = artifact(self.given, "outputs", names.port(output))
-            given[output] = packed if not is_reference(packed) else with_url(packed, attempt.scratch, target["uri"])
-            stored, kind = store(packed, target, attempt.scratch), self.step.kinds.get(output, "")
+            given[output] = packed if not is_reference(packed) else with_url(packed, self.scratch, target["uri"])
+            stored, kind = store(packed, target, self.scratch), self.step.kinds.get(output, "")
             result.artifacts[names.port(output)] = described(packed, stored, kind, self._most)
-        shutil.rmtree(attempt.scratch, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
         self._publish(given)
         return result
 

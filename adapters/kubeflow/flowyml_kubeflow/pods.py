@@ -19,24 +19,26 @@ from typing import Any, TypeVar
 
 from flowyml.artifacts import open_store, pack, unpack
 from flowyml.artifacts.packing import is_reference
+from flowyml.core.errors import StepError, StepTimeoutError
 from flowyml.core.item_names import checked_items, labelled
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.names import slug
 from flowyml.plan.parameters import days_of
 from flowyml.plan.values import Source
-from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, is_plain, listed, mapped, parts_of
+from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, Outcome, is_plain, listed, mapped, parts_of
+from flowyml.runtime.execution import StepOutputs
 from flowyml.runtime.step_errors import of_several, of_step
+from flowyml.runtime.step_runner import StepEvent, run_decided
 from flowyml_kubeflow import flow_names, names
 from flowyml_kubeflow.attempts import (
     FINALE,
     LOCAL,
-    TIMED_OUT,
-    Attempt,
     Journal,
-    attempted,
     fire_pipeline_hooks,
+    make_attempt,
     processes_of,
+    reason,
 )
 from flowyml_kubeflow.facts import PodEvaluator, PodFacts
 from flowyml_kubeflow.files import (
@@ -278,47 +280,43 @@ class _StepPod(_Pod):
         if self.is_finale and not self.flow.cleans_up(step):
             entries[index] = Entry(End.FAILED, "the run was stopped")
             return
-        end, cause = _ended(self.decider.decide(step, index))
-        if end is not End.OK:
-            self._note_end(step, index, _RAW[end], cause, Entry(end, cause))
-            return
-        plain = {item.name for item in step.inputs if is_plain(item.source, self.plan.structure)}
-        inputs = {
-            name: value if name in plain else listed(mapped(value, self.known.here))
-            for name, value in self.decider.inputs(step, index).items()
-        }
-        self._attempts(step, index, inputs, together)
-
-    def _attempts(self, step: Step, index: Index, inputs: Mapping[str, Any], together: str) -> None:
         journal = Journal.of(flow_names.turn(names.task(step.name), index))
+        plain = {item.name for item in step.inputs if is_plain(item.source, self.plan.structure)}
 
-        def make(number: int) -> Attempt:
-            attempt = Attempt(self.bundle, step, self.scratch, journal, self.processes, index)
-            attempt.number = max(number, attempt.number)
-            self._note(step, index, attempt=attempt.number)
-            attempt.run(inputs, together=together, hold=step is not self.unit.steps[-1])
-            return attempt
+        def attempt(inputs: Mapping[str, Any], number: int, may_follow: bool) -> StepOutputs:
+            here = {
+                name: value if name in plain else listed(mapped(value, self.known.here))
+                for name, value in inputs.items()
+            }
+            hold = may_follow or step is not self.unit.steps[-1]
+            return make_attempt(
+                self.bundle, step, number, here, journal, self.processes, index, together=together, hold=hold
+            )
 
-        attempt = attempted(step, make)
-        if attempt.failure:
-            self._fail(index, attempt)
-            return
-        shown = {name: _placeless(packed) for name, packed in attempt.outputs.items() if isinstance(packed, dict)}
-        more = {**({"artifacts": shown} if shown else {}), **({"cached": attempt.cached} if attempt.cached else {})}
-        self._note_end(step, index, "completed", "", Entry(End.OK, "", attempt.outputs), attempt.number, **more)
+        run_decided(step, index, self.decider, attempt, self._on_event, first=journal.next_attempt())
 
-    def _fail(self, index: Index, attempt: Attempt) -> None:
-        assert attempt.failure is not None
-        step = attempt.step
-        label = labelled(step.name, index)
-        raw = "timeout" if attempt.failure["kind"] == TIMED_OUT else "failed"
-        message = attempt.failure["message"]
-        entry = Entry(End.FAILED, f"step {label!r} ended {raw.upper()}")
-        self._note_end(step, index, raw, message, entry, attempt.number)
+    def _on_event(self, event: StepEvent) -> None:
+        step, index, outcome = event.step, event.index, event.outcome
+        if outcome is None:
+            if not event.error:
+                self._note(step, index, attempt=event.attempt)
+        elif event.error:
+            self._fail(event, event.error, outcome)
+        elif not event.attempt:
+            self._note_end(step, index, _RAW[outcome.end], outcome.cause, Entry(*outcome))
+        else:
+            outputs, cached = event.outputs, event.outputs.cached_from
+            shown = {name: _placeless(packed) for name, packed in outputs.items() if isinstance(packed, dict)}
+            more = {**({"artifacts": shown} if shown else {}), **({"cached": cached} if cached else {})}
+            self._note_end(step, index, "completed", "", Entry(End.OK, "", outputs), event.attempt, **more)
+
+    def _fail(self, event: StepEvent, error: StepError, outcome: Outcome) -> None:
+        step, raw = event.step, "timeout" if isinstance(error, StepTimeoutError) else "failed"
+        self._note_end(step, event.index, raw, str(error), Entry(*outcome), event.attempt)
         if not self.flow.ends_well(step):
-            raise TaskFailed(attempt.reason)
+            raise TaskFailed(reason(error))
         if not self.plan.structure.may_fail(step.group):
-            self.known.fail([of_step(step.name, message, label)])
+            self.known.fail([of_step(step.name, str(error), labelled(step.name, event.index))])
 
     def _note_end(
         self, step: Step, index: Index, raw: str, error: str, entry: Entry, attempt: int = 0, **more: Any
