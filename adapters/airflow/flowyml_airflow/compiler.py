@@ -136,9 +136,9 @@ class _Dag:
         self.plan = bundle.plan
         self.schedule = schedule
         self.options = options
-        self.flow = TaskGraph(self.plan)
+        self.graph = TaskGraph(self.plan)
         check_schedule(self.plan, schedule)
-        self._tasks = TaskTexts(self.flow, links=bool(options["artifact_links"]))
+        self._tasks = TaskTexts(self.graph, links=bool(options["artifact_links"]))
         self._body = "".join(self._tasks.text())
         self._operator_imports = self._tasks.names.imports.text()
         self._graph = graph_docs(self.plan)
@@ -189,7 +189,7 @@ class _Dag:
             imports += "\n" + dag_parts.ASSETS.format(asset=", ".join(assets), dataset=dataset)
             imports += dag_parts.NAMED_ASSETS if named else ""
         imports += "".join(f"\n{part}" for part in self._flow_imports()) + self._operator_imports
-        docs = f"{docstring(dag_docs(self.flow, self.options, (version, self.structure), self._graph))}\n"
+        docs = f"{docstring(dag_docs(self.graph, self.options, (version, self.structure), self._graph))}\n"
         blocks.insert(0, f"{docs}\n{imports}\n{constants}")
         return marked(
             "\n\n".join([*blocks, f"{self._dag(version)}\n"]).encode(), "dag.py", self._facts(version)
@@ -200,9 +200,9 @@ class _Dag:
             yield LINK_IMPORTS
         if self._kinds & {"choice"}:
             yield dag_parts.BRANCH_IMPORTS
-        if any(len(self.flow.members(loop)) > 1 for loop in self.flow.loops):
+        if any(len(self.graph.members(loop)) > 1 for loop in self.graph.loops):
             yield dag_parts.GROUP_IMPORTS
-        if self.flow.sections:
+        if self.graph.sections:
             yield dag_parts.SECTION_IMPORTS
 
     def _step_parts(self) -> Iterator[str]:
@@ -210,8 +210,8 @@ class _Dag:
 
         With operators of Airflow's own, a task also returns its outputs, for templates.
         """
-        if any(task.kind == "step" and not self.flow.is_operator(task) for task in self.flow.tasks):
-            yield dag_parts.STEP.format(multiple_outputs=not self.flow.operators)
+        if any(task.kind == "step" and not self.graph.is_operator(task) for task in self.graph.tasks):
+            yield dag_parts.STEP.format(multiple_outputs=not self.graph.operators)
         if "together" in self._kinds:
             yield dag_parts.TOGETHER
 
@@ -221,8 +221,8 @@ class _Dag:
             yield LINK.format(kinds=".link = ".join(kind.removeprefix("class ") for kind in kinds))
 
     def _flow_parts(self) -> Iterator[str]:
-        in_loops = [task for loop in self.flow.loops for task in self.flow.members(loop)]
-        if any(task.kind == "step" and not self.flow.is_operator(task) for task in in_loops):
+        in_loops = [task for loop in self.graph.loops for task in self.graph.members(loop)]
+        if any(task.kind == "step" and not self.graph.is_operator(task) for task in in_loops):
             yield dag_parts.ITEM_STEP
         if any(task.kind == "together" for task in in_loops):
             yield dag_parts.ITEM_TOGETHER
@@ -230,14 +230,14 @@ class _Dag:
             yield dag_parts.ITEMS
         if "choice" in self._kinds:
             yield dag_parts.CHOOSE
-        if self.flow.unsettled:
+        if self.graph.unsettled:
             yield dag_parts.SETTLED
-        if self.flow.is_watched:
+        if self.graph.is_watched:
             yield dag_parts.WATCHER
 
     @property
     def _kinds(self) -> set[str]:
-        return {task.kind for task in self.flow.tasks}
+        return {task.kind for task in self.graph.tasks}
 
     @property
     def _calls_back(self) -> bool:
@@ -245,7 +245,7 @@ class _Dag:
         return any(options.get(name) for options in (self.options, *map(step_options, self.plan)) for name in callbacks)
 
     def _datetime_names(self) -> str:
-        times = [self.plan.timeout_seconds, *map(self.flow.timeout, self.flow.tasks)]
+        times = [self.plan.timeout_seconds, *map(self.graph.timeout, self.graph.tasks)]
         times += [self.schedule.interval_seconds] if self.schedule else []
         has_delta = any(time is not None for time in times) or any(map(tries_again, self._tasks.policies))
         has_delta = has_delta or any(map(operator_texts.has_delta, self.plan))
@@ -264,13 +264,13 @@ class _Dag:
             "python": self.options["python"],
             "artifacts": self.options["artifacts"],
             **({"artifact_links": links} if (links := self.options["artifact_links"]) else {}),
-            "steps": list(dict.fromkeys(self.flow.id(self.flow.steps[step.name]) for step in self.plan)),
+            "steps": list(dict.fromkeys(self.graph.id(self.graph.steps[step.name]) for step in self.plan)),
             "timeout": self.plan.timeout_seconds,
             "outputs": {out.name: self._place(out.source) for out in self.plan.outputs},
             "hooks": bool(self.plan.hooks),
             "schedule": self.schedule.to_dict() if self.schedule else None,
             **({"cached": cached} if (cached := self._cached()) else {}),
-            **({"operators": True} if self.flow.operators else {}),
+            **({"operators": True} if self.graph.operators else {}),
             **self._together_facts(),
             **self._flow_facts(),
             "waits": self._waits(),
@@ -282,10 +282,10 @@ class _Dag:
 
     def _waits(self) -> dict[str, list[str]]:
         """By task, the tasks that it waits for; tasks are ordered so that each comes after those."""
-        flow = self.flow
-        found = {flow.id(task): list(dict.fromkeys(map(flow.id, flow.waited_for(task)))) for task in flow.tasks}
+        graph = self.graph
+        found = {graph.id(task): list(dict.fromkeys(map(graph.id, graph.waited_for(task)))) for task in graph.tasks}
         if self.plan.hooks:
-            found |= {flow.id(root): [START_TASK] for root in flow.roots()}
+            found |= {graph.id(root): [START_TASK] for root in graph.roots()}
         return {task: before for task, before in found.items() if before}
 
     def _place(self, output: FromStep | FromEither) -> Any:
@@ -296,32 +296,32 @@ class _Dag:
         if isinstance(output, FromEither):
             return {"either": [self._place(each) for each in output.outputs]}
         loops = self.plan.structure.loops_between(output.step, "")
-        return [self.flow.id(self.flow.steps[output.step]), self.flow.key(output), *(loop.name for loop in loops)]
+        return [self.graph.id(self.graph.steps[output.step]), self.graph.key(output), *(loop.name for loop in loops)]
 
     def _together_facts(self) -> dict[str, Any]:
         """Return the tasks of execution groups, with the names of their steps."""
-        tasks = [task for task in self.flow.tasks if task.kind == "together"]
-        found = {self.flow.id(task): [step.name for step in self.flow.runs(task)] for task in tasks}
+        tasks = [task for task in self.graph.tasks if task.kind == "together"]
+        found = {self.graph.id(task): [step.name for step in self.graph.runs(task)] for task in tasks}
         return {"together": found} if found else {}
 
     def _flow_facts(self) -> dict[str, Any]:
         """Return the facts about control flow: tasks that run no step, and the tasks of each loop."""
-        if not self.flow.has_control_flow:
+        if not self.graph.has_control_flow:
             return {}
-        helpers = [self.flow.id(task) for task in self.flow.tasks if not self.flow.runs(task)]
+        helpers = [self.graph.id(task) for task in self.graph.tasks if not self.graph.runs(task)]
         loops = {
             loop.name: {
-                "items": self.flow.ids.items[loop.name] if self.flow.has_items_task(loop) else None,
-                "tasks": [self.flow.id(task) for task in self.flow.members(loop)],
+                "items": self.graph.ids.items[loop.name] if self.graph.has_items_task(loop) else None,
+                "tasks": [self.graph.id(task) for task in self.graph.members(loop)],
                 **({"goes_on": True} if loop.on_item_error == "continue" else {}),
             }
-            for loop in self.flow.loops
+            for loop in self.graph.loops
         }
-        ids = self.flow.ids
-        helpers += [ids.settled] if self.flow.unsettled else []
-        watchers = [ids.watcher] if self.flow.is_watched else []
+        ids = self.graph.ids
+        helpers += [ids.settled] if self.graph.unsettled else []
+        watchers = [ids.watcher] if self.graph.is_watched else []
         watched: dict[str, Any] = {"watcher": ids.watcher} if watchers else {}
-        if cleanup := [self.flow.id(task) for task in self.flow.tasks if self.flow.is_cleanup(task)]:
+        if cleanup := [self.graph.id(task) for task in self.graph.tasks if self.graph.is_cleanup(task)]:
             watched["cleanup"] = cleanup
         return {"helpers": [*helpers, *watchers], **watched, **({"loops": loops} if loops else {})}
 

@@ -21,22 +21,22 @@ _MOST_LISTED = 50  # steps, for example: a longer list is not readable
 _LONGEST = 80  # characters of a name or a default in a table
 
 
-def dag_docs(flow: TaskGraph, options: Mapping[str, Any], version: tuple[str, str], graph: str) -> str:
+def dag_docs(graph: TaskGraph, options: Mapping[str, Any], version: tuple[str, str], drawing: str) -> str:
     """Return the docs of the DAG, in Markdown.
 
-    ``version`` combines file version and structure; ``graph`` is from ``graph_docs``.
+    ``version`` combines file version and structure; ``drawing`` is from ``graph_docs``.
 
     ``Deployed.shows`` reads the first line back.
     """
-    plan = flow.plan
+    plan = graph.plan
     about = options.get("doc_md") or plan.description
     parts = [
         "Pipeline {!r} as an Airflow DAG, version {}, structure {}.".format(plan.name, *version),
         about.strip(),
-        graph,
+        drawing,
         _table(("Parameter", "Type", "Default"), plan.parameters, _parameter),
         _table(("Step", "Takes", "Gives"), plan.steps, _step),
-        _table(("Output", "XCom", "Task"), plan.outputs, lambda each: _output(flow, each.name, each.source)),
+        _table(("Output", "XCom", "Task"), plan.outputs, lambda each: _output(graph, each.name, each.source)),
         NOTE + TOGETHER_NOTE if plan.structure.together else NOTE,
     ]
     return "\n\n".join(part for part in parts if part)
@@ -109,9 +109,9 @@ def _taken(source: Source) -> str:
             return ""
 
 
-def _output(flow: TaskGraph, name: str, source: FromStep | FromEither) -> Sequence[str]:
+def _output(graph: TaskGraph, name: str, source: FromStep | FromEither) -> Sequence[str]:
     outputs = list(outputs_in([source]))
-    keys, tasks = [flow.key(each) for each in outputs], [flow.id(flow.steps[each.step]) for each in outputs]
+    keys, tasks = [graph.key(each) for each in outputs], [graph.id(graph.steps[each.step]) for each in outputs]
     return _code(name), " or ".join(map(_code, dict.fromkeys(keys))), " or ".join(map(_code, dict.fromkeys(tasks)))
 
 

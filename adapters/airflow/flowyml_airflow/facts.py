@@ -51,10 +51,10 @@ class TaskFacts(Facts):
     """
 
     def __init__(
-        self, flow: TaskGraph, context: Mapping[str, Any], parameters: Mapping[str, Any],
+        self, graph: TaskGraph, context: Mapping[str, Any], parameters: Mapping[str, Any],
         pack: Callable[[FromStep, Any, int], Any],
     ) -> None:  # fmt: skip
-        self.flow = flow
+        self.graph = graph
         self.map_index = int(getattr(context["ti"], "map_index", _UNMAPPED))
         self._context = context
         self._parameters = parameters
@@ -69,11 +69,11 @@ class TaskFacts(Facts):
             return self.results[step][0]
         if self.has_started:
             return OK
-        task = self.flow.steps[step]
+        task = self.graph.steps[step]
         end = self.end_of_task(task, index)
         if end in (None, End.OK) or task.kind == "step":
             return None if end is None else Outcome(end)
-        written = (self.pull(self.flow.id(task), STEPS_KEY, _map_index(index)) or {}).get("steps", {})
+        written = (self.pull(self.graph.id(task), STEPS_KEY, _map_index(index)) or {}).get("steps", {})
         return Outcome(_ENDS.get(written[step]["state"], end) if step in written else end)
 
     def value(self, step: str, output: str, index: Index) -> Any:
@@ -81,8 +81,8 @@ class TaskFacts(Facts):
         if step in self.results:
             return self.results[step][1][output]
         source = FromStep(step, output)
-        task, key = self.flow.id(self.flow.steps[step]), self.flow.key(source)
-        if step not in self.flow.operators:
+        task, key = self.graph.id(self.graph.steps[step]), self.graph.key(source)
+        if step not in self.graph.operators:
             return self.required(step, task, key, _map_index(index))
         return self._pack(source, self._carried(task, key, _map_index(index)), _map_index(index))
 
@@ -92,9 +92,9 @@ class TaskFacts(Facts):
         The list of that call has no indexes: an item that did not complete may have left an XCom, and one that
         completed none. Then each item is read in a call of its own.
         """
-        if step in self.flow.operators:
+        if step in self.graph.operators:
             return super().values(step, output, indexes)
-        task, key = self.flow.id(self.flow.steps[step]), self.flow.key(FromStep(step, output))
+        task, key = self.graph.id(self.graph.steps[step]), self.graph.key(FromStep(step, output))
         items = [_map_index(index) for index in indexes]
         values = list(self._context["ti"].xcom_pull(task_ids=[task], key=key)) if items else []
         others = self.states(task).keys() - set(items)
@@ -105,28 +105,28 @@ class TaskFacts(Facts):
         return [restored(value) for value in values]
 
     def parameter(self, name: str) -> Any:
-        declared = next(each for each in self.flow.plan.parameters if each.name == name)
+        declared = next(each for each in self.graph.plan.parameters if each.name == name)
         value = self._parameters.get(name, declared.default)
         return value if value == declared.default else as_declared(declared.schema, value)
 
     def opened(self, loop: str, index: Index) -> Opened | None:  # Airflow has no loops in loops
         """Return the number of items that the loop's task has listed, or else that Airflow has mapped."""
-        around = self.flow.structure.by_name[loop]
+        around = self.graph.structure.by_name[loop]
         assert isinstance(around, Loop)
-        if not self.flow.has_items_task(around):
+        if not self.graph.has_items_task(around):
             return self._opened_by_mapping(around)
         end = self.end_of_task(Task("items", loop))
         if end is not End.OK:
             return None if end is None else Opened(Outcome(end))
-        labels = self.pull(self.flow.ids.items[loop], "return_value")
+        labels = self.pull(self.graph.ids.items[loop], "return_value")
         # Without labels it was marked as success by hand, and nothing was mapped.
         return Opened(Outcome(End.FAILED)) if labels is None else Opened(OK, len(labels))
 
     def _opened_by_mapping(self, loop: Loop) -> Opened | None:
-        if labels := self.flow.written_labels(loop):
+        if labels := self.graph.written_labels(loop):
             return Opened(OK, len(labels))
-        task = self.flow.steps[self.flow.structure.members(loop.name)[0]]
-        states = self.states(self.flow.id(task))
+        task = self.graph.steps[self.graph.structure.members(loop.name)[0]]
+        states = self.states(self.graph.id(task))
         if count := sum(index != _UNMAPPED and state != _REMOVED for index, state in states.items()):
             return Opened(OK, count)
         end = self.end_of_task(task)
@@ -135,20 +135,20 @@ class TaskFacts(Facts):
     def taken(self, branch: str, index: Index) -> Outcome | None:
         if self.has_started:
             return OK
-        around = self.flow.structure.by_name[branch]
+        around = self.graph.structure.by_name[branch]
         assert isinstance(around, Branch)
         choice = Task("choice", around.choice)
         end = self.end_of_task(choice, index)
         if end is not End.OK:
             return None if end is None else Outcome(end)
-        task = self.flow.id(choice)
+        task = self.graph.id(choice)
         return OK if self.required(task, task, TAKEN, _map_index(index)) == branch else Outcome(End.SKIPPED)
 
     # Tasks and XComs.
 
     def end_of_task(self, task: Task, index: Index = ()) -> End | None:
         """Return the end of a task for an item; of the whole task if it was never expanded."""
-        name, item = self.flow.id(task), _map_index(index)
+        name, item = self.graph.id(task), _map_index(index)
         # A task for an item reads the states of that item alone: there may be 10,000 others.
         states = self.states(name, item) if item != _UNMAPPED and item == self.map_index else {}
         if item not in states:
@@ -186,17 +186,17 @@ class TaskDecider(Decider):
 
     def __init__(
         self,
-        flow: TaskGraph,
+        graph: TaskGraph,
         task: Task,
         context: Mapping[str, Any],
         parameters: Mapping[str, Any] = {},
         pack: Callable[[FromStep, Any, int], Any] = lambda output, value, index: value,
         look: Callable[..., Any] = lambda group, packed, index: {},
     ) -> None:
-        self.flow = flow
-        loop = flow.loop(task)
-        facts = TaskFacts(flow, context, parameters, pack)
-        super().__init__(flow.plan, facts, PackedEvaluator(look), loop.name if loop else "")
+        self.graph = graph
+        loop = graph.loop(task)
+        facts = TaskFacts(graph, context, parameters, pack)
+        super().__init__(graph.plan, facts, PackedEvaluator(look), loop.name if loop else "")
         self.index: Index = (facts.map_index,) if loop else ()
 
     def has_items(self, source: Source, group: str) -> bool:
@@ -205,11 +205,11 @@ class TaskDecider(Decider):
 
     def item(self, source: FromItem, index: Index) -> Any:
         """Return an item, without evaluating the loop once more."""
-        items, group = self.flow.list_of(source), self.structure.by_name[source.loop].parent
+        items, group = self.graph.list_of(source), self.structure.by_name[source.loop].parent
         value = self.value(items, group, ())
         if is_plain(items, self.structure) or has_packed_items(value):
             return listed(value)[index[0]]
-        task = self.flow.ids.items[source.loop]
+        task = self.graph.ids.items[source.loop]
         return self.facts.required(task, task, item_key(source.name, index[0]), _UNMAPPED)
 
 

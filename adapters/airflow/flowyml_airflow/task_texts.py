@@ -44,17 +44,17 @@ _TEARDOWN = ".as_teardown()"
 class _Names(FreeNames):
     """Variables for the tasks: all different, and none hides another name."""
 
-    def __init__(self, plan: Plan, flow: TaskGraph) -> None:
-        reserved = _RESERVED | _RESERVED_BY_FLOWS if flow.has_control_flow else _RESERVED
+    def __init__(self, plan: Plan, graph: TaskGraph) -> None:
+        reserved = _RESERVED | _RESERVED_BY_FLOWS if graph.has_control_flow else _RESERVED
         super().__init__([*reserved, *keyword.kwlist, *dir(builtins)])
         self.imports = Imports(plan, self.fresh)
         self.start = self.fresh("start")
-        alone = [task for task in flow.steps.values() if task.kind == "step"]
+        alone = [task for task in graph.steps.values() if task.kind == "step"]
         self._tasks = {task: self.fresh(identifier(task.name)) for task in alone}
-        for task in flow.tasks:
+        for task in graph.tasks:
             if task not in self._tasks:
-                self._tasks[task] = self.fresh(identifier(flow.id(task)))
-        self.groups = {name: self.fresh(identifier(made)) for name, made in flow.ids.groups.items()}
+                self._tasks[task] = self.fresh(identifier(graph.id(task)))
+        self.groups = {name: self.fresh(identifier(made)) for name, made in graph.ids.groups.items()}
         self.watcher, self.settled, self.others = map(self.fresh, ("watcher", "settled", "others"))
 
     def __getitem__(self, task: Task) -> str:
@@ -68,20 +68,20 @@ class _Names(FreeNames):
 class TaskTexts:
     """The text of the tasks of one plan; with ``links`` they announce the links to their outputs."""
 
-    def __init__(self, flow: TaskGraph, *, links: bool = False) -> None:
-        self.flow = flow
-        self.plan = flow.plan
-        self.names = _Names(self.plan, flow)
+    def __init__(self, graph: TaskGraph, *, links: bool = False) -> None:
+        self.graph = graph
+        self.plan = graph.plan
+        self.names = _Names(self.plan, graph)
         self.names.imports.output = self._left
         self._has_links = links
 
     def text(self) -> Iterator[str]:
         """Yield all lines within the ``with DAG(…):``."""
-        for section in self.flow.sections:
+        for section in self.graph.sections:
             yield _line(self._section(section))
         written: set[str] = set()
-        for task in self.flow.tasks:
-            loop = self.flow.loop(task)
+        for task in self.graph.tasks:
+            loop = self.graph.loop(task)
             if loop is None:
                 yield _line(self._assigned(task))
             elif loop.name not in written:
@@ -92,11 +92,11 @@ class TaskTexts:
         waits = list(self._waits())
         if self.plan.hooks:
             yield _line(Pair(f"{self.names.start} = ", self._start()))
-            waits.insert(0, Pair(f"{self.names.start} >> ", _one_or_list(self.names.of(self.flow.roots()))))
-        if self.flow.unsettled:
-            yield _line(_helper(self.names.settled, "Settled", self.flow.ids.settled, "all_done"))
-        if self.flow.is_watched:
-            yield _line(_helper(self.names.watcher, "Watcher", self.flow.ids.watcher, "one_failed"))
+            waits.insert(0, Pair(f"{self.names.start} >> ", _one_or_list(self.names.of(self.graph.roots()))))
+        if self.graph.unsettled:
+            yield _line(_helper(self.names.settled, "Settled", self.graph.ids.settled, "all_done"))
+        if self.graph.is_watched:
+            yield _line(_helper(self.names.watcher, "Watcher", self.graph.ids.watcher, "one_failed"))
         if waits:
             yield "\n" + "".join(map(_line, waits))
 
@@ -104,19 +104,19 @@ class TaskTexts:
 
     def _section(self, section: Section) -> Part:
         """Return the task group of a pipeline within the pipeline."""
-        arguments: list[Part] = [text_literal(self.flow.ids.groups[section.name]), "prefix_group_id=False"]
+        arguments: list[Part] = [text_literal(self.graph.ids.groups[section.name]), "prefix_group_id=False"]
         arguments += [f"tooltip={text_literal(section.description.partition(chr(10))[0] or section.pipeline)}"]
         arguments += self._within(section.parent, "parent_group")
         return Group(f"{self.names.groups[section.name]} = TaskGroup(", arguments, ")")
 
     def _within(self, group: str, argument: str = "task_group") -> list[Part]:
-        section = self.flow.section(group)
+        section = self.graph.section(group)
         return [f"{argument}={self.names.groups[section.name]}"] if section else []
 
     def _assigned(self, task: Task) -> Part:
-        within = self._within(self.flow.group(task))
+        within = self._within(self.graph.group(task))
         match task.kind:
-            case "step" if self.flow.is_operator(task):
+            case "step" if self.graph.is_operator(task):
                 made = [*self._operator(task), *keywords(self._handed(task)), *within]
                 call = Group(f"{self._kind(task)}(", made, self._end(task))
             case "step" | "together":
@@ -129,14 +129,14 @@ class TaskTexts:
         return Pair(f"{self.names[task]} = ", call)
 
     def _end(self, task: Task) -> str:
-        return f"){_TEARDOWN}" if self.flow.is_cleanup(task) else ")"
+        return f"){_TEARDOWN}" if self.graph.is_cleanup(task) else ")"
 
     def _loop(self, loop: Loop) -> Iterator[str]:
         """Yield a mapped task for a loop of one step, otherwise a mapped task group."""
-        members = self.flow.members(loop)
-        if any(map(self.flow.is_operator, members)):
+        members = self.graph.members(loop)
+        if any(map(self.graph.is_operator, members)):
             yield _line(self._mapped_operator(loop, members))
-            if self.flow.is_cleanup(members[0]):
+            if self.graph.is_cleanup(members[0]):
                 yield _line(f"{self.names[members[0]]}{_TEARDOWN}")
             return
         items = self._labels(loop)
@@ -147,10 +147,10 @@ class TaskTexts:
             arguments = [*self._worked(task), *label, *at_once, *self._within(loop.parent)]
             mapped = Group(f"{_item_class(task)}.partial(", arguments, f").expand(item={items})")
             yield _line(Pair(f"{self.names[task]} = ", mapped))
-            if self.flow.is_cleanup(task):
+            if self.graph.is_cleanup(task):
                 yield _line(f"{self.names[task]}{_TEARDOWN}")
             return
-        made = self.flow.ids.groups[loop.name]
+        made = self.graph.ids.groups[loop.name]
         function = self.names.groups[loop.name]
         group: list[Part] = [
             f"group_id={text_literal(made)}",
@@ -171,7 +171,7 @@ class TaskTexts:
         yield _line(_tuple("", names, f" = {function}.expand(item={items})"))
 
     def _labels(self, loop: Loop) -> str:
-        labels = self.flow.written_labels(loop)
+        labels = self.graph.written_labels(loop)
         if labels is None:
             return f"{self.names[Task('items', loop.name)]}.output"
         return source(value(labels))
@@ -182,22 +182,22 @@ class TaskTexts:
 
     def _together(self, task: Task) -> Iterator[Part]:
         """Yield the arguments of an execution group's task. It retries its steps itself, so Airflow runs it once."""
-        together, steps = self.flow.structure.together[task.name], self.flow.runs(task)
+        together, steps = self.graph.structure.together[task.name], self.graph.runs(task)
         options = {name: given for step in steps for name, given in step_options(step).items()}
-        ours = self.flow.id(task)
+        ours = self.graph.id(task)
         yield f"task_id={text_literal(ours)}"
         if ours != task.name:
             yield f"task_display_name={text_literal(task.name)}"
         yield Pair("steps=", value([step.name for step in steps]))
         yield from self._taken(task)
         yield Pair("doc_md=", Text(together_docs(steps, options)))
-        if (timeout := self.flow.timeout(task)) is not None:
+        if (timeout := self.graph.timeout(task)) is not None:
             yield f"execution_timeout={delta(timeout)}"
         yield from self._asked(task, options, together.resources)
 
     def _step(self, task: Task) -> Iterator[Part]:
         """Yield the arguments of a step's task."""
-        step = self.flow.step(task)
+        step = self.graph.step(task)
         options = step_options(step)
         ours = task_id(step.name)
         yield f"task_id={text_literal(ours)}"
@@ -226,11 +226,11 @@ class TaskTexts:
     # Operators of Airflow's own.
 
     def _kind(self, task: Task) -> str:
-        return self.names.imports[self.flow.operators[task.name]]
+        return self.names.imports[self.graph.operators[task.name]]
 
     def _operator(self, task: Task) -> Iterator[Part]:
         """Yield the arguments of an operator, without those that are set when it runs."""
-        step = self.flow.step(task)
+        step = self.graph.step(task)
         options, given = step_options(step), arguments_of(step)
         ours = task_id(step.name)
         yield f"task_id={text_literal(ours)}"
@@ -251,7 +251,7 @@ class TaskTexts:
         """Return the arguments that are set when the operator runs: values of the run, and of other steps."""
         lists: dict[str, list[Part]] = {}
         handed: dict[str, Part] = {}
-        for item in self.flow.step(task).inputs:
+        for item in self.graph.step(task).inputs:
             if isinstance(item.source, FromItem):
                 continue
             if item.into:
@@ -271,13 +271,13 @@ class TaskTexts:
                     raise self._beyond(
                         task, f"an output of execution_group={group!r}. Leave step {step!r} out of the group"
                     )
-                variable = f"{self.names[self.flow.steps[step]]}.output"
+                variable = f"{self.names[self.graph.steps[step]]}.output"
                 is_only = len(self.plan.by_name[step].outputs) == 1
                 return variable if is_only else f"{variable}[{text_literal(plain_key(output))}]"
         raise self._beyond(task, "either(…) of several outputs. Join them in a step")
 
     def _left(self, step: str, key: str) -> str | None:
-        task = self.flow.steps.get(step)
+        task = self.graph.steps.get(step)
         if task is None:
             return None
         variable = f"{self.names[task]}.output"
@@ -287,7 +287,7 @@ class TaskTexts:
         """Return an operator for each item, mapped by Airflow."""
         task, *others = members
         if others:
-            raise self._beyond(next(filter(self.flow.is_operator, members)),
+            raise self._beyond(next(filter(self.graph.is_operator, members)),
                                f"one of several steps of loop {loop.name!r}. Map it alone")  # fmt: skip
         fixed = [*self._operator(task), *keywords(self._handed(task))]
         if loop.max_parallel is not None:
@@ -319,32 +319,32 @@ class TaskTexts:
 
     def _items(self, task: Task) -> Iterator[Part]:
         """Yield the arguments of the task that lists the items of a loop."""
-        yield f"task_id={text_literal(self.flow.id(task))}"
+        yield f"task_id={text_literal(self.graph.id(task))}"
         yield f"loop={text_literal(task.name)}"
         yield from self._taken(task)
         yield from self._rule(task)
 
     def _choice(self, task: Task) -> Iterator[Part]:
         """Yield the arguments of the task that chooses a branch."""
-        yield f"task_id={text_literal(self.flow.id(task))}"
+        yield f"task_id={text_literal(self.graph.id(task))}"
         yield f"task_display_name={text_literal(f'{task.name}?')}"
         yield f"choice={text_literal(task.name)}"
         branches = [
-            Pair(f"{text_literal(branch.name)}: ", value(list(map(self.flow.id, self._behind(branch)))))
-            for branch in self.flow.structure.choices[task.name]
+            Pair(f"{text_literal(branch.name)}: ", value(list(map(self.graph.id, self._behind(branch)))))
+            for branch in self.graph.structure.choices[task.name]
         ]
         yield Pair("branches=", Group("{", branches, "}"))
         yield from self._taken(task)
         yield from self._rule(task)
 
     def _rule(self, task: Task) -> Iterator[Part]:
-        if (rule := self.flow.rule(task)) != "all_success" and not self.flow.is_cleanup(task):
+        if (rule := self.graph.rule(task)) != "all_success" and not self.graph.is_cleanup(task):
             yield f"trigger_rule={text_literal(rule)}"
 
     def _taken(self, task: Task) -> Iterator[Part]:
         taken: list[Part] = [
             Pair(f"{text_literal(f'{output.step}.{output.output}')}: ", self._output(output))
-            for output in self.flow.outputs(task)
+            for output in self.graph.outputs(task)
         ]
         if taken:
             yield Pair("inputs=", Group("{", taken, "}"))
@@ -361,12 +361,12 @@ class TaskTexts:
             case FromEither(outputs):
                 return Group("[", [self._output(output) for output in outputs], "]")
             case FromItem():
-                return self._given(self.flow.list_of(origin))
+                return self._given(self.graph.list_of(origin))
             case _:
                 return None
 
     def _output(self, output: FromStep) -> str:
-        return f"{self.names[self.flow.steps[output.step]]}.output[{text_literal(self.flow.key(output))}]"
+        return f"{self.names[self.graph.steps[output.step]]}.output[{text_literal(self.graph.key(output))}]"
 
     def _start(self) -> Part:
         """Return the task of ``on_pipeline_start``. It has as many tries as the step with the most.
@@ -390,8 +390,8 @@ class TaskTexts:
     # Links to outputs.
 
     def _links(self) -> Iterator[Part]:
-        for task in self.flow.tasks:
-            steps = () if self.flow.is_operator(task) else self.flow.runs(task)
+        for task in self.graph.tasks:
+            steps = () if self.graph.is_operator(task) else self.graph.runs(task)
             names = [
                 step.name + "." + output if task.kind == "together" else output
                 for step in steps for output in step.outputs
@@ -404,8 +404,8 @@ class TaskTexts:
     def _waits(self) -> Iterator[Part]:
         from flowyml.graph.text import label_of  # stays at home: a pipeline's file may import all of this package
 
-        for task in self.flow.tasks:
-            if before := self.names.of(self.flow.only_after(task)):
+        for task in self.graph.tasks:
+            if before := self.names.of(self.graph.only_after(task)):
                 yield _wait(self.names[task], before)
         for branch, behind in self._branches():
             choice = Task("choice", branch.choice)
@@ -414,11 +414,11 @@ class TaskTexts:
                 yield _labelled(self.names[choice], label, after)
             else:  # in ``>>``, a label makes of tasks their groups: Airflow's ``EdgeModifier``
                 yield Group(f"{self.names[choice]}.set_downstream(", [after, label], ")")
-        if self.flow.unsettled:
-            yield _wait(self.names.settled, self.names.of(self.flow.unsettled))
-        if self.flow.is_watched:
-            yield _wait(self.names.watcher, self.names.of(self.flow.watched))
-        before, first = self.names.of(self.flow.before_cleanup), self.names.of(self.flow.first_of_cleanup)
+        if self.graph.unsettled:
+            yield _wait(self.names.settled, self.names.of(self.graph.unsettled))
+        if self.graph.is_watched:
+            yield _wait(self.names.watcher, self.names.of(self.graph.watched))
+        before, first = self.names.of(self.graph.before_cleanup), self.names.of(self.graph.first_of_cleanup)
         if before and len(first) > 1:
             yield Pair(f"{self.names.others} = ", Group("[", before, "]"))
             before = [self.names.others]
@@ -426,18 +426,18 @@ class TaskTexts:
 
     def _groups_of(self, task: Task) -> Sequence[str]:
         """Return the names of the task groups around a task, including its own for a loop with this step alone."""
-        around = (self.flow.section(self.flow.group(task)), self.flow.loop(task))
+        around = (self.graph.section(self.graph.group(task)), self.graph.loop(task))
         return tuple(group.name for group in around if group)
 
     def _branches(self) -> Iterator[tuple[Branch, Sequence[Task]]]:
         """Yield each branch with the tasks that its choice skips, in the order of the choices."""
-        for task in self.flow.tasks:
-            for branch in self.flow.structure.choices[task.name] if task.kind == "choice" else ():
+        for task in self.graph.tasks:
+            for branch in self.graph.structure.choices[task.name] if task.kind == "choice" else ():
                 if behind := self._behind(branch):
                     yield branch, behind
 
     def _behind(self, branch: Branch) -> Sequence[Task]:
-        return self.flow.behind.get((branch.choice, branch.name), ())
+        return self.graph.behind.get((branch.choice, branch.name), ())
 
 
 def _item_class(task: Task) -> str:

@@ -75,9 +75,9 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
     raises to skip or fail its task, do so.
     """
     _stop.clear()
-    flow = _flow(bundle)
-    step = flow.plan.by_name[operator.step]
-    inputs, index = _inputs(flow, step, operator, context, bundle, python, artifacts)
+    graph = _graph(bundle)
+    step = graph.plan.by_name[operator.step]
+    inputs, index = _inputs(graph, step, operator, context, bundle, python, artifacts)
     read_secret = read_ahead(step.secrets.values())
     with _processes(context, bundle, python, artifacts, read_secret) as processes, _end_with_parent():
         try:
@@ -93,7 +93,7 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
             if outputs.cached_from:
                 context["ti"].xcom_push(key=CACHED_KEY, value=outputs.cached_from)
             add_links(operator, artifacts, outputs)
-            return _handed_over(flow, step, operator, context, outputs)
+            return _handed_over(graph, step, operator, context, outputs)
         except StepError as error:
             _drop_answers_after(error)
             raised = as_airflow(step, error)
@@ -116,7 +116,7 @@ def _drop_answers_after(error: StepError) -> None:
 
 
 def _handed_over(
-    flow: TaskGraph, step: Step, operator: Any, context: Mapping[str, Any], outputs: Mapping[str, Any]
+    graph: TaskGraph, step: Step, operator: Any, context: Mapping[str, Any], outputs: Mapping[str, Any]
 ) -> Any:
     """Return the outputs by their XCom keys, which Airflow pushes one by one.
 
@@ -127,7 +127,7 @@ def _handed_over(
     if operator.multiple_outputs:
         return keyed
     for name in outputs:
-        if is_reference(outputs[name]) and FromStep(step.name, name) in flow.handed_over:
+        if is_reference(outputs[name]) and FromStep(step.name, name) in graph.handed_over:
             raise airflow_exceptions().AirflowFailException(
                 f"step {step.name!r} gives {name!r} to an Airflow operator, which takes plain JSON of up to "
                 f"64 KiB. Return less, or the path of a file."
@@ -143,9 +143,9 @@ def _handed_over(
 def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> None:
     """Run the steps of an execution group, one after the other in one process: see ``GroupRun``."""
     _stop.clear()
-    flow = _flow(bundle)
-    task = flow.steps[operator.steps[0]]
-    decider = _decider(flow, task, context, bundle, python, artifacts)
+    graph = _graph(bundle)
+    task = graph.steps[operator.steps[0]]
+    decider = _decider(graph, task, context, bundle, python, artifacts)
     _check(decider, task)
     with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
 
@@ -156,7 +156,7 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
                 _drop_answers_after(error)
                 raise
 
-        group = GroupRun(flow, task, decider, context["ti"], call, _stop)
+        group = GroupRun(graph, task, decider, context["ti"], call, _stop)
         try:
             group.run()
             add_links(operator, artifacts, group.outputs)
@@ -181,12 +181,12 @@ def list_items(
 
     The items of a list that is stored elsewhere are pushed one by one, so that each task reads its own item alone.
     """
-    flow, task = _flow(bundle), Task("items", operator.loop)
-    decider = _decider(flow, task, context, bundle, python, artifacts)
+    graph, task = _graph(bundle), Task("items", operator.loop)
+    decider = _decider(graph, task, context, bundle, python, artifacts)
     opened = decider.opened(operator.loop, ())
     assert opened is not None  # all that the loop waits for has ended
     _raise_unless_ok(opened.outcome, decider, task)
-    loop, lists = flow.structure.by_name[operator.loop], opened.lists or {}
+    loop, lists = graph.structure.by_name[operator.loop], opened.lists or {}
     assert isinstance(loop, Loop)
     if not all(decider.has_items(item.source, loop.parent) for item in loop.over):
         for name, items in lists.items():
@@ -209,11 +209,11 @@ def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
 
     Fails if such a value, or one that is needed afterwards, is missing since its step failed.
     """
-    flow, task = _flow(bundle), Task("choice", operator.choice)
-    decider = _decider(flow, task, context, bundle, python, artifacts)
-    _raise_unless_ok(decider.gate(flow.group(task), decider.index), decider, task)
+    graph, task = _graph(bundle), Task("choice", operator.choice)
+    decider = _decider(graph, task, context, bundle, python, artifacts)
+    _raise_unless_ok(decider.gate(graph.group(task), decider.index), decider, task)
     taken = ""
-    for branch in flow.structure.choices[operator.choice]:
+    for branch in graph.structure.choices[operator.choice]:
         outcome = decider.taken(branch, decider.index)
         if outcome == OK:
             taken = branch.name
@@ -235,10 +235,10 @@ def _look(
 
 
 def _decider(
-    flow: TaskGraph, task: Task, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
+    graph: TaskGraph, task: Task, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
 ) -> TaskDecider:  # fmt: skip
     return TaskDecider(
-        flow, task, context, _parameters(context, bundle), partial(_packed, context, bundle, artifacts),
+        graph, task, context, _parameters(context, bundle), partial(_packed, context, bundle, artifacts),
         partial(_look, context, bundle, python, artifacts),
     )  # fmt: skip
 
@@ -249,12 +249,12 @@ def _check(decider: TaskDecider, task: Task) -> None:
 
     Fails, too, if a person marked the choice of its branch as success.
     """
-    flow = decider.flow
-    if flow.is_checked(task):
-        outcome = decider.decide(flow.runs(task)[0], decider.index)
+    graph = decider.graph
+    if graph.is_checked(task):
+        outcome = decider.decide(graph.runs(task)[0], decider.index)
         if outcome is not None:  # else a step that is not needed is still running
             _raise_unless_ok(outcome, decider, task)
-    elif (branch := flow.branch(task)) and flow.is_behind_gate(task):
+    elif (branch := graph.branch(task)) and graph.is_behind_gate(task):
         decider.taken(branch, decider.index)
 
 
@@ -281,18 +281,18 @@ def _packed(
 
 @never_retried()
 def _inputs(
-    flow: TaskGraph, step: Step, operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
+    graph: TaskGraph, step: Step, operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
     artifacts: str | None,
 ) -> tuple[dict[str, Any], Index]:  # fmt: skip
     """Return the packed inputs of a step, and its index in a loop."""
-    task = flow.steps[step.name]
-    decider = _decider(flow, task, context, bundle, python, artifacts)
+    task = graph.steps[step.name]
+    decider = _decider(graph, task, context, bundle, python, artifacts)
     _check(decider, task)
-    from_operators = any(output.step in flow.operators for output in flow.outputs(task))
-    if not (flow.is_checked(task) or from_operators) and not any(
+    from_operators = any(output.step in graph.operators for output in graph.outputs(task))
+    if not (graph.is_checked(task) or from_operators) and not any(
         isinstance(item.source, FromItem) for item in step.inputs
     ):
-        _check_inputs(flow, step, operator.inputs, decider.facts.map_index)
+        _check_inputs(graph, step, operator.inputs, decider.facts.map_index)
         return {name: restored(value) for name, value in operator.inputs.items()}, decider.index
     fixed = {item.name for item in step.inputs if isinstance(item.source, Constant | FromParameter)}
     inputs = decider.inputs(step, decider.index).items()
@@ -442,11 +442,11 @@ def _conf(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return conf
 
 
-def _check_inputs(flow: TaskGraph, step: Step, given: Mapping[str, Any], index: int) -> None:
+def _check_inputs(graph: TaskGraph, step: Step, given: Mapping[str, Any], index: int) -> None:
     """Raise ``StepError`` for an XCom that does not exist: Airflow returns None for it, and None is never an output."""
     for item in step.inputs:
         if isinstance(item.source, FromStep) and given[item.name] is None:
-            raise no_output(item.source.step, [index if flow.loop(flow.steps[item.source.step]) else -1])
+            raise no_output(item.source.step, [index if graph.loop(graph.steps[item.source.step]) else -1])
 
 
 def _attempt(context: Mapping[str, Any]) -> int:
@@ -460,7 +460,7 @@ def _plan(bundle: Path) -> Plan:
 
 
 @cache
-def _flow(bundle: Path) -> TaskGraph:
+def _graph(bundle: Path) -> TaskGraph:
     return TaskGraph(_plan(bundle))
 
 
