@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePath
 
-from flowyml.authoring.steps import check_names
+from flowyml.authoring.step_options import check_names
 from flowyml.core.errors import DefinitionError
 
 __all__ = ["MAX_BYTES", "checked_globs", "chosen_files", "read_included"]

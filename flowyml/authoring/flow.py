@@ -9,7 +9,8 @@ from typing import Any, TypeVar, cast
 from flowyml.authoring.calls import Recorder, list_source
 from flowyml.authoring.placeholders import CallOutput, EitherValue, ItemValue, condition_of
 from flowyml.authoring.places import names_its_place
-from flowyml.authoring.steps import check_item_error, check_max_parallel, recorder
+from flowyml.authoring.step_options import check_item_error, check_max_parallel
+from flowyml.authoring.steps import recorder
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.groups import Cleanup, Loop
 from flowyml.plan.model import Input

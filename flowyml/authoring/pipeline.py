@@ -20,7 +20,8 @@ from flowyml.authoring.options import engine_options, names_unknown_options, tak
 from flowyml.authoring.origins import defining_file, origin_of
 from flowyml.authoring.places import Place, errors_at, names_its_place, place_of, put_place, users_line
 from flowyml.authoring.run_parameters import annotation_of, context_parameter
-from flowyml.authoring.steps import Mapped, Step, check_names, check_timeout, recorder
+from flowyml.authoring.step_options import check_names, check_timeout
+from flowyml.authoring.steps import Mapped, Step, recorder
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook
 from flowyml.core.modules import shipped_name

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
-from flowyml.authoring.cache import Cache, check_cache
+from flowyml.authoring.cache import Cache
 from flowyml.authoring.options import engine_options, names_unknown_options
 from flowyml.authoring.places import names_its_place
+from flowyml.authoring.step_options import StepOptions, check_inputs, checked_options
 from flowyml.core.errors import DefinitionError
 from flowyml.core.modules import found_by_name
 from flowyml.core.near_names import did_you_mean
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.plan.model import RUN_IF
 from flowyml.plan.names import check_name
-from flowyml.plan.secrets import check_reference
 
 P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
 
-__all__ = [
-    "Mapped", "Step", "StepOptions", "check_item_error", "check_max_parallel", "check_names", "check_timeout",
-    "recorder", "step",
-]  # fmt: skip
-
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+__all__ = ["Mapped", "Step", "recorder", "step"]
 
 
 class CallRecorder(Protocol):
@@ -42,31 +35,6 @@ class CallRecorder(Protocol):
 
 
 recorder: ContextVar[CallRecorder | None] = ContextVar("flowyml_recorder", default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepOptions:
-    """The options of ``@step``.
-
-    ``inputs`` maps parameters to the names of outputs; None means that each parameter takes the output of its name.
-    """
-
-    name: str
-    inputs: Mapping[str, str | tuple[str, ...]] | None = None
-    outputs: tuple[str, ...] | None = None
-    after: tuple[str, ...] = ()
-    retry: OrchestratorRetryPolicy | None = None
-    timeout: float | None = None
-    resources: ResourceRequirements | None = None
-    tags: tuple[str, ...] = ()
-    description: str = ""
-    run_if: str = "all_success"
-    max_parallel: int | None = None
-    on_item_error: str = "fail"
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    execution_group: str = ""
-    cache: Cache | bool | None = None
-    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Step(Generic[P, R]):
@@ -209,10 +177,10 @@ class Step(Generic[P, R]):
         """Return the same function as another step: these options replace those of ``@step``."""
         named = {} if name is None else {"name": check_name(name, "step")}
         requirements = ResourceRequirements.coerce(resources, stacklevel=4)
-        checked = _checked_options(
-            self, self.name, outputs=outputs, after=after, retry=retry, timeout=timeout, resources=requirements,
-            run_if=run_if, max_parallel=max_parallel, on_item_error=on_item_error, secrets=secrets,
-            execution_group=execution_group, cache=cache,
+        checked = checked_options(
+            self, f"step {self.name!r}", outputs=outputs, after=after, retry=retry, timeout=timeout,
+            resources=requirements, run_if=run_if, max_parallel=max_parallel, on_item_error=on_item_error,
+            secrets=secrets, execution_group=execution_group, cache=cache,
         )  # fmt: skip
         return self._changed(named | checked)
 
@@ -354,16 +322,17 @@ def step(
         _refuse_methods(function)
         shown = check_name(name if name is not None else getattr(function, "__name__", None), "step")
         made = Step(function, StepOptions(name=shown))
-        checked = _checked_options(
-            made, shown, outputs=outputs, after=after, retry=retry, timeout=timeout, resources=requirements, tags=tags,
+        who = f"step {shown!r}"
+        checked = checked_options(
+            made, who, outputs=outputs, after=after, retry=retry, timeout=timeout, resources=requirements, tags=tags,
             run_if=run_if, max_parallel=max_parallel, on_item_error=on_item_error, secrets=secrets,
             execution_group=execution_group, cache=cache,
         )  # fmt: skip
         made.step_options = StepOptions(
             name=shown,
-            inputs=_inputs(inputs, made, shown),
+            inputs=check_inputs(inputs, made, who),
             description=_first_line(function) if description is None else description,
-            engines=engine_options(engines, f"step {shown!r}"),
+            engines=engine_options(engines, who),
             **checked,
         )
         return made
@@ -384,121 +353,6 @@ def _refuse_methods(function: Callable[..., Any]) -> None:
             f"@step does not work on methods, and {name!r} is one of {owner!r}. Write a function that creates its own "
             f"{owner}, or wrap the method of a picklable object: {name} = step({owner}(…).{name})."
         )
-
-
-def _checked_options(step: Step[..., Any], name: str, **given: Any) -> dict[str, Any]:
-    """Check the options of a step, and return them; None means that an option was not given."""
-    who = f"step {name!r}"
-    checks: dict[str, Callable[[Any], Any]] = {
-        "outputs": lambda names: check_names(names, "outputs", who),
-        "after": lambda names: check_names(names, "after", who),
-        "retry": lambda retry: _retry(retry, name),
-        "timeout": lambda seconds: check_timeout(seconds, who),
-        "resources": lambda requirements: requirements,
-        "tags": lambda names: check_names(names, "tags", who),
-        "run_if": lambda rule: check_run_if(rule, who),
-        "max_parallel": lambda number: check_max_parallel(number, who),
-        "on_item_error": lambda rule: check_item_error(rule, who),
-        "secrets": lambda names: _secrets(names, step, name),
-        "execution_group": lambda group: check_name(group, "execution group") if group else "",
-        "cache": lambda cache: check_cache(cache, who, step.signature.parameters),
-    }
-    return {option: checks[option](value) for option, value in given.items() if value is not None}
-
-
-def check_timeout(seconds: object, who: str) -> float | None:
-    """Return the seconds if they are a number above 0, or None."""
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-        raise DefinitionError(f"{who}: timeout={seconds!r} must be a number of seconds above 0.")
-    return seconds
-
-
-def check_run_if(rule: str, who: str) -> str:
-    """Return the rule if it is one of ``RUN_IF``."""
-    if rule not in RUN_IF:
-        raise DefinitionError(f"{who}: run_if={rule!r} must be one of {', '.join(RUN_IF)}.")
-    return rule
-
-
-def _secrets(given: object, step: Step[..., Any], who: str) -> dict[str, str]:
-    """Return names of secrets, by the parameter or environment variable to fill."""
-    if not isinstance(given, Mapping):
-        raise DefinitionError(
-            f"step {who!r}: secrets={given!r:.80} must be a dict: {{'password': 'warehouse/password'}}."
-        )
-    parameters = step.signature.parameters if given else {}
-    for name, reference in given.items():
-        try:
-            check_reference(reference, f"step {who!r}: secrets")
-        except ValueError as error:
-            raise DefinitionError(str(error)) from None
-        if name not in parameters and not (isinstance(name, str) and _VARIABLE.fullmatch(name)):
-            raise DefinitionError(
-                f"step {who!r}: secrets names {name!r}, which is neither a parameter of the function nor an "
-                f"environment variable in capitals.{did_you_mean(str(name), parameters)}"
-            )
-    return dict(given)
-
-
-def check_max_parallel(number: object, who: str) -> int | None:
-    """Return the number if it is a valid limit of items, or None."""
-    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-        raise DefinitionError(f"{who}: max_parallel={number!r} must be a number of items, at least 1.")
-    return number
-
-
-def check_item_error(rule: str, who: str) -> str:
-    """Return the rule if it is ``"fail"`` or ``"continue"``."""
-    if rule not in ("fail", "continue"):
-        raise DefinitionError(f"{who}: on_item_error={rule!r} must be 'fail' or 'continue'.")
-    return rule
-
-
-def _inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str | tuple[str, ...]] | None:
-    if given is None:
-        return None
-    pairs: dict[str, str | tuple[str, ...]] = {}
-    if isinstance(given, Mapping):
-        for name, wanted in given.items():
-            single = isinstance(wanted, str)
-            pairs[name] = wanted if single else check_names(wanted, f"inputs[{name!r}]", f"step {who!r}")
-            if not pairs[name]:
-                raise DefinitionError(f"step {who!r}: inputs[{name!r}] names no output.")
-    else:
-        pairs.update({name: name for name in check_names(given, "inputs", f"step {who!r}")})
-    parameters = step.signature.parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return pairs
-    if strangers := [name for name in pairs if name not in parameters]:
-        raise DefinitionError(
-            f"step {who!r}: inputs names {', '.join(map(repr, strangers))}, but the function takes "
-            f"({', '.join(parameters)}). Name its parameters, or map them: inputs={{'parameter': 'output'}}."
-        )
-    return pairs
-
-
-def check_names(given: object, option: str, who: str) -> tuple[str, ...]:
-    """Return the names given to an option, as a tuple even for a single one. Raises ``DefinitionError``."""
-    if not isinstance(given, Iterable):
-        raise DefinitionError(f"{who}: {option}={given!r:.80} must be a list of names.")
-    names = (given,) if isinstance(given, str) else tuple(cast(Iterable[str], given))
-    for name in names:
-        check_name(name, f"{who}: {option}")
-    if len(set(names)) < len(names):
-        raise DefinitionError(f"{who}: {option} repeats a name: {', '.join(map(repr, names))}.")
-    return names
-
-
-def _retry(retry: object, who: str) -> OrchestratorRetryPolicy | None:
-    if retry is None or isinstance(retry, OrchestratorRetryPolicy):
-        return retry
-    if isinstance(retry, bool) or not isinstance(retry, int) or retry < 0:
-        raise DefinitionError(
-            f"step {who!r}: retry={retry!r} must be a number of retries or an OrchestratorRetryPolicy."
-        )
-    return OrchestratorRetryPolicy(max_attempts=retry + 1, initial_delay_seconds=0)
 
 
 def _returns_none(function: Callable[..., Any]) -> bool:

@@ -1,0 +1,163 @@
+"""The options of steps, and checks of them, which raise ``DefinitionError``. ``who`` names the step in errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from flowyml.authoring.cache import Cache, check_cache
+from flowyml.core.errors import DefinitionError
+from flowyml.core.near_names import did_you_mean
+from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.model import RUN_IF
+from flowyml.plan.names import check_name
+from flowyml.plan.secrets import check_reference
+
+if TYPE_CHECKING:
+    from flowyml.authoring.steps import Step
+
+__all__ = [
+    "StepOptions", "check_inputs", "check_item_error", "check_max_parallel", "check_names", "check_timeout",
+    "checked_options",
+]  # fmt: skip
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """The options of ``@step``.
+
+    ``inputs`` maps parameters to the names of outputs; None means that each parameter takes the output of its name.
+    """
+
+    name: str
+    inputs: Mapping[str, str | tuple[str, ...]] | None = None
+    outputs: tuple[str, ...] | None = None
+    after: tuple[str, ...] = ()
+    retry: OrchestratorRetryPolicy | None = None
+    timeout: float | None = None
+    resources: ResourceRequirements | None = None
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    run_if: str = "all_success"
+    max_parallel: int | None = None
+    on_item_error: str = "fail"
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    execution_group: str = ""
+    cache: Cache | bool | None = None
+    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def checked_options(step: Step[..., Any], who: str, **given: Any) -> dict[str, Any]:
+    """Check the options of a step, and return them; None means that an option was not given."""
+    checks: dict[str, Callable[[Any], Any]] = {
+        "outputs": lambda names: check_names(names, "outputs", who),
+        "after": lambda names: check_names(names, "after", who),
+        "retry": lambda retry: _retry(retry, who),
+        "timeout": lambda seconds: check_timeout(seconds, who),
+        "resources": lambda requirements: requirements,
+        "tags": lambda names: check_names(names, "tags", who),
+        "run_if": lambda rule: check_run_if(rule, who),
+        "max_parallel": lambda number: check_max_parallel(number, who),
+        "on_item_error": lambda rule: check_item_error(rule, who),
+        "secrets": lambda names: _secrets(names, step, who),
+        "execution_group": lambda group: check_name(group, "execution group") if group else "",
+        "cache": lambda cache: check_cache(cache, who, step.signature.parameters),
+    }
+    return {option: checks[option](value) for option, value in given.items() if value is not None}
+
+
+def check_timeout(seconds: object, who: str) -> float | None:
+    """Return the seconds if they are a number above 0, or None."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        raise DefinitionError(f"{who}: timeout={seconds!r} must be a number of seconds above 0.")
+    return seconds
+
+
+def check_run_if(rule: str, who: str) -> str:
+    """Return the rule if it is one of ``RUN_IF``."""
+    if rule not in RUN_IF:
+        raise DefinitionError(f"{who}: run_if={rule!r} must be one of {', '.join(RUN_IF)}.")
+    return rule
+
+
+def _secrets(given: object, step: Step[..., Any], who: str) -> dict[str, str]:
+    """Return names of secrets, by the parameter or environment variable to fill."""
+    if not isinstance(given, Mapping):
+        raise DefinitionError(f"{who}: secrets={given!r:.80} must be a dict: {{'password': 'warehouse/password'}}.")
+    parameters = step.signature.parameters if given else {}
+    for name, reference in given.items():
+        try:
+            check_reference(reference, f"{who}: secrets")
+        except ValueError as error:
+            raise DefinitionError(str(error)) from None
+        if name not in parameters and not (isinstance(name, str) and _VARIABLE.fullmatch(name)):
+            raise DefinitionError(
+                f"{who}: secrets names {name!r}, which is neither a parameter of the function nor an "
+                f"environment variable in capitals.{did_you_mean(str(name), parameters)}"
+            )
+    return dict(given)
+
+
+def check_max_parallel(number: object, who: str) -> int | None:
+    """Return the number if it is a valid limit of items, or None."""
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+        raise DefinitionError(f"{who}: max_parallel={number!r} must be a number of items, at least 1.")
+    return number
+
+
+def check_item_error(rule: str, who: str) -> str:
+    """Return the rule if it is ``"fail"`` or ``"continue"``."""
+    if rule not in ("fail", "continue"):
+        raise DefinitionError(f"{who}: on_item_error={rule!r} must be 'fail' or 'continue'.")
+    return rule
+
+
+def check_inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str | tuple[str, ...]] | None:
+    """Return the outputs that fill parameters, by parameter; None if they are not given."""
+    if given is None:
+        return None
+    pairs: dict[str, str | tuple[str, ...]] = {}
+    if isinstance(given, Mapping):
+        for name, wanted in given.items():
+            single = isinstance(wanted, str)
+            pairs[name] = wanted if single else check_names(wanted, f"inputs[{name!r}]", who)
+            if not pairs[name]:
+                raise DefinitionError(f"{who}: inputs[{name!r}] names no output.")
+    else:
+        pairs.update({name: name for name in check_names(given, "inputs", who)})
+    parameters = step.signature.parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return pairs
+    if strangers := [name for name in pairs if name not in parameters]:
+        raise DefinitionError(
+            f"{who}: inputs names {', '.join(map(repr, strangers))}, but the function takes "
+            f"({', '.join(parameters)}). Name its parameters, or map them: inputs={{'parameter': 'output'}}."
+        )
+    return pairs
+
+
+def check_names(given: object, option: str, who: str) -> tuple[str, ...]:
+    """Return the names given to an option, as a tuple even for a single one. Raises ``DefinitionError``."""
+    if not isinstance(given, Iterable):
+        raise DefinitionError(f"{who}: {option}={given!r:.80} must be a list of names.")
+    names = (given,) if isinstance(given, str) else tuple(cast(Iterable[str], given))
+    for name in names:
+        check_name(name, f"{who}: {option}")
+    if len(set(names)) < len(names):
+        raise DefinitionError(f"{who}: {option} repeats a name: {', '.join(map(repr, names))}.")
+    return names
+
+
+def _retry(retry: object, who: str) -> OrchestratorRetryPolicy | None:
+    if retry is None or isinstance(retry, OrchestratorRetryPolicy):
+        return retry
+    if isinstance(retry, bool) or not isinstance(retry, int) or retry < 0:
+        raise DefinitionError(f"{who}: retry={retry!r} must be a number of retries or an OrchestratorRetryPolicy.")
+    return OrchestratorRetryPolicy(max_attempts=retry + 1, initial_delay_seconds=0)
