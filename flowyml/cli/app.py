@@ -180,7 +180,7 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> click.Parameter:
     shows_default = declared.metavar is None and kind is not bool
     return RichOption(
         [parameter.name, *declared.names], is_flag=kind is bool, multiple=is_list, show_default=shows_default,
-        **attributes,
+        **({"flag_value": declared.bare} if declared.bare else {}), **attributes,
     )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from flowyml.core.durations import counted
 from flowyml.core.plain_text import safe_line
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from flowyml.migration.airflow.model import FileModel
     from flowyml.migration.airflow.writer.notes import DagResult, FileResult
 
@@ -29,6 +31,7 @@ def write_pipelines(
     folder: Path,
     report: Path | None,
     python: Path | None,
+    moment: datetime | None,
     staying: Mapping[str, Sequence[str]],
     *,
     as_json: bool,
@@ -48,7 +51,7 @@ def write_pipelines(
     write_into(folder, modules, copies=copies, force=force)
     if report is not None:
         write_into(report, pages, force=force)
-    found = _verified(out, results, folder, python, quiet=as_json) if python else []
+    found = _verified(out, results, folder, python, moment, quiet=as_json) if python else []
     if as_json:
         out.document({**document(results), **({"verified": found} if python else {})})
     else:
@@ -97,21 +100,30 @@ def _row(file: FileResult, dag: DagResult, folder: Path) -> tuple[object, ...]:
 
 
 def _verified(
-    out: Output, results: Sequence[FileResult], folder: Path, python: Path, *, quiet: bool
+    out: Output, results: Sequence[FileResult], folder: Path, python: Path, moment: datetime | None, *, quiet: bool
 ) -> list[dict[str, Any]]:
     from flowyml.core.progress import show_counting
     from flowyml.migration.airflow.writer.verifying import verify
 
     made: list[dict[str, Any]] = []
     with show_counting("pipelines compiled", sum(len(file.dags) for file in results)) as count:
-        for file, dag, found in verify(str(python), results, folder, count):
+        for file, dag, found in verify(str(python), results, folder, count, moment):
             problem = found if isinstance(found, str) else None
             differences = [] if isinstance(found, str) else [str(each) for each in found]
-            made.append({"path": file.path, "dag_id": dag.dag_id, "problem": problem, "differences": differences})
+            ran = moment.isoformat() if moment and not problem and dag.verdict != "needs a hand" else None
+            made.append({
+                "path": file.path, "dag_id": dag.dag_id, "problem": problem, "differences": differences, "ran": ran,
+            })  # fmt: skip
     if not quiet:
         for each in made:
             for line in [*([f"{each['dag_id']}: {each['problem']}"] if each["problem"] else []), *each["differences"]]:
                 out.line(Word("differs", "yellow"), f"  {line}")
         same = sum(not each["problem"] and not each["differences"] for each in made)
         out.line(f"Airflow finds the same in {same} of {counted(len(made), 'DAG')}.")
+        if moment:
+            by_hand = len(made) - sum(each["ran"] is not None or each["problem"] is not None for each in made)
+            beside = f"; {by_hand} did not run, since they need a hand" if by_hand else ""
+            out.line(
+                f"Both sides of {sum(each['ran'] is not None for each in made)} ran for {moment:%Y-%m-%d}{beside}."
+            )
     return made

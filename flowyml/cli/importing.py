@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,16 +40,25 @@ def airflow(
             "PYTHON",
         ),
     ] = None,
+    run: Annotated[
+        str | None,
+        Option(
+            ("--run",),
+            "With --verify: also run the DAGs and what is compiled, for this day (today), and compare the runs.",
+            "[DATE]",
+            bare="today",
+        ),
+    ] = None,
     stay: Stay = None,
     force: Annotated[bool, Option(("--force",), "Replace files that FlowyML did not write.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Read Airflow DAG files: their tasks, edges, schedules, and values that only Airflow knows.
 
-    With -o, each becomes a module of FlowyML pipelines. Only --verify executes the files. Values that only Airflow
-    knows when it parses them, such as Variables, stay symbolic in arguments of operators. If an id, a schedule, an
-    option, a loop or a condition depends on such a value, the import takes the file's default, with a warning; it
-    refuses any other use.
+    With -o, each becomes a module of FlowyML pipelines. Only --verify executes the files, and --run their tasks. Values
+    that only Airflow knows when it parses them, such as Variables, stay symbolic in arguments of operators. If an id, a
+    schedule, an option, a loop or a condition depends on such a value, the import takes the file's default, with a
+    warning; it refuses any other use.
     """
     from flowyml.core.progress import show_counting
     from flowyml.migration.airflow.reader.lines import documents
@@ -71,12 +81,28 @@ def airflow(
             staying = staying_of(stay, files)
             if staying and verify is not None:
                 raise UsageError("--verify compares whole DAGs: give it without --stay, before you split them.")
-            return write_pipelines(out, files, output, report, verify, staying, as_json=as_json, force=force)
-        if report is not None or verify is not None or stay is not None:
-            raise UsageError("--report, --verify and --stay need -o DIR: they are about the pipelines that it writes.")
+            if run is not None and verify is None:
+                raise UsageError("--run needs --verify PYTHON, the Airflow that runs the DAGs.")
+            moment = _moment(run) if run is not None else None
+            return write_pipelines(out, files, output, report, verify, moment, staying, as_json=as_json, force=force)
+        if report is not None or verify is not None or stay is not None or run is not None:
+            raise UsageError(
+                "--report, --verify, --run and --stay need -o DIR: they are about the pipelines that it writes."
+            )
         if not as_json:
             _tell(out, files)
     return 0
+
+
+def _moment(day: str) -> datetime:
+    """Return the start of a day, or a moment, in UTC if it names no zone."""
+    try:
+        moment = datetime.fromisoformat(datetime.now(UTC).date().isoformat() if day == "today" else day)
+    except ValueError:
+        raise UsageError(
+            f"--run {day} is not a date like 2024-03-01: give one, or write --run after the paths."
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _tell(out: Output, files: list[FileModel]) -> None:

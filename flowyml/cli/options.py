@@ -18,12 +18,16 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """``--name VALUE``, or ``--name`` alone for a bool. Without a ``metavar`` the default is shown in the help."""
+    """``--name VALUE``, or ``--name`` alone for a bool. Without a ``metavar`` the default is shown in the help.
+
+    ``bare`` is the value of ``--name`` alone, where the value may be left out.
+    """
 
     names: tuple[str, ...]
     help: str
     metavar: str | None = None
     min: float | None = None
+    bare: str | None = None
 
 
 File = Annotated[

@@ -189,8 +189,88 @@ def test_examples_and_flows_are_the_same_to_airflow(tmp_path: Path, monkeypatch:
     assert not [line for each in compared for line in each["differences"] if "timetable:Cron" in line]
 
 
-def compiled_here(folder: Path, file: FileResult, dag: DagResult) -> subprocess.CompletedProcess[str]:
+def compiled_here(folder: Path, pair: tuple[FileResult, DagResult], path: Path) -> subprocess.CompletedProcess[str]:
     """In this process, one after the other: a hundred that start Python take a minute."""
+    file, dag = pair
     with ONE_AT_A_TIME:
-        done = flowyml("compile", f"{folder / file.module}:{dag.pipeline}", "--to", "airflow")
+        done = flowyml("compile", f"{folder / file.module}:{dag.pipeline}", "--to", "airflow", "-o", str(path))
     return subprocess.CompletedProcess([], done.code, done.out, done.err)
+
+
+FAILS = """
+def fails(): raise ValueError("no rows")
+
+with DAG("fails", schedule="@daily", start_date=datetime(2024, 1, 1), default_args={"retries": 1}):
+    first = PythonOperator(task_id="first", python_callable=fails)
+    first >> BashOperator(task_id="after", bash_command="echo no")
+    first >> BashOperator(task_id="clean", bash_command="echo {{ ds }} {{ data_interval_start | ts }}",
+                          trigger_rule="all_done")
+"""
+BRANCHES = """
+def pushes(ti): ti.xcom_push(key="rows", value=2)
+
+with DAG("branches", schedule=None, start_date=datetime(2024, 1, 1)):
+    @task
+    def extract(): return {"rows": [1, 2, 3], "share": 10.5, "none": None}
+    @task.branch
+    def choose(values): return "many" if len(values["rows"]) > 2 else "few"
+    @task
+    def many(values): return values["rows"]
+    @task
+    def few(): return "few"
+    @task
+    def double(x): return x * 2
+    @task
+    def total(values): return sum(values)
+    values = extract()
+    rows = many(values)
+    choose(values) >> [rows, few()]
+    total(double.expand(x=rows))
+    PythonOperator(task_id="push", python_callable=pushes)
+"""
+FORGIVES = """
+def optional(): raise ValueError("not there")
+with DAG("forgives", schedule=None, start_date=datetime(2024, 1, 1)):
+    PythonOperator(task_id="maybe", python_callable=optional) >> EmptyOperator(task_id="end", trigger_rule="all_done")
+"""
+
+
+@pytest.mark.parametrize(("major", "text"), [(3, FAILS + BRANCHES + FORGIVES), (2, FAILS + BRANCHES)])
+def test_runs_are_the_same_to_airflow(major: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that fails, one with a branch and a mapped task, and one that succeeds though a task failed.
+
+    The report calls the outcome of that last one changed. A database that the environment names is not touched.
+    """
+    (tmp_path / "runs.py").write_text(HEAD + text, "utf-8")
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path}/real.db")
+    given = ["import", "airflow", str(tmp_path / "runs.py"), "-o", f"{tmp_path}/made", "--json"]
+    found = json.loads(flowyml(*given, "--verify", str(airflow_python(major)), "--run", "2024-03-01").out)["verified"]
+    ran = "2024-03-01T00:00:00+00:00"
+    assert len(found) == text.count("with DAG")
+    assert [each for each in found if each["problem"] or each["differences"] or each["ran"] != ran] == []
+    assert not (tmp_path / "real.db").exists()
+
+
+def test_each_difference_of_a_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline was changed after it was written."""
+    (tmp_path / "runs.py").write_text(HEAD + BRANCHES, "utf-8")
+    compile_file = verifying._compiled
+
+    def changed(folder: Path, pair: tuple[FileResult, DagResult], path: Path) -> subprocess.CompletedProcess[str]:
+        module = folder / pair[0].module
+        text = module.read_text("utf-8").replace("return x * 2", "return x + 2")
+        module.write_text(text.replace("return sum(values)", "raise ValueError(values)"), "utf-8")
+        return compile_file(folder, pair, path)
+
+    monkeypatch.setattr(verifying, "_compiled", changed)
+    given = ["import", "airflow", str(tmp_path / "runs.py"), "-o", f"{tmp_path}/made", "--json"]
+    done = flowyml(*given, "--verify", str(airflow_python(3)), "--run")
+    (found,) = json.loads(done.out)["verified"]
+    assert done.code == 1
+    assert found["differences"] == [
+        "branches: outcome of the run: 'success' in the DAG file, 'failed' in the compiled one",
+        "branches.total: state: 'success' in the DAG file, 'failed' in the compiled one",
+        "branches.double: XCom return_value of item 0: 2 in the DAG file, 3 in the compiled one",
+        "branches.double: XCom return_value of item 2: 6 in the DAG file, 5 in the compiled one",
+        "branches.total: XCom return_value: 12 in the DAG file, None in the compiled one",
+    ]

@@ -274,3 +274,91 @@ def test_a_module_of_a_package_is_not_the_package_of_its_name(tmp_path: Path) ->
     imported(root)
     assert {name for name, copy in copies(root).items() if copy} == {"utils", "utils.web", "utils.requests"}
     assert not (written(root).parent / "requests.py").exists()
+
+
+JOBS = """
+import json
+from contextlib import suppress
+
+LIMIT = 3
+def load(table: str, limit: int = LIMIT) -> str: return f"{table} {limit}"
+def day(ds, **kwargs): return ds
+def pick(rows): return "load" if rows else "day"
+def asks(ti): return ti.hostname
+def later():
+    from airflow.models import Variable
+    return Variable.get("x")
+def double(x): return x * 2
+def changed(): return 1
+changed = json.dumps
+if LIMIT:
+    def conditional(): return 2
+class Jobs:
+    @staticmethod
+    def method(): return 3
+"""
+USES = """
+from airflow import DAG
+from airflow.decorators import task
+from airflow.operators.python import BranchPythonOperator, PythonOperator
+from airflow.operators.bash import BashOperator
+from common.jobs import load, pick, conditional
+from common import jobs, tasks
+
+with DAG("uses", schedule=None, default_args={"retries": 1}):
+    rows = task(load)("orders", limit=2)
+    day = PythonOperator(task_id="day", python_callable=jobs.day)
+    choice = BranchPythonOperator(task_id="choice", python_callable=pick, op_kwargs={"rows": 1})
+    more = PythonOperator(task_id="more", python_callable=jobs.load, op_args=["sales"])
+    PythonOperator.partial(task_id="twice", python_callable=jobs.double).expand(op_args=[[1], [2]])
+    choice >> [rows, day]
+"""
+STAY = """
+with DAG("stays", schedule=None):
+    PythonOperator(task_id="asks", python_callable=jobs.asks)
+    PythonOperator(task_id="changed", python_callable=jobs.changed)
+    PythonOperator(task_id="conditional", python_callable=conditional)
+    PythonOperator(task_id="method", python_callable=jobs.Jobs.method)
+    PythonOperator(task_id="of_airflow", python_callable=tasks.plain)
+"""
+
+
+def test_functions_of_other_modules_are_steps(tmp_path: Path) -> None:
+    files = {"dags/common/__init__.py": "", "dags/common/jobs.py": JOBS, "dags/flow.py": USES,
+             "dags/common/tasks.py": "from airflow.decorators import task\ndef plain(): return 1\n"}  # fmt: skip
+    root = repository(tmp_path, files)
+    done = imported(root)
+    assert done.code == 0, done.err
+    ((dag,),) = (file["dags"] for file in report(root)["files"] if file["dags"])
+    assert dag["verdict"] == "any engine", dag["notes"]
+    text = written(root).read_text()
+    assert "from common.jobs import day, double, load, pick\n" in text
+    assert 'load_step.options(name="more"' in text
+    done = flowyml("run", str(written(root)), "--json", "--parameter", "ds=2024-03-01")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["outputs"] == {
+        "load": "orders 2", "choice": "load", "more": "sales 3", "twice": [2, 4],
+    }  # fmt: skip
+
+
+def test_functions_that_a_step_cannot_import_stay_with_their_operator(tmp_path: Path) -> None:
+    """Those that ask for Airflow, whose name is another object's, and of a module that needs Airflow."""
+    files = {"dags/common/__init__.py": "", "dags/common/jobs.py": JOBS,
+             "dags/flow.py": USES.partition("with DAG")[0] + STAY,
+             "dags/common/tasks.py": "from airflow.decorators import task\ndef plain(): return 1\n"}  # fmt: skip
+    root = repository(tmp_path, files)
+    assert imported(root).code == 0
+    text = written(root).read_text()
+    assert "import asks" not in text
+    for name in ("jobs.asks", "jobs.conditional", "tasks.plain"):
+        assert f'imported("common.{name}")' in text
+
+
+def test_a_function_of_another_module_that_needs_airflow_later_runs_on_airflow(tmp_path: Path) -> None:
+    later = 'with DAG("later", schedule=None):\n    PythonOperator(task_id="later", python_callable=jobs.later)\n'
+    text = USES.partition("with DAG")[0].replace("import jobs, tasks", "import jobs") + later
+    root = repository(tmp_path, {"dags/common/__init__.py": "", "dags/common/jobs.py": JOBS, "dags/flow.py": text})
+    assert imported(root).code == 0
+    ((dag,),) = (file["dags"] for file in report(root)["files"] if file["dags"])
+    assert dag["verdict"] == "Airflow only"
+    assert "later_step = step(later)" in written(root).read_text()

@@ -18,9 +18,10 @@ from flowyml.core.errors import EngineError
 from flowyml.migration.airflow.model import Place
 from flowyml.migration.airflow.reader.reading import read_file
 from flowyml.migration.airflow.writer import verifying
+from flowyml.migration.airflow.writer.asking import load_dags
 from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind, Note
 from flowyml.migration.airflow.writer.report import files_of_report
-from flowyml.migration.airflow.writer.verifying import compare, load_dags
+from flowyml.migration.airflow.writer.verifying import compare
 from flowyml.migration.airflow.writer.writing import results_of
 from tests.unit.commands import flowyml
 from tests.unit.migration.dag_files import HEAD
@@ -305,8 +306,12 @@ def test_start_catchup_params_tags_and_ids_are_compared(tmp_path: Path, monkeypa
              "tags": ["c", "flowyml"], "params": {"n": 2}}  # fmt: skip
     for each in before, same, other:
         each["file"] = "/dag_0.py"
-    text = subprocess.CompletedProcess([], 0, "", "")
-    monkeypatch.setattr(verifying, "_compiled", lambda *_: text)
+
+    def compiled(*given: Any) -> subprocess.CompletedProcess[str]:
+        given[-1].write_text("")
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    monkeypatch.setattr(verifying, "_compiled", compiled)
 
     def found(after: Any, moment: datetime | None, *changed: str) -> set[str]:
         sides = iter([after, before])

@@ -265,7 +265,7 @@ def test_the_file_says_what_there_is(tmp_path: Path, stay: str | None, error: st
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ([], "--report, --verify and --stay need -o DIR"),
+        ([], "--report, --verify, --run and --stay need -o DIR"),
         (["-o", "OUT", "--verify", sys.executable], "--verify compares whole DAGs: give it without --stay"),
     ],
 )

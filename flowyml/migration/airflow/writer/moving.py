@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import decode_source
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
 from flowyml.migration.airflow.model import FunctionModel
-from flowyml.migration.airflow.writer.repository import OF_AIRFLOW, Repository, imports_of
+from flowyml.migration.airflow.reader.files import Refused
+from flowyml.migration.airflow.writer.repository import OF_AIRFLOW, Import, Repository, imports_of
 from flowyml.migration.airflow.writer.statements import (
     aliased,
     called,
@@ -85,6 +87,7 @@ class Moving:
 
     def __init__(self, text: str, repository: Repository | None = None) -> None:
         self._repository = repository
+        self._others: dict[str, Moving | None] = {}
         self.text = text = re.sub("\r\n?", "\n", text)
         wrapper = MetadataWrapper(parse_module(text), unsafe_skip_copy=True)
         self.module = wrapper.module
@@ -132,6 +135,28 @@ class Moving:
             value = value.with_changes(lpar=[cst.LeftParen(), *value.lpar], rpar=[*value.rpar, cst.RightParen()])
         body = cst.IndentedBlock([cst.SimpleStatementLine([cst.Return(value)])])
         return made.with_changes(params=here[0].params, body=body)
+
+    def other(self, name: str) -> Moving | None:
+        """Return a module of the repository that can be imported without Airflow; None for any other."""
+        if name not in self._others:
+            self._others[name] = self._read_other(name)
+        return self._others[name]
+
+    def _read_other(self, name: str) -> Moving | None:
+        wanted = Import(name)
+        if self._repository is None or self._repository.airflow_in(wanted, later=False):
+            return None
+        modules, missing = self._repository.modules(wanted)
+        if missing or modules[-1].name != name:
+            return None
+        try:
+            return Moving(decode_source(self._repository.data(modules[-1])), self._repository)
+        except (Refused, OSError, ValueError, SyntaxError):
+            return None
+
+    def has_only(self, node: cst.FunctionDef) -> bool:
+        """Return whether the name of a function is that function's for as long as the module exists."""
+        return [self.statements[number].node for number in self._defined.get(node.name.value, ())] == [node]
 
     def constant(self, name: str) -> ast.expr | None:
         """Return the value of a name that the module assigns once and does not use by a dot or an index."""

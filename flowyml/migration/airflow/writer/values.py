@@ -55,7 +55,7 @@ class Words:
             case timedelta():
                 return f"{self._word('timedelta')}(seconds={as_number(value.total_seconds())})"
             case datetime():
-                return f"{self._word('datetime')}.fromisoformat({text_literal(value.isoformat())})"
+                return self.moment(value)
             case date():
                 raise Unwritable(f"the date {value} cannot be written as JSON")
             case FunctionModel(module="" | "__main__"):
@@ -71,6 +71,17 @@ class Words:
             case AssetRef():
                 return self.asset(value)
         raise Unwritable(f"a {type(value).__name__}")
+
+    def moment(self, value: datetime) -> Part:
+        """Return a moment: in UTC, without a zone, or at another offset."""
+        is_utc = value.utcoffset() == timedelta()
+        if value.tzinfo and not is_utc:
+            return f"{self._word('datetime')}.fromisoformat({text_literal(value.isoformat())})"
+        parts = [value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond]
+        while len(parts) > 3 and not parts[-1]:
+            parts.pop()
+        zone = [f"tzinfo={self._word('UTC')}"] if is_utc else []
+        return Group(f"{self._word('datetime')}(", [*map(str, parts), *zone], ")")
 
     def _function_of_another_module(self, value: FunctionModel) -> Part:
         if value.nested:

@@ -1,31 +1,32 @@
 """Compare what Airflow finds in a DAG file and in the file that was compiled from its pipeline.
 
-Airflow's own DagBag loads both, in an interpreter that has it, in a process for each side. This is the one place where
-a DAG file is executed, and only on request.
+Airflow's own DagBag loads both; with a date, Airflow also runs both.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flowyml.artifacts import is_reference
 from flowyml.core.durations import span_text
 from flowyml.core.errors import EngineError
 from flowyml.migration.airflow.reader.files import Files, find_root
-from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind
+from flowyml.migration.airflow.writer.asking import last_line, load_dags, run_dag
+from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind, Verdict
 from flowyml.plan.marks import mark_of
 
-__all__ = ["Difference", "compare", "load_dags", "verify"]
+__all__ = ["Difference", "compare", "compare_runs", "verify"]
 
 _SECONDS = 600
 _OPTIONS = ("owner", "pool", "queue", "depends_on_past")
@@ -39,138 +40,6 @@ _WIDER = {("all_success", "none_failed"), ("all_success", "none_failed_min_one_s
 # Schedules of Airflow's own whose runs are dated by the start of the DAG.
 _FROM_START = ("timetable:OnceTimetable", "timetable:ContinuousTimetable")
 _TAG = "flowyml"  # of each compiled DAG; source: flowyml_airflow.compiler
-
-_LOADER = """
-import inspect, json, os, sys, tempfile
-from datetime import timezone
-os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
-paths, folders = json.loads(sys.argv[1])
-root = os.path.dirname(paths[0])
-sys.path += folders  # at the end, as Airflow does
-os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = root
-os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
-os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
-import warnings
-warnings.simplefilter("ignore")
-try:
-    from airflow.dag_processing.dagbag import DagBag
-except ImportError:
-    from airflow.models import DagBag
-
-OPTIONS = ("owner", "pool", "queue", "depends_on_past")
-OF_FUNCTIONS = ("python_callable", "op_args", "op_kwargs")
-
-def seconds(value):
-    return value.total_seconds() if hasattr(value, "total_seconds") else value
-
-def plain(value, depth=0):  # as JSON: a function by its name, and any other object by its class
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if depth > 9:
-        return "..."
-    if isinstance(value, dict):
-        return {str(key): plain(each, depth + 1) for key, each in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        items = [plain(each, depth + 1) for each in value]
-        return items if isinstance(value, (list, tuple)) else {"set": sorted(items, key=repr)}
-    if hasattr(value, "total_seconds"):
-        return f"{value.total_seconds():g} s"
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    name = type(value).__name__
-    if inspect.isroutine(value) or name == "Code":
-        return "function " + getattr(value, "__name__", "").replace("<lambda>", "")
-    return name.replace("Dataset", "Asset")
-
-def arguments(found):  # beside those that all operators have
-    fixed = getattr(found, "partial_kwargs", None)
-    kinds = type(found).__mro__
-    base = next((kind for kind in kinds if kind.__name__ == "BaseOperator"), None)
-    if fixed is not None or base is None:
-        return {name: plain(value) for name, value in (fixed or {}).items() if name in OF_FUNCTIONS}
-    common = inspect.signature(base.__init__).parameters
-    names = {name for kind in kinds[: kinds.index(base)] for name in inspect.signature(kind.__init__).parameters}
-    names = {*names, *found.template_fields} - {*common}
-    return {name: plain(getattr(found, name, None)) for name in sorted(names)}
-
-def moment(value):
-    return value.astimezone(timezone.utc).isoformat() if value else None
-
-def values(params):
-    return {name: plain(getattr(each, "value", each)) for name, each in (params or {}).items()}
-
-def in_mapped(group):
-    return group is not None and (group.__class__.__name__ == "MappedTaskGroup" or in_mapped(group.parent_group))
-
-def task(found):
-    rule = getattr(found, "trigger_rule", "all_success")
-    given = getattr(found, "expand_input", None) or getattr(found, "op_kwargs_expand_input", None)
-    value = getattr(given, "value", None)
-    delay = getattr(found, "retry_delay", None)
-    return {
-        "operator": getattr(found, "task_type", type(found).__name__),
-        "task_id": found.task_id, "shown": getattr(found, "task_display_name", None) or found.task_id,
-        "upstream": sorted(found.upstream_task_ids),
-        "trigger_rule": str(getattr(rule, "value", rule)),
-        "retries": getattr(found, "retries", 0) or 0,
-        "retry_delay": seconds(delay) if getattr(found, "retries", 0) else None,
-        "execution_timeout": seconds(getattr(found, "execution_timeout", None)),
-        "mapped": given is not None or in_mapped(found.task_group),
-        **{name: getattr(found, name, None) for name in OPTIONS},
-        "over": sorted(value) if isinstance(value, dict) else None,
-        "arguments": arguments(found),
-        "start_date": moment(getattr(found, "start_date", None)),
-        "params": values(getattr(found, "params", None)),
-    }
-
-def assets(of):
-    parts = getattr(of, "objects", None)
-    if parts is not None:
-        return type(of).__name__.replace("Dataset", "Asset") + "(" + ",".join(sorted(map(assets, parts))) + ")"
-    return str(getattr(of, "name", None) or getattr(of, "uri", of))
-
-def schedule(dag):
-    table = dag.timetable
-    of = getattr(table, "asset_condition", None) or getattr(table, "dataset_condition", None)
-    if of is not None and type(table).__name__ in ("AssetTriggeredTimetable", "DatasetTriggeredTimetable"):
-        return "assets:" + assets(of)
-    inner = getattr(table, "_expression", None) or getattr(table, "expression", None)
-    if inner is not None:
-        zone = getattr(table, "_timezone", None) or getattr(table, "timezone", None)
-        return f"cron:{inner} {getattr(zone, 'name', zone)}"
-    delta = getattr(table, "_delta", None) or getattr(table, "delta", None)
-    if delta is not None:
-        return f"delta:{seconds(delta)}"
-    name = type(table).__name__
-    return "None" if name == "NullTimetable" else "timetable:" + name
-
-real, sys.stdout = sys.stdout, sys.stderr
-known = inspect.signature(DagBag).parameters
-given = {"include_examples": False} if "include_examples" in known else {}
-bag = DagBag(root, collect_dags=False, **given)
-errors = {}
-for path in paths:  # one by one: each version of Airflow names the file of an error in its own way
-    before = dict(bag.import_errors)
-    bag.process_file(path, only_if_updated=False)
-    new = [str(error)[-600:] for file, error in bag.import_errors.items() if before.get(file) != error]
-    if new:
-        errors[path] = "\\n".join(new)
-dags = {
-    dag.dag_id: {
-        "dag_id": dag.dag_id, "shown": getattr(dag, "dag_display_name", None) or dag.dag_id,
-        "file": dag.fileloc, "schedule": schedule(dag), "catchup": bool(dag.catchup),
-        "start_date": min(
-            (moment(each.start_date) for each in (dag, *dag.tasks) if getattr(each, "start_date", None)), default=None
-        ),
-        "tags": sorted(dag.tags or ()), "params": values(dag.params),
-        "tasks": {each.task_id: task(each) for each in dag.tasks},
-    }
-    for dag in bag.dags.values()
-}
-real.write("\\n" + json.dumps({"dags": dags, "errors": errors}) + "\\n")
-real.flush()  # Airflow may end the process by itself
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,37 +55,6 @@ class Difference:
     def __str__(self) -> str:
         where = f"{self.dag_id}.{self.task_id}" if self.task_id else self.dag_id
         return f"{where}: {self.what}: {self.original!r} in the DAG file, {self.compiled!r} in the compiled one"
-
-
-def load_dags(python: str, paths: Sequence[Path], folders: Sequence[Path] = ()) -> Mapping[str, Any]:
-    """Load files with the DagBag of an interpreter's Airflow, and return its findings. Raises ``EngineError``.
-
-    They import modules from ``folders``, and from their own.
-    """
-    interpreter = Path(shutil.which(python) or python).absolute()  # not resolved: a link in a venv identifies the venv
-    shown = f"{len(paths)} files" if len(paths) != 1 else str(paths[0])
-    with tempfile.TemporaryDirectory() as home:
-        script = Path(home) / "load_dags.py"
-        script.write_text(_LOADER, encoding="utf-8")
-        places = dict.fromkeys(map(str, [*folders, *(each.parent for each in paths)]))
-        given = json.dumps([[*map(str, paths)], [*places]])
-        try:
-            ended = subprocess.run(
-                [interpreter, "-I", script, given],
-                capture_output=True,
-                text=True,
-                timeout=_SECONDS,
-                check=False,
-                cwd=home,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise EngineError(f"{python} did not load {shown}: {error}") from error
-    last = ended.stdout.strip().rpartition("\n")[2]
-    try:
-        found: Mapping[str, Any] = json.loads(last)
-    except ValueError:
-        raise EngineError(f"{python} has no Airflow that loads {shown}: {_last_line(ended.stderr)[-800:]}") from None
-    return found
 
 
 def compare(
@@ -331,53 +169,107 @@ def verify(
     results: Sequence[FileResult],
     folder: Path,
     count: Callable[[int], None] = lambda done: None,
+    moment: datetime | None = None,
 ) -> Iterator[tuple[FileResult, DagResult, Sequence[Difference] | str]]:
     """Yield each DAG with its differences from the one that is compiled from its module below ``folder``.
 
-    A text instead of differences says why they could not be compared. A DAG without a pipeline is left out.
+    A text instead of differences says why they could not be compared. A DAG without a pipeline is left out. With a
+    ``moment``, both also run for it, one after the other, unless a task was refused.
     """
     pairs = [(file, dag) for file in results for dag in file.dags if dag.pipeline]
     with tempfile.TemporaryDirectory() as made:
+        compiled = [Path(made) / f"dag_{number}.py" for number in range(len(pairs))]
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            texts = list(_counted(pool.map(lambda pair: _compiled(folder, *pair), pairs), count))
-        compiled = Path(made) / "dags"
-        compiled.mkdir()
-        for number, text in enumerate(texts):
-            if text.returncode == 0:
-                (compiled / f"dag_{number}.py").write_text(text.stdout, encoding="utf-8")
+            texts = list(_counted(pool.map(partial(_compiled, folder), pairs, compiled), count))
         if not pairs:
             return
-        files = sorted(compiled.iterdir())
+        files = [path for path in compiled if path.exists()]
         originals = list(dict.fromkeys(Path(file.path).resolve() for file, _ in pairs))
         folders = list(dict.fromkeys(each for path in originals for each in Files(find_root(path), path).path()))
         after = load_dags(python, files, folders) if files else {"dags": {}}
         by_file = {Path(dag["file"]).name: dag for dag in after["dags"].values()}
         before = load_dags(python, originals, folders)
         errors: Mapping[str, str] = {**before["errors"], **after.get("errors", {})}
-        for number, (file, dag) in enumerate(pairs):
-            sides = Path(file.path).resolve(), compiled / f"dag_{number}.py"
-            said = [errors.get(str(path), "") for path in sides]
-            yield file, dag, _compared(before, by_file.get(sides[1].name), dag, texts[number], *said)
+        for (file, dag), path, text in zip(pairs, compiled, texts, strict=True):
+            original = Path(file.path).resolve()
+            said = [errors.get(str(each), "") for each in (original, path)]
+            found = _compared(before, by_file.get(path.name), dag, path, text.stderr, *said)
+            if moment and not isinstance(found, str) and dag.verdict is not Verdict.HAND:
+                try:
+                    first = run_dag(python, original, folders, dag.dag_id, moment)
+                    conf = first["interval"]  # the compiled DAG has no schedule to take one from
+                    second = run_dag(python, path, folders, by_file[path.name]["dag_id"], moment, conf)
+                    found = [*found, *_unexplained(compare_runs(dag.dag_id, first, second), dag)]
+                except EngineError as error:
+                    found = str(error)
+            yield file, dag, found
 
 
 def _compared(
-    before: Mapping[str, Any], after: Mapping[str, Any] | None, dag: DagResult, text: subprocess.CompletedProcess[str],
+    before: Mapping[str, Any], after: Mapping[str, Any] | None, dag: DagResult, compiled: Path, not_compiled: str,
     error_before: str, error_after: str,
 ) -> Sequence[Difference] | str:  # fmt: skip
     if dag.dag_id not in before["dags"]:
-        return f"Airflow does not load the DAG file: {_last_line(error_before)[-300:] or 'it has no such DAG'}"
+        return f"Airflow does not load the DAG file: {last_line(error_before)[-300:] or 'it has no such DAG'}"
     if after is None:
-        why = _last_line(text.stderr) or _last_line(error_after) or "it has an error"
+        why = last_line(not_compiled) or last_line(error_after) or "it has an error"
         return f"Airflow does not load the compiled DAG: {why}"
-    mark = mark_of(text.stdout.encode())
+    mark = mark_of(compiled.read_bytes())
     helpers = mark.facts.get("helpers", ()) if mark else ()
     original = before["dags"][dag.dag_id]
     schedule = after["schedule"] if dag.schedule == "None" else dag.schedule  # one of Airflow's is in the options
     found = (*compare(original, after, schedule, helpers, dag.added), *_of_start(original, after, dag))
-    changed = {note.construct for note in dag.notes if note.kind is Kind.CHANGED}
-    if after["schedule"] != "None":
-        changed.discard("schedule")  # it is Airflow's own, in the options: changed for other engines only
+    # Airflow's own schedule, in the options, is changed for other engines only
+    return _unexplained(found, dag, () if after["schedule"] == "None" else ("schedule",))
+
+
+def _unexplained(found: Iterable[Difference], dag: DagResult, but: Collection[str] = ()) -> list[Difference]:
+    """Return the differences that no note of the report calls changed, ``but`` for some of the notes."""
+    changed = {note.construct for note in dag.notes if note.kind is Kind.CHANGED} - {*but}
     return [each for each in found if not changed & {*_constructs(each)}]
+
+
+def compare_runs(dag: str, original: Mapping[str, Any], compiled: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield the differences of two runs, as ``run_dag`` returns them: outcomes, states and XComs of the tasks of both.
+
+    A step's output is compared with the XCom ``return_value``. Not compared are values that are stored elsewhere, what
+    Airflow itself pushes for links, and what a task returns that chooses branches: Airflow 3 does not push it.
+    """
+    if original["outcome"] != compiled["outcome"]:
+        yield Difference(dag, "", "outcome of the run", original["outcome"], compiled["outcome"])
+    both = {name for name, *_ in original["states"]} & {name for name, *_ in compiled["states"]}
+    states = [{(name, index): state for name, index, state in run["states"]} for run in (original, compiled)]
+    choices = {(name, index) for name, index, key, _ in original["xcoms"] if key == "skipmixin_key"}
+    values = [_values(run, choices) for run in (original, compiled)]
+    for what, (before, after) in (("state", states), ("XCom", values)):
+        for key in sorted(before.keys() | after.keys()):
+            name, index, *more = key
+            one, other = before.get(key), after.get(key)
+            if name in both and one != other and not is_reference(other):
+                item = f" of item {index}" if index >= 0 else ""
+                yield Difference(dag, name, " ".join([what, *more]) + item, one, other)
+
+
+def _values(run: Mapping[str, Any], choices: Collection[tuple[str, int]]) -> dict[tuple[Any, ...], Any]:
+    """Return the XComs of a run by task, map index and key; an output of a step under the key of a task's."""
+    pushed = {(name, index, key): value for name, index, key, value in run["xcoms"] if (name, index) not in choices}
+    found: dict[tuple[Any, ...], Any] = {}
+    for (name, index, key), value in pushed.items():
+        if name not in run["steps"]:
+            if not key.startswith("_link"):
+                found[name, index, key] = value
+        elif key == "return_value":
+            # A step's task pushes a dict of its outputs, and each under its own key, unless operators take its value.
+            output = next(iter(value), "") if isinstance(value, dict) and len(value) == 1 else ""
+            is_packed = pushed.get((name, index, output)) == (value[output] if output else value)
+            has_none = value == {} and sum(each[:2] == (name, index) for each in pushed) == 1
+            found[name, index, key] = _restored(value[output]) if output and is_packed else None if has_none else value
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _restored(value: Any) -> Any:
+    """Return an output as it was before ``flowyml_airflow.xcoms.carried`` encoded it."""
+    return json.loads(value["$json"]) if isinstance(value, dict) and value.keys() == {"$json"} else value
 
 
 def _of_start(before: Mapping[str, Any], after: Mapping[str, Any], dag: DagResult) -> Iterator[Difference]:
@@ -397,6 +289,8 @@ def _constructs(found: Difference) -> Iterator[str]:
     """Yield the constructs of the report's notes that explain a difference."""
     what = found.what.removeprefix("argument ")
     yield f"default argument {what}"
+    if what.startswith("XCom ") and not what.startswith("XCom return_value"):
+        yield f"keys of {found.task_id}"
     if not found.task_id:
         yield from (what, f"{what} of the DAG", f"default of {what}")
         return
@@ -408,14 +302,11 @@ def _constructs(found: Difference) -> Iterator[str]:
         yield f"teardown of {found.task_id}"
 
 
-def _last_line(text: str) -> str:
-    """Return the last line of a traceback."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-
-
-def _compiled(folder: Path, file: FileResult, dag: DagResult) -> subprocess.CompletedProcess[str]:
-    """Return the DAG file that FlowyML compiles from a pipeline, in a process of its own, which imports the module."""
-    command = [sys.executable, "-m", "flowyml", "compile", f"{folder / file.module}:{dag.pipeline}", "--to", "airflow"]
+def _compiled(folder: Path, pair: tuple[FileResult, DagResult], path: Path) -> subprocess.CompletedProcess[str]:
+    """Compile a pipeline to a DAG file at a path, in a process of its own, which imports the module."""
+    file, dag = pair
+    module = f"{folder / file.module}:{dag.pipeline}"
+    command = [sys.executable, "-m", "flowyml", "compile", module, "--to", "airflow", "-o", str(path)]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:

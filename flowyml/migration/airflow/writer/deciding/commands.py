@@ -75,12 +75,12 @@ def _defaults(dag: DagModel, task: TaskModel) -> dict[str, Any]:
     return {name: each.value for name, each in defaults_of(dag, task).items() if name in OF_BASH}
 
 
-def options_of_command(asking: Asking, moved: Function, moving: Moving) -> dict[str, Any]:
+def options_of_command(asking: Asking, moved: Function) -> dict[str, Any]:
     """Return the options of Bash for a function that returns a command without templates. Raises ``Unclear``."""
     dag, task = asking.dag, asking.task
     given = _defaults(dag, task) | {each.name: each.value for each in task.arguments if each.name not in OURS}
     given.pop("default_args", None)
-    text = moving.code(moved.node)
+    text = moved.home.code(moved.node)
     if is_template(text) or may_skip([text, given, call_arguments(dag, task)]) or set(given) - {*OF_BASH}:
         raise Unclear("it is @task.bash, whose command has templates, skips or has more options")
     if (given.get("env") is not None and given.get("append_env") is not True) or task.mapped:

@@ -229,7 +229,7 @@ def _check_operator(decision: Decision, moved: Moved) -> None:
     """Turn an operator into a hole if its arguments cannot be written."""
 
     def function(model: FunctionModel) -> str:
-        if model.module in ("", "__main__") and (model.name, model.place.line) not in moved.functions:
+        if model.module in ("", "__main__") and (model.name, model.place.line, "") not in moved.functions:
             raise Unwritable(f"the function {model.name} does not move over")
         return model.name
 
@@ -285,7 +285,7 @@ def _mapped_over_dicts(dag: DecidedDag, moving: Moving) -> Iterator[Note]:
     for decision in dag.decisions:
         for edge in (*edges_in(decision.over.values()), *decision.sources):
             source = by_id.get(edge.task_id)
-            if source and source.function and returns_dict(source.task, source.function, moving):
+            if source and source.function and returns_dict(source.task, source.function):
                 yield Note(
                     Kind.CHANGED, f"mapping of {decision.task.task_id}", decision.task.place,
                     f"{edge.task_id} returns a dict: Airflow maps over its pairs of key and value, FlowyML over lists",
@@ -403,7 +403,7 @@ def _asks_for_dates(decision: Decision, moving: Moving) -> bool:
 def _rendered(decision: Decision, moving: Moving) -> Iterator[str]:
     """Yield the templates of an operator, and the code of its functions."""
     yield from (each for each in texts_of(list(decision.arguments.values())) if is_template(each))
-    yield from (moving.code(each.node) for each in (decision.function, *decision.others) if each)
+    yield from (each.home.code(each.node) for each in (decision.function, *decision.others) if each)
 
 
 def _picked(dag: DecidedDag) -> Mapping[str, Sequence[ValueEdge]]:

@@ -11,30 +11,39 @@ import libcst as cst
 from flowyml.migration.airflow.model import FunctionModel, Symbolic, TaskModel, ValueEdge, values_in
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Template
-from flowyml.migration.airflow.writer.moving import Needed
+from flowyml.migration.airflow.writer.moving import Moving, Needed
 from flowyml.migration.airflow.writer.notes import Note
 
 __all__ = ["Decision", "Function", "Hole", "Key", "Loop", "edges_in", "is_item", "items_in", "named",
            "rule_of"]  # fmt: skip
 
-Key = tuple[str, int]
-"""The name of a function, and its line."""
+Key = tuple[str, int, str]
+"""The name of a function, its line, and its module if that is not the DAG file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of the file to copy. ``bound`` are arguments that each call has to give for a default."""
+    """A function of the file to copy, or of another module to import. ``home`` is the file that has it.
+
+    ``bound`` are arguments that each call has to give for a default.
+    """
 
     model: FunctionModel
     node: cst.FunctionDef
     original: cst.FunctionDef
     needed: Needed
+    home: Moving
     bound: frozenset[str] = frozenset()
 
     @property
+    def is_imported(self) -> bool:
+        """True if it is of another module."""
+        return self.model.module not in ("", "__main__")
+
+    @property
     def key(self) -> Key:
-        """Its name and line."""
-        return self.model.name, self.model.place.line
+        """Its name and line, and its module if that is another one."""
+        return self.model.name, self.model.place.line, self.model.module if self.is_imported else ""
 
 
 @dataclass(frozen=True, slots=True)

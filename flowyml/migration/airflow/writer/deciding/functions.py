@@ -13,11 +13,11 @@ from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, is_
 from flowyml.migration.airflow.writer.deciding.decision import Function, Hole
 from flowyml.migration.airflow.writer.deciding.mapping import mapped_names
 from flowyml.migration.airflow.writer.deciding.options import defaults_of
-from flowyml.migration.airflow.writer.moving import LAMBDA, Moving, without_defaults
+from flowyml.migration.airflow.writer.moving import LAMBDA, Moving, Needed, without_defaults
 from flowyml.migration.airflow.writer.statements import called, outside_functions
 
-__all__ = ["CONTEXT", "call_arguments", "filled_by", "from_operator", "functions_in", "moved_over", "of_context",
-           "returns_dict", "taken_by", "to_operator", "tree_of", "with_bound"]  # fmt: skip
+__all__ = ["CONTEXT", "call_arguments", "filled_by", "from_operator", "functions_in", "imported_from", "moved_over",
+           "of_context", "returns_dict", "taken_by", "to_operator", "tree_of", "with_bound"]  # fmt: skip
 
 # Airflow's own arguments of a function, in all versions; source: airflow.sdk.definitions.context.Context, and
 # airflow.utils.context.KNOWN_CONTEXT_KEYS of Airflow 2.
@@ -54,7 +54,19 @@ def moved_over(function: FunctionModel, moving: Moving) -> Function:
         raise Hole(needed.problem)
     if function.nested and function.name in needed.looked:
         raise Hole(f"it uses {function.name} of the function around it")
-    return Function(function, bare, node, needed, bound)
+    return Function(function, bare, node, needed, moving, bound)
+
+
+def imported_from(function: FunctionModel, moving: Moving) -> Function | None:
+    """Return a function of another module of the repository; None if the name there may be another object's.
+
+    A step can import it unless its module needs Airflow to be imported.
+    """
+    home = None if function.is_task else moving.other(function.module)
+    node = home.find(function) if home else None
+    if home is None or node is None or not home.has_only(node):
+        return None
+    return Function(function, node, node, Needed(airflow=home.needed(node, function.name).airflow), home)
 
 
 def functions_in(values: Iterable[Any]) -> Iterator[FunctionModel]:
@@ -117,26 +129,26 @@ def filled_by(task: TaskModel, moved: Function, given: Mapping[str, Any]) -> set
     return {*names[: sum(name.isdigit() for name in given)], *given, *mapped_names(task)}
 
 
-def returns_dict(task: TaskModel, moved: Function, moving: Moving) -> bool:
+def returns_dict(task: TaskModel, moved: Function) -> bool:
     """Return whether a function returns a dict, by its annotation or by each of its own returns."""
     if task.multiple_outputs or moved.model.returns:
         return task.multiple_outputs or moved.model.returns_dict
-    tree = tree_of(moved, moving)
+    tree = tree_of(moved)
     inner = (node for statement in tree.body for node in outside_functions(statement))
     found = [node.value or node for node in inner if isinstance(node, ast.Return)]
     return bool(found) and all(isinstance(each, ast.Dict | ast.DictComp) or called(each) == "dict" for each in found)
 
 
-def tree_of(moved: Function, moving: Moving) -> ast.FunctionDef | ast.AsyncFunctionDef:
+def tree_of(moved: Function) -> ast.FunctionDef | ast.AsyncFunctionDef:
     bare = moved.node.with_changes(decorators=[], leading_lines=[])
-    tree = ast.parse(moving.code(bare)).body[0]
+    tree = ast.parse(moved.home.code(bare)).body[0]
     assert isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef)
     return tree
 
 
-def of_context(asking: Asking, moved: Function, moving: Moving, given: dict[str, Any]) -> dict[str, Any]:
+def of_context(asking: Asking, moved: Function, given: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a function from Airflow's context, by name. Raises ``Unclear``."""
-    tree = tree_of(moved, moving)
+    tree = tree_of(moved)
     spec = tree.args
     names = [each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
     filled = {*names[: sum(name.isdigit() for name in given)], *given, *mapped_names(asking.task)}

@@ -36,7 +36,7 @@ class Moved:
 
 
 def key_of(decision: Decision) -> Key:
-    """Return the name and line of a decision's function."""
+    """Return the key of a decision's function."""
     assert decision.function
     return decision.function.key
 
@@ -53,7 +53,10 @@ def what_moves(decisions: Iterable[Decision], moving: Moving) -> Moved:
     statements = sorted({number for each in every for number in each.needed.statements})
     defined = {name for number in statements for name in moving.statements[number].defines}
     looked = {name for each in every for name in each.needed.looked}
-    kept = {key: key[0] for key, each in functions.items() if not each.model.nested and each.model.name in looked}
+    kept = {
+        key: key[0] for key, each in functions.items()
+        if not each.model.nested and not each.is_imported and each.model.name in looked
+    }  # fmt: skip
     _check_meanings(functions, kept, statements, moving)
     if hidden := sorted(defined & _BUILTINS):
         raise Unwritable(f"the file has a {hidden[0]} of its own, which the module needs as Python has it")

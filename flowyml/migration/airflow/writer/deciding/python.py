@@ -22,6 +22,7 @@ from flowyml.migration.airflow.writer.deciding.decision import (
 )
 from flowyml.migration.airflow.writer.deciding.functions import (
     call_arguments,
+    imported_from,
     moved_over,
     of_context,
     taken_by,
@@ -57,18 +58,21 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
         raise Hole("its function was not found")
     if function.bound:
         raise Hole(f"its function is {function.bound}: write it with def, and give it what it needs by op_kwargs")
-    if function.module not in ("", "__main__"):
+    if function.module in ("", "__main__"):
+        moved = moved_over(function, moving)
+    elif (other := imported_from(function, moving)) and task.decorator in (None, "@task"):
+        moved = other
+    else:
         return _of_other_module(dag, task, function, moving)
     if task.mapped and task.decorator is None:
         task = over_parameters(task, function)
-    moved = moved_over(function, moving)
     given = with_bound(task, moved, taken_by(task, moved, call_arguments(dag, task)))
     given = by_names(given, function) if task.mapped else given
     try:
         if task.task_id in held:
             raise Unclear(held[task.task_id])
-        made = _step_of(Asking(dag, task, moving.names), moved, moving, given)
-        made.choice = _choice(task, moved, moving, given)
+        made = _step_of(Asking(dag, task, moving.names), moved, given)
+        made.choice = _choice(task, moved, given)
     except Unclear as error:
         if task.decorator == "@task.bash":
             raise Hole(str(error)) from error
@@ -81,7 +85,7 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
             "Take what it asks Airflow for as arguments to run it anywhere.",
         )
         made.notes[0] = replace(made.notes[0], reason=f"{error}, so it stays an operator with its function")
-        made.function = moved
+        made.function = None if moved.is_imported else moved
         return made
     if task.multiple_outputs:
         made.notes.append(
@@ -94,7 +98,7 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
     return made
 
 
-def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, Any]) -> Decision:
+def _step_of(asking: Asking, moved: Function, given: dict[str, Any]) -> Decision:
     """Return the function as a step, or a step that calls it. Raises ``Unclear``."""
     task = asking.task
     kind = task.decorator or task.operator
@@ -102,8 +106,8 @@ def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, A
         raise Unclear(f"it is {kind}")
     if task.decorator is None and (taken := _of_defaults(asking.dag, task)):
         raise Unclear(f"it takes {taken[0]} of the default arguments")
-    through_bash = options_of_command(asking, moved, moving) if kind == "@task.bash" else None
-    arguments = {**asking.rendered(given), **of_context(asking, moved, moving, given)}
+    through_bash = options_of_command(asking, moved) if kind == "@task.bash" else None
+    arguments = {**asking.rendered(given), **of_context(asking, moved, given)}
     for edge in edges_in(arguments.values()):
         source = asking.dag.task(edge.task_id)
         if edge.key != "return_value" and source is not None and source.function is None:
@@ -129,7 +133,7 @@ def _of_defaults(dag: DagModel, task: TaskModel) -> list[str]:
     return [name for name, each in given if name in OF_PYTHON and each.value and name not in own]
 
 
-def _choice(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any]) -> Choice | None:
+def _choice(task: TaskModel, moved: Function, given: dict[str, Any]) -> Choice | None:
     """Return the choice of a task for the tasks after it; None for any other task. Raises ``Unclear``."""
     kind = task.decorator or task.operator
     if kind not in (*_BRANCHES, *_SHORT_CIRCUITS):
@@ -143,7 +147,7 @@ def _choice(task: TaskModel, moved: Function, moving: Moving, given: dict[str, A
         return Choice(whole=said is None or said.value is True)
     if moved.node.decorators:
         raise Unclear("its decorator may change what it returns")
-    return choice_of(tree_of(moved, moving), given, moving.constant)
+    return choice_of(tree_of(moved), given, moved.home.constant)
 
 
 def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ import libcst as cst
 
 from flowyml.migration.airflow.model import FileModel
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag, decided
-from flowyml.migration.airflow.writer.deciding.decision import Key
+from flowyml.migration.airflow.writer.deciding.decision import Function, Key
 from flowyml.migration.airflow.writer.deciding.moved import key_of
 from flowyml.migration.airflow.writer.deciding.params import declared
 from flowyml.migration.airflow.writer.deciding.refused import refused_names, without_tasks
@@ -22,10 +22,10 @@ from flowyml.migration.airflow.writer.notes import MARK, DagResult, Note
 from flowyml.migration.airflow.writer.repository import Repository
 from flowyml.migration.airflow.writer.text.names import HOMES, STANDARD, Names
 from flowyml.migration.airflow.writer.text.pipelines import annotation, nested_pipelines, pipeline
-from flowyml.migration.airflow.writer.text.steps import decorator, hole, operator
+from flowyml.migration.airflow.writer.text.steps import decorator, hole, operator, retry
 from flowyml.migration.airflow.writer.text.wrappers import wrapper
 from flowyml.migration.airflow.writer.values import as_number
-from flowyml.plan.layout import Group, Part, docstring, source, text_literal
+from flowyml.plan.layout import Group, Pair, Part, docstring, source, text_literal
 
 __all__ = ["Written", "write_module"]
 
@@ -81,7 +81,7 @@ class _Module:
         if mains := [self._schedule(name, dag.schedule) for name, dag in named if dag.schedule]:
             body.append('if __name__ == "__main__":\n' + "".join(f"    {line}\n" for line in mains))
         constants = list(self._constants())
-        parts = [self._docstring(), self._imports(), *constants, *(part.strip("\n") + "\n" for part in body)]
+        parts = [self._docstring(), self._imports(), *constants, *(part.strip("\n") + "\n" for part in body if part)]
         text = "\n\n".join(part for part in parts if part)
         return Written(text, [_result(name, dag) for name, dag in named])
 
@@ -101,6 +101,11 @@ class _Module:
             for line in self.moving.import_lines(number, {*self.moved.needed, "*"} - self.moving.guarded(number))
             if not line.startswith("from __future__")
         ]
+        imported: dict[str, list[str]] = {}
+        for key, function in self._imported():
+            name, alias = function.model.name, self.names.functions[key]
+            imported.setdefault(function.model.module, []).append(f"{name} as {alias}" if alias != name else name)
+        own += [f"from {module} import {', '.join(sorted(names))}" for module, names in imported.items()]
         standard = [line for line in own if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
         others = [line for line in own if line not in standard]
         for lines, homes in ((standard, STANDARD), (others, HOMES)):
@@ -137,6 +142,7 @@ class _Module:
                 yield "\n".join(simple) + "\n"
                 simple = []
             yield f"{text}\n"
+        simple += [source(Pair(f"{name} = ", retry(self.names, each))) for each, name in self.names.policies.items()]
         if simple:
             yield "\n".join(simple) + "\n"
 
@@ -154,7 +160,15 @@ class _Module:
 
     def _functions(self) -> Iterator[str]:
         names = self.names
+        steps: list[str] = []
+        for key, function in self._imported():
+            if self.uses[key]:
+                head = f"{names.steps[key]} = {source(self._decorator(key, function.model.name))}("
+                steps.append(source(Group(head, [names.functions[key]], ")")))
+        yield "\n".join(steps)
         for key, function in self.moved.functions.items():
+            if function.is_imported:
+                continue
             node = function.node
             name = names.functions[key]
             if name != node.name.value:
@@ -162,7 +176,7 @@ class _Module:
             comments = [line.comment.value for line in node.leading_lines if line.comment is not None]
             node = node.with_changes(leading_lines=[], lines_after_decorators=[])
             text = self.moving.function_code(node, self.moving.column(function.original))
-            decorators = [f"@{source(self._decorator(key))}"] if self.uses[key] else []
+            decorators = [f"@{source(self._decorator(key, names.functions[key]))}"] if self.uses[key] else []
             yield "\n".join([*comments, *decorators, text]) + "\n"
         if "nothing" in names.used:
             yield (
@@ -184,12 +198,18 @@ class _Module:
                 elif decision.kind == "call":
                     yield wrapper(names, decision, parameters)
 
-    def _decorator(self, key: Key) -> Part:
-        """Return the decorator of a function of one task, with all options; bare for a function of several tasks."""
+    def _imported(self) -> Iterator[tuple[Key, Function]]:
+        return ((key, each) for key, each in self.moved.functions.items() if each.is_imported)
+
+    def _decorator(self, key: Key, named: str) -> Part:
+        """Return the decorator of a function of one task, with all options; bare for a function of several tasks.
+
+        ``named`` is the function's own name, which its step has by default.
+        """
         if self.uses[key] > 1:
             return self.names.word("step")
         every = (each for dag in self.dags for each in dag.decisions if each.kind == "function")
-        return decorator(self.names, next(each for each in every if key_of(each) == key), self.names.functions[key])
+        return decorator(self.names, next(each for each in every if key_of(each) == key), named)
 
     # Pipelines.
 
@@ -207,8 +227,7 @@ class _Module:
         if schedule.zone:
             given.append(f"timezone={text_literal(schedule.zone)}")
         if schedule.start is not None:
-            start = text_literal(schedule.start.isoformat())
-            given.append(f"start={self.names.word('datetime')}.fromisoformat({start})")
+            given.append(Pair("start=", self.names.words.moment(schedule.start)))
         if schedule.catch_up:
             given.append("catch_up=True")
         return source(Group(f"{name}.schedule(", given, ")"), 1)

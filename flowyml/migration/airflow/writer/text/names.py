@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from flowyml.migration.airflow.model import FunctionModel
 from flowyml.migration.airflow.writer.deciding.context import DATES, may_be_argument
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
-from flowyml.migration.airflow.writer.deciding.decision import Decision, Function
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, Key
 from flowyml.migration.airflow.writer.deciding.moved import Moved
 from flowyml.migration.airflow.writer.deciding.sections import groups_in
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
@@ -17,7 +18,7 @@ from flowyml.migration.airflow.writer.values import Unwritable, Words
 from flowyml.plan.layout import FreeNames
 from flowyml.plan.names import identifier
 
-__all__ = ["HOMES", "STANDARD", "Names", "variable_of"]
+__all__ = ["HOMES", "STANDARD", "Names", "Policy", "policy_of", "variable_of"]
 
 _FLOW = (
     "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "any_of", "current_run", "elif_", "for_each", "is_in",
@@ -38,11 +39,21 @@ STANDARD = (
 """Words of the standard library, by module."""
 
 
+Policy = tuple[tuple[str, float], ...]
+"""The options of a step that are one retry policy."""
+
+
+def policy_of(decision: Decision) -> Policy:
+    """Return the retry policy of a decision's step; empty for none."""
+    names = ("retries", "retry_delay", "backoff", "max_delay") if "retries" in decision.options else ()
+    return tuple((name, decision.options[name]) for name in names if name in decision.options)
+
+
 class Names(FreeNames):
     """The names of one module.
 
-    ``used`` are the words in its text so far, which it then imports; ``items`` are arguments of mapped task groups
-    whose names are otherwise unused in it.
+    ``policies`` are constants for retry policies that several steps have. ``used`` are the words in its text so far,
+    which it then imports; ``items`` are arguments of mapped task groups whose names are otherwise unused in it.
     """
 
     def __init__(self, dags: Sequence[DecidedDag], moved: Moved, moving: Moving) -> None:
@@ -58,13 +69,19 @@ class Names(FreeNames):
         super().__init__({*elsewhere, *asked, *self.items})
         self.functions = dict(moved.kept)
         for key, function in moved.functions.items():
-            if key not in self.functions:
+            if function.is_imported:
+                self.functions[key] = self._word_from(function.model.module, function.model.name)
+            elif key not in self.functions:
                 self.functions[key] = self._function_named(function, decisions)
+        self.steps = {key: self._step_named(key, decisions) for key, each in moved.functions.items()
+                      if each.is_imported}  # fmt: skip
         self._aliases = {word: self.fresh(word) for word in _WORDS}
         self._aliases |= {word: self._word_from(home, word) for home, words in STANDARD for word in words}
         self.pipelines = [self.fresh(variable_of(dag.model.dag_id)) for dag in dags]
         self.nested = {id(each): self.fresh(variable_of(each.label), "_group") for dag in dags for each in
                        groups_in(dag.order)}  # fmt: skip
+        policies = Counter(policy_of(each) for each in decisions if each.kind not in ("hole", "operator"))
+        self.policies = {each: self.fresh("RETRY") for each, count in policies.items() if each and count > 1}
         self._variables: dict[int, str] = {}
         for dag in dags:
             for decision in dag.decisions:
@@ -96,8 +113,13 @@ class Names(FreeNames):
             wanted += "_"
         return wanted
 
+    def _step_named(self, key: Key, decisions: Sequence[Decision]) -> str:
+        """Return a name for the step of an imported function: its task's, unless several tasks share it."""
+        tasks = [each.task.task_id for each in decisions if each.function and each.function.key == key]
+        return self.fresh(variable_of(tasks[0] if len(tasks) == 1 else self.functions[key]), "_step")
+
     def _word_from(self, home: str, word: str) -> str:
-        """Return a name of the standard library, which the file may have under that name too."""
+        """Return a name for what is imported from a module, as the file may do under its own name."""
         if not self._moving.is_from(home, word):
             return self.fresh(word)
         self.taken.add(word)
@@ -119,7 +141,7 @@ class Names(FreeNames):
         return self.fresh(name)
 
     def _function_name(self, function: FunctionModel) -> str:
-        key = (function.name, function.place.line)
+        key = (function.name, function.place.line, "")
         if key not in self.functions:
             raise Unwritable(f"the function {function.name} does not move over")
         return self.functions[key]

@@ -211,7 +211,7 @@ class _Body:
         options: list[Part] = []
         match decision.kind:
             case "function":
-                base = names.functions[key_of(decision)]
+                base = names.steps.get(key_of(decision)) or names.functions[key_of(decision)]
                 options = list(step_options(names, decision)) if self.uses[key_of(decision)] > 1 else []
             case "empty":
                 base, options = names.word("nothing"), list(step_options(names, decision))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flowyml.migration.airflow.writer.deciding.decision import Decision
-from flowyml.migration.airflow.writer.text.names import Names
+from flowyml.migration.airflow.writer.text.names import Names, Policy, policy_of
 from flowyml.migration.airflow.writer.values import as_number
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
 
-__all__ = ["decorator", "hole", "operator", "step_options"]
+__all__ = ["decorator", "hole", "operator", "retry", "step_options"]
 
 
 def decorator(names: Names, decision: Decision, named: str) -> Part:
@@ -24,19 +24,24 @@ def step_options(names: Names, decision: Decision, named: str = "") -> Iterator[
     options = decision.options
     if named != decision.name:
         yield f"name={text_literal(decision.name)}"
-    if "retries" in options:
-        policy = names.word("OrchestratorRetryPolicy")
-        given: list[Part] = [f"max_attempts={options['retries'] + 1}"]
-        given.append(f"initial_delay_seconds={as_number(options['retry_delay'])}")
-        given.append(f"backoff_multiplier={options.get('backoff', 1.0)}")
-        given += [f"max_delay_seconds={as_number(options['max_delay'])}"] if "max_delay" in options else []
-        yield Pair("retry=", Group(f"{policy}(", given, ")"))
+    if policy := policy_of(decision):
+        yield f"retry={names.policies[policy]}" if policy in names.policies else Pair("retry=", retry(names, policy))
     if "timeout" in options:
         yield f"timeout={as_number(options['timeout'])}"
     if "run_if" in options:
         yield f"run_if={text_literal(options['run_if'])}"
     if named and "airflow" in options:
         yield Pair("airflow=", value(options["airflow"]))
+
+
+def retry(names: Names, policy: Policy) -> Part:
+    """Return a retry policy."""
+    options = dict(policy)
+    given: list[Part] = [f"max_attempts={int(options['retries']) + 1}"]
+    given.append(f"initial_delay_seconds={as_number(options['retry_delay'])}")
+    given.append(f"backoff_multiplier={options.get('backoff', 1.0)}")
+    given += [f"max_delay_seconds={as_number(options['max_delay'])}"] if "max_delay" in options else []
+    return Group(f"{names.word('OrchestratorRetryPolicy')}(", given, ")")
 
 
 def hole(names: Names, decision: Decision) -> str:

@@ -78,6 +78,8 @@ def _returns(decision: Decision) -> str:
         return "dict"
     if decision.function is None or decision.through_bash is not None:
         return "str"
+    if decision.function.is_imported:  # it may name what only its module has
+        return ""
     returns = decision.function.node.returns
     return cst.Module([]).code_for_node(returns.annotation) if returns else ""
 
