@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from runpy import run_path
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -212,6 +213,19 @@ def test_a_parameter_is_data_on_prefect_and_a_forged_output_is_not_followed(
         _ = orchestrator.attach(handle.job_id).outputs["seen"]
     assert not mark.exists()
     orchestrator.close()
+
+
+def test_a_flow_on_prefect_runs_no_code_but_its_own(tmp_path: Path) -> None:
+    """A worker of a work pool fetches both files from a store, where another version's bundle may have its name."""
+    pytest.importorskip("prefect")
+    from flowyml_prefect.compiler import compile_flow
+
+    ours, others = build(Plan(name="p", steps=(Step(name="s", function="m:f"),))), attacked("other", {}).bundle()
+    (tmp_path / "flow.py").write_text(compile_flow(ours), "utf-8")
+    for data in (others.data, ours.data[:-1]):
+        (tmp_path / ours.filename).write_bytes(data)
+        with pytest.raises(ImportError, match="is not the code of this flow: it was replaced or cut short"):
+            run_path(str(tmp_path / "flow.py"))
 
 
 def test_a_parameter_is_data_on_kubeflow(forged: Reference, mark: Path) -> None:

@@ -7,6 +7,7 @@ can end its literal, and no name can hide a name that the flow itself uses.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from textwrap import dedent
 from typing import Any
 
 from flowyml.orchestrators.base import of_step
@@ -20,9 +21,7 @@ from flowyml_prefect.parts import common_text
 
 __all__ = ["compile_flow", "flow_function", "is_walked", "task_functions"]
 
-_IMPORTABLE = 'run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)'
-_COMPILED_BY = "by this FlowyML"
-_SETTINGS = f'PIPELINE = ""\nBUNDLE = Path(__file__)\nif PIPELINE:  # compiled: {_COMPILED_BY}\n    {_IMPORTABLE}\n'
+_SETTINGS = 'PIPELINE = DIGEST = ""\nBUNDLE = Path(__file__)\nif PIPELINE:  # compiled\n'
 _MAIN = 'if __name__ == "__main__":\n    {}(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{{}}"))\n'
 _MOST_DELAYS = 50  # Prefect takes no more, and repeats the last one
 _ANNOTATIONS = {
@@ -43,10 +42,12 @@ def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
     annotations = {parameter.name: _annotation(parameter.schema) for parameter in plan.parameters}
     settings = (
         f"PIPELINE = {text_literal(plan.name)}\n"
+        f"DIGEST = {text_literal(bundle.digest)}\n"
         f"BUNDLE = Path(__file__).resolve().with_name({text_literal(bundle.filename)})\n"
-        f"{_IMPORTABLE}  # {_COMPILED_BY}\n"
     )
-    parts = [common_text(walks=walks).replace(_SETTINGS, settings)]
+    before, _, after = common_text(walks=walks).partition(_SETTINGS)
+    loading, _, after = after.partition("\n\n")
+    parts = [f"{before}{settings}{dedent(loading)}\n\n{after}"]
     parts += [_turn(step, names) if walks else _task(step, names, annotations) for step in plan]
     parts += [_flow(plan, names, walks), _MAIN.format(names.flow)]
     return "\n\n".join(parts)

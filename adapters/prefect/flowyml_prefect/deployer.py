@@ -7,6 +7,7 @@ key that begins with ``x-`` like OpenAPI's extensions: Prefect keeps such keys, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flowyml.artifacts import default_url, open_store
-from flowyml.core.errors import ConfigurationError, EngineError, RetryRefusedError
+from flowyml.artifacts.store import Written
+from flowyml.core.errors import ArtifactError, ConfigurationError, EngineError, RetryRefusedError
 from flowyml.core.files import write_whole
 from flowyml.core.origin import Origin
 from flowyml.core.runs import Run
@@ -297,9 +299,9 @@ class PrefectDeployer(Deployer):
         flow = flow_name(plan.name)
         body = _body(bundle, target, folder, owner, found)
         changed = found is None or _changes(found, body)
+        if target.takes_code:
+            _upload(folder, bundle, target.store)
         if changed:  # a failure repeats all of it: the deployment, which records the state, is written last
-            if target.takes_code:
-                _upload(folder, bundle, target.store)
             self._keep_plan(plan, body["version"])
             for automation in AUTOMATIONS:
                 client.ensure_automation(automation)
@@ -396,14 +398,23 @@ def _pull_step(target: Target, folder: Path) -> dict[str, dict[str, str]]:
 
 
 def _upload(folder: Path, bundle: Bundle, store: str) -> None:
-    """Upload the code beside the outputs, each version into a folder of its own."""
+    """Upload the code beside the outputs, each version into a folder of its own, unless it is there, unchanged.
+
+    A store's rule of age may have removed it.
+    """
     place = open_store(store)
     for name in (bundle.filename, "flow.py"):
-        place.write(f"{_key(folder)}/{name}", partial(_copy, folder / name))
+        key, data = f"{_key(folder)}/{name}", (folder / name).read_bytes()
+        there = Written(f"{place.url}/{key}", hashlib.sha256(data).hexdigest(), len(data))
+        try:
+            with place.fetch(there):
+                pass
+        except ArtifactError:
+            place.write(key, partial(_copy, data))
 
 
-def _copy(path: Path, file: BinaryIO) -> None:
-    file.write(path.read_bytes())
+def _copy(data: bytes, file: BinaryIO) -> None:
+    file.write(data)
 
 
 def _key(folder: Path) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
@@ -36,10 +37,12 @@ from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
-PIPELINE = ""
+PIPELINE = DIGEST = ""
 BUNDLE = Path(__file__)
-if PIPELINE:  # compiled: by this FlowyML
-    run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)
+if PIPELINE:  # compiled
+    if sha256(BUNDLE.read_bytes()).hexdigest() != DIGEST:  # a worker fetches it from where others may write
+        raise ImportError(f"{BUNDLE} is not the code of this flow: it was replaced or cut short. Deploy it again.")
+    run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # by this FlowyML
 
 from flowyml.artifacts import default_url, run_place  # noqa: E402
 from flowyml.artifacts.listing import artifacts_of  # noqa: E402

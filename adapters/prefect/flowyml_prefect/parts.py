@@ -58,7 +58,7 @@ def _joined(text: str, more: str) -> str:
     first.insert(engine, "")
     first.insert(1, "")
     lines = text.removesuffix(f"{_END}\n").splitlines()
-    begin, end = lines.index(first[0]), lines.index('PIPELINE = ""')
+    begin, end = lines.index(first[0]), lines.index('PIPELINE = DIGEST = ""')
     later = [place for place, line in enumerate(lines) if line.endswith(_AFTER_THE_BUNDLE)]
     lines[later[0] : later[-1] + 1] = [line + _AFTER_THE_BUNDLE for line in second]
     lines[begin:end] = [*first, ""]

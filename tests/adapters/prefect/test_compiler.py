@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from runpy import run_path
 from tempfile import TemporaryDirectory
@@ -322,9 +323,11 @@ def loaded(plan: Plan, *, walks: bool = False) -> Mapping[str, Any]:
     """What executing the compiled file defines; FlowyML is imported from here, since the bundle beside it is empty."""
     with TemporaryDirectory() as folder:
         module: dict[str, Any] = {"__name__": "compiled", "__file__": str(Path(folder).resolve() / "flow.py")}
-        with ZipFile(Path(folder) / bundle(plan).filename, "w") as empty:
+        path = Path(folder) / bundle(plan).filename
+        with ZipFile(path, "w") as empty:
             empty.writestr("__main__.py", "def make_importable(bundle): ...")
-        exec(compile(compiled(plan, walks=walks), "flow.py", "exec", dont_inherit=True), module)
+        text = compiled(plan, walks=walks).replace(bundle(plan).digest, sha256(path.read_bytes()).hexdigest())
+        exec(compile(text, "flow.py", "exec", dont_inherit=True), module)
     return {name: item for name, item in module.items() if not name.startswith("__")}
 
 
