@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flowyml.artifacts import run_place
@@ -10,7 +10,11 @@ from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.orchestrators.new_code import EndedRun
+from flowyml.orchestrators.retrying import Ends, Turn, to_run_again
 from flowyml.plan.bundle import Bundle
+from flowyml.plan.groups import Cleanup, Group, Loop
+from flowyml.plan.model import Plan, Step
+from flowyml.runtime.decider import End
 from flowyml_airflow.client import ConflictError
 from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.names import xcom_key
@@ -19,8 +23,8 @@ from flowyml_airflow.step_runs import Marker, index_of, map_index, name_of, step
 
 __all__ = ["ended_run", "run_again", "to_clear"]
 
-_FAILED = ("failed", "upstream_failed", "removed")
-_UNDONE = (*_FAILED, "skipped", None)
+_ENDS = {"success": End.OK, "failed": End.FAILED}
+"""States of tasks that ended by themselves; one that is ``upstream_failed`` or ``removed`` did not."""
 
 
 def run_again(reader: AirflowReader, deployer: AirflowDeployer, job_id: str, steps: Sequence[str] | None) -> None:
@@ -86,62 +90,50 @@ def to_clear(
     steps: Sequence[str] | None,
     was_stopped: bool,
 ) -> set[Marker]:
-    """Choose the tasks that failed or were stopped, and those after them; or ``steps`` and all tasks after them.
+    """Choose the tasks to clear by the rule of all retries, to which each task is a step of a plan.
 
     ``tasks`` are those of the run; ``graph`` has the tasks directly after each. A skipped task is decided again if it
     comes after one that runs again: Airflow skips it again by the XCom of its branch task. The watcher of the run and
     clean-ups always run again. ``was_stopped`` is True for a run that was cancelled or timed out: then Airflow has
     skipped the tasks that had not ended.
     """
-    by_task: dict[str, dict[int, str | None]] = {}
-    for each in tasks:
-        by_task.setdefault(each["task_id"], {})[map_index(each)] = each["state"]
-    failed = _UNDONE if was_stopped else _FAILED
-    forced: set[Marker] = set()  # all that comes after these runs again, whether it completed or not
-    if steps is None:
-        begun = {(task, index) for task, found in by_task.items() for index in found if found[index] in failed}
-    else:
-        begun, forced = _named(tasks, steps, facts, {*failed, None})
-    loops = [set(loop["tasks"]) for loop in facts.get("loops", {}).values()]
-    found = set(begun)
-    waiting = list(begun)
-    while waiting:
-        task, index = marker = waiting.pop()
-        for after in graph.get(task, ()):
-            same_loop = any({task, after} <= loop for loop in loops)
-            for other, state in by_task.get(after, {}).items():
-                is_reached = not same_loop or -1 in (index, other) or index == other
-                later = after, other
-                is_forced = marker in forced and later not in forced
-                if is_reached and (is_forced or (later not in found and state in _UNDONE)):
-                    found.add(later)
-                    waiting.append(later)
-                    if is_forced:
-                        forced.add(later)
-    always = {facts.get("watcher"), *facts.get("cleanup", ())}
-    return found | {(task, index) for task in always & by_task.keys() for index in by_task[task]}
+    known = {**_ENDS, "skipped": None if was_stopped else End.SKIPPED}
+    ends = {(task["task_id"], index_of(task)): known.get(task["state"]) for task in tasks}
+    names = None if steps is None else [name for step in steps for name in _names(step, tasks, facts)]
+    again, _ = to_run_again(Ends(_plan(ends, graph, facts), ends), (), (), names)
+    return {(name, index[0] if index else -1) for name, index in ends.keys() & set(again)}
 
 
-def _named(
-    tasks: Sequence[Mapping[str, Any]], steps: Sequence[str], facts: Mapping[str, Any], failed: Container[str | None]
-) -> tuple[set[Marker], set[Marker]]:
-    """Return the tasks of these steps and items: the failed ones or, if none failed, all.
+def _plan(ends: Iterable[Turn], graph: Mapping[str, Iterable[str]], facts: Mapping[str, Any]) -> Plan:
+    """Return a plan with a step for each task. A mapped task that is in no loop of FlowyML's is a loop of its own."""
+    last = {facts.get("watcher"), *facts.get("cleanup", ())}
+    last |= {task for task in facts.get("helpers", ()) if last.issuperset(graph.get(task, ()))}  # others lead to steps
+    loops: dict[str, Mapping[str, Any]] = {
+        **{f"task {task}": {"tasks": [task]} for task, index in ends if index},
+        **{f"loop {name}": loop for name, loop in facts.get("loops", {}).items()},
+    }
+    groups: list[Group] = [Cleanup(name="last")]
+    around = dict.fromkeys(last, "last")
+    for name, loop in loops.items():
+        inside = "last" if last.intersection(loop["tasks"]) else ""
+        on_error = "continue" if loop.get("goes_on") else "fail"
+        groups.append(Loop(name=name, parent=inside, over=(), on_item_error=on_error))
+        around.update(dict.fromkeys(loop["tasks"], name))
+    before: dict[str, list[str]] = {task: [] for task, _ in ends}
+    for task, later in graph.items():
+        for name in before.keys() & set(later) - last:
+            before[name] += [task] if task in before else []
+    steps = [
+        Step(name=task, function="", after=tuple(found), group=around.get(task, "")) for task, found in before.items()
+    ]
+    return Plan(name="", steps=tuple(steps), groups=tuple(groups))
 
-    The latter are returned twice.
-    """
-    found: set[Marker] = set()
-    completed: set[Marker] = set()
-    for wanted in steps:
-        named = [task for task in tasks if wanted in _labels(task, facts)]
-        undone = [task for task in named if task["state"] in failed]
-        markers = {(task["task_id"], map_index(task)) for task in undone or named}
-        found |= markers
-        if not undone:
-            completed |= markers
-    return found, completed
 
-
-def _labels(task: Mapping[str, Any], facts: Mapping[str, Any]) -> set[str]:
-    """Return the names of a task's steps, with and without their item. An execution group runs again as a whole."""
-    names = steps_of_task(task["task_id"], facts) or [name_of(task)]
-    return {*names, *(labelled(name, index_of(task)) for name in names)}
+def _names(wanted: str, tasks: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the tasks of a step, or of one item. An execution group runs again as a whole."""
+    for task in tasks:
+        for name in steps_of_task(task["task_id"], facts) or [name_of(task)]:
+            if wanted == name:
+                yield task["task_id"]
+            elif wanted == labelled(name, index_of(task)):
+                yield labelled(task["task_id"], index_of(task))

@@ -60,8 +60,11 @@ ITEM_SKIPPED = {"train_0": "success", "train_1": "skipped", "check_0": "success"
         pytest.param(CHOICE_FAILED, "", "choose yes no joined alert watcher", id="skipped after what runs again"),
         pytest.param(TAKEN, "", "yes joined", id="the untaken branch stays, and so does what completed"),
         pytest.param(TWO_FAILED, "train", "train_1 train_2 check_1 check_2 total watcher tidy", id="a named loop"),
-        pytest.param(TWO_FAILED, "train[1]", "train_1 check_1 total watcher tidy", id="a named item"),
-        pytest.param(TWO_FAILED, "beside", "beside watcher tidy", id="a named step"),
+        pytest.param(
+            TWO_FAILED, "train[1]", "train_1 check_1 check_2 total watcher tidy",
+            id="a named item; what else never began ends as before",
+        ),
+        pytest.param(TWO_FAILED, "beside", "beside check_1 check_2 total watcher tidy", id="a named step"),
         pytest.param(
             TWO_FAILED, "load", "load train_0 train_1 train_2 check_0 check_1 check_2 total watcher tidy",
             id="all that comes after a step that completed",
@@ -80,6 +83,20 @@ def test_what_is_cleared(states: Mapping[str, Any], steps: str, wanted: str) -> 
 def cleared(states: Mapping[str, Any], steps: list[str] | None = None, *, stopped: bool = False) -> set[str]:
     made = to_clear(tasks(**states), GRAPH, FACTS, steps=steps, was_stopped=stopped)
     return {task if index < 0 else f"{task}_{index}" for task, index in made}
+
+
+def test_a_failed_item_stays_if_its_loop_goes_on_and_its_list_was_used() -> None:
+    graph = {"train": ["total", "settled", "watcher"], "total": ["after", "watcher"], "after": ["watcher"]}
+    loops = {"rows": {"tasks": ["train"], "goes_on": True}}
+    facts = {"watcher": "watcher", "helpers": ["settled", "watcher"], "loops": loops}
+    states = {"train_0": "success", "train_1": "failed", "settled": "success", "watcher": "failed"}
+
+    def found(total: str, after: str) -> set[tuple[str, int]]:
+        made = tasks(**states, total=total, after=after)
+        return to_clear(made, graph, facts, steps=None, was_stopped=False) - {("settled", -1), ("watcher", -1)}
+
+    assert found("success", "failed") == {("after", -1)}
+    assert found("failed", "upstream_failed") == {("train", 1), ("total", -1), ("after", -1)}
 
 
 def test_a_stopped_run_goes_on_with_what_had_not_begun() -> None:
