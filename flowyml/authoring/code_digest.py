@@ -31,8 +31,8 @@ from flowyml.authoring.source_units import (
     bound_by,
     text_of,
 )
-from flowyml.authoring.sources import import_root
 from flowyml.authoring.steps import Step
+from flowyml.core.modules import import_root
 from flowyml.core.syntax import parsed
 from flowyml.runtime.code import LiveState
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flowyml.authoring.module_files import candidates, found_module, is_elsewhere
 from flowyml.authoring.source_units import SourceFile, Unit, hash_of, identity_of, source_file_at
-from flowyml.authoring.sources import import_root
+from flowyml.core.modules import import_root
 
 __all__ = ["FileWalk", "state_of_file"]
 

@@ -24,7 +24,7 @@ from flowyml.authoring.step_options import check_names, check_timeout
 from flowyml.authoring.steps import Mapped, Step, recorder
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook
-from flowyml.core.modules import shipped_name
+from flowyml.core.modules import imported_packages, shipped_name
 from flowyml.core.notebook import in_notebook
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.groups import Cleanup, Group, Groups, Loop
@@ -386,6 +386,13 @@ class Pipeline:
                 self.origin,
             )
         return replace(made, revision=self.revision)
+
+    def imports(self) -> set[str]:
+        """Return the packages that the modules of the steps import, directly or through other modules of the project.
+
+        They are named by the first parts of their modules' names: ``sklearn``.
+        """
+        return imported_packages(getattr(call.step.function, "__module__", "") for call in self._all_calls())
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return all parameters of a run, defaults filled in. Raises ``ParameterError``."""

@@ -6,10 +6,8 @@ imported, from a notebook or inside another function, is pickled by value.
 
 from __future__ import annotations
 
-import ast
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from flowyml.authoring.data_files import chosen_files, read_included
 from flowyml.authoring.steps import Step
 from flowyml.core.hooks import PipelineHook
-from flowyml.core.modules import found_by_name, is_installed, shipped_name, source_file, travels
-from flowyml.core.syntax import parsed
+from flowyml.core.modules import found_by_name, import_root, is_installed, shipped_name, source_file, travels
+from flowyml.core.syntax import imported
 from flowyml.plan.names import slug
 
 if TYPE_CHECKING:
@@ -27,12 +25,7 @@ if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
 
-_IMPORTS = re.compile(
-    rb"(?:^|[;:])[ \t\f]*(import[ \t][^;#\r\n]+|from[ \t.][^;#\r\n(]*?\bimport\b[ \t]*(?:\([^)]*\)|[^;#\r\n]+))",
-    re.MULTILINE,
-)
-
-__all__ = ["collect", "function_reference", "import_root", "included_files"]
+__all__ = ["collect", "function_reference", "included_files"]
 
 
 def function_reference(step: Step[..., Any], name: str) -> str:
@@ -164,35 +157,7 @@ class _Files:
             init = root / package / "__init__.py"
             if package != Path() and init.is_file():
                 self._add(root, init)
-        for name in _imported(source, path.relative_to(root)):
+        for name in imported(source, path.relative_to(root)):
             for candidate in (root / f"{name.replace('.', '/')}.py", root / name.replace(".", "/") / "__init__.py"):
                 if candidate.is_file() and name.partition(".")[0] != "flowyml":
                     self._add(root, candidate)
-
-
-def _imported(source: bytes, path: Path) -> Iterator[str]:
-    """Yield every module that a file may import, as absolute names, including imports inside functions."""
-    package = path.parent.parts
-    for node in _import_nodes(source):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join((*base, *(node.module or "").split("."))).strip(".")
-            yield module
-            yield from (f"{module}.{alias.name}".strip(".") for alias in node.names)
-
-
-def _import_nodes(source: bytes) -> Iterator[ast.AST]:
-    """Yield the import statements. Only lines that look like one are parsed, unless a line only looks like one."""
-    try:
-        for statement in _IMPORTS.findall(source.replace(b"\\\n", b" ")):
-            yield from parsed(statement).body
-    except SyntaxError:
-        yield from ast.walk(parsed(source))
-
-
-def import_root(module: str, path: Path) -> Path:
-    """Return the folder on the import path that contains a module's file."""
-    parts = module.split(".")
-    return path.parents[len(parts) if path.stem == "__init__" else len(parts) - 1]

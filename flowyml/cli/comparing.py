@@ -35,8 +35,9 @@ class _Side(NamedTuple):
 def compare(first: Job, second: Job, on: On = None, artifacts: Artifacts = None, as_json: AsJson = False) -> None:
     """Show what differs between two runs: code, parameters, packages, metrics, statuses and times.
 
-    Which files of the code differ is known where the engine keeps the code of a run, and versions of packages for
-    cached steps: a note says what is not recorded.
+    Which files of the code differ is known where the code of both runs is still there. Versions are those of the
+    packages that the code imports: local runs record them, other engines for cached steps only. A note says what is not
+    recorded.
     """
     with Output(as_json) as out:
         target = resolve(on)
@@ -110,15 +111,18 @@ def _code(target: Orchestrator, sides: tuple[_Side, _Side], lacks: list[str]) ->
 
 
 def _packages(sides: tuple[_Side, _Side], lacks: list[str]) -> list[dict[str, Any]]:
-    versions: list[dict[str, Any]] = [{}, {}]
+    versions: list[dict[str, Any]] = [dict(side.run.packages) for side in sides]
     for known, side in zip(versions, sides, strict=True):
         for depends in side.results.values():
             packages = depends.get("packages")
             known.update(packages if isinstance(packages, Mapping) else {})
     if not all(versions):
-        lacks.append("versions of packages: they are recorded for cached steps only, of what their code imports")
+        lacks.append("versions of packages: this engine does not record them, except for cached steps")
         return []
-    return _changed(*versions)
+    one, other = versions  # one that is recorded for one run alone may have been there for both
+    return _changed(
+        {name: one[name] for name in one.keys() & other}, {name: other[name] for name in one.keys() & other}
+    )
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:

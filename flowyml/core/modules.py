@@ -6,12 +6,18 @@ A script is ``__main__`` where it runs, and a module where it is imported.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
-__all__ = ["found_by_name", "is_installed", "is_module_name", "shipped_name", "source_file", "travels"]
+from flowyml.core.syntax import imported
+
+__all__ = [
+    "found_by_name", "import_root", "imported_packages", "installed_versions", "is_installed", "is_module_name",
+    "shipped_name", "source_file", "travels",
+]  # fmt: skip
 
 
 def shipped_name(module: str | None) -> str | None:
@@ -72,3 +78,44 @@ def _installed_roots() -> tuple[Path, ...]:
     keys = ("stdlib", "platstdlib", "purelib", "platlib")
     places = [*map(sysconfig.get_path, keys), *site.getsitepackages(), site.getusersitepackages()]
     return tuple({Path(place).resolve() for place in places})
+
+
+def import_root(module: str, path: Path) -> Path:
+    """Return the folder on the import path that contains a module's file."""
+    parts = module.split(".")
+    return path.parents[len(parts) if path.stem == "__init__" else len(parts) - 1]
+
+
+def imported_packages(modules: Iterable[str]) -> set[str]:
+    """Return what loaded modules of the user's import from elsewhere, directly or through other ones: first parts of
+    the names of modules. A notebook's cells are not read: there, the modules in its globals count.
+    """
+    found, seen, left = set[str](), set[str](), list(modules)
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = source_file(sys.modules[name]) if travels(name) else None
+        if path is not None:
+            package = PurePath(*name.split("."))
+            left += imported(path.read_bytes(), package / path.name if path.stem == "__init__" else package)
+        elif name == "__main__":
+            left += [value.__name__ for value in vars(sys.modules[name]).values() if isinstance(value, ModuleType)]
+        elif not travels(name.partition(".")[0]):
+            found.add(name.partition(".")[0])
+    return found - sys.stdlib_module_names - {"flowyml"}
+
+
+def installed_versions(modules: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages among these that have one. A loaded package says it fastest."""
+    from importlib import metadata
+
+    versions = {}
+    for name in sorted(modules):
+        version = vars(sys.modules[name]).get("__version__") if name in sys.modules else None
+        try:
+            versions[name] = version if isinstance(version, str) else metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

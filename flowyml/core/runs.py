@@ -40,7 +40,8 @@ class Run:
     ``origin`` is its pipeline's origin, ``code_digest`` the digest of its bundle, and ``revision`` the git commit that
     it was submitted from (``1f3a9c2…``, or ``1f3a9c2…-dirty``), if the engine has them. ``not_kept`` has by name the
     reasons why outputs of a completed local run are lost; for other engines, reading ``outputs`` raises with the
-    reason.
+    reason. ``packages`` are the versions of the packages that its code imports, by the names of their modules, if the
+    engine records them.
     """
 
     job_id: str
@@ -58,6 +59,7 @@ class Run:
     code_digest: str | None = None
     revision: str | None = None
     not_kept: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def duration_seconds(self) -> float:

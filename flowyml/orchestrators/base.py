@@ -75,6 +75,9 @@ class RunnablePipeline(Protocol):
     def bundle(self, plan: Plan | None = None) -> Bundle:
         """Return code and plan in one file, to run elsewhere. ``plan`` replaces the compiled one."""
 
+    def imports(self) -> set[str]:
+        """Return the packages that the user's code imports, by the first parts of their modules' names."""
+
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return all parameters of a run, defaults filled in; raises ``ParameterError``."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -85,20 +84,38 @@ def test_a_narrow_terminal_stacks_what_differs(monkeypatch: pytest.MonkeyPatch) 
     assert max(map(len, on_a_terminal("runs", "--parameters", "--metrics"))) <= 40
 
 
-def test_what_an_engine_does_not_record_is_said(capfd: pytest.CaptureFixture[str]) -> None:
-    from flowyml import pipeline, step
+HELPED = """
+from flowyml import pipeline, step
+from helper import draw
 
-    @step
-    def same(n: int) -> int:
-        return n
+@step
+def drawn(n: int) -> int:
+    import typer
+    return draw(n)
 
-    @pipeline
-    def plain(n: int = 1) -> Any:
-        return same(n)
+@pipeline
+def drawing(n: int = 1):
+    return drawn(n)
+"""
+HELPER = "import numpy, json\ndef draw(n): return int(numpy.ones(n).sum())\n"
 
+
+@pytest.mark.processes
+@pytest.mark.parametrize("options", [(), ("--detach",)], ids=["here", "detached"])
+def test_versions_of_what_the_code_imports_are_recorded(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Of steps that are not cached, through the project's modules and inside functions, here and in a bundle."""
+    (tmp_path / "drawing.py").write_text(HELPED)
+    (tmp_path / "helper.py").write_text(HELPER)
     for run_id in ("three", "four"):
-        plain.run(on=LocalOrchestrator(workers="threads"), run_id=run_id)
-    found = flowyml("compare", "three", "four", "--json").json["not_recorded"]
-    assert found == [
-        "versions of packages: they are recorded for cached steps only, of what their code imports",
+        assert flowyml("run", "drawing.py", "--run-id", run_id, *options).code == 0
+        assert flowyml("watch", run_id).code == 0
+    local = LocalOrchestrator()
+    assert dict(local.get_run("three").packages) == {"numpy": version("numpy"), "typer": version("typer")}
+    local.store.note_packages("four", {"numpy": "0.1", "typer": version("typer"), "more": "1"})
+    found = flowyml("compare", "three", "four", "--json").json
+    assert found["packages"] == [{"name": "numpy", "before": version("numpy"), "after": "0.1"}]
+    assert found["not_recorded"] == []
+    local.store.note_packages("four", {})
+    assert flowyml("compare", "three", "four", "--json").json["not_recorded"] == [
+        "versions of packages: this engine does not record them, except for cached steps",
     ]

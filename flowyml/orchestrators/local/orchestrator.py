@@ -15,6 +15,7 @@ from flowyml._version import __version__
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ConfigurationError, DefinitionError, RetryRefusedError, ScheduleError
 from flowyml.core.home import home
+from flowyml.core.modules import installed_versions
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, located
@@ -141,6 +142,7 @@ class LocalOrchestrator(Orchestrator):
             with store.session():
                 if self._begin(store, plan, run_id, parameters, pipeline, code_digest):
                     measure("run_started", plan.name, run_id, self.name)
+                    store.note_packages(run_id, installed_versions(pipeline.imports()))
                     run = LocalRun(plan, store.get(run_id), filled, store, settings)
                     if self.host.keeps and not self.host.alone:
                         self._keep_job(pipeline, run, bundle, dates)

@@ -140,7 +140,7 @@ def run_of(row: RunRow) -> Run:
         created_at=at(row.created), started_at=at(row.started), ended_at=at(row.ended),
         error=row.error, parameters=json.loads(row.parameters),
         origin=Origin.from_dict(json.loads(row.origin or "null")), code_digest=row.code_digest,
-        revision=row.revision, not_kept=_not_kept(row.outputs),
+        revision=row.revision, not_kept=_not_kept(row.outputs), packages=json.loads(row.packages or "{}"),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from flowyml.core.errors import ConfigurationError
 
 __all__ = ["KeptRow", "RunRow", "StepRow", "check_is_record", "index_of", "item_of", "prepare", "transaction"]
 
-VERSION = 8
+VERSION = 9
 
 _TABLES = """
 CREATE TABLE runs (
@@ -77,11 +77,13 @@ CREATE TABLE artifacts (
     PRIMARY KEY (run, position, item, output)
 ) WITHOUT ROWID
 """,
+    9: "ALTER TABLE runs ADD COLUMN packages TEXT",
 }
 
 
 class RunRow(NamedTuple):
-    """A stored run; times are seconds since 1970, ``steps``, ``parameters``, ``outputs`` and ``origin`` are JSON."""
+    """A stored run; times are seconds since 1970, ``steps``, ``parameters``, ``outputs``, ``origin`` and
+    ``packages`` are JSON."""
 
     number: int
     run_id: str
@@ -104,6 +106,7 @@ class RunRow(NamedTuple):
     origin: str | None
     code_digest: str | None
     revision: str | None
+    packages: str | None
 
     @classmethod
     def columns(cls) -> str:

@@ -162,6 +162,11 @@ class RunStore:
             )
             return begun.rowcount == 1
 
+    def note_packages(self, run_id: str, packages: Mapping[str, str]) -> None:
+        """Record the versions of the packages that the code of a run imports."""
+        with self.session() as db:
+            db.execute("UPDATE runs SET packages = ? WHERE run_id = ?", (_json(packages), run_id))
+
     def finish(self, run_id: str, ending: Ending) -> bool:
         """Record the end of a run. Return False if it had already ended; the first end counts."""
         with self.session() as db:
