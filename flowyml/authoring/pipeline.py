@@ -392,7 +392,7 @@ class Pipeline:
 
         They are named by the first parts of their modules' names: ``sklearn``.
         """
-        return imported_packages(getattr(call.step.function, "__module__", "") for call in self._all_calls())
+        return imported_packages(getattr(call.step.function, "__module__", None) or "" for call in self._all_calls())
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return all parameters of a run, defaults filled in. Raises ``ParameterError``."""

@@ -104,7 +104,7 @@ def imported_packages(modules: Iterable[str]) -> set[str]:
             left += [value.__name__ for value in vars(sys.modules[name]).values() if isinstance(value, ModuleType)]
         elif not travels(name.partition(".")[0]):
             found.add(name.partition(".")[0])
-    return found - sys.stdlib_module_names - {"flowyml"}
+    return found - sys.stdlib_module_names - {"flowyml", ""}
 
 
 def installed_versions(modules: Iterable[str]) -> dict[str, str]:
@@ -113,7 +113,7 @@ def installed_versions(modules: Iterable[str]) -> dict[str, str]:
 
     versions = {}
     for name in sorted(modules):
-        version = vars(sys.modules[name]).get("__version__") if name in sys.modules else None
+        version = getattr(sys.modules.get(name), "__dict__", {}).get("__version__")
         try:
             versions[name] = version if isinstance(version, str) else metadata.version(name)
         except metadata.PackageNotFoundError:

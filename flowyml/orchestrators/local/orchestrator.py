@@ -142,7 +142,8 @@ class LocalOrchestrator(Orchestrator):
             with store.session():
                 if self._begin(store, plan, run_id, parameters, pipeline, code_digest):
                     measure("run_started", plan.name, run_id, self.name)
-                    store.note_packages(run_id, installed_versions(pipeline.imports()))
+                    with suppress(OSError, SyntaxError, ValueError):  # of a file that changed since it was imported
+                        store.note_packages(run_id, installed_versions(pipeline.imports()))
                     run = LocalRun(plan, store.get(run_id), filled, store, settings)
                     if self.host.keeps and not self.host.alone:
                         self._keep_job(pipeline, run, bundle, dates)
