@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from flowyml.authoring.calls import Call
 from flowyml.authoring.placeholders import texts_of
-from flowyml.authoring.places import Place, errors_at
+from flowyml.authoring.source_lines import SourceLine, errors_at
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.conditions import Compare, IsTrue, leaves_of, of_text, shown, with_leaves
 from flowyml.plan.groups import Branch, Group, Groups, Loop
@@ -44,23 +44,23 @@ def with_dates(structure: Groups, calls: Mapping[str, Call], types: Mapping[str,
 
 def check_annotations(
     structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object], steps: Iterable[Step],
-    places: Mapping[str, Place],
+    lines: Mapping[str, SourceLine],
 ) -> None:  # fmt: skip
     """Raise ``DefinitionError`` if annotations say that a comparison never holds, or that a value has a wrong type.
 
-    ``types`` are those of the parameters, ``places`` the lines of groups. Values without annotations are not checked.
+    ``types`` are those of the parameters, ``lines`` the lines of groups. Values without annotations are not checked.
     """
     known = _Annotations(structure, calls, types)
     for group in structure:
         if isinstance(group, Branch) and group.condition is not None:
             members = structure.members(group.name)
-            with errors_at(places.get(group.name) or (calls[members[0]].place if members else None)):
+            with errors_at(lines.get(group.name) or (calls[members[0]].line if members else None)):
                 for leaf in leaves_of(group.condition):
                     if isinstance(leaf, Compare):
                         known.check_comparison(leaf, group)
     for step in steps:
         if step.inputs:
-            with errors_at(calls[step.name].place):
+            with errors_at(calls[step.name].line):
                 known.check_inputs(step)
 
 

@@ -15,7 +15,7 @@ from typing import Any, is_typeddict
 from flowyml.authoring.cache import Cache
 from flowyml.authoring.calls import Call
 from flowyml.authoring.code_digest import Reached, live_state, reached
-from flowyml.authoring.places import errors_at
+from flowyml.authoring.source_lines import errors_at
 from flowyml.authoring.source_units import hash_of
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.model import SCHEMA_VERSION, Caching, Plan, Step
@@ -82,7 +82,7 @@ def _wanted(plan: Plan, step: Step, call: Call, enabled: bool | None) -> Cache |
         is_plain = step.outputs and not step.secrets and step.run_if == "all_success"
         return Cache() if enabled and is_plain else None
     if plan.structure.is_cleanup(step.group):
-        with errors_at(call.place):
+        with errors_at(call.line):
             raise DefinitionError(f"step {step.name!r} cleans up, and is not cached. Drop cache=….")
     return asked if isinstance(asked, Cache) else Cache()
 
@@ -91,7 +91,7 @@ def _reached(step: Step, call: Call) -> Reached:
     try:
         return reached(call.step.function, by_value=step.function.startswith("pickle:"))
     except (OSError, SyntaxError, ValueError, RecursionError) as error:
-        with errors_at(call.place):
+        with errors_at(call.line):
             raise DefinitionError(f"step {step.name!r} cannot be cached: its code cannot be read: {error}") from error
 
 
@@ -105,7 +105,7 @@ def _caching(step: Step, call: Call, cache: Cache, code: Reached, makers: str, d
         arguments=None if cache.key is None else tuple(cache.key),
         environment=tuple(cache.environment),
         packages=tuple(dict.fromkeys((*cache.packages, *_distributions_of(code.imports)))),
-        dates=code.asks_for_run,
+        dates=code.uses_current_run,
         paths=tuple(item.name for item in step.inputs if any(map(_may_be_path, leaves(hint(item))))),
     )
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from flowyml.authoring.grouping import Grouping
 from flowyml.authoring.placeholders import CallOutput, EitherValue, Expression, ItemValue, ParameterValue, Placeholder
-from flowyml.authoring.places import Place, errors_at, place_of, users_line
+from flowyml.authoring.source_lines import SourceLine, errors_at, line_of, users_line
 from flowyml.authoring.steps import Step, recorder
 from flowyml.core.errors import DefinitionError, FlowymlError
 from flowyml.plan.groups import Group, Loop, Section
@@ -36,7 +36,7 @@ class Call(NamedTuple):
     name: str
     outputs: tuple[str, ...]
     bound: Mapping[str, Given] | None = None
-    place: Place | None = None
+    line: SourceLine | None = None
     group: str = ""
     items: Mapping[str, Source] = {}
 
@@ -44,13 +44,13 @@ class Call(NamedTuple):
 class Recorded(NamedTuple):
     """The recorded calls of a pipeline's function. ``returned`` is None if the function returned nothing.
 
-    ``places`` are the lines of its blocks, by their groups.
+    ``lines`` are the lines of its blocks, by their groups.
     """
 
     calls: Sequence[Call]
     groups: Sequence[Group] = ()
     returned: tuple[PipelineOutput, ...] | None = None
-    places: Mapping[str, Place] = {}
+    lines: Mapping[str, SourceLine] = {}
 
 
 class Recorder:
@@ -139,7 +139,7 @@ def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromPara
     recording = Recorder(function)
     token = recorder.set(recording)
     try:
-        with errors_at(place_of(function)):
+        with errors_at(line_of(function)):
             returned = _call_function(function, {name: ParameterValue(source) for name, source in parameters.items()})
             recording.grouping.check_blocks()
     finally:
@@ -150,7 +150,7 @@ def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromPara
             f"The function of a pipeline only connects steps: write {function.__name__!r} without async."
         )
     grouping = recording.grouping
-    return Recorded(recording.calls, grouping.groups, _outputs(function.__name__, returned), grouping.places)
+    return Recorded(recording.calls, grouping.groups, _outputs(function.__name__, returned), grouping.lines)
 
 
 def as_placeholder(who: str, parameter: str, value: object) -> Placeholder:

@@ -42,12 +42,12 @@ __all__ = ["Reached", "live_state", "reached"]
 class Reached(NamedTuple):
     """The code that a function can reach, as a digest.
 
-    ``asks_for_run`` is True if the code may read its run's dates. ``imports`` are the installed packages that it
+    ``uses_current_run`` is True if the code may read its run's dates. ``imports`` are the installed packages that it
     imports, by the first parts of their modules' names.
     """
 
     code: str
-    asks_for_run: bool
+    uses_current_run: bool
     imports: frozenset[str]
 
 
@@ -94,14 +94,14 @@ class _Walk(FileWalk):
         self._is_live = live
         self.held: list[str] = []
         self.changed = ""
-        self.asks_for_run = False
+        self.uses_current_run = False
         self._seen: dict[int, Any] = {}  # which stay alive, so that no other gets their ids
 
     def reached(self, held: Iterable[str] = ()) -> Reached:
         """Return the code that was reached, with the state of this process that counts as code."""
         code = _digest([*self.text(), *sorted(self.named), *held])
-        asks_for_run = self.asks_for_run or "current_run" in self.named_from_roots()[1]
-        return Reached(code, asks_for_run, frozenset(self.imports - sys.stdlib_module_names - {"flowyml"}))
+        uses_current_run = self.uses_current_run or "current_run" in self.named_from_roots()[1]
+        return Reached(code, uses_current_run, frozenset(self.imports - sys.stdlib_module_names - {"flowyml"}))
 
     def enter(self, file: SourceFile) -> None:
         """Collect a file; with ``live``, note whether it changed since this process imported it."""
@@ -176,7 +176,7 @@ class _Walk(FileWalk):
         """Collect code without a file, such as a notebook's: its own text, and the globals that it names."""
         self.held.extend(bytecode(function.__code__) if "<lambda>" in function.__qualname__ else _own_text(function))
         names = _names(function.__code__)
-        self.asks_for_run = self.asks_for_run or "current_run" in names
+        self.uses_current_run = self.uses_current_run or "current_run" in names
         for name in sorted(names & function.__globals__.keys()):
             self._hold(name, function.__globals__[name])
 

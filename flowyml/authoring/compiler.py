@@ -10,8 +10,8 @@ from typing import get_args
 
 from flowyml.authoring.calls import Call, Given
 from flowyml.authoring.execution_groups import check_execution_groups
-from flowyml.authoring.places import errors_at
 from flowyml.authoring.scopes import around, check_scopes, check_seen
+from flowyml.authoring.source_lines import errors_at
 from flowyml.authoring.sources import function_reference
 from flowyml.core.errors import CycleError, DefinitionError
 from flowyml.core.near_names import did_you_mean
@@ -81,7 +81,7 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
         kind = types.get(source.name) if isinstance(source, FromParameter) else None
         if kind is not None and not is_rich(hint_of(item)):
             shown = _shown_type(kind, depth)
-            with errors_at(call.place):
+            with errors_at(call.line):
                 raise DefinitionError(
                     f"step {step.name!r} takes {item.into or item.name!r}, which the pipeline declares as {shown}, but "
                     f"the step's function does not. Annotate the argument of the step: "
@@ -148,12 +148,12 @@ class _Wiring:
         self._check_names(calls)
         for call in calls:
             if call.bound is None:
-                with errors_at(call.place):
+                with errors_at(call.line):
                     for output in call.outputs:
                         self._claim(output, call)
 
     def step(self, call: Call) -> Step:
-        with errors_at(call.place):
+        with errors_at(call.line):
             return self._step(call)
 
     def _step(self, call: Call) -> Step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flowyml.authoring.places import names_its_place
+from flowyml.authoring.source_lines import adds_source_line
 from flowyml.core.errors import DefinitionError
 from flowyml.core.named_values import NamedValues
 from flowyml.plan.parameters import is_json, is_too_deep, too_deep
@@ -26,7 +26,7 @@ class Context(NamedValues):
 
     __slots__ = ()
 
-    @names_its_place
+    @adds_source_line
     def __init__(self, values: Mapping[str, Any] = {}, /, **named: Any) -> None:
         if not isinstance(values, Mapping):
             raise DefinitionError(

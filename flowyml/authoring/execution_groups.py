@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from flowyml.authoring.calls import Call
-from flowyml.authoring.places import errors_at
+from flowyml.authoring.source_lines import errors_at
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.groups import Groups
 from flowyml.plan.model import Step
@@ -21,15 +21,15 @@ def check_execution_groups(structure: Groups, calls: Mapping[str, Call], steps: 
     for group in structure.together.values():
         first, *others = (structure.step(name) for name in group.steps)
         for step in (first, *others):
-            with errors_at(calls[step.name].place):
+            with errors_at(calls[step.name].line):
                 _check_alone(step, structure)
         for step in others:
-            with errors_at(calls[step.name].place):
+            with errors_at(calls[step.name].line):
                 _check_beside(step, first)
                 _check_options(step, [structure.step(name) for name in group.steps])
         between = _reached(group.steps, later) & _reached(group.steps, earlier)
         if strangers := [step.name for step in steps if step.name in between - set(group.steps)]:
-            with errors_at(calls[strangers[0]].place):
+            with errors_at(calls[strangers[0]].line):
                 raise DefinitionError(
                     f"step {strangers[0]!r} lies between steps of execution_group={group.name!r}, which run one after "
                     f"the other in one process. Put it into the group, or leave {group.steps[-1]!r} out."

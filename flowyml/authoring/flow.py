@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from flowyml.authoring.calls import Recorder, list_source
 from flowyml.authoring.placeholders import CallOutput, EitherValue, ItemValue, condition_of
-from flowyml.authoring.places import names_its_place
+from flowyml.authoring.source_lines import adds_source_line
 from flowyml.authoring.step_options import check_item_error, check_max_parallel
 from flowyml.authoring.steps import recorder
 from flowyml.core.errors import DefinitionError
@@ -24,7 +24,7 @@ T = TypeVar("T")
 ITEM = "item"
 
 
-@names_its_place
+@adds_source_line
 def for_each(
     items: Iterable[T], *, name: str | None = None, max_parallel: int | None = None, on_item_error: str = "fail"
 ) -> AbstractContextManager[T]:
@@ -56,7 +56,7 @@ def for_each(
     return recording.grouping.block("for_each", block())
 
 
-@names_its_place
+@adds_source_line
 def when(condition: object, *, name: str | None = None) -> AbstractContextManager[None]:
     """Run the steps of the block only if the condition holds: ``with when(score > 0.9):``.
 
@@ -70,13 +70,13 @@ def when(condition: object, *, name: str | None = None) -> AbstractContextManage
     return _branch("when", condition, name, joins=False)
 
 
-@names_its_place
+@adds_source_line
 def elif_(condition: object, *, name: str | None = None) -> AbstractContextManager[None]:
     """Run the steps of the block if this condition holds and none of the preceding branches of the choice was taken."""
     return _branch("elif_", condition, name, joins=True)
 
 
-@names_its_place
+@adds_source_line
 def otherwise(*, name: str | None = None) -> AbstractContextManager[None]:
     """Run the steps of the block if none of the preceding branches of the choice was taken."""
     chosen = "otherwise" if name is None else check_name(name, "otherwise")
@@ -84,7 +84,7 @@ def otherwise(*, name: str | None = None) -> AbstractContextManager[None]:
     return grouping.block("otherwise", grouping.branch(chosen, None, joins=True))
 
 
-@names_its_place
+@adds_source_line
 def either(*outputs: T) -> T:
     """Return the value of the output whose step ran: ``best = either(retrained, current)``.
 
@@ -98,7 +98,7 @@ def either(*outputs: T) -> T:
     return cast(T, EitherValue(FromEither(sources)))
 
 
-@names_its_place
+@adds_source_line
 def gather(output: T) -> list[T]:
     """Return the list of all items' outputs, outside the block of their loop: ``report(gather(loaded))``.
 
@@ -119,7 +119,7 @@ def gather(output: T) -> list[T]:
     return cast("list[T]", output)
 
 
-@names_its_place
+@adds_source_line
 def cleanup(*, name: str = "clean-up") -> AbstractContextManager[None]:
     """Run the steps of the block when all others have ended, even after a failure, a timeout or a cancellation.
 

@@ -11,8 +11,8 @@ from flowyml.authoring.calls import Call, Recorded, Recorder, as_placeholder, re
 from flowyml.authoring.notebooks import newest, version_in_notebook
 from flowyml.authoring.options import names_unknown_options
 from flowyml.authoring.pipeline import Pipeline
-from flowyml.authoring.places import Place, names_its_place, place_of
 from flowyml.authoring.run_parameters import declared_parameter, type_hints, type_of
+from flowyml.authoring.source_lines import SourceLine, adds_source_line, line_of
 from flowyml.authoring.steps import Mapped, Step
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
@@ -32,11 +32,11 @@ class FunctionPipeline(Pipeline):
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self.__module__ = function.__module__
-        self._place = place_of(function) or self._place
+        self._line = line_of(function) or self._line
         self._recorded: Recorded | None = None
         self._version = ""
 
-    @names_its_place
+    @adds_source_line
     def add_step(self, step: Step[..., Any] | Mapped | list[Any]) -> Pipeline:
         raise DefinitionError(f"Pipeline {self.name!r} is defined by its function: call {step!r} there.")
 
@@ -68,8 +68,8 @@ class FunctionPipeline(Pipeline):
     def _groups(self) -> Sequence[Group]:
         return self._record().groups
 
-    def _places_of_groups(self) -> Mapping[str, Place]:
-        return self._record().places
+    def _lines_of_groups(self) -> Mapping[str, SourceLine]:
+        return self._record().lines
 
     def _defaults_in_another(self) -> Mapping[str, Any]:
         return {name: plain(value) for name, value in self.context.items()}
@@ -162,7 +162,7 @@ def pipeline(
             enable_cache=enable_cache, **engines,
         )  # fmt: skip
 
-    return names_its_place(decorate) if function is None else decorate(function)
+    return adds_source_line(decorate) if function is None else decorate(function)
 
 
 def _are_newest(calls: Sequence[Call]) -> bool:

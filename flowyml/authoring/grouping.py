@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
-from flowyml.authoring.places import Place, errors_at, users_line
+from flowyml.authoring.source_lines import SourceLine, errors_at, users_line
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.conditions import Condition
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
@@ -25,14 +25,14 @@ class Block(AbstractContextManager[T, None]):
     def __init__(
         self, verb: str, inner: AbstractContextManager[T, bool | None], entered: Callable[[Block[Any]], None]
     ) -> None:
-        self.place = users_line()
+        self.line = users_line()
         self._verb = verb
         self._entered = entered
         self._inner = inner
 
     def __enter__(self) -> T:
         self._entered(self)
-        with errors_at(self.place):
+        with errors_at(self.line):
             return self._inner.__enter__()
 
     def __exit__(
@@ -62,9 +62,9 @@ class Grouping:
         self._choices: dict[str, str] = {}  # by the group around: the choice that another branch may still join
         self._decided: set[str] = set()  # choices with an otherwise
         self._count: dict[str, int] = {}
-        self.places: dict[str, Place] = {}
+        self.lines: dict[str, SourceLine] = {}
         """The lines of the blocks by their groups."""
-        self._place: Place | None = None
+        self._line: SourceLine | None = None
 
     def block(self, verb: str, inner: AbstractContextManager[T, bool | None]) -> Block[T]:
         """Return the context manager that the user enters by ``with``."""
@@ -73,12 +73,12 @@ class Grouping:
 
     def _enter(self, block: Block[Any]) -> None:
         self._blocks = [each for each in self._blocks if each is not block]
-        self._place = block.place
+        self._line = block.line
 
     def check_blocks(self) -> None:
         """Raise ``DefinitionError`` for a block without ``with``."""
         for block in self._blocks:
-            with errors_at(block.place):
+            with errors_at(block.line):
                 raise block.misused()
 
     @property
@@ -107,8 +107,8 @@ class Grouping:
         self._choices.pop(self.current, None)
         made = replace(group, name=self._free(group.name), parent=self.current)
         self.groups.append(made)
-        if self._place:
-            self.places[made.name], self._place = self._place, None
+        if self._line:
+            self.lines[made.name], self._line = self._line, None
         self._open.append(made.name)
         try:
             yield made

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from flowyml.authoring.places import names_its_place
+from flowyml.authoring.source_lines import adds_source_line
 from flowyml.core.errors import DefinitionError, UnknownOptionError
 from flowyml.core.near_names import did_you_mean
 from flowyml.plan.parameters import is_json, is_too_deep, too_deep
@@ -37,7 +37,7 @@ def names_unknown_options(what: str) -> Callable[[Callable[P, R]], Callable[P, R
                     raise _unknown(what, name, known)
             return function(*args, **kwargs)
 
-        return names_its_place(checked)
+        return adds_source_line(checked)
 
     return decorate
 
@@ -46,7 +46,7 @@ def takes_a_dict(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a method that takes the parameters of a run as a dict: keywords raise an error that says so."""
     known = list(inspect.signature(function).parameters)[1:]
 
-    @names_its_place
+    @adds_source_line
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         if strangers := {name: value for name, value in kwargs.items() if name not in known}:

@@ -18,8 +18,8 @@ from flowyml.authoring.named_conditions import If, named_condition
 from flowyml.authoring.notebooks import newest
 from flowyml.authoring.options import engine_options, names_unknown_options, takes_a_dict
 from flowyml.authoring.origins import defining_file, origin_of
-from flowyml.authoring.places import Place, errors_at, names_its_place, place_of, put_place, users_line
 from flowyml.authoring.run_parameters import annotation_of, context_parameter
+from flowyml.authoring.source_lines import SourceLine, adds_source_line, errors_at, line_of, put_line, users_line
 from flowyml.authoring.step_options import check_names, check_timeout
 from flowyml.authoring.steps import Mapped, Step, recorder
 from flowyml.core.errors import DefinitionError, OverrideError
@@ -115,7 +115,7 @@ class Pipeline:
         self.enable_cache = enable_cache
         self.engines = engine_options(engines, f"pipeline {name!r}")
         self._file = defining_file(self)
-        self._place = users_line()
+        self._line = users_line()
         self._calls: list[Call] = []
         self._grouping = Grouping()
         self._plan: Plan | None = None
@@ -132,7 +132,7 @@ class Pipeline:
                 f"pipeline.run(on={cls.__name__}Orchestrator())."
             )
 
-    @names_its_place
+    @adds_source_line
     def add_step(self, step: Step[..., Any] | Mapped | list[Any]) -> Pipeline:
         """Add a step; returns the pipeline, so that calls can be chained.
 
@@ -147,8 +147,8 @@ class Pipeline:
 
     def _add(self, step: Step[..., Any], group: str, items: Mapping[str, Source] = {}) -> None:
         self._grouping.note_step()
-        place = _place_of(step) or users_line()
-        self._calls.append(Call(step, step.name, step.outputs, place=place, group=group, items=items))
+        line = _line_of(step) or users_line()
+        self._calls.append(Call(step, step.name, step.outputs, line=line, group=group, items=items))
         self._plan = None
 
     def _add_mapped(self, mapped: Mapped) -> Pipeline:
@@ -168,7 +168,7 @@ class Pipeline:
             self._add(step, made.name, {item.name: FromItem(made.name, item.name) for item in lists})
         return self
 
-    @names_its_place
+    @adds_source_line
     def when(self, condition: Callable[[Any], Any], *, name: str | None = None) -> AbstractContextManager[None]:
         """Add the steps of the block to a branch: ``with pipeline.when(lambda it: it.score > 0.9):``.
 
@@ -178,24 +178,24 @@ class Pipeline:
         """
         return self._branch("when", condition, name, joins=False)
 
-    @names_its_place
+    @adds_source_line
     def elif_(self, condition: Callable[[Any], Any], *, name: str | None = None) -> AbstractContextManager[None]:
         """Add the steps of the block to a branch that is tried if no preceding branch of the choice was taken."""
         return self._branch("elif_", condition, name, joins=True)
 
-    @names_its_place
+    @adds_source_line
     def otherwise(self, *, name: str = "otherwise") -> AbstractContextManager[None]:
         """Add the steps of the block to the branch that is taken if no preceding branch of the choice was taken."""
         branch = self._grouping.branch(check_name(name, "otherwise"), None, joins=True)
         return self._block("otherwise", branch)
 
-    @names_its_place
+    @adds_source_line
     def cleanup(self, *, name: str = "clean-up") -> AbstractContextManager[Any]:
         """Add the steps of the block to those that run when all others have ended, as ``flowyml.cleanup`` does."""
         group = self._grouping.open(Cleanup(name=check_name(name, "cleanup")))
         return self._block("cleanup", group)
 
-    @names_its_place
+    @adds_source_line
     def add_control_flow(self, choice: If) -> Pipeline:
         """Add a choice between two steps, as in FlowyML 0.x; for more steps use ``with pipeline.when(…):``."""
         if not isinstance(choice, If):
@@ -223,13 +223,13 @@ class Pipeline:
 
         Raises ``DefinitionError`` if the pipeline's function is wrong.
         """
-        with errors_at(self._place):
+        with errors_at(self._line):
             calls = self._all_calls()
         return tuple(call.step if call.name == call.step.name else call.step.options(name=call.name) for call in calls)
 
     def compile(self) -> Plan:
         """Return the plan: the same pipeline gives the same bytes in any process. Raises ``DefinitionError``."""
-        with errors_at(self._place):
+        with errors_at(self._line):
             steps = [call.step for call in self._all_calls()]
             if self._plan is None or steps != self._planned:  # a cell of a notebook redefined one
                 self._plan, self._planned = self._compiled(), steps
@@ -376,7 +376,7 @@ class Pipeline:
         """Return code and plan in one file that plain Python runs. ``plan`` replaces the compiled one."""
         from flowyml.authoring.sources import collect
 
-        with errors_at(self._place):
+        with errors_at(self._line):
             made = collect(
                 plan or self.compile(),
                 {call.name: call.step for call in self._all_calls()},
@@ -400,13 +400,13 @@ class Pipeline:
 
     def locate(self, error: DefinitionError) -> None:
         """Add the file and line of its step, or of the pipeline, to an error that names none."""
-        places = {call.name: call.place for call in self._all_calls()}
-        put_place(error, places.get(error.step) or self._place)
+        lines = {call.name: call.line for call in self._all_calls()}
+        put_line(error, lines.get(error.step) or self._line)
 
     def _check_include(self) -> None:
         """Raise for a glob that matches nothing: a run in this process copies no files, but that is an error anyway."""
         if self.include:
-            with errors_at(self._place):
+            with errors_at(self._line):
                 self._included()
 
     def _included(self) -> Mapping[str, Path]:
@@ -424,7 +424,7 @@ class Pipeline:
     def _all_calls(self) -> Sequence[Call]:
         calls = [(call, newest(call.step)) for call in self._calls]
         return [
-            call if step is call.step else call._replace(step=step, outputs=step.outputs, place=_place_of(step))
+            call if step is call.step else call._replace(step=step, outputs=step.outputs, line=_line_of(step))
             for call, step in calls
         ]
 
@@ -434,8 +434,8 @@ class Pipeline:
     def _groups(self) -> Sequence[Group]:
         return self._grouping.groups
 
-    def _places_of_groups(self) -> Mapping[str, Place]:
-        return self._grouping.places
+    def _lines_of_groups(self) -> Mapping[str, SourceLine]:
+        return self._grouping.lines
 
     def _own_types(self) -> Mapping[str, object]:
         return {}
@@ -480,7 +480,7 @@ class Pipeline:
             groups=groups,
             schema_version=FLAT_SCHEMA_VERSION if not groups and all(map(is_flat, steps)) else SCHEMA_VERSION,
         )
-        check_annotations(structure, by_name, types, steps, self._places_of_groups())
+        check_annotations(structure, by_name, types, steps, self._lines_of_groups())
         defaults = {parameter.name: parameter.default for parameter in plan.parameters if not parameter.required}
         check_values(self.name, [parameter for parameter in plan.parameters if not parameter.required], defaults)
         return plan
@@ -490,7 +490,7 @@ class Pipeline:
         takers = [(call.step.function, item) for call in calls for item in wired[call.name]]
         return {name: annotation_of(name, takers, value) for name, value in self.context.items()}
 
-    @names_its_place
+    @adds_source_line
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Within the function of another pipeline: add this pipeline's steps there, as a group with its name.
 
@@ -554,8 +554,8 @@ class Pipeline:
         return svg(replace(plan, parameters=given))
 
 
-def _place_of(step: Step[..., Any]) -> Place | None:
-    return place_of(inspect.unwrap(step.function))
+def _line_of(step: Step[..., Any]) -> SourceLine | None:
+    return line_of(inspect.unwrap(step.function))
 
 
 def _class_name(kind: type) -> str:

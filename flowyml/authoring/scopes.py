@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import get_origin
 
 from flowyml.authoring.calls import Call
-from flowyml.authoring.places import errors_at
+from flowyml.authoring.source_lines import errors_at
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop
 from flowyml.plan.model import Input, Step
@@ -20,7 +20,7 @@ __all__ = ["around", "check_loops", "check_scopes", "check_seen"]
 def check_scopes(structure: Groups, calls: Mapping[str, Call], steps: Sequence[Step]) -> None:
     """Raise ``DefinitionError`` if a step or a group takes a value that it cannot see, or that may be missing."""
     for step in steps:
-        with errors_at(calls[step.name].place):
+        with errors_at(calls[step.name].line):
             for item in step.inputs:
                 check_seen(
                     structure, item.source, step.group, f"step {step.name!r} takes {item.into or item.name!r}, which"
@@ -129,4 +129,4 @@ def _check_lists(loop: Loop) -> None:
 def _place_in(structure: Groups, calls: Mapping[str, Call], group: Group) -> tuple[str, int] | None:
     """Return the line of the first step in a group."""
     members = structure.members(group.name)
-    return calls[members[0]].place if members else None
+    return calls[members[0]].line if members else None

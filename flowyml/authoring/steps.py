@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast,
 
 from flowyml.authoring.cache import Cache
 from flowyml.authoring.options import engine_options, names_unknown_options
-from flowyml.authoring.places import names_its_place
+from flowyml.authoring.source_lines import adds_source_line
 from flowyml.authoring.step_options import StepOptions, check_inputs, checked_options
 from flowyml.core.errors import DefinitionError
 from flowyml.core.modules import found_by_name
@@ -67,7 +67,7 @@ class Step(Generic[P, R]):
     def map(self: Step[P, Awaitable[A]], **over: Any) -> list[A]: ...
     @overload
     def map(self, **over: Any) -> list[R]: ...
-    @names_its_place
+    @adds_source_line
     def map(self, **over: Any) -> Any:
         """Run the step once for each item of a list: ``scores = train.map(config=configs)``.
 
@@ -84,7 +84,7 @@ class Step(Generic[P, R]):
     def partial(self: Step[P, Awaitable[A]], **fixed: Any) -> Partial[A]: ...
     @overload
     def partial(self, **fixed: Any) -> Partial[R]: ...
-    @names_its_place
+    @adds_source_line
     def partial(self, **fixed: Any) -> Any:
         """Fill some parameters with the same value for all items: ``train.partial(data=data).map(config=configs)``."""
         return Partial(self, fixed)
@@ -157,7 +157,7 @@ class Step(Generic[P, R]):
                 f"unknown. Wrap it in a function."
             ) from error
 
-    @names_its_place
+    @adds_source_line
     def options(
         self,
         *,
@@ -215,7 +215,7 @@ class Partial(Generic[R]):
         self.step = step
         self.fixed = fixed
 
-    @names_its_place
+    @adds_source_line
     def map(self, **over: Any) -> list[R]:
         """Return the same as ``Step.map`` for the other parameters."""
         who = f"step {self.step.name!r}"
@@ -338,7 +338,7 @@ def step(
         return made
 
     requirements = ResourceRequirements.coerce(resources, stacklevel=5)
-    return names_its_place(decorate) if function is None else decorate(function)
+    return adds_source_line(decorate) if function is None else decorate(function)
 
 
 def _refuse_methods(function: Callable[..., Any]) -> None:

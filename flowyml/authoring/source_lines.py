@@ -16,14 +16,14 @@ from flowyml.core.modules import is_installed
 P = ParamSpec("P")
 R = TypeVar("R")
 
-__all__ = ["Place", "errors_at", "names_its_place", "place_of", "put_place", "users_line"]
+__all__ = ["SourceLine", "errors_at", "adds_source_line", "line_of", "put_line", "users_line"]
 
-Place = tuple[str, int]
+SourceLine = tuple[str, int]
 """A file and a line in it."""
 
 
 @contextmanager
-def errors_at(place: Place | None) -> Iterator[None]:
+def errors_at(line: SourceLine | None) -> Iterator[None]:
     """Add this line to a ``DefinitionError`` that is raised in the block, unless the error has a line already.
 
     If the error passed through the user's code, the line in that code is added instead.
@@ -32,26 +32,26 @@ def errors_at(place: Place | None) -> Iterator[None]:
         yield
     except DefinitionError as error:
         causes = [error, error.__cause__] if error.__cause__ else [error]
-        lines = (_raised_at(cause.__traceback__) for cause in causes)
-        put_place(error, next((line for line in lines if line), place))
+        raised_at = (_raised_at(cause.__traceback__) for cause in causes)
+        put_line(error, next(filter(None, raised_at), line))
         raise
 
 
-def names_its_place(function: Callable[P, R]) -> Callable[P, R]:
+def adds_source_line(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function that users call: its ``DefinitionError`` names the line of the call."""
 
     @functools.wraps(function)
-    def placing(*args: P.args, **kwargs: P.kwargs) -> R:
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except DefinitionError as error:
-            put_place(error, users_line())
+            put_line(error, users_line())
             raise
 
-    return placing
+    return checked
 
 
-def users_line() -> Place | None:
+def users_line() -> SourceLine | None:
     """Return the line outside FlowyML that is being executed."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -61,13 +61,13 @@ def users_line() -> Place | None:
     return None
 
 
-def place_of(function: object) -> Place | None:
+def line_of(function: object) -> SourceLine | None:
     """Return the line where a function is defined."""
     code = getattr(function, "__code__", None)
     return (code.co_filename, code.co_firstlineno) if isinstance(code, CodeType) else None
 
 
-def _raised_at(trace: TracebackType | None) -> Place | None:
+def _raised_at(trace: TracebackType | None) -> SourceLine | None:
     """Return the innermost line outside of FlowyML and installed packages."""
     found = None
     while trace is not None:
@@ -83,17 +83,17 @@ def _is_ours(frame: FrameType) -> bool:
     return isinstance(name, str) and name.startswith("flowyml.")
 
 
-def put_place(error: DefinitionError, place: Place | None) -> None:
+def put_line(error: DefinitionError, line: SourceLine | None) -> None:
     """Add a line to an error, unless the error has one already."""
-    if place is not None and not error.place:
-        error.place = _shown(place)
+    if line is not None and not error.place:
+        error.place = _shown(line)
         error.args = (f"{error} ({error.place})",)
 
 
-def _shown(place: Place) -> str:
-    file, line = place
+def _shown(line: SourceLine) -> str:
+    file, number = line
     if not Path(file).is_file():  # a cell, a prompt, python -c
-        return f"line {line} of {'the cell' if 'ipykernel' in file or 'ipython' in file else file}"
+        return f"line {number} of {'the cell' if 'ipykernel' in file or 'ipython' in file else file}"
     path = Path(file).resolve()
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return f"{shown}, line {line}"
+    return f"{shown}, line {number}"
