@@ -15,10 +15,10 @@ __all__ = ["check_execution_groups"]
 
 def check_execution_groups(structure: Groups, calls: Mapping[str, Call], steps: Sequence[Step]) -> None:
     """Raise ``DefinitionError`` for an execution group whose steps are not neighbours, or cannot share a process."""
-    if not structure.together:
+    if not structure.execution_groups:
         return
     earlier, later = _as_one(structure, steps)
-    for group in structure.together.values():
+    for group in structure.execution_groups.values():
         first, *others = (structure.step(name) for name in group.steps)
         for step in (first, *others):
             with errors_at(calls[step.name].line):
@@ -84,7 +84,7 @@ def _check_options(step: Step, members: Iterable[Step]) -> None:
 
 def _as_one(structure: Groups, steps: Sequence[Step]) -> tuple[Mapping[str, set[str]], Mapping[str, set[str]]]:
     """Return the steps before and after each step, with the steps of a group counted as one."""
-    own = {name: group.steps for group in structure.together.values() for name in group.steps}
+    own = {name: group.steps for group in structure.execution_groups.values() for name in group.steps}
     earlier: dict[str, set[str]] = {step.name: set() for step in steps}
     later: dict[str, set[str]] = {step.name: set() for step in steps}
     for step in steps:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from flowyml.plan.groups import Section, Together
+from flowyml.plan.groups import ExecutionGroup, Section
 from flowyml.plan.model import Plan
 
-__all__ = ["ExecutionGroup", "with_execution_groups"]
+__all__ = ["SharedProcess", "with_execution_groups"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionGroup(Section):
+class SharedProcess(Section):
     """Steps that share a task, process or pod. ``pipeline`` is the execution group's name."""
 
 
@@ -20,13 +20,13 @@ def with_execution_groups(plan: Plan) -> Plan:
 
     The name of such a group begins with a space, which no other name does.
     """
-    if not (together := plan.structure.together):
+    if not plan.structure.execution_groups:
         return plan
-    groups = (_around(plan, each) for each in together.values())
+    groups = (_around(plan, each) for each in plan.structure.execution_groups.values())
     steps = (replace(each, group=f" {each.execution_group}") if each.execution_group else each for each in plan)
     return replace(plan, steps=tuple(steps), groups=(*plan.groups, *groups))
 
 
-def _around(plan: Plan, together: Together) -> ExecutionGroup:
-    parent = plan.by_name[together.steps[0]].group
-    return ExecutionGroup(name=f" {together.name}", parent=parent, pipeline=together.name)
+def _around(plan: Plan, group: ExecutionGroup) -> SharedProcess:
+    parent = plan.by_name[group.steps[0]].group
+    return SharedProcess(name=f" {group.name}", parent=parent, pipeline=group.name)

@@ -9,7 +9,7 @@ from html import escape
 from flowyml.core.durations import counted, span_text
 from flowyml.graph.arrows import Piece, levels
 from flowyml.graph.closing import Shown, shown
-from flowyml.graph.execution_groups import ExecutionGroup
+from flowyml.graph.execution_groups import SharedProcess
 from flowyml.graph.layout import Line, Link, Slot, layers_of, place
 from flowyml.graph.text import cut, title_of, width
 from flowyml.plan.groups import Branch, Cleanup, Loop, Section
@@ -22,7 +22,7 @@ _CELL, _SMALL_CELL = 7.9, 6.7
 _HEIGHT, _GAP, _MARGIN, _HEADER = 46, 18, 28, 72
 _TITLE, _PADDING = 32, 16  # of a frame: above its content, and on the other sides
 _LONGEST_NAME, _LONGEST_TITLE = 32, 60
-_KINDS = {Loop: "loop", Branch: "branch", Cleanup: "cleanup", Section: "", ExecutionGroup: "together"}
+_KINDS = {Loop: "loop", Branch: "branch", Cleanup: "cleanup", Section: "", SharedProcess: "together"}
 # Attributes that every program understands. Librsvg, Inkscape, LaTeX and office programs know no custom properties;
 # browsers use those of the style sheet, which wins over attributes (source: SVG 2, 6.6 Presentation attributes).
 _PLAIN = {

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from flowyml.core.plain_text import safe_line
 from flowyml.graph.arrows import lines_of
 from flowyml.graph.closing import Shown, shown
-from flowyml.graph.execution_groups import ExecutionGroup
+from flowyml.graph.execution_groups import SharedProcess
 from flowyml.graph.layout import Line, Slot, layers_of, place, stages
 from flowyml.graph.lines import Canvas, Wire, tracks
 from flowyml.graph.text import cut, title_of, width
@@ -20,7 +20,7 @@ __all__ = ["terminal"]
 _MOST_STEPS = 60
 _LONGEST_NAME = 32
 _GAP = 3
-_MARKS = {Loop: "⟳", Branch: "?", Cleanup: "⏏", ExecutionGroup: "▤"}
+_MARKS = {Loop: "⟳", Branch: "?", Cleanup: "⏏", SharedProcess: "▤"}
 _CLOSED = "⊞"
 _MOST_GROUPS = 20
 

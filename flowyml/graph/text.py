@@ -6,7 +6,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from flowyml.graph.execution_groups import ExecutionGroup
+from flowyml.graph.execution_groups import SharedProcess
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
 from flowyml.plan.values import FromEither, FromParameter, FromStep, Source
 
@@ -54,7 +54,7 @@ def title_of(group: Group) -> str:
             text, label = "otherwise" if condition is None else str(condition), label_of(group)
             shown = text if condition is None else f"{verb} {text}"
             return shown if label == text else f"{shown} ({label})"
-        case ExecutionGroup(pipeline=name):
+        case SharedProcess(pipeline=name):
             return f"execution group {name}"
         case Section() | Cleanup():
             return group.name

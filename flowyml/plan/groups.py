@@ -16,7 +16,7 @@ from flowyml.plan.conditions import Condition, sources_in
 from flowyml.plan.steps import Input, Step
 from flowyml.plan.values import FromEither, FromStep, Source, steps_of
 
-__all__ = ["Branch", "Cleanup", "Group", "Groups", "Loop", "Section", "Together", "outputs_in"]
+__all__ = ["Branch", "Cleanup", "ExecutionGroup", "Group", "Groups", "Loop", "Section", "outputs_in"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ Group = Loop | Branch | Section | Cleanup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Together:
+class ExecutionGroup:
     """An execution group: its ``steps`` run in one task, process or pod, one after the other in the plan's order.
 
     ``resources`` are the largest of its steps', ``timeout_seconds`` the sum of theirs; None if one of them has no
@@ -165,13 +165,13 @@ class Groups:
         return self._steps[name]
 
     @cached_property
-    def together(self) -> Mapping[str, Together]:
+    def execution_groups(self) -> Mapping[str, ExecutionGroup]:
         """The execution groups by name."""
         found: dict[str, list[Step]] = {}
         for step in self._steps.values():
             if step.execution_group:
                 found.setdefault(step.execution_group, []).append(step)
-        return {name: _together(name, steps) for name, steps in found.items()}
+        return {name: _execution_group(name, steps) for name, steps in found.items()}
 
     @cached_property
     def choices(self) -> Mapping[str, Sequence[Branch]]:
@@ -220,9 +220,9 @@ class Groups:
                 yield from ((group.parent, name) for name in steps_of(source))
 
 
-def _together(name: str, steps: Sequence[Step]) -> Together:
+def _execution_group(name: str, steps: Sequence[Step]) -> ExecutionGroup:
     times = [step.timeout_seconds for step in steps if step.timeout_seconds is not None]
-    return Together(
+    return ExecutionGroup(
         name=name,
         steps=tuple(step.name for step in steps),
         resources=ResourceRequirements.largest(step.resources for step in steps),

@@ -67,8 +67,8 @@ class Step:
 
     ``group`` is the innermost group around it, ``run_if`` one of ``RUN_IF``. ``secrets`` are names of secrets, by the
     argument or the environment variable to fill on the worker. Steps of one ``execution_group`` run in one task,
-    process or pod: see ``flowyml.plan.groups.Together``. ``kinds`` are the kinds of outputs that annotations name: see
-    ``flowyml.plan.kinds``. ``caching`` is None for a step that always runs.
+    process or pod: see ``flowyml.plan.groups.ExecutionGroup``. ``kinds`` are the kinds of outputs that annotations
+    name: see ``flowyml.plan.kinds``. ``caching`` is None for a step that always runs.
     """
 
     name: str

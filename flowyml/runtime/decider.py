@@ -245,7 +245,7 @@ class Decider:
 
     def _of_execution_group(self, step: Step) -> Iterator[Source]:
         """Yield the sources from outside of its execution group, which begins when all of them have ended OK."""
-        members = self.structure.together[step.execution_group].steps if step.execution_group else ()
+        members = self.structure.execution_groups[step.execution_group].steps if step.execution_group else ()
         for member in map(self.structure.step, members):
             for source in _sources(member):
                 if not {*members}.intersection(steps_of(source)):

@@ -230,7 +230,7 @@ class Walk(Generic[T]):
             gather.waits = 1
             opening.followers.append(gather)
         waited = [(node, self._tie(node)) for node in nodes]
-        if self._structure.together:
+        if self._structure.execution_groups:
             self._begin_together(waited)
         has_past = len(nodes) < len(frame.tasks) + len(frame.openings)
         nodes.extend(self._tied_decisions(frame, has_past=has_past))

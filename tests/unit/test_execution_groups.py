@@ -188,7 +188,7 @@ def test_the_plan_has_the_group_as_data() -> None:
     two = step(name="two", execution_group="both", timeout=4, resources=large)(lambda one: one)
     plan = Pipeline("as data").add_step(one).add_step(two).compile()
     assert decode(plan.canonical) == plan
-    group = plan.structure.together["both"]
+    group = plan.structure.execution_groups["both"]
     assert (group.steps, group.timeout_seconds) == (("one", "two"), 7)
     assert group.resources == ResourceRequirements(cpu="1", memory="2Gi", gpu=1)
     plain = Pipeline("plain").add_step(step(name="one")(lambda: 1)).compile()
@@ -213,7 +213,7 @@ def test_a_pipeline_that_is_called_twice_has_a_group_in_each_call() -> None:
     def outer() -> Any:
         return {"a": inner(), "b": inner()}
 
-    assert [group.steps for group in outer.compile().structure.together.values()] == [
+    assert [group.steps for group in outer.compile().structure.execution_groups.values()] == [
         ("inner.one", "inner.two"), ("inner_2.one", "inner_2.two"),
     ]  # fmt: skip
 

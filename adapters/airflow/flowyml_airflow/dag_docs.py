@@ -37,7 +37,7 @@ def dag_docs(graph: TaskGraph, options: Mapping[str, Any], version: tuple[str, s
         _table(("Parameter", "Type", "Default"), plan.parameters, _parameter),
         _table(("Step", "Takes", "Gives"), plan.steps, _step),
         _table(("Output", "XCom", "Task"), plan.outputs, lambda each: _output(graph, each.name, each.source)),
-        NOTE + TOGETHER_NOTE if plan.structure.together else NOTE,
+        NOTE + TOGETHER_NOTE if plan.structure.execution_groups else NOTE,
     ]
     return "\n\n".join(part for part in parts if part)
 

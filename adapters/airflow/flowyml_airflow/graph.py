@@ -145,7 +145,7 @@ class TaskGraph:
             case "step":
                 return (self.plan.by_name[task.name],)
             case "together":
-                return [self.plan.by_name[name] for name in self.structure.together[task.name].steps]
+                return [self.plan.by_name[name] for name in self.structure.execution_groups[task.name].steps]
             case _:
                 return ()
 

@@ -117,7 +117,7 @@ class Ids:
 
     def __init__(self, plan: Plan) -> None:
         self._taken = {START_TASK, *(task_id(step.name) for step in plan if not step.execution_group)}
-        self.together = {name: self._free(_short(name)) for name in plan.structure.together}
+        self.together = {name: self._free(_short(name)) for name in plan.structure.execution_groups}
         self.items: dict[str, str] = {}
         self.choices: dict[str, str] = {}
         self.groups: dict[str, str] = {}

@@ -182,7 +182,7 @@ class TaskTexts:
 
     def _together(self, task: Task) -> Iterator[Part]:
         """Yield the arguments of an execution group's task. It retries its steps itself, so Airflow runs it once."""
-        together, steps = self.graph.structure.together[task.name], self.graph.runs(task)
+        together, steps = self.graph.structure.execution_groups[task.name], self.graph.runs(task)
         options = {name: given for step in steps for name, given in step_options(step).items()}
         ours = self.graph.id(task)
         yield f"task_id={text_literal(ours)}"

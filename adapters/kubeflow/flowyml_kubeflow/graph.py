@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from flowyml.plan.groups import Loop, Together
+from flowyml.plan.groups import ExecutionGroup, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, steps_of
 from flowyml_kubeflow import flow_names, names
@@ -28,7 +28,7 @@ MOST_ARTIFACTS, _NODES = 100, 200
 
 def needs_flow(plan: Plan) -> bool:
     """Return whether a plan needs more than one task for each step."""
-    return plan.has_control_flow or any(len(group.steps) > 1 for group in plan.structure.together.values())
+    return plan.has_control_flow or any(len(group.steps) > 1 for group in plan.structure.execution_groups.values())
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Unit:
     """The steps of one task: a step, or those of an execution group, one after the other in the plan's order."""
 
     steps: tuple[Step, ...]
-    together: Together | None = None
+    together: ExecutionGroup | None = None
 
     @property
     def group(self) -> str:
@@ -72,7 +72,7 @@ class PodGraph:
     def _units(self) -> dict[str, Unit]:
         """The unit of each step."""
         found = {step.name: Unit((step,)) for step in self.plan}
-        for group in self.structure.together.values():
+        for group in self.structure.execution_groups.values():
             if len(group.steps) > 1:
                 found.update(dict.fromkeys(group.steps, Unit(tuple(map(self.structure.step, group.steps)), group)))
         return found

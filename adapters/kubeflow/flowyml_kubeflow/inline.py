@@ -76,7 +76,7 @@ def _unused(plan: Plan) -> set[str]:
         "flowyml.artifacts.content_digest": is_cached,
         "flowyml.runtime.taken": False,  # no run takes results of another one here
         "flowyml.runtime.secrets": any(step.secrets for step in plan),
-        "flowyml.runtime.shared": bool(plan.structure.together),
+        "flowyml.runtime.shared": bool(plan.structure.execution_groups),
         "flowyml_kubeflow.pods": needs_flow(plan),
     }
     return {name for name, is_used in used.items() if not is_used}

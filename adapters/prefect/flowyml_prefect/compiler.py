@@ -66,7 +66,7 @@ def _refuse_options(plan: Plan) -> None:
 
 def is_walked(plan: Plan) -> bool:
     """Return whether the flow walks over the plan itself: for control flow, and for steps that share a process."""
-    return plan.has_control_flow or bool(plan.structure.together)
+    return plan.has_control_flow or bool(plan.structure.execution_groups)
 
 
 def flow_function(plan: Plan) -> str:

@@ -231,7 +231,7 @@ class Walker:
         self._is_cleaning_up = False
 
     def _turn(self, frame: Frame, step: Step, position: int) -> Turn:
-        together = self.plan.structure.together
+        together = self.plan.structure.execution_groups
         beside = together[step.execution_group].steps if step.execution_group else ()
         turn = Turn(frame, step, position, beside)
         if found := self._past.turns.get((step.name, frame.index)):

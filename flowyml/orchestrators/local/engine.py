@@ -274,7 +274,7 @@ class Engine:
             self._ready.appendleft(node)
 
     def _note_over(self, node: Node) -> None:
-        members = self.walk.plan.structure.together[node.step.execution_group].steps
+        members = self.walk.plan.structure.execution_groups[node.step.execution_group].steps
         if all(name in node.frame.tasks and node.frame.tasks[name].end is not None for name in members):
             self._over.append(node)
 

@@ -161,7 +161,7 @@ class LocalRun:
             self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink,
             self._parameters, self._settings.dates, share=self._settings.share,
             sharing=sharing_steps(self.plan),
-            together=self.plan.structure.together,
+            together=self.plan.structure.execution_groups,
             max_copied_bytes=min(max(self._settings.max_output_bytes, SMALL), _COPIED), keep=self._keeping(),
             taken=self._settings.host.taken,
         )  # fmt: skip

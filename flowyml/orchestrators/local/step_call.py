@@ -29,7 +29,7 @@ from flowyml.orchestrators.local.lent_values import Loans, bytes_of
 from flowyml.orchestrators.local.options import reuses_process
 from flowyml.orchestrators.local.retrying import Recorded
 from flowyml.orchestrators.local.schema import KeptRow
-from flowyml.plan.groups import Together
+from flowyml.plan.groups import ExecutionGroup
 from flowyml.plan.kinds import kind_of
 from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
@@ -81,7 +81,7 @@ class StepCalls:
     def __init__(
         self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event,
         sink: Callable[[int, str], Sink], parameters: Mapping[str, Any], dates: RunDates, *, share: bool = False,
-        sharing: Collection[str] = (), together: Mapping[str, Together] = {}, max_copied_bytes: float = 0,
+        sharing: Collection[str] = (), together: Mapping[str, ExecutionGroup] = {}, max_copied_bytes: float = 0,
         keep: Callable[[Node, Mapping[str, Any]], object] | None = None, taken: Taken | None = None,
     ) -> None:  # fmt: skip
         self._live_states = code.live
@@ -426,7 +426,7 @@ def goes_apart(plan: Plan, workers: str) -> frozenset[str]:
         for step in plan
         if everything or step.timeout_seconds is not None or step.secrets or reuses_process(step)
     }
-    for group in plan.structure.together.values():  # one process for all of them, or none
+    for group in plan.structure.execution_groups.values():  # one process for all of them, or none
         if alone.intersection(group.steps):
             alone.update(group.steps)
     return frozenset(alone)

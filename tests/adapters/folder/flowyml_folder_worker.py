@@ -102,7 +102,7 @@ class Worker:
         inputs = {name: listed(value) for name, value in self.decider.inputs(step, index).items()}
         self.records.note(step.name, index, started=time.time())
         group = labelled(step.execution_group, index) if step.execution_group else ""
-        is_last = not group or step.name == self.plan.structure.together[step.execution_group].steps[-1]
+        is_last = not group or step.name == self.plan.structure.execution_groups[step.execution_group].steps[-1]
         for attempt in range(1, len(delays) + 2):
             self.records.note(step.name, index, state="running", attempt=attempt)
             try:
