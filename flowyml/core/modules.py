@@ -108,14 +108,19 @@ def imported_packages(modules: Iterable[str]) -> set[str]:
 
 
 def installed_versions(modules: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those packages among these that have one. A loaded package says it fastest."""
-    from importlib import metadata
-
+    """Return the versions of those packages among these that have one: a loaded one says it itself, and fastest."""
     versions = {}
     for name in sorted(modules):
         version = getattr(sys.modules.get(name), "__dict__", {}).get("__version__")
-        try:
-            versions[name] = version if isinstance(version, str) else metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+        if found := version if isinstance(version, str) else _version_of_distribution(name):
+            versions[name] = found
     return versions
+
+
+def _version_of_distribution(name: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
