@@ -157,7 +157,7 @@ def _import_launcher() -> None:
 
     from flowyml.artifacts import previews  # noqa: F401  # each fork would import them
     from flowyml.runtime import caching, fork_client, fork_server, shared  # noqa: F401  # the same
-    from flowyml_kubeflow import attempts, launcher, pods  # noqa: F401  # the same
+    from flowyml_kubeflow import attempts, pods, worker  # noqa: F401  # the same
 
     # The launcher starts a new Python for each step.
     attempts.SpawnedProcesses = shared.SharedProcesses = _Forked  # type: ignore[assignment, misc]
@@ -206,7 +206,7 @@ def _run(request: Json) -> NoReturn:
             os.execvpe(program, [program, *command[1:]], request["environment"])
         os.environ.clear()
         os.environ.update(request["environment"])
-        sys.modules["flowyml_kubeflow.launcher"].TERMINATION_LOG = termination_log(Path(request["log"]))  # type: ignore[attr-defined]
+        sys.modules["flowyml_kubeflow.worker"].TERMINATION_LOG = termination_log(Path(request["log"]))  # type: ignore[attr-defined]
         termination_log(Path(request["log"])).touch()
         code = _main(command[2], command[3:])
     except BaseException:

@@ -38,9 +38,8 @@ pytest.importorskip("kfp")
 from flowyml_kubeflow import KubeflowOrchestrator, deployer, records
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.parameters import _typed
-from flowyml_kubeflow.reader import lines_by_item
 from flowyml_kubeflow.records import Known
-from flowyml_kubeflow.step_runs import is_result
+from flowyml_kubeflow.step_runs import lines_by_item, result_of
 from flowyml_kubeflow.step_runs import step_runs as kubeflow_step_runs
 from flowyml_kubeflow.workflow import Workflow
 
@@ -159,7 +158,8 @@ def test_a_line_that_is_like_a_pods_is_not_read(printed: str) -> None:
 
 
 def test_the_notes_of_pods_are_read() -> None:
-    assert all(map(is_result, ({"note": NOTE}, {"note": {"time": 1, "opened": 3}}, {"outputs": {}, "files": []})))
+    for written in ({"note": NOTE}, {"note": {"time": 1, "opened": 3}}, {"outputs": {}, "files": []}):
+        assert result_of(f"flowyml-result {json.dumps(written)}") == written
     found = kubeflow_step_runs("train", [NOTE, {"time": 1, "cached": "r"}], ExecutionStatus.COMPLETED)
     assert [run.label for run in found] == ["train[0]"]
 

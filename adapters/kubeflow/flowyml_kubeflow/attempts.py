@@ -66,7 +66,9 @@ class Journal:
         """Return the number of the next attempt. KFP does not pass it to a task; the local runner's journal has it."""
         if self.folder is None:
             return 1
-        return sum(1 for line in _lines(self.folder / "attempts.jsonl") if "started" in line) + 1
+        path = self.folder / "attempts.jsonl"
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        return sum(1 for line in lines if "started" in line) + 1
 
     def write(self, name: str, *documents: Mapping[str, Any]) -> None:
         """Add documents to a file of the journal."""
@@ -112,10 +114,6 @@ def _append(path: Path, lines: bytes) -> None:
             lines = lines if file.read(1) == b"\n" else b"\n" + lines
         while lines:
             lines = lines[file.write(lines) :]
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text("utf-8").splitlines() if path.exists() else []
 
 
 def processes_of(

@@ -18,28 +18,34 @@ from flowyml.core.urls import refuse_credentials
 from flowyml.orchestrators.base import of_step
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Plan, Step
-from flowyml_kubeflow import executors, names
-from flowyml_kubeflow.flow_names import loop_task
-from flowyml_kubeflow.flow_tasks import FlowTasks
+from flowyml_kubeflow import containers, names
+from flowyml_kubeflow.control_flow import ControlFlow
 from flowyml_kubeflow.graph import PODS, PodGraph, needs_flow
-from flowyml_kubeflow.inline import with_launcher
 from flowyml_kubeflow.ir import (
     ARTIFACT,
     CODE,
     INNER_CODE,
     RUN_NAMES,
     TEXT,
+    Components,
     Dag,
     Json,
+    PodTask,
     add_output,
     artifact,
+    artifact_of,
     check_number,
+    filled,
+    from_around,
     output_of,
     passed_on,
     run_values,
+    task,
 )
+from flowyml_kubeflow.names import loop_task
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
 from flowyml_kubeflow.parameters import argument, described, kfp_type
+from flowyml_kubeflow.pod_bundle import for_pods
 from flowyml_kubeflow.sizes import Size, size_of, wraps_nodes
 
 __all__ = ["Compiled", "compile_pipeline"]
@@ -109,50 +115,36 @@ class _Compiler:
         self.pods = pods
         self.plan: Plan = bundle.plan
         self.options = {"image": default_image(bundle), **pipeline_options(self.plan)}
-        self.bundle = with_launcher(bundle, runtime=self.options.get("runtime", "bundle"))
+        self.bundle = for_pods(bundle, runtime=self.options.get("runtime", "bundle"))
         store = store or self.options.get("bundle_store")
         self.url = (
             f"{refuse_credentials(store, 'the store of the code').rstrip('/')}/{self.bundle.filename}"
             if store
             else None
         )
-        self.code = executors.code_words(self.bundle, self.url, in_each=in_each)
-        self.is_taken = executors.is_artifact(self.code)
-        self.parameters = {item.name: item for item in self.plan.parameters}
-        self.components: Json = {}
-        self.executors: Json = {}
-        self.kubernetes: Json = {}
+        code = containers.code_words(self.bundle, self.url, in_each=in_each)
+        self.components = Components(self.plan, self.options, code)
+        self.parameters = self.components.parameters
         self._shared: dict[str, Json] = {}
 
-    @property
-    def first(self) -> list[str]:
-        """The tasks for which all others wait."""
-        return [names.BUNDLE_TASK] if self.is_taken else []
-
-    def taking(self, code: Json) -> Json:
-        """Return the artifact with the code, for a task that takes it from another."""
-        return {names.BUNDLE: code} if self.is_taken else {}
-
     def compile(self) -> Compiled:
-        root = self._tasks()
-        root.tasks = {**(self._code_tasks() if self.is_taken else {}), **root.tasks}
+        if needs_flow(self.plan):
+            root = self._with_flow()
+        else:
+            root = self._with_hooks() if self.plan.hooks else self._steps(CODE, self.components.first)
+        root.tasks = {**(self._code_tasks() if self.components.first else {}), **root.tasks}
         spec: Json = {
             "pipelineInfo": {"name": names.pipeline(self.plan.name), **self._description()},
             "root": self._root(root),
-            "components": self.components,
-            "deploymentSpec": {"executors": self.executors},
+            "components": self.components.components,
+            "deploymentSpec": {"executors": self.components.executors},
             "schemaVersion": "2.1.0",
             "sdkVersion": "kfp-2.13.0",
         }
         platform: Json = {}
-        if self.kubernetes:
-            platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": self.kubernetes}}}}
+        if kubernetes := self.components.kubernetes:
+            platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": kubernetes}}}}
         return Compiled(spec, platform, self.bundle, self.url, self.pods)
-
-    def _tasks(self) -> Dag:
-        if needs_flow(self.plan):
-            return self._with_flow()
-        return self._with_hooks() if self.plan.hooks else self._steps(CODE, self.first)
 
     def _with_flow(self) -> Dag:
         """Compile control flow and groups of steps: the last task calls the hooks at the end, since it knows all ends.
@@ -160,17 +152,16 @@ class _Compiler:
         An exit handler would not: KFP passes it the state of a DAG, and before 2.17 a DAG with a loop in it stays
         RUNNING.
         """
-        first = [names.START_TASK] if self.plan.hooks else self.first
-        flow = PodGraph(self.plan, self.pods)
-        dag = FlowTasks(flow, self.options, self.code, self._component, self.components, first).dag()
+        first = [names.START_TASK] if self.plan.hooks else self.components.first
+        dag = ControlFlow(PodGraph(self.plan, self.pods), self.components, first).dag()
         return replace(dag, tasks={names.START_TASK: self._start_task(), **dag.tasks}) if self.plan.hooks else dag
 
     def _start_task(self) -> Json:
-        ports = {**self._ports(self.parameters), **dict.fromkeys(RUN_NAMES, TEXT)}
-        given = {**{port: {"componentInputParameter": port} for port in ports}, **RUN_NAMES}
-        outputs = {"parameters": {names.STARTED: TEXT}}
-        task = self._hook_task("start", names.START_TASK, ports, given, CODE, outputs)
-        return {**task, **_after(self.first)}
+        return self.components.pod(PodTask(
+            name=names.START_TASK, shown="hooks: start", kind="start", code=CODE, after=self.components.first,
+            parameters={**from_around(map(names.port, self.parameters)), **RUN_NAMES},
+            outputs={"parameters": {names.STARTED: TEXT}},
+        ))  # fmt: skip
 
     def _description(self) -> Json:
         lines = [self.plan.description] if self.plan.description else []
@@ -190,44 +181,35 @@ class _Compiler:
 
     def _input(self, name: str) -> Json:
         parameter = self.parameters[name]
-        if parameter.required:
-            return {"parameterType": kfp_type(parameter), **described(parameter)}
-        default = argument(parameter.default, parameter)
-        return {
-            "parameterType": kfp_type(parameter),
-            "defaultValue": default,
-            "isOptional": True,
-            **described(parameter),
-        }
+        optional = {} if parameter.required else {
+            "defaultValue": argument(parameter.default, parameter), "isOptional": True,
+        }  # fmt: skip
+        return {"parameterType": kfp_type(parameter), **optional, **described(parameter)}
 
     # FlowyML's own tasks.
 
     def _code_tasks(self) -> Json:
         """The task that provides the code, after those that provide the parts of code that is too large for one."""
         options = step_options(self.options, None)
-        *parts, whole = executors.bundle_containers(self.bundle, options)
+        *parts, whole = containers.bundle_containers(self.bundle, options)
         tasks = {
             names.part_task(number): self._code_task(names.part_task(number), f", part {number}", part, {})
             for number, part in enumerate(parts, 1)
         }
-        given = {
-            names.part(number): {"taskOutputArtifact": {"producerTask": task, "outputArtifactKey": names.BUNDLE}}
-            for number, task in enumerate(tasks, 1)
-        }
+        given = {names.part(number): artifact_of(part_task, names.BUNDLE) for number, part_task in enumerate(tasks, 1)}
         return {**tasks, names.BUNDLE_TASK: self._code_task(names.BUNDLE_TASK, "", whole, given)}
 
-    def _code_task(self, task: str, which: str, container: Json, given: Json) -> Json:
-        inputs: Json = {"artifacts": dict.fromkeys(given, ARTIFACT)} if given else {}
-        config = executors.kubernetes(None, step_options(self.options, None))
-        component = self._component(task, inputs, {"artifacts": {names.BUNDLE: ARTIFACT}}, container, config)
+    def _code_task(self, name: str, which: str, container: Json, given: Json) -> Json:
+        component = self.components.add(
+            name, filled({}, dict.fromkeys(given, ARTIFACT)), {"artifacts": {names.BUNDLE: ARTIFACT}}, container,
+            containers.kubernetes(None, step_options(self.options, None)),
+        )  # fmt: skip
         before = [source["taskOutputArtifact"]["producerTask"] for source in given.values()]
-        return {
-            "componentRef": component,
-            **({"dependentTasks": before, "inputs": {"artifacts": given}} if given else {}),
-            # A step in KFP's cache depends on the code, whose artifact must then be the same one.
-            "cachingOptions": {"enableCache": self.options.get("cache", True) or any(map(self._caches, self.plan))},
-            "taskInfo": {"name": f"the code of all steps{which}"},
-        }
+        # A step in KFP's cache depends on the code, whose artifact must then be the same one.
+        caches = self.options.get("cache", True) or any(map(self.components.caches, self.plan))
+        return task(
+            component, f"the code of all steps{which}", after=before, inputs=filled({}, given), caches=bool(caches)
+        )
 
     def _with_hooks(self) -> Dag:
         """Add the start before all steps, and an exit handler around them, since only that runs after a failure.
@@ -237,70 +219,40 @@ class _Compiler:
         Source: argocompiler/dag.go, driver/resolve.go.
         """
         steps = self._steps(INNER_CODE, [])
-        if any("cachingOptions" in task for task in steps.tasks.values()):
+        if any("cachingOptions" in each for each in steps.tasks.values()):
             steps.tasks[names.LAST_TASK] = self._last_task(steps)
-        ports = {**self._ports(self.parameters), **dict.fromkeys(RUN_NAMES, TEXT)}
-        given: Json = {port: {"componentInputParameter": port} for port in ports}
+        ports = self.components.types([*map(names.port, self.parameters), *RUN_NAMES])
+        given = from_around(ports)
         around = Dag(definitions=steps.definitions, outputs=passed_on(steps.outputs, names.STEPS_TASK))
         around.tasks = {
-            names.STEPS_TASK: self._dag_task(names.STEPS_TASK, "steps", steps, ports, given, INNER_CODE),
+            names.STEPS_TASK: self._dag_task(names.STEPS_TASK, "steps", steps, ports, given, INNER_CODE, []),
             names.END_TASK: self._end_task(),
         }
         root = Dag(definitions=steps.definitions, outputs=passed_on(steps.outputs, names.RUN_TASK))
-        given = {**given, **RUN_NAMES}
-        started = {names.STARTED: output_of(names.START_TASK, names.STARTED)}
+        given = {**given, **RUN_NAMES, names.STARTED: output_of(names.START_TASK, names.STARTED)}
+        before = [*self.components.first, names.START_TASK]
+        ports = {**ports, names.STARTED: TEXT}
         root.tasks = {
             names.START_TASK: self._start_task(),
-            names.RUN_TASK: {
-                **self._dag_task(
-                    names.RUN_TASK, "run", around, {**ports, names.STARTED: TEXT}, {**given, **started}, CODE
-                ),
-                "dependentTasks": [*self.first, names.START_TASK],
-            },
+            names.RUN_TASK: self._dag_task(names.RUN_TASK, "run", around, ports, given, CODE, before),
         }
         return root
 
-    def _dag_task(self, task: str, shown: str, dag: Dag, ports: Json, given: Json, code: Json) -> Json:
+    def _dag_task(
+        self, name: str, shown: str, dag: Dag, ports: Json, given: Json, code: Json, after: Iterable[str]
+    ) -> Json:
         """Return a DAG as a task of the DAG around it."""
-        self.components[f"comp-{task}"] = {
-            "dag": {"tasks": dag.tasks, **({"outputs": dag.outputs} if dag.outputs else {})},
-            "inputDefinitions": _given(ports, self.taking(ARTIFACT)),
-            **({"outputDefinitions": dag.definitions} if dag.outputs else {}),
-        }
-        return {
-            "componentRef": {"name": f"comp-{task}"},
-            "inputs": _given(given, self.taking(code)),
-            "taskInfo": {"name": shown},
-        }
+        component = self.components.add_dag(name, dag, filled(ports, self.components.taking(ARTIFACT)))
+        return task(component, shown, after=after, inputs=filled(given, self.components.taking(code)))
 
     def _end_task(self) -> Json:
-        ports = {
-            **dict.fromkeys(RUN_NAMES, TEXT),
-            names.STARTED: TEXT,
-            names.STATUS: {"parameterType": "TASK_FINAL_STATUS", "isOptional": True},
-        }
-        given = {
-            **{port: {"componentInputParameter": port} for port in RUN_NAMES},
-            names.STARTED: {"componentInputParameter": names.STARTED},
-            names.STATUS: {"taskFinalStatus": {"producerTask": names.STEPS_TASK}},
-        }
-        return {
-            **self._hook_task("end", names.END_TASK, ports, given, INNER_CODE, {}),
-            "dependentTasks": [names.STEPS_TASK],
-            "triggerPolicy": {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"},
-        }
-
-    def _hook_task(self, kind: str, task: str, ports: Json, given: Json, code: Json, outputs: Json) -> Json:
-        options = step_options(self.options, None)
-        container = executors.container(kind, {}, options, None, self.code)
-        inputs = _given(ports, self.taking(ARTIFACT))
-        component = self._component(task, inputs, outputs, container, executors.kubernetes(None, options))
-        taken = _given(given, self.taking(code))
-        return {
-            "componentRef": component,
-            **({"inputs": taken} if taken else {}),
-            "taskInfo": {"name": f"hooks: {kind}"},
-        }
+        status = {"taskFinalStatus": {"producerTask": names.STEPS_TASK}}
+        made = self.components.pod(PodTask(
+            name=names.END_TASK, shown="hooks: end", kind="end", code=INNER_CODE, after=[names.STEPS_TASK],
+            parameters={**from_around([*RUN_NAMES, names.STARTED]), names.STATUS: status},
+            types={names.STATUS: {"parameterType": "TASK_FINAL_STATUS", "isOptional": True}},
+        ))  # fmt: skip
+        return {**made, "triggerPolicy": {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}}
 
     def _last_task(self, steps: Dag) -> Json:
         """Return a task without work, in a pod, after all steps.
@@ -308,10 +260,11 @@ class _Compiler:
         Only a pod has KFP count the completed tasks of its DAG. Without it, a DAG whose last step came from the cache
         stays RUNNING, which is then the exit handler's input. Source: KFP, component/launcher_v2.go.
         """
-        followed = {name for task in steps.tasks.values() for name in task.get("dependentTasks", ())}
-        last = self._hook_task("last", names.LAST_TASK, {}, {}, INNER_CODE, {})
+        followed = {name for each in steps.tasks.values() for name in each.get("dependentTasks", ())}
         ends = [name for name in steps.tasks if name not in followed]
-        return {**last, "dependentTasks": ends, "taskInfo": {"name": "the end of the steps"}}
+        return self.components.pod(PodTask(
+            name=names.LAST_TASK, shown="the end of the steps", kind="last", code=INNER_CODE, after=ends
+        ))  # fmt: skip
 
     # The steps.
 
@@ -328,38 +281,30 @@ class _Compiler:
 
     def _task(self, step: Step, code: Json, first: list[str]) -> Json:
         parameters: Json = {}
-        artifacts: Json = self.taking(code)
-        types: Json = self.taking(ARTIFACT)
+        artifacts: Json = self.components.taking(code)
+        types: Json = self.components.taking(ARTIFACT)
         for item in step.inputs:
             port, source = names.port(item.name), item.source
             if isinstance(source, FromParameter):
                 parameters[port] = {"componentInputParameter": names.port(source.name)}
             elif isinstance(source, FromStep):
-                origin = {"producerTask": names.task(source.step), "outputArtifactKey": names.port(source.output)}
-                artifacts[port] = {"taskOutputArtifact": origin}
+                artifacts[port] = artifact_of(names.task(source.step), names.port(source.output))
                 types[port] = artifact(self._kind(source))
         check_number(f"step {step.name!r}", len(artifacts.keys() - {names.BUNDLE}), len(step.outputs))
-        caches = self._caches(step)
+        caches = self.components.caches(step)
         if not caches:  # other ones would be another key of the cache
             parameters |= run_values(step)
         is_shared = self._alike[self._key(step)] > 1
         if is_shared:
             parameters[names.STEP] = {"runtimeValue": {"constant": names.constant(step.name)}}
-        upstream = [names.task(name) for name in step.upstream] or first  # the steps before it have waited for the code
-        inputs = _given(parameters, artifacts)
-        return {
-            "componentRef": self._step_component(step, parameters, types, is_shared=is_shared),
-            **_after(upstream),
-            **({"inputs": inputs} if inputs else {}),
-            **({"cachingOptions": {"enableCache": True}} if caches else {}),
-            "taskInfo": {"name": names.shown(step.name)},
-        }
+        return task(
+            self._step_component(step, parameters, types, is_shared=is_shared), names.shown(step.name),
+            after=[names.task(name) for name in step.upstream] or first,  # the steps before it have waited for the code
+            inputs=filled(parameters, artifacts), caches=caches or None,
+        )  # fmt: skip
 
     def _kind(self, source: FromStep) -> str:
         return self.plan.by_name[source.step].kinds.get(source.output, "")
-
-    def _caches(self, step: Step) -> bool:
-        return bool((self.options.get("cache") or step.options) and step_options(self.options, step).cache)
 
     @cached_property
     def _alike(self) -> Counter[str]:
@@ -374,7 +319,7 @@ class _Compiler:
         ]
         asked = step.options.get("kubeflow", {})
         return repr((
-            sources, step.outputs, step.kinds, step.resources, executors.longest(step), asked, step.secrets,
+            sources, step.outputs, step.kinds, step.resources, containers.longest(step), asked, step.secrets,
             _notes(step), step.caching is None,
         ))  # fmt: skip
 
@@ -382,56 +327,25 @@ class _Compiler:
         key = self._key(step)
         if key in self._shared:
             return self._shared[key]
-        options, task = step_options(self.options, step), names.task(step.name)
+        options = step_options(self.options, step)
         if _notes(step):
             options = replace(options, env={**options.env, names.NOTES: "1"})
-        of_run = self._ports(self.parameters)
         origins = {port: source.get("componentInputParameter", "") for port, source in parameters.items()}
-        ports = {port: of_run.get(origin, TEXT) for port, origin in origins.items()}
+        types = self.components.types(origins.values())
+        ports = {port: types[origin] for port, origin in origins.items()}
         outputs = {names.port(name): artifact(step.kinds.get(name, "")) for name in step.outputs}
         about = {} if is_shared else {"step": names.constant(step.name)}
-        container = executors.container("step", about, options, step.resources, self.code)
-        self._shared[key] = self._component(
-            task, _given(ports, artifacts), {"artifacts": outputs} if outputs else {}, container,
-            executors.kubernetes(step, options, executors.longest(step)),
+        container = containers.container("step", about, options, step.resources, self.components.code)
+        self._shared[key] = self.components.add(
+            names.task(step.name), filled(ports, artifacts), {"artifacts": outputs} if outputs else {}, container,
+            containers.kubernetes(step, options, containers.longest(step)),
         )  # fmt: skip
         return self._shared[key]
-
-    def _component(self, task: str, inputs: Json, outputs: Json, container: Json, config: Json) -> Json:
-        """Add the component of a task that runs in a container; return the reference to it.
-
-        One that is called like the pipeline gets another name: kfp's loader takes the component of that name for the
-        whole pipeline. Source: kfp, ``ComponentSpec.from_ir_dicts``.
-        """
-        name = f"{task}--step" if task == names.pipeline(self.plan.name) else task
-        label = f"exec-{name}"
-        self.components[f"comp-{name}"] = {
-            "executorLabel": label,
-            **({"inputDefinitions": inputs} if inputs else {}),
-            **({"outputDefinitions": outputs} if outputs else {}),
-        }
-        self.executors[label] = {"container": container}
-        if config:
-            self.kubernetes[label] = config
-        return {"name": f"comp-{name}"}
-
-    def _ports(self, parameters: Iterable[str]) -> Json:
-        return {names.port(name): {"parameterType": kfp_type(self.parameters[name])} for name in parameters}
 
 
 def _reaches_pods(url: str) -> bool:
     """Return whether pods may reach a store: by the URL of a folder that they all mount, but not by a path."""
     return "://" in url and not url.startswith(("local://", "memory://"))
-
-
-def _given(parameters: Json, artifacts: Json) -> Json:
-    """Return inputs, or their definitions, without empty parts."""
-    parts = {"parameters": parameters, "artifacts": artifacts}
-    return {name: part for name, part in parts.items() if part}
-
-
-def _after(tasks: list[str]) -> Json:
-    return {"dependentTasks": tasks} if tasks else {}
 
 
 def _notes(step: Step) -> bool:

@@ -70,7 +70,7 @@ class KubeflowDeployer(Deployer):
         return f"{changes}{self.scheduler.moved(bundle.plan)}" if changes else ""
 
     def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
-        self.pipelines.check_size(bundle)
+        self.pipelines.checked(bundle)
         self.pipelines.check_owner(bundle, force=force)
         self.scheduler.check_move(bundle, force=force)
 
@@ -97,7 +97,7 @@ class Pipelines:
         A version that is deployed or scheduled ``owns`` the pipeline's name: raises ``OwnershipError`` if the newest of
         them is from another project. A version for a run only is named accordingly, and owns nothing.
         """
-        compiled = self.check_size(bundle, parameters)
+        compiled = self.checked(bundle, parameters)
         if compiled.bundle_url:
             _put(compiled.bundle, compiled.bundle_url)
         text = spec.compact(compiled)
@@ -108,7 +108,10 @@ class Pipelines:
         usable = [digest[:16]] if owns else [digest[:16], f"{digest[:16]}{_OF_A_RUN}"]
         found = next((version for name in usable if (version := self._version(pipeline, name))), None)
         made = found or self._upload(pipeline, usable[-1], text, _version_description(bundle))
-        return self._reference(pipeline, made), digest, found is None
+        reference = self.client.model(
+            "V2beta1PipelineVersionReference", pipeline_id=pipeline, pipeline_version_id=made
+        )  # fmt: skip
+        return reference, digest, found is None
 
     def check_owner(self, bundle: Bundle, *, force: bool = False) -> None:
         """Raise ``OwnershipError`` if the newest version that was deployed or scheduled is another project's."""
@@ -123,8 +126,8 @@ class Pipelines:
         spec.validate(compiled)
         return compiled
 
-    def check_size(self, bundle: Bundle, parameters: Mapping[str, Any] | None = None) -> Compiled:
-        """Return the same, if this KFP can run it. Raises ``UnsupportedFeatureError``."""
+    def checked(self, bundle: Bundle, parameters: Mapping[str, Any] | None = None) -> Compiled:
+        """Return the compiled pipeline if this KFP can run it. Raises ``UnsupportedFeatureError``."""
         compiled, release = self.compiled(bundle), self.client.connection.version
         spec.check_fields(compiled, release)
         spec.check_size(compiled, release, parameters)
@@ -139,9 +142,6 @@ class Pipelines:
             "pipeline_service_list_pipeline_versions", "pipeline_versions", pipeline, sort_by="created_at desc",
         )  # fmt: skip
         return next((item for item in versions if not str(item.display_name).endswith(_OF_A_RUN)), None)
-
-    def _reference(self, pipeline: str, version: str) -> Any:
-        return self.client.model("V2beta1PipelineVersionReference", pipeline_id=pipeline, pipeline_version_id=version)
 
     def _pipeline_id(self, plan: Plan) -> str:
         name = names.pipeline(plan.name)

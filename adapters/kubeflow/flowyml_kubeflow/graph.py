@@ -15,7 +15,7 @@ from functools import cached_property
 from flowyml.plan.groups import ExecutionGroup, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, steps_of
-from flowyml_kubeflow import flow_names, names
+from flowyml_kubeflow import names
 
 __all__ = ["MOST_ARTIFACTS", "PODS", "PodGraph", "Unit", "chunks", "needs_flow"]
 
@@ -50,12 +50,12 @@ class Unit:
 
     @property
     def task(self) -> str:
-        return flow_names.group_task(self.together.name) if self.together else names.task(self.steps[0].name)
+        return names.group_task(self.together.name) if self.together else names.task(self.steps[0].name)
 
     @property
     def record(self) -> str:
         """The artifact with the ends of its steps."""
-        return flow_names.of_group(self.together.name) if self.together else flow_names.record(self.steps[0].name)
+        return names.of_group(self.together.name) if self.together else names.record(self.steps[0].name)
 
 
 class PodGraph:

@@ -1,19 +1,21 @@
-"""Common parts of KFP's intermediate representation."""
+"""Parts of KFP's intermediate representation: tasks, DAGs and the components of both."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flowyml.core.errors import UnsupportedFeatureError
-from flowyml.plan.model import Step
-from flowyml_kubeflow import names
-from flowyml_kubeflow.parameters import described_output
+from flowyml.plan.model import Plan, Step
+from flowyml_kubeflow import containers, names
+from flowyml_kubeflow.options import step_options
+from flowyml_kubeflow.parameters import described_output, kfp_type
 
 __all__ = [
-    "ARTIFACT", "CODE", "INNER_CODE", "RUN_NAMES", "RUN_TIME", "TEXT", "Dag", "Json", "add_output", "artifact",
-    "check_number", "output_of", "passed_on", "run_values",
+    "ARTIFACT", "ARTIFACTS", "CODE", "INNER_CODE", "RUN_NAMES", "RUN_TIME", "TEXT", "Components", "Dag", "Json",
+    "PodTask", "add_output", "artifact", "artifact_of", "check_number", "filled", "from_around", "output_of",
+    "passed_on", "run_values", "task",
 ]  # fmt: skip
 
 Json = dict[str, Any]
@@ -29,6 +31,7 @@ def artifact(kind: str = "") -> Json:
 
 
 ARTIFACT = artifact()
+ARTIFACTS: Json = {**ARTIFACT, "isArtifactList": True}
 TEXT = {"parameterType": "STRING"}
 # The source of the code for a task: the task that provides it, or the DAG around it.
 CODE: Json = {"taskOutputArtifact": {"producerTask": names.BUNDLE_TASK, "outputArtifactKey": names.BUNDLE}}
@@ -58,6 +61,130 @@ class Dag:
     definitions: Json = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PodTask:
+    """A task that runs a pod of ``kind``; ``about`` tells the pod which steps or loop it is for.
+
+    ``parameters`` and ``records`` are the sources of what it takes, by port; records are the results of other pods, or
+    lists of them. ``types`` are those of parameters that are neither the run's nor text. ``code`` is the source of the
+    code, and ``after`` the tasks for which it waits. ``step`` has its resources and options; the pod ends after
+    ``seconds`` at the latest.
+    """
+
+    name: str
+    shown: str
+    kind: containers.Kind
+    about: Json = field(default_factory=dict)
+    parameters: Json = field(default_factory=dict)
+    types: Json = field(default_factory=dict)
+    records: Mapping[str, Json] = field(default_factory=dict)
+    takes_lists: bool = False
+    outputs: Json = field(default_factory=dict)
+    code: Json
+    after: Sequence[str] = ()
+    step: Step | None = None
+    seconds: float | None = None
+    caches: bool = False
+
+
+class Components:
+    """The components of a pipeline, with the containers of those that have one.
+
+    ``options`` are those of the pipeline, ``code`` the words of each container about the code of the steps.
+    """
+
+    def __init__(self, plan: Plan, options: Mapping[str, Any], code: Sequence[str]) -> None:
+        self.plan = plan
+        self.options = options
+        self.code = code
+        self.parameters = {item.name: item for item in plan.parameters}
+        self._types = {names.port(item.name): {"parameterType": kfp_type(item)} for item in plan.parameters}
+        self.components: Json = {}
+        self.executors: Json = {}
+        self.kubernetes: Json = {}
+
+    @property
+    def first(self) -> list[str]:
+        """The task for which all others wait, if it provides their code."""
+        return [names.BUNDLE_TASK] if containers.is_artifact(self.code) else []
+
+    def taking(self, code: Json) -> Json:
+        """Return the artifact with the code, for a task that takes it from another."""
+        return {names.BUNDLE: code} if containers.is_artifact(self.code) else {}
+
+    def caches(self, step: Step) -> bool:
+        """Return whether KFP may take the results of a step from its cache."""
+        return bool((self.options.get("cache") or step.options) and step_options(self.options, step).cache)
+
+    def types(self, ports: Iterable[str]) -> Json:
+        """Return the types of parameters, by their ports: those of the run, else text."""
+        return {port: self._types.get(port, TEXT) for port in ports}
+
+    def pod(self, pod: PodTask) -> Json:
+        """Add the component of a pod; return its task."""
+        options = step_options(self.options, pod.step)
+        records = dict.fromkeys(pod.records, ARTIFACTS if pod.takes_lists else ARTIFACT)
+        inputs = filled(self.types(pod.parameters) | pod.types, {**self.taking(ARTIFACT), **records})
+        resources = pod.step.resources if pod.step else None
+        component = self.add(
+            pod.name, inputs, pod.outputs, containers.container(pod.kind, pod.about, options, resources, self.code),
+            containers.kubernetes(pod.step, options, pod.seconds),
+        )  # fmt: skip
+        given = filled(pod.parameters, {**self.taking(pod.code), **pod.records})
+        return task(component, pod.shown, after=pod.after, inputs=given, caches=pod.caches or None)
+
+    def add(self, task: str, inputs: Json, outputs: Json, container: Json, config: Json) -> Json:
+        """Add the component of a task that runs in a container; return the reference to it.
+
+        One that is called like the pipeline gets another name: kfp's loader takes the component of that name for the
+        whole pipeline. Source: kfp, ``ComponentSpec.from_ir_dicts``.
+        """
+        name = f"{task}--step" if task == names.pipeline(self.plan.name) else task
+        label = f"exec-{name}"
+        self.components[f"comp-{name}"] = {
+            "executorLabel": label,
+            **({"inputDefinitions": inputs} if inputs else {}),
+            **({"outputDefinitions": outputs} if outputs else {}),
+        }
+        self.executors[label] = {"container": container}
+        if config:
+            self.kubernetes[label] = config
+        return {"name": f"comp-{name}"}
+
+    def add_dag(self, task: str, dag: Dag, inputs: Json) -> Json:
+        """Add the component of a task that is a DAG; return the reference to it."""
+        self.components[f"comp-{task}"] = {
+            "dag": {"tasks": dag.tasks, **({"outputs": dag.outputs} if dag.outputs else {})},
+            "inputDefinitions": inputs,
+            **({"outputDefinitions": dag.definitions} if dag.outputs else {}),
+        }
+        return {"name": f"comp-{task}"}
+
+
+def task(
+    component: Json, shown: str, *, after: Iterable[str] = (), inputs: Json | None = None, caches: bool | None = None
+) -> Json:
+    """Return a task that waits for those ``after`` which it runs; ``shown`` is its name in KFP's UI."""
+    return {
+        "componentRef": component,
+        **({"dependentTasks": before} if (before := list(dict.fromkeys(after))) else {}),
+        **({"inputs": inputs} if inputs else {}),
+        **({} if caches is None else {"cachingOptions": {"enableCache": caches}}),
+        "taskInfo": {"name": shown},
+    }
+
+
+def filled(parameters: Json, artifacts: Json) -> Json:
+    """Return inputs, outputs, or their definitions, without empty parts."""
+    parts = {"parameters": parameters, "artifacts": artifacts}
+    return {name: part for name, part in parts.items() if part}
+
+
+def from_around(parameters: Iterable[str]) -> Json:
+    """Return the sources of parameters, by their ports: the DAG around the task has them under the same ones."""
+    return {port: {"componentInputParameter": port} for port in parameters}
+
+
 def check_number(who: str, taken: int, given: int) -> None:
     """Check the number of artifacts. The code of the steps is one more than those taken."""
     if (taken + 1) * _ARTIFACT_BYTES + given * _OUTPUT_BYTES > _ARGUMENT:
@@ -70,6 +197,10 @@ def check_number(who: str, taken: int, given: int) -> None:
 
 def output_of(task: str, port: str) -> Json:
     return {"taskOutputParameter": {"producerTask": task, "outputParameterKey": port}}
+
+
+def artifact_of(task: str, port: str) -> Json:
+    return {"taskOutputArtifact": {"producerTask": task, "outputArtifactKey": port}}
 
 
 def add_output(dag: Dag, name: str, producer: str, port: str, kind: str = "") -> None:

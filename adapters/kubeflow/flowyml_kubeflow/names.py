@@ -8,14 +8,17 @@ display name.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from flowyml.plan.names import identifier, slug
 
 __all__ = [
-    "ARTIFACTS", "BUNDLE", "BUNDLE_TASK", "END_TASK", "JOB", "LAST_TASK", "NOTES", "RUN", "RUN_TASK", "START_TASK",
-    "STARTED", "STATUS", "STEP", "STEPS_TASK", "TIME", "VARIABLE", "constant", "part", "part_task", "pipeline", "port",
-    "shown", "step_shown", "task",
+    "ARTIFACTS", "BUNDLE", "BUNDLE_TASK", "CHUNK", "CHUNKS", "END_TASK", "JOB", "LAST_TASK", "NOTES", "RESULT_TASK",
+    "RUN", "RUN_TASK", "START_TASK", "STARTED", "STATUS", "STEP", "STEPS_TASK", "TIME", "VARIABLE", "constant",
+    "group_task", "is_record", "items_task", "loop_task", "of_all", "of_group", "of_items", "output", "part",
+    "part_task", "pipeline", "port", "record", "shown", "step_and_index", "step_instance", "step_shown", "task",
+    "gather_task",
 ]  # fmt: skip
 
 # Ports: inputs and outputs of a component, which KFP's UI shows.
@@ -26,6 +29,8 @@ JOB = "workflow-name"
 TIME = "scheduled-time"
 STARTED = "started-at"
 STATUS = "status-of-steps"
+CHUNKS = "items-of-pods"  # which items each pod of a loop works on: JSON, as ["0:4", "4:8"]
+CHUNK = "items-of-pod"
 
 ARTIFACTS = "FLOWYML_ARTIFACTS"  # a variable of containers that names the store of the steps
 NOTES = "FLOWYML_NOTES"  # a variable of containers that write notes about their steps
@@ -36,7 +41,11 @@ RUN_TASK = "flowyml--run"
 STEPS_TASK = "flowyml--steps"
 LAST_TASK = "flowyml--last"
 END_TASK = "flowyml--end"
+RESULT_TASK = "flowyml--result"  # the last one of a pipeline with control flow, which knows how it all ended
 
+_LONGEST_LOOP = 50  # characters of a loop's name in a task's
+_RECORDS = ("-result", "-items", "-results")  # the ends of artifacts from ``record`` and its siblings
+_INSTANCE = re.compile(r"(.+)--([0-9]+(?:-[0-9]+)*)")
 # The names of nodes that KFP's backend adds to each task; source: KFP, argocompiler/dag.go and container.go.
 _TAKEN = frozenset({"executor", "root"})
 _DRIVER = "-driver"
@@ -130,3 +139,100 @@ def _everywhere(text: str, old: str, new: str) -> str:
     while old in text:
         text = text.replace(old, new)
     return text
+
+
+# With control flow: artifacts that say how steps ended, with their outputs, or what the items of a loop are; tasks.
+
+
+def record(name: str) -> str:
+    """Return the artifact with the end of a step, and its outputs.
+
+    >>> record("train"), is_record(record("train")), is_record("train")
+    ('train-result', True, False)
+    """
+    return f"{port(name)}-result"
+
+
+def is_record(given: str) -> bool:
+    """Return whether a port is a name from ``record``, ``of_items``, ``of_all`` or ``of_group``."""
+    return given.endswith(_RECORDS)
+
+
+def _short(loop: str) -> str:
+    """Return the task name of a loop, short enough for KFP's template.
+
+    ``comp-X--loop-X--loop-iterator`` of a longer name is refused (tried on KFP 2.17: 50 characters are accepted, 51 are
+    not).
+
+    >>> len(_short("x" * 50)), _short("train-" * 9)
+    (50, 'train-train-train-train-train-train-train-6e6bbc9b')
+    """
+    made = task(loop)
+    return made if len(made) <= _LONGEST_LOOP else slug(made, max_length=_LONGEST_LOOP)
+
+
+def loop_task(loop: str) -> str:
+    """Return the task of the loop itself, which KFP shows with a run of it for each chunk of items.
+
+    >>> loop_task("train"), items_task("train"), gather_task("train")
+    ('train--loop', 'train--items', 'train--all')
+    >>> of_items("train"), of_all("train")
+    ('train-items', 'train-results')
+    """
+    return f"{_short(loop)}--loop"
+
+
+def items_task(loop: str) -> str:
+    """Return the task that prepares a loop: its items, and their chunks for the pods."""
+    return f"{_short(loop)}--items"
+
+
+def gather_task(loop: str) -> str:
+    """Return the task that joins the results of a loop's pods."""
+    return f"{_short(loop)}--all"
+
+
+def of_items(loop: str) -> str:
+    """Return the artifact of a loop's items, and of the other values that its steps take from outside."""
+    return f"{port(loop)}-items"
+
+
+def group_task(group: str) -> str:
+    """Return the task that runs the steps of an execution group.
+
+    >>> group_task("prepare"), of_group("prepare"), output("load", "rows")
+    ('prepare--group', 'prepare-group-result', 'load_rows_52736b6e')
+    """
+    return f"{task(group)}--group"
+
+
+def of_group(group: str) -> str:
+    """Return the artifact with the ends of the steps of an execution group."""
+    return f"{port(group)}-group-result"
+
+
+def output(step: str, name: str) -> str:
+    """Return the parameter that shows an output of one of several steps."""
+    return port(f"{task(step)} {name}")
+
+
+def of_all(loop: str) -> str:
+    """Return the artifact with the ends of a loop's steps, for all items."""
+    return f"{port(loop)}-results"
+
+
+def step_instance(of_task: str, index: Sequence[int]) -> str:
+    """Return a name for a step's run for an item, different for each item.
+
+    >>> step_instance("train", (3, 0)), step_instance("train", ())
+    ('train--3-0', 'train')
+    >>> step_and_index("train--3-0"), step_and_index("train--items")
+    (('train', (3, 0)), ('train--items', ()))
+    """
+    return f"{of_task}--{'-'.join(map(str, index))}" if index else of_task
+
+
+def step_and_index(name: str) -> tuple[str, tuple[int, ...]]:
+    """Return the task and the index in a name from ``step_instance``."""
+    found = _INSTANCE.fullmatch(name)
+    return (found[1], tuple(map(int, found[2].split("-")))) if found else (name, ())

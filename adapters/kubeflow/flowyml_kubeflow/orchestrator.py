@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from flowyml.artifacts import Store, open_store
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.credentials import Login, Secret
-from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachableError, UnsupportedFeatureError
+from flowyml.core.errors import (
+    ConfigurationError,
+    EngineError,
+    EngineUnreachableError,
+    RetryRefusedError,
+    UnsupportedFeatureError,
+)
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
@@ -21,7 +27,6 @@ from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.submission import submit_once
 from flowyml_kubeflow.capabilities import CLUSTER
 from flowyml_kubeflow.connection import HEALTHZ, About, Connection, SignIn
-from flowyml_kubeflow.retrying import retry_run, run_again
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -217,11 +222,25 @@ class KubeflowOrchestrator(Orchestrator):
         return self.pipelines.bundle_of(self.reader.fetch(job_id))
 
     def retry_run(self, job_id: str) -> None:
-        """Run a failed run again from its failures: completed steps stay."""
-        retry_run(self.reader, job_id)
+        """Have KFP run the failed tasks of a run again: it keeps those that completed."""
+        run = self.reader.fetch(job_id)
+        if not self.reader.status(run).is_terminal or run.state == "SUCCEEDED":
+            raise EngineError(f"Run {job_id!r} is {run.state}; only a run that failed or was stopped can be retried.")
+        self.client.call_once("run_service_retry_run", job_id)
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
-        run_again(self.reader, job_id, steps)
+        """Retry a run. Raises ``RetryRefusedError`` if KFP would run something else."""
+        if steps is not None:
+            raise RetryRefusedError(
+                "KFP cannot retry single steps: it retries everything that failed. Retry the run without steps=… or "
+                "--step."
+            )
+        if self.reader.failed_at_its_end(job_id):
+            raise RetryRefusedError(
+                "Some steps failed although their pods succeeded, as steps in loops do, and KFP retries only failed "
+                "pods. Start a new run."
+            )
+        self.retry_run(job_id)
 
     @property
     def has_default_store(self) -> bool:

@@ -30,7 +30,7 @@ from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, Outcome, 
 from flowyml.runtime.execution import StepOutputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.step_runner import StepEvent, run_decided
-from flowyml_kubeflow import flow_names, names
+from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import (
     FINALE,
     LOCAL,
@@ -40,8 +40,9 @@ from flowyml_kubeflow.attempts import (
     processes_of,
     reason,
 )
-from flowyml_kubeflow.facts import PodEvaluator, PodFacts
-from flowyml_kubeflow.files import (
+from flowyml_kubeflow.graph import PODS, PodGraph, chunks
+from flowyml_kubeflow.records import Entry, Items, Known, PodEvaluator, PodFacts
+from flowyml_kubeflow.task_files import (
     Result,
     TaskFailed,
     artifact,
@@ -55,8 +56,6 @@ from flowyml_kubeflow.files import (
     values_of,
     with_url,
 )
-from flowyml_kubeflow.graph import PODS, PodGraph, chunks
-from flowyml_kubeflow.records import Entry, Items, Known
 
 __all__ = ["perform"]
 
@@ -86,7 +85,7 @@ class _Pod:
         self.numbers = itertools.count()  # of the values that it packs
         self.known = Known(self.scratch)
         for port in given.get("inputs", {}).get("artifacts", {}):
-            if flow_names.is_record(port):
+            if names.is_record(port):
                 for each in artifacts(given, "inputs", port):
                     self.known.read(path_of(each["uri"]))
         sys.path.append(f"{bundle}/code")  # for values of the user's classes
@@ -102,7 +101,7 @@ class _Pod:
     def _name(self) -> str:
         """Return a name that is different for each pod of a run."""
         steps = json.dumps(self.about["steps"], ensure_ascii=False) if "steps" in self.about else ""
-        given = (self.about.get("step"), steps, self.about.get("loop"), self.values.get(flow_names.CHUNK))
+        given = (self.about.get("step"), steps, self.about.get("loop"), self.values.get(names.CHUNK))
         return "--".join([type(self).__name__, *(slug(value) for value in given if value)])
 
     def _before(self) -> Known:
@@ -175,12 +174,12 @@ class _ItemsPod(_Pod):
             print(
                 f"Loop {loop.name!r}: items: {count}, pods of each step: {len(parts)}, items in a pod: {most} at most."
             )
-            Journal.of(flow_names.items_task(loop.name)).note(opened=count)
+            Journal.of(names.items_task(loop.name)).note(opened=count)
         result = self._leave(
-            flow_names.of_items(loop.name), loops=[loop.name],
+            names.of_items(loop.name), loops=[loop.name],
             steps=[step.name for step in self.flow.from_outside(loop.name)],
         )  # fmt: skip
-        return Result({flow_names.CHUNKS: json.dumps(parts)}, result.artifacts)
+        return Result({names.CHUNKS: json.dumps(parts)}, result.artifacts)
 
     def _opens(self) -> str:
         return self._loop().name
@@ -191,12 +190,12 @@ class _ItemsPod(_Pod):
         return Items(*opened.outcome, opened.lists or {}, plain)
 
 
-class _TogetherPod(_Pod):
+class _GatherPod(_Pod):
     """Joins the results of a loop's pods."""
 
     def run(self) -> Result:
         loop = self._loop().name
-        return self._leave(flow_names.of_all(loop), steps=[step.name for step in self.flow.given_on(loop)])
+        return self._leave(names.of_all(loop), steps=[step.name for step in self.flow.given_on(loop)])
 
 
 class _StepPod(_Pod):
@@ -222,9 +221,9 @@ class _StepPod(_Pod):
     def run(self) -> Result:
         try:
             if not self.inside:
-                self._all_turns(())
+                self._run_steps(())
             else:
-                self._turns()
+                self._run_chunk()
         finally:
             self.processes.close()
         shown = {
@@ -234,29 +233,29 @@ class _StepPod(_Pod):
         return Result(shown, left.artifacts)
 
     def _port(self, step: Step, output: str) -> str:
-        return flow_names.output(step.name, output) if self.unit.together else names.port(output)
+        return names.output(step.name, output) if self.unit.together else names.port(output)
 
-    def _turns(self) -> None:
-        first, _, last = self.values[flow_names.CHUNK].partition(":")
+    def _run_chunk(self) -> None:
+        first, _, last = self.values[names.CHUNK].partition(":")
         if first == last:
-            self._without_turns((), *_ended(self.decider.opened(self.inside, ())).outcome)
+            self._stand_in((), *_ended(self.decider.opened(self.inside, ())).outcome)
         for number in range(int(first), checked_items(int(last), self.inside)):
-            self._within((number,))
+            self._run_item((number,))
 
-    def _within(self, prefix: Index) -> None:
-        """The runs for an item: one, or all if the steps are in inner loops."""
+    def _run_item(self, prefix: Index) -> None:
+        """Run the steps for an item, or for all items of inner loops that they are in."""
         loops = self.plan.structure.loops(self.unit.group)
         if len(prefix) == len(loops):
-            self._all_turns(prefix)
+            self._run_steps(prefix)
             return
         inner = loops[len(prefix)]
         opened = _ended(self.decider.opened(inner.name, prefix))
         if not opened.count:
-            self._without_turns(prefix, *opened.outcome)
+            self._stand_in(prefix, *opened.outcome)
         for number in range(opened.count):
-            self._within((*prefix, number))
+            self._run_item((*prefix, number))
 
-    def _without_turns(self, prefix: Index, end: End, cause: str) -> None:
+    def _stand_in(self, prefix: Index, end: End, cause: str) -> None:
         """Add a stand-in for all items of a loop that has none, or did not begin."""
         for step in self.unit.steps:
             if self.is_finale and not self.flow.cleans_up(step):
@@ -264,15 +263,15 @@ class _StepPod(_Pod):
             else:
                 self._note_end(step, prefix, _RAW[end], cause, Entry(end, cause))
 
-    def _all_turns(self, index: Index) -> None:
+    def _run_steps(self, index: Index) -> None:
         """Run each step. They share a process until the last of them has begun, or one of them has to be killed."""
         together = labelled(self.unit.together.name, index) if self.unit.together else ""
         for step in self.unit.steps:
-            self._turn(step, index, together)
+            self._run_step(step, index, together)
         if together:
             self.processes.release(together)
 
-    def _turn(self, step: Step, index: Index, together: str) -> None:
+    def _run_step(self, step: Step, index: Index, together: str) -> None:
         entries = self.known.steps[step.name]
         if (kept := self.earlier.get(step.name, {}).get(index)) and kept.end is End.OK:
             entries[index] = kept
@@ -280,7 +279,7 @@ class _StepPod(_Pod):
         if self.is_finale and not self.flow.cleans_up(step):
             entries[index] = Entry(End.FAILED, "the run was stopped")
             return
-        journal = Journal.of(flow_names.turn(names.task(step.name), index))
+        journal = Journal.of(names.step_instance(names.task(step.name), index))
         plain = {item.name for item in step.inputs if is_plain(item.source, self.plan.structure)}
 
         def attempt(inputs: Mapping[str, Any], number: int, may_follow: bool) -> StepOutputs:
@@ -327,7 +326,7 @@ class _StepPod(_Pod):
     def _note(self, step: Step, index: Index, **facts: Any) -> None:
         task = names.task(step.name)
         named = {"task": task} if self.unit.together else {}
-        Journal.of(task).note(index=list(index), chunk=self.values.get(flow_names.CHUNK), **named, **facts)
+        Journal.of(task).note(index=list(index), chunk=self.values.get(names.CHUNK), **named, **facts)
 
     def _shown(self, step: Step, output: str) -> str:
         """Return an output for KFP's UI: for a step in a loop the list of its items' outputs."""
@@ -358,7 +357,7 @@ class _ResultPod(_Pod):
                 published[output.name] = shown
         if self.is_finale:
             return result
-        journal = Journal.of(flow_names.RESULT_TASK)
+        journal = Journal.of(names.RESULT_TASK)
         journal.publish(outputs=published, files=files)
         self.known.fail(self.decider.faults)
         failed = of_several(self.known.failed)
@@ -403,8 +402,8 @@ def _placeless(packed: Any) -> Any:
     return {"$artifact": {name: part for name, part in packed["$artifact"].items() if name not in ("url", "picture")}}
 
 
-_KINDS: Mapping[str, type[_ItemsPod | _StepPod | _TogetherPod | _ResultPod]] = {
-    "items": _ItemsPod, "turn": _StepPod, "together": _TogetherPod, "result": _ResultPod,
+_KINDS: Mapping[str, type[_ItemsPod | _StepPod | _GatherPod | _ResultPod]] = {
+    "items": _ItemsPod, "turn": _StepPod, "together": _GatherPod, "result": _ResultPod,
 }  # fmt: skip
 
 

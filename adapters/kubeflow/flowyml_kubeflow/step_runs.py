@@ -1,19 +1,24 @@
-"""The steps of a pipeline with control flow, for each item, from the notes of their pods."""
+"""The steps of a pipeline with control flow, for each item, from the notes in the logs of their pods."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import MOST_ITEMS
 from flowyml.core.runs import WAS_CANCELLED, StepRun
+from flowyml.core.web import parsed
+from flowyml_kubeflow.attempts import ENGINE, RESULT
 
-__all__ = ["UNKNOWN", "is_result", "moment", "step_runs"]
+__all__ = ["UNKNOWN", "lines_by_item", "moment", "result_of", "step_runs"]
 
 UNKNOWN = "how it ended was in the log of its pod, which KFP no longer has, or not whole"
 
+_ENGINE = re.compile(ENGINE)
 _RESULT: dict[str, Any] = {"outputs": dict, "failure": dict, "artifacts": dict, "files": list, "note": dict}
 _NOTE: dict[str, Any] = {
     "time": int | float, "task": str, "index": list, "opened": int, "attempt": int, "ended": str, "error": str,
@@ -32,7 +37,40 @@ _ENDS = {
 }
 
 
-def is_result(found: Mapping[str, Any]) -> bool:
+def lines_by_item(printed: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...], str, bool]]:
+    """Yield the lines of a pod's log: the task of its step, where the pod has several, the item, the text, and whether
+    the line is the engine's: of KFP's launcher, which is in Go, or of Argo's executor.
+
+    Notes mark the beginning of the next step or item.
+    """
+    task, index = "", tuple[int, ...]()
+    in_output = False  # the launcher prints the outputs of the step in JSON, over several lines
+    for line in printed:
+        is_engine = in_output or bool(_ENGINE.match(line))
+        if in_output:
+            in_output = line != "}"
+        elif is_engine:
+            in_output = line.endswith("ExecutorOutput: {")
+        elif line.startswith(RESULT):
+            if "index" in (note := result_of(line).get("note", {})):
+                task, index = note.get("task", ""), tuple(note["index"])
+            continue
+        yield task, index, line, is_engine
+
+
+def result_of(line: str) -> dict[str, Any]:
+    """Return FlowyML's result in a line of a pod's log.
+
+    Empty for half a line, which is being written or was cut off, and for what another program printed.
+    """
+    try:
+        found = parsed(line.removeprefix(RESULT).encode())
+    except (ValueError, EngineError):
+        return {}
+    return found if isinstance(found, dict) and _is_result(found) else {}
+
+
+def _is_result(found: Mapping[str, Any]) -> bool:
     """Return whether a pod of FlowyML wrote this. Any program may print what begins like it."""
     note = found.get("note", {})
     if not (_has_kinds(found, _RESULT) and _has_kinds(note, _NOTE)):

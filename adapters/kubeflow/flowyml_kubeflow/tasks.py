@@ -16,7 +16,7 @@ from datetime import datetime
 from graphlib import TopologicalSorter
 from typing import Any
 
-from flowyml_kubeflow import flow_names, names
+from flowyml_kubeflow import names
 from flowyml_kubeflow.parameters import output_name
 from flowyml_kubeflow.spec import documents
 from flowyml_kubeflow.status import status_of
@@ -26,10 +26,10 @@ __all__ = ["Pod", "Tasks", "pod_of"]
 
 Json = dict[str, Any]
 
-_HOOKS = (names.START_TASK, names.END_TASK, flow_names.RESULT_TASK)
+_HOOKS = (names.START_TASK, names.END_TASK, names.RESULT_TASK)
 _IMPL = "system-container-impl"  # its template
 _KILLED = "(exit code 137)"  # by SIGKILL
-_REASON = "Error (exit code 1): "  # before what a pod of FlowyML left as its reason: see ``launcher``
+_REASON = "Error (exit code 1): "  # before what a pod of FlowyML left as its reason: see ``worker``
 _STEP, _STEPS = "step__", "steps__"  # parameters of tasks that 1.0.0rc1 compiled
 
 
@@ -68,7 +68,7 @@ class Tasks:
         self.run_by = {step: task for task, found in shown.items() for step in found}
         every = [item for dag in _dags(pipeline) for item in dag["tasks"].items()]
         hooks = {name: task for name, task in every if name in _HOOKS}
-        self.has_flow = flow_names.RESULT_TASK in hooks
+        self.has_flow = names.RESULT_TASK in hooks
         """True if the pipeline has control flow: then its pods write notes about the steps."""
         self.loops = {step: items for task, items in _loops(pipeline, shown) for step in shown.get(task, ())}
         """The steps in loops, with the task that knows the items or, if the file has it, their number."""
@@ -152,7 +152,7 @@ class Tasks:
             for port, selector in dag.get("outputs", {}).get(kind, {}).items():
                 selected = selector.get("valueFromParameter") or selector["artifactSelectors"][0]
                 producer = selected["producerSubtask"]
-                if port in definitions.get(kind, {}) and (producer in self.steps or producer == flow_names.RESULT_TASK):
+                if port in definitions.get(kind, {}) and (producer in self.steps or producer == names.RESULT_TASK):
                     found.setdefault(producer, []).append(output_name(port, definitions[kind][port]))
         return found
 

@@ -20,7 +20,7 @@ from flowyml.core.logs import get_logger
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.testing import pipelines
-from flowyml_kubeflow import KubeflowOrchestrator, executors
+from flowyml_kubeflow import KubeflowOrchestrator, containers
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.options import StepOptions
 from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
@@ -349,7 +349,7 @@ def test_pods_whose_image_has_flowyml_get_the_users_code_alone(
 
 
 def test_an_image_with_another_flowyml_is_refused_by_the_pod() -> None:
-    started = executors.container("step", {}, StepOptions(runtime="image"), None, ["0" * 64])
+    started = containers.container("step", {}, StepOptions(runtime="image"), None, ["0" * 64])
     _, option, script = started["command"]
     script = script.replace(repr(flowyml.__version__), "'0.9'")
     ran = subprocess.run([sys.executable, option, script], capture_output=True, text=True, check=False)

@@ -68,7 +68,7 @@ def test_a_container_keeps_the_modules_compiled_that_its_step_needs_too(
     words = ["last", given, "{}", made.bundle.digest, made.bundle.write(tmp_path)]
     subprocess.run([sys.executable, *command, *words], check=True)
     assert json.loads(output.read_text()) == {"parameterValues": {}, "artifacts": {}}
-    assert {path.name.split(".")[0] for path in (tmp_path / "cache").rglob("*.pyc")} >= {"launcher", "spawn"}
+    assert {path.name.split(".")[0] for path in (tmp_path / "cache").rglob("*.pyc")} >= {"worker", "spawn"}
 
 
 def joining(count: int) -> Plan:

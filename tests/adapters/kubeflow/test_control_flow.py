@@ -20,9 +20,8 @@ from flowyml.plan.model import Plan, Step
 from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, Outcome
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, names
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.facts import PodEvaluator, PodFacts
 from flowyml_kubeflow.graph import PodGraph, chunks
-from flowyml_kubeflow.records import Entry, Known
+from flowyml_kubeflow.records import Entry, Known, PodEvaluator, PodFacts
 from flowyml_kubeflow.step_runs import step_runs
 from flowyml_kubeflow.tasks import Tasks
 from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
@@ -214,10 +213,9 @@ def test_what_looks_like_a_reference_in_a_value_is_a_value(tmp_path: Path) -> No
 
 
 def test_names_of_records_are_no_users_names() -> None:
-    from flowyml_kubeflow import flow_names
 
-    assert flow_names.is_record(flow_names.record("a"))
-    assert not flow_names.is_record(names.port("a-result"))
+    assert names.is_record(names.record("a"))
+    assert not names.is_record(names.port("a-result"))
 
 
 def test_what_stood_in_for_items_is_gone_when_they_have_come_to_be() -> None:

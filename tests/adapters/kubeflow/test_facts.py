@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("kfp")
 
-from flowyml_kubeflow.files import described, read
+from flowyml_kubeflow.task_files import described, read
 
 STORED = {"format": "flowyml"}
 

@@ -295,7 +295,7 @@ def test_hooks_get_parameters_that_no_argument_holds(tmp_path: Path) -> None:
     }  # fmt: skip
     path = tmp_path / "given.json"
     path.write_text(json.dumps(given))
-    code = f"from flowyml_kubeflow.launcher import main; main(['{bundle}', 'start', open('{path}').read(), '{{}}'])"
+    code = f"from flowyml_kubeflow.worker import main; main(['{bundle}', 'start', open('{path}').read(), '{{}}'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == " flowyml-result run 1 140000\n", done.stderr
     assert float(started.read_text()) > 0
@@ -306,7 +306,7 @@ def test_a_failure_is_once_in_the_log_as_an_error(
     killed: bool, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the journal of the local runner, and in a pod's log, from which levels are read back."""
-    from flowyml_kubeflow import launcher
+    from flowyml_kubeflow import worker
     from flowyml_kubeflow.attempts import LOCAL, leveled
 
     @step(outputs=["total"])
@@ -321,7 +321,7 @@ def test_a_failure_is_once_in_the_log_as_an_error(
         "outputs": {"outputFile": str(tmp_path / "output.json")},
     }
     monkeypatch.setenv(LOCAL, str(tmp_path / "run"))
-    assert launcher.main([str(bundle), "step", json.dumps(given), '{"step": "failing"}']) == 1
+    assert worker.main([str(bundle), "step", json.dumps(given), '{"step": "failing"}']) == 1
     (log,) = (tmp_path / "run").rglob("log.jsonl")
     noted = [json.loads(line) for line in log.read_text().splitlines()]
     in_journal = [(line["level"], line["line"]) for line in noted if line["stream"] != "result"]

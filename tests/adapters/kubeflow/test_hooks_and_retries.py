@@ -45,11 +45,11 @@ def test_retries_happen_in_the_pod(retry: OrchestratorRetryPolicy, seconds: int)
 )  # fmt: skip
 def test_the_last_hook_gets_the_status_in_whatever_words_kfp_has(state: str, status: str, tmp_path: Path) -> None:
     """Of the API, and of its metadata store, which is where the driver takes it from."""
-    from flowyml_kubeflow import launcher
+    from flowyml_kubeflow import worker
 
     bundle = compile_pipeline(pipelines.hooked(str(tmp_path)).bundle()).bundle.write(tmp_path)
     given = {"run-name": "run 1", "started-at": "1.0", "status-of-steps": {"state": state}}
     output = {"outputFile": str(tmp_path / "output.json")}
     text = json.dumps({"inputs": {"parameterValues": given}, "outputs": output})
-    assert launcher.main([str(bundle), "end", text, "{}"]) == 0
+    assert worker.main([str(bundle), "end", text, "{}"]) == 0
     assert (tmp_path / "journal").read_text() == f"pipeline_end run 1 {status} True\n"

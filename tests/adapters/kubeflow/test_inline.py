@@ -27,7 +27,7 @@ from flowyml.plan.model import Caching, Plan, Step
 from flowyml.testing import pipelines, pipelines_branches, pipelines_cleanup, pipelines_loops
 from flowyml_kubeflow import spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
-from flowyml_kubeflow.inline import with_launcher, without_prose
+from flowyml_kubeflow.pod_bundle import for_pods, without_prose
 from tests.engines.kubeflow_compiled import compiled
 
 ROOT = Path(__file__).parents[3]
@@ -88,7 +88,7 @@ def test_an_image_that_has_flowyml_needs_no_task_for_the_code(tmp_path: Path) ->
 def held(script: str, *, packages: tuple[str, ...] = (), **more: bytes) -> set[str]:
     """The modules of FlowyML that come along with a step in such a script."""
     files = {"m.py": script.encode(), **{f"{name}.py": source for name, source in more.items()}}
-    made = with_launcher(build(PLAN, files=files, packages=packages)).files
+    made = for_pods(build(PLAN, files=files, packages=packages)).files
     paths = (path for path in made if path.startswith("flowyml"))
     return {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in paths}
 
@@ -97,7 +97,7 @@ def test_a_file_of_a_package_of_the_image_is_stored_as_a_file(tmp_path: Path) ->
     """The user's code has no word of files."""
     (tmp_path / "exporter.py").write_text("from pathlib import Path\ndef export(): return Path(__file__)\n")
     script = b"from exporter import export\ndef f(): return export()\n"
-    made = with_launcher(build(PLAN, files={"m.py": script})).write(tmp_path)
+    made = for_pods(build(PLAN, files={"m.py": script})).write(tmp_path)
     step = {"kind": "step", "step": "a", "attempt": 1, "index": [], "body": {}, "answer": str(tmp_path / "answer")}
     request = json.dumps({**step, "run": {"run_id": "r", "artifacts": str(tmp_path / "store")}})
     ran = subprocess.run(
@@ -112,7 +112,7 @@ def test_a_file_of_a_package_of_the_image_is_stored_as_a_file(tmp_path: Path) ->
 def test_each_module_has_all_that_it_imports_in_a_pod(tmp_path: Path) -> None:
     """What has come along is imported, and so is all that functions import when a step runs."""
     cached = Step(name="a", function="m:f", outputs=("made",), secrets={"key": "K"}, caching=Caching(code="digest"))
-    made = with_launcher(build(Plan(name="all", steps=(cached,))))
+    made = for_pods(build(Plan(name="all", steps=(cached,))))
     with ZipFile(made.write(tmp_path)) as archive:
         archive.extractall(tmp_path / "pod")  # our own
     names = sorted(held(""))
@@ -179,7 +179,7 @@ def test_what_is_left_of_each_module_has_all_that_it_uses(tmp_path: Path) -> Non
         plan = flow(str(tmp_path)).compile()
         made.append(build(replace(plan, steps=tuple(replace(each, function="m:f") for each in plan))))
     for bundle in made:
-        shorter, whole = with_launcher(bundle), bundle.files
+        shorter, whole = for_pods(bundle), bundle.files
         assert not lacking(shorter.files)
         assert b"def check_values" in whole["flowyml/plan/parameters.py"]
         assert b"def check_values" not in shorter.files["flowyml/plan/parameters.py"]
@@ -188,7 +188,7 @@ def test_what_is_left_of_each_module_has_all_that_it_uses(tmp_path: Path) -> Non
         for path, data in shorter.files.items():
             if path in whole and path.startswith("flowyml/") and path != "flowyml/__init__.py":
                 assert data.count(b"\n") == whole[path].count(b"\n"), path  # lines keep their numbers
-    files = dict(with_launcher(build(PLAN)).files)
+    files = dict(for_pods(build(PLAN)).files)
     files["flowyml/plan/model.py"] = files["flowyml/plan/model.py"].replace(b"class Plan:", b"class Plans:")
     assert "flowyml.plan.codec: flowyml.plan.model.Plan" in lacking(files)
 
@@ -260,7 +260,7 @@ def test_what_a_script_does_not_take_stays(script: str, stays: str) -> None:
 def test_a_pod_loads_the_steps_and_hooks_of_each_example_without_what_builds_pipelines(
     example: str, tmp_path: Path
 ) -> None:
-    made = with_launcher(load(str(ROOT / "examples" / f"{example}.py")).bundle()).write(tmp_path)
+    made = for_pods(load(str(ROOT / "examples" / f"{example}.py")).bundle()).write(tmp_path)
     code = (
         "import sys; from pathlib import Path; from runpy import run_path; bundle = Path(sys.argv[1]);"
         "folder = run_path(str(bundle), run_name='bundle')['unpack'](bundle); sys.path[:0] = [str(folder)];"
@@ -292,7 +292,7 @@ def test_what_a_pickled_function_imports_comes_along() -> None:
 
     def comes(function: Callable[..., Any], path: str = "flowyml/core/removal.py") -> bool:
         function.__module__ = "__main__"  # as in a notebook
-        made = with_launcher(build(PLAN, objects={"f": cloudpickle.dumps(function)})).files
+        made = for_pods(build(PLAN, objects={"f": cloudpickle.dumps(function)})).files
         assert {"cloudpickle/cloudpickle.py", "flowyml/runtime/worker.py"} <= made.keys()
         return path in made
 
@@ -300,7 +300,7 @@ def test_what_a_pickled_function_imports_comes_along() -> None:
     assert not comes(mean)
     assert comes(submit, "flowyml_kubeflow/orchestrator.py")
     assert comes(run, "flowyml/orchestrators/local/orchestrator.py")
-    assert with_launcher(build(PLAN, objects={"f": b"\x80damaged"})).plan == PLAN
+    assert for_pods(build(PLAN, objects={"f": b"\x80damaged"})).plan == PLAN
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_a_pods_log_has_the_lines_of_kfp_and_argo_too(kfp_api: Any, fake: Any) -
     assert "argo=true" in lines[-1]
     fake.is_ui = True
     published, archived = workflow.logs_of(node)
-    read = kfp_api.orchestrator().reader._stored_log
+    read = kfp_api.orchestrator().reader.pod_logs.stored
     assert [line for line in read(published) if not line.startswith("flowyml-result")] == ["a line of the step"]
     assert "argo=true" not in "".join(read(archived))
 
@@ -211,6 +211,23 @@ def fails(_: int = 0) -> int:
 @step
 def tidy() -> None:
     pass
+
+
+@step(cache=True)
+def fails_in_vain() -> int:
+    raise ValueError("disk full")
+
+
+def test_each_log_is_asked_for_once(kfp_api: Any, fake: Any) -> None:
+    """That of a step with notes, as one that is cached, has a failure and attempts."""
+    handle = finished(kfp_api.orchestrator(), Pipeline("asked").add_step(said).add_step(fails_in_vain))
+    reader = kfp_api.orchestrator().reader
+    for read in (reader.step_runs, reader.get_run):
+        fake.calls.clear()
+        assert read(handle.job_id)
+        asked = [path for _, path in fake.calls if path.endswith("/log")]
+        assert asked
+        assert sorted(asked) == sorted(set(asked))
 
 
 @pipeline
@@ -256,7 +273,7 @@ def test_why_a_step_failed_outlives_its_pod(kfp_api: Any, fake: Any, aged: Any, 
     handle = finished(kfp_api.orchestrator(), Pipeline("why").add_step(said).add_step(fails).add_step(dawdles))
     aged(25)
     fresh = kfp_api.orchestrator()
-    fresh.reader._log = lambda *_, **__: None  # nor in the archive of 2.17
+    fresh.reader.pod_logs.read = lambda *_, **__: None  # nor in the archive of 2.17
     runs = {run.name: (run.status, run.error) for run in fresh.attach(handle.job_id).step_runs()}
     assert runs["said"] == (ExecutionStatus.COMPLETED, None)
     assert runs["fails"] == (ExecutionStatus.FAILED, "ValueError: disk full")

@@ -14,7 +14,7 @@ from flowyml.core.files import end_of, write_whole
 from flowyml.core.locks import held
 from flowyml.core.process_identity import ProcessIdentity, this_process
 from flowyml.runtime.step_errors import of_several, of_step
-from flowyml_kubeflow import flow_names
+from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import FINALE, RESULT
 
 __all__ = ["RunFolder"]
@@ -53,12 +53,9 @@ class RunFolder:
         """The output of KFP's process."""
         return self.path / "runner.log"
 
-    def request(self) -> Json:
-        """Return the submitted request."""
-        return self._request
-
     @cached_property
-    def _request(self) -> Json:
+    def request(self) -> Json:
+        """The submitted request."""
         return self.read("request.json")
 
     def read(self, name: str) -> Json:
@@ -153,9 +150,9 @@ class RunFolder:
 
     def failures(self) -> str | None:
         """Return the failures of the run, in the steps' own words."""
-        steps = self.request()["steps"]
+        steps = self.request["steps"]
         failures = sorted(
-            (attempt["ended"], steps.get(flow_names.turn_of(task)[0], task), attempt["failure"]["message"])
+            (attempt["ended"], steps.get(names.step_and_index(task)[0], task), attempt["failure"]["message"])
             for task in self.steps()
             for attempt in self.attempts(task)[-1:]
             if attempt.get("failure")
@@ -178,7 +175,7 @@ class RunFolder:
         Failures of an earlier try do not count.
         """
         began = self.started_at() or 0.0
-        notes = [note for note in self.notes(flow_names.RESULT_TASK) if note["time"] >= began]
+        notes = [note for note in self.notes(names.RESULT_TASK) if note["time"] >= began]
         return str(notes[-1]["failed"]) if notes else None
 
     def last_words(self) -> str:

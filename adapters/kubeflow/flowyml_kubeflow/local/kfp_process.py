@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flowyml_kubeflow import flow_names, names
+from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import LOCAL
 from flowyml_kubeflow.local.folder import RunFolder
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
 
     warnings.simplefilter("ignore")  # about settings that need a cluster; the docs list them
     components, local = _imported()
-    request = folder.request()
+    request = folder.request
     pipeline = components.load_component_from_file(str(folder.pipeline))
     local.init(
         _runner(local, folder), pipeline_root=str(folder.root), workspace_root=str(folder.path / "workspace"),
@@ -83,7 +83,7 @@ def _with_this_python(command: list[str], python: str) -> list[str]:
 
 
 def _runner(local: Any, folder: RunFolder) -> Any:
-    request = folder.request()
+    request = folder.request
     if request["runner"] == "subprocess":
         return local.SubprocessRunner(use_venv=False)
     environment = {LOCAL: str(folder.path), "FLOWYML_RUN_ID": request["run_id"]}
@@ -115,7 +115,7 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
     """
     text = json.dumps(spec)
     for name in ("{{$.pipeline_job_name}}", "{{$.pipeline_job_resource_name}}"):
-        text = text.replace(name, _escaped(run_id))
+        text = text.replace(name, json.dumps(run_id)[1:-1])
     local: dict[str, Any] = json.loads(text.replace(_SCHEDULE_TIME, datetime.now(UTC).isoformat()))
     _one_component_a_task(local)
     _nest_loops(local)
@@ -127,10 +127,6 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
     return local
 
 
-def _escaped(text: str) -> str:
-    return json.dumps(text)[1:-1]
-
-
 def _one_component_a_task(spec: dict[str, Any]) -> None:
     components, own = spec["components"], {}
     for dag in [spec["root"], *components.values()]:
@@ -139,7 +135,7 @@ def _one_component_a_task(spec: dict[str, Any]) -> None:
             own[mine] = components[task["componentRef"]["name"]]
             task["componentRef"] = {"name": mine}
             left = own[mine].get("outputDefinitions", {}).get("artifacts", {})
-            is_kept = name not in (names.START_TASK, names.END_TASK) and not any(map(flow_names.is_record, left))
+            is_kept = name not in (names.START_TASK, names.END_TASK) and not any(map(names.is_record, left))
             if "dag" not in own[mine] and is_kept:
                 task["cachingOptions"] = {"enableCache": True}  # within the run, so that it can be retried
     spec["components"] = own

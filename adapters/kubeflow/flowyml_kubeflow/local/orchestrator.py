@@ -25,7 +25,7 @@ from flowyml.orchestrators.submission import submit_once
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
-from flowyml_kubeflow import flow_names, names, spec
+from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.capabilities import LOCAL_RUNNER
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.graph import PodGraph, needs_flow
@@ -189,9 +189,7 @@ def _loops(plan: Plan) -> dict[str, str | int]:
     flow = PodGraph(plan)
     fixed = {loop.name: flow.fixed_items(loop.name) for loop in flow.loops}
     steps = [(names.task(step.name), flow.loop_of(step.group)) for step in plan]
-    return {
-        task: flow_names.items_task(loop) if fixed[loop] is None else fixed[loop] or 0 for task, loop in steps if loop
-    }
+    return {task: names.items_task(loop) if fixed[loop] is None else fixed[loop] or 0 for task, loop in steps if loop}
 
 
 def _blank(value: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from flowyml.orchestrators.background import reap
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
-from flowyml_kubeflow import flow_names
+from flowyml_kubeflow import names
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.supervisor import stop_steps
-from flowyml_kubeflow.reader import artifacts_of_notes, lists_of_files, located
+from flowyml_kubeflow.run_details import artifacts_of_notes, lists_of_files, located
 from flowyml_kubeflow.status import status_of
 from flowyml_kubeflow.step_runs import moment, step_runs
 
@@ -47,7 +46,7 @@ class KubeflowLocalReader(RunReader):
     def get_run(self, job_id: str) -> Run:
         reap()
         run = self.fetch(job_id)
-        request, result = run.request(), self._result(run)
+        request, result = run.request, self._result(run)
         started, ended = run.started_at(), result.get("time")
         state = result.get("state") or ("CANCELING" if run.is_cancelled() else "RUNNING" if started else "PENDING")
         return Run(
@@ -60,23 +59,24 @@ class KubeflowLocalReader(RunReader):
         )  # fmt: skip
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        found = [request for run in self._all() if (request := run.request())]
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        found = [request for path in paths if _JOB_ID.fullmatch(path.name) and (request := RunFolder(path).request)]
         wanted = [request for request in found if pipeline is None or request["pipeline"] == pipeline]
         newest = sorted(wanted, key=lambda request: -request["created"])[:limit]
         return Runs.listed([request["job_id"] for request in newest], self.get_run)
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         about, run = self.get_run(job_id), self.fetch(job_id)
-        steps = run.request()["steps"].items()
-        if run.request().get("flow"):
-            return tuple(turn for task, name in steps for turn in _turns(run, task, name, about))
+        steps = run.request["steps"].items()
+        if run.request.get("flow"):
+            return tuple(item for task, name in steps for item in _item_runs(run, task, name, about))
         return tuple(_step_run(run, task, name, about) for task, name in steps)
 
     def outputs(self, job_id: str) -> Outputs:
         run = self.fetch(job_id)
         stores, lost, packed = (open_store(), open_store(run.root)), dict[str, str](), dict[str, Any]()
-        is_flow = run.request().get("flow")  # whose last task knows which outputs exist
-        for task in [flow_names.RESULT_TASK] if is_flow else run.request()["steps"]:
+        is_flow = run.request.get("flow")  # whose last task knows which outputs exist
+        for task in [names.RESULT_TASK] if is_flow else run.request["steps"]:
             published = run.published(task)
             packed |= published.get("outputs", {})
             lost |= lists_of_files(published)
@@ -85,13 +85,13 @@ class KubeflowLocalReader(RunReader):
     def run_artifacts(self, job_id: str) -> list[Artifact]:
         run = self.fetch(job_id)
         listed: list[Artifact] = []
-        for task, step in run.request()["steps"].items():
-            if run.request().get("flow"):
+        for task, step in run.request["steps"].items():
+            if run.request.get("flow"):
                 listed += artifacts_of_notes(step, run.notes(task))
             else:
                 listed += artifacts_of(step, run.published(task).get("artifacts", {}))
-        if run.request().get("flow"):
-            return located(listed, run.published(flow_names.RESULT_TASK).get("outputs", {}))
+        if run.request.get("flow"):
+            return located(listed, run.published(names.RESULT_TASK).get("outputs", {}))
         return listed
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
@@ -105,13 +105,9 @@ class KubeflowLocalReader(RunReader):
 
         return log_lines(look, follow=follow, pause=_SLICE)
 
-    def _all(self) -> Iterator[RunFolder]:
-        with suppress(FileNotFoundError):
-            yield from (RunFolder(path) for path in self.folder.iterdir() if _JOB_ID.fullmatch(path.name))
-
     def fetch(self, job_id: str) -> RunFolder:
         run = RunFolder(self.folder / job_id)
-        if not _JOB_ID.fullmatch(job_id) or not run.request():
+        if not _JOB_ID.fullmatch(job_id) or not run.request:
             raise RunNotFoundError(f"KFP's local runner has no run {job_id!r} in {self.folder}.")
         return run
 
@@ -138,7 +134,7 @@ def _step_run(run: RunFolder, task: str, name: str, about: Run) -> StepRun:
     if not attempts:
         status = ExecutionStatus.CANCELLED if run_status.is_terminal else ExecutionStatus.QUEUED
         return StepRun(name=name, status=status, raw_status="PENDING")
-    last, most = attempts[-1], run.request()["attempts"][task]
+    last, most = attempts[-1], run.request["attempts"][task]
     failure = last.get("failure") or {}
     state = _state(last, failure, may_retry=len(attempts) < most and not run_status.is_terminal)
     status = _status(state)
@@ -153,9 +149,9 @@ def _step_run(run: RunFolder, task: str, name: str, about: Run) -> StepRun:
     )  # fmt: skip
 
 
-def _turns(run: RunFolder, task: str, name: str, about: Run) -> list[StepRun]:
+def _item_runs(run: RunFolder, task: str, name: str, about: Run) -> list[StepRun]:
     """Return the records of a step in a pipeline with control flow."""
-    items = run.request()["loops"].get(task)
+    items = run.request["loops"].get(task)
     if isinstance(items, str):
         opened = run.notes(items)
         items = opened[-1]["opened"] if opened else None
@@ -176,8 +172,8 @@ def _new_lines(run: RunFolder, seen: dict[str, int]) -> list[LogLine]:
     found = []
     for task in run.steps():
         lines = [line for line in run.lines(task, "log.jsonl") if line["stream"] != "result"]
-        of_step, index = flow_names.turn_of(task)
-        step = run.request()["steps"].get(of_step, "")  # a hook of the pipeline belongs to no step
+        of_step, index = names.step_and_index(task)
+        step = run.request["steps"].get(of_step, "")  # a hook of the pipeline belongs to no step
         found += [
             (line["time"], LogLine(line["line"], step, line.get("level", "INFO"), moment(line["time"]), index=index))
             for line in lines[seen.get(task, 0) :]

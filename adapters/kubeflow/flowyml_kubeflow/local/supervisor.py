@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def alone(folder: RunFolder) -> Iterator[bool]:
 
 
 def _supervise(folder: RunFolder) -> None:
-    request = folder.request()
+    request = folder.request
     folder.write("started.json", {"time": time.time()})
     limit = request.get("timeout_seconds")
     deadline = time.monotonic() + limit if limit else None
@@ -92,7 +92,7 @@ def _clean_up(folder: RunFolder) -> None:
 
 def _environment(folder: RunFolder) -> dict[str, str]:
     """The environment of KFP's process and, on the subprocess runner, of all steps: this one, with the folder."""
-    environment = {**os.environ, LOCAL: str(folder.path), "FLOWYML_RUN_ID": folder.request()["run_id"]}
+    environment = {**os.environ, LOCAL: str(folder.path), "FLOWYML_RUN_ID": folder.request["run_id"]}
     environment["PYTHONUNBUFFERED"] = "1"
     return environment
 
@@ -108,18 +108,15 @@ def _why(folder: RunFolder, ending: str | None, limit: float | None) -> str | No
 def _stop(process: subprocess.Popen[bytes], leader: ProcessIdentity, folder: RunFolder) -> None:
     """Suspend the runner and the processes of its tasks, so that nothing begins; ask the steps to stop; kill all."""
     signal_group(leader, signal.SIGSTOP)
-    if folder.request()["runner"] != "docker":
-        _ask([step for step in folder.groups(of_steps=True) if step.pid != leader.pid])
+    if folder.request["runner"] != "docker":
+        steps = [step for step in folder.groups(of_steps=True) if step.pid != leader.pid]
+        for step in steps:
+            signal_process(step, signal.SIGTERM)
+        await_ends(steps, GRACE)
     if not signal_group(leader, signal.SIGKILL):  # as where the process table cannot be read
         process.kill()
     process.wait()
     stop_steps(folder)
-
-
-def _ask(steps: Sequence[ProcessIdentity]) -> None:
-    for step in steps:
-        signal_process(step, signal.SIGTERM)
-    await_ends(steps, GRACE)
 
 
 def stop_steps(folder: RunFolder) -> None:
@@ -127,11 +124,11 @@ def stop_steps(folder: RunFolder) -> None:
 
     The process ids that containers wrote are not valid outside of them.
     """
-    in_containers = folder.request()["runner"] == "docker"
+    in_containers = folder.request["runner"] == "docker"
     for leader in folder.groups(of_steps=not in_containers):
         signal_group(leader, signal.SIGKILL, bearing=f"{LOCAL}={folder.path}")
     if in_containers:
-        _stop_containers(folder.request())
+        _stop_containers(folder.request)
 
 
 def _stop_containers(request: Mapping[str, Any]) -> None:
@@ -148,7 +145,7 @@ def _stop_containers(request: Mapping[str, Any]) -> None:
 
 def _fire_end_hook(folder: RunFolder, ending: str) -> None:
     """Fire the hook of the end: on a cluster the exit handler runs even then; here no task is left to run it."""
-    request = folder.request()
+    request = folder.request
     if not request["hooks"]:
         return
     status = {"CANCELED": "CANCELLED"}.get(ending, ending)

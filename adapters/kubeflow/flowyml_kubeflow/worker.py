@@ -24,7 +24,7 @@ from flowyml.runtime.execution import StepOutputs
 from flowyml.runtime.step_runner import StepEvent, run_attempts
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import FINALE, LOCAL, Journal, fire_pipeline_hooks, make_attempt, processes_of, reason
-from flowyml_kubeflow.files import (
+from flowyml_kubeflow.task_files import (
     FACTS_BYTES,
     Result,
     TaskFailed,

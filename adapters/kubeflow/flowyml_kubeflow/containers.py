@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 from flowyml._version import __version__
 from flowyml.core.errors import DefinitionError
@@ -17,14 +17,16 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Step
 from flowyml.plan.secrets import variable_of
 from flowyml_kubeflow import names
-from flowyml_kubeflow.inline import compressed
 from flowyml_kubeflow.options import StepOptions, empty_dir
+from flowyml_kubeflow.pod_bundle import compressed
 
-__all__ = ["bundle_containers", "code_words", "container", "is_artifact", "kubernetes", "longest"]
+__all__ = ["Kind", "bundle_containers", "code_words", "container", "is_artifact", "kubernetes", "longest"]
 
 _SECRET = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+")
 
 Json = dict[str, Any]
+Kind = Literal["step", "start", "last", "end", "items", "turn", "together", "result"]
+"""What a pod does: see ``worker``. From "items" on, it is a pod of a pipeline with control flow: see ``pods``."""
 
 # The step's process is killed at its timeout; if that fails, the pod is, this many seconds later: Kubernetes begins to
 # count before the image is pulled and packages are installed.
@@ -73,7 +75,7 @@ with source as file:
 _RUN = """from runpy import run_path
 
 run_path(str(path), run_name="bundle")["make_importable"](path)
-from flowyml_kubeflow.launcher import main
+from flowyml_kubeflow.worker import main
 
 sys.exit(main([str(path), *task]))
 """
@@ -126,7 +128,7 @@ with open(output, "w") as file:
 
 
 def container(
-    kind: str, about: Json, options: StepOptions, resources: ResourceRequirements | None, code: Sequence[str]
+    kind: Kind, about: Json, options: StepOptions, resources: ResourceRequirements | None, code: Sequence[str]
 ) -> Json:
     """Return the container of a task of a ``kind``.
 
@@ -209,7 +211,10 @@ def kubernetes(step: Step | None, options: StepOptions, seconds: float | None = 
         config["nodeAffinity"] = [_affinity(term) for term in options.node_affinity]
     config |= {**_variables(options, step), **_volumes(options)}
     if options.security_context:
-        config["securityContext"] = {_CAMEL[name]: _text_of(value) for name, value in options.security_context.items()}
+        config["securityContext"] = {  # with 64-bit numbers as text, as in Protobuf's JSON
+            _CAMEL[name]: value if isinstance(value, bool) else str(value)
+            for name, value in options.security_context.items()
+        }
     if options.pull_policy:
         config["imagePullPolicy"] = options.pull_policy
     if options.pull_secrets:
@@ -323,11 +328,6 @@ def _affinity(term: Mapping[str, Any]) -> Json:
     rules = {_CAMEL[part]: [dict(rule) for rule in term[part]] for part in ("match_expressions", "match_fields")
              if part in term}  # fmt: skip
     return {**rules, **({"weight": term["weight"]} if "weight" in term else {})}
-
-
-def _text_of(value: int | bool) -> str | bool:
-    """Return a 64-bit number as text, as in Protobuf's JSON."""
-    return value if isinstance(value, bool) else str(value)
 
 
 def _toleration(item: Mapping[str, Any]) -> Json:

@@ -15,9 +15,9 @@ from flowyml_kubeflow.definitions import EVERYTHING, Definitions
 from flowyml_kubeflow.graph import needs_flow
 from flowyml_kubeflow.imports import Modules, asked_by, asked_in_pickle, module_name
 
-__all__ = ["compressed", "with_launcher", "without_prose"]
+__all__ = ["compressed", "for_pods", "without_prose"]
 
-# What a pod starts: the unpacking of the bundle, the launcher, and the process of a step. The user's modules may take
+# What a pod starts: the unpacking of the bundle, the worker, and the process of a step. The user's modules may take
 # any name from ``flowyml``, and packages of the image, which are not read here, all that is public.
 _PUBLIC = ("flowyml", "flowyml.artifacts", "flowyml.artifacts.formats", "flowyml.core.errors")
 _STARTS = {
@@ -26,14 +26,14 @@ _STARTS = {
     "flowyml.runtime.bytecode_cache": ("keep_compiled",),
     "flowyml.runtime.unpacking": ("unpack_bundle",),
     "flowyml.runtime.spawn_child": ("main",),
-    "flowyml_kubeflow.launcher": ("main",),
+    "flowyml_kubeflow.worker": ("main",),
 }
 _TRIMMED = ("flowyml/", "flowyml_kubeflow/")
 _OURS = (*_TRIMMED, "cloudpickle/")
 
 
-def with_launcher(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
-    """Return the bundle with the launcher, and without what neither it nor the user's code needs of FlowyML.
+def for_pods(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
+    """Return the bundle with the worker, and without what neither it nor the user's code needs of FlowyML.
 
     All but the user's code is without comments and docstrings. With the ``runtime`` of the image, the bundle has no
     FlowyML at all. A pod builds no pipeline, so the names that the user's modules import from ``flowyml`` are those of
