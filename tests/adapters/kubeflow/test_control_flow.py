@@ -193,7 +193,8 @@ def test_a_loop_has_a_name_that_argo_takes(length: int) -> None:
 
 def test_a_plan_without_control_flow_brings_none_of_it_along() -> None:
     flat = compile_pipeline(build(Plan(name="flat", steps=(Step(name="one", function="m:f"),))))
-    assert not {"flowyml_kubeflow/pods.py", "flowyml/runtime/decider.py"} & flat.bundle.files.keys()
+    assert "flowyml_kubeflow/pods.py" not in flat.bundle.files
+    assert b"class Decider" not in flat.bundle.files["flowyml/runtime/decider.py"], "only the words for ends"
 
 
 def test_what_looks_like_a_reference_in_a_value_is_a_value(tmp_path: Path) -> None:
