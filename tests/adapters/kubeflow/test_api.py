@@ -19,6 +19,8 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.core.logs import get_logger
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
+from flowyml.plan.bundle import build
+from flowyml.plan.model import FromStep, Input, PipelineOutput, Plan, Step
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator, containers
 from flowyml_kubeflow.compiler import compile_pipeline
@@ -127,27 +129,36 @@ def test_a_cached_step_of_a_pipeline_without_a_cache_does_not_run_again(
     orchestrator: KubeflowOrchestrator, shared: Path
 ) -> None:
     """The task with the code is cached too, so the step gets the same artifact for it in each run."""
-    ran = str(shared / "ran")
+    ran = shared / "ran"
+    steps = (
+        Step(name="kept", function="counting:kept", outputs=("kept",), options={"kubeflow": {"cache": True}}),
+        Step(name="doubled", function="counting:doubled", inputs=(Input("kept", FromStep("kept", "kept")),),
+             outputs=("doubled",)),
+    )  # fmt: skip
+    plan = Plan(
+        name="counting", steps=steps, outputs=(PipelineOutput("doubled", FromStep("doubled", "doubled")),),
+        options={"kubeflow": {"cache": False}},
+    )  # fmt: skip
+    code = f"""
+def noted(name, value):
+    with open({str(ran)!r}, "a") as file:
+        file.write(name + " ")
+    return value
 
-    @step(kubeflow={"cache": True})
-    def kept() -> int:
-        with Path(ran).open("a") as file:
-            file.write("kept ")
-        return 1
+def kept():
+    return noted("kept", 1)
 
-    @step
-    def doubled(kept: int) -> int:
-        with Path(ran).open("a") as file:
-            file.write("doubled ")
-        return 2 * kept
-
-    made = Pipeline("cached", kubeflow={"cache": False}).add_step(kept).add_step(doubled)
+def doubled(kept):
+    return noted("doubled", 2 * kept)
+"""
+    bundle = build(plan, files={"counting.py": code.encode()})
+    assert "flowyml--bundle" in compile_pipeline(bundle).spec["root"]["dag"]["tasks"]
     for _ in range(2):
-        handle = orchestrator.run_pipeline(made, run_id("cached"))
+        handle = orchestrator.attach(orchestrator.submit(bundle, run_id("counting"), {}))
         handle.wait_for_completion(RUN, 0.5)
         assert handle.step_statuses() == dict.fromkeys(("kept", "doubled"), ExecutionStatus.COMPLETED)
         assert handle.outputs["doubled"] == 2
-    assert Path(ran).read_text() == "kept doubled doubled "
+    assert ran.read_text() == "kept doubled doubled "
 
 
 def test_an_output_from_the_cache_says_so(orchestrator: KubeflowOrchestrator) -> None:
