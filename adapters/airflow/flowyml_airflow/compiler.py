@@ -20,8 +20,10 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, Text, docstring, source, text_literal, value
 from flowyml.plan.marks import marked
 from flowyml.plan.model import FromEither, FromStep, Plan
-from flowyml_airflow import dag_parts, operator_texts
-from flowyml_airflow.dag_docs import dag_docs, graph_docs
+from flowyml_airflow.dag_file import operators, parts
+from flowyml_airflow.dag_file.arguments import asks_for_pod, called_back, grows, tries_again
+from flowyml_airflow.dag_file.docs import dag_docs, graph_docs
+from flowyml_airflow.dag_file.tasks import TaskTexts
 from flowyml_airflow.graph import TaskGraph
 from flowyml_airflow.links import LINK, LINK_IMPORTS, check_template
 from flowyml_airflow.names import (
@@ -51,8 +53,6 @@ from flowyml_airflow.schedule import (
     schedule_arguments,
     timetable_class,
 )
-from flowyml_airflow.task_arguments import asks_for_pod, called_back, grows, tries_again
-from flowyml_airflow.task_texts import TaskTexts
 
 __all__ = ["CompiledDag", "compile_dag"]
 
@@ -122,7 +122,8 @@ def compile_dag(
 def _worker_files() -> Mapping[str, bytes]:
     """Return the files of this package: tasks need its worker, and a pipeline's file may import any part of it."""
     package = Path(__file__).parent
-    return {f"{package.name}/{path.name}": path.read_bytes() for path in sorted(package.glob("*.py"))}
+    paths = sorted(package.rglob("*.py"))
+    return {path.relative_to(package.parent).as_posix(): path.read_bytes() for path in paths}
 
 
 class _Dag:
@@ -161,33 +162,33 @@ class _Dag:
         )
         if links := self.options["artifact_links"]:
             constants += f"ARTIFACT_LINKS = {text_literal(links)}  # where a browser finds them\n"
-        blocks = [dag_parts.WORKER, *self._step_parts(), *self._flow_parts(), *self._link_parts()]
+        blocks = [parts.WORKER, *self._step_parts(), *self._flow_parts(), *self._link_parts()]
         if self.plan.hooks:
-            blocks.append(dag_parts.HOOKS)
+            blocks.append(parts.HOOKS)
         if any(map(grows, self._tasks.policies)):
-            blocks.append(dag_parts.BACKOFF)
+            blocks.append(parts.BACKOFF)
         if any(asks_for_pod(step.resources) for step in self.plan):
-            blocks.append(dag_parts.POD)
+            blocks.append(parts.POD)
         if self._calls_back:
-            blocks.append(dag_parts.CALLBACK)
-        if has_code := any(map(operator_texts.has_code, self.plan)):
-            blocks.append(dag_parts.CODE)
+            blocks.append(parts.CALLBACK)
+        if has_code := any(map(operators.has_code, self.plan)):
+            blocks.append(parts.CODE)
         airflow = [name for name in ("DAG", "BaseOperator") if name == "DAG" or any(name in block for block in blocks)]
-        imports = dag_parts.IMPORTS.format(
+        imports = parts.IMPORTS.format(
             datetime=self._datetime_names(),
             inspect="from inspect import signature\n" if has_code else "",
             airflow=", ".join([*airflow, *(["Param"] if self.plan.parameters else [])]),
         )
         if self.schedule:
-            imports += "\n" + dag_parts.TIMETABLE.format(timetable=timetable_class(self.schedule))
+            imports += "\n" + parts.TIMETABLE.format(timetable=timetable_class(self.schedule))
         elif assets := asset_classes(self.options.get("schedule")):
             named = has_named_assets(self.options["schedule"])
             dataset = ", ".join(
                 "Dataset" if named and each == "Asset" else f"{each.replace('Asset', 'Dataset')} as {each}"
                 for each in assets
             )
-            imports += "\n" + dag_parts.ASSETS.format(asset=", ".join(assets), dataset=dataset)
-            imports += dag_parts.NAMED_ASSETS if named else ""
+            imports += "\n" + parts.ASSETS.format(asset=", ".join(assets), dataset=dataset)
+            imports += parts.NAMED_ASSETS if named else ""
         imports += "".join(f"\n{part}" for part in self._flow_imports()) + self._operator_imports
         docs = f"{docstring(dag_docs(self.graph, self.options, (version, self.structure), self._graph))}\n"
         blocks.insert(0, f"{docs}\n{imports}\n{constants}")
@@ -199,11 +200,11 @@ class _Dag:
         if any(self._link_parts()):
             yield LINK_IMPORTS
         if self._kinds & {"choice"}:
-            yield dag_parts.BRANCH_IMPORTS
+            yield parts.BRANCH_IMPORTS
         if any(len(self.graph.members(loop)) > 1 for loop in self.graph.loops):
-            yield dag_parts.GROUP_IMPORTS
+            yield parts.GROUP_IMPORTS
         if self.graph.sections:
-            yield dag_parts.SECTION_IMPORTS
+            yield parts.SECTION_IMPORTS
 
     def _step_parts(self) -> Iterator[str]:
         """Yield the classes of tasks for this DAG.
@@ -211,9 +212,9 @@ class _Dag:
         With operators of Airflow's own, a task also returns its outputs, for templates.
         """
         if any(task.kind == "step" and not self.graph.is_operator(task) for task in self.graph.tasks):
-            yield dag_parts.STEP.format(multiple_outputs=not self.graph.operators)
+            yield parts.STEP.format(multiple_outputs=not self.graph.operators)
         if "together" in self._kinds:
-            yield dag_parts.TOGETHER
+            yield parts.TOGETHER
 
     def _link_parts(self) -> Iterator[str]:
         """Yield the line that gives links to the classes of this file that run steps."""
@@ -223,17 +224,17 @@ class _Dag:
     def _flow_parts(self) -> Iterator[str]:
         in_loops = [task for loop in self.graph.loops for task in self.graph.members(loop)]
         if any(task.kind == "step" and not self.graph.is_operator(task) for task in in_loops):
-            yield dag_parts.ITEM_STEP
+            yield parts.ITEM_STEP
         if any(task.kind == "together" for task in in_loops):
-            yield dag_parts.ITEM_TOGETHER
+            yield parts.ITEM_TOGETHER
         if "items" in self._kinds:
-            yield dag_parts.ITEMS
+            yield parts.ITEMS
         if "choice" in self._kinds:
-            yield dag_parts.CHOOSE
+            yield parts.CHOOSE
         if self.graph.unsettled:
-            yield dag_parts.SETTLED
+            yield parts.SETTLED
         if self.graph.is_watched:
-            yield dag_parts.WATCHER
+            yield parts.WATCHER
 
     @property
     def _kinds(self) -> set[str]:
@@ -248,7 +249,7 @@ class _Dag:
         times = [self.plan.timeout_seconds, *map(self.graph.timeout, self.graph.tasks)]
         times += [self.schedule.interval_seconds] if self.schedule else []
         has_delta = any(time is not None for time in times) or any(map(tries_again, self._tasks.policies))
-        has_delta = has_delta or any(map(operator_texts.has_delta, self.plan))
+        has_delta = has_delta or any(map(operators.has_delta, self.plan))
         return "datetime, timedelta, timezone" if has_delta else "datetime, timezone"
 
     def _facts(self, version: str) -> dict[str, Any]:

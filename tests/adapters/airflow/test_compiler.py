@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import flowyml_airflow
 from flowyml import Pipeline
 from flowyml import step as step_of
 from flowyml.core.errors import ConfigurationError, DefinitionError, ScheduleError, UnknownOptionError
@@ -23,7 +24,7 @@ from flowyml.plan.differences import bundle_difference
 from flowyml.plan.model import Parameter, Plan, Step
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.dag_parts import CALLBACK
+from flowyml_airflow.dag_file.parts import CALLBACK
 from flowyml_airflow.deployed_dag import facts_of, is_untouched
 from flowyml_airflow.names import BUNDLES_FOLDER, pipeline_of, task_id, version_tag
 from tests.adapters.airflow import dags
@@ -94,6 +95,14 @@ def test_golden_files(name: str, update_golden: bool) -> None:
 def formatted(source: str) -> str:
     command = [str(RUFF), "format", "--isolated", "--line-length", "120", "-"]
     return subprocess.run(command, input=source, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_bundle_has_the_whole_adapter() -> None:
+    """Folders too: a pipeline's file may import any part of it."""
+    package = Path(flowyml_airflow.__file__).parent
+    ours = {path for path in compile_dag(dags.flow.bundle()).bundle.files if path.startswith("flowyml_airflow/")}
+    assert ours == {path.relative_to(package.parent).as_posix() for path in package.rglob("*.py")}
+    assert "flowyml_airflow/dag_file/parts.py" in ours
 
 
 def test_compiled_files_are_formatted_and_clean(tmp_path: Path) -> None:

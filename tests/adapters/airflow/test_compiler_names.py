@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
-from flowyml_airflow.dag_parts import WORKER
+from flowyml_airflow.dag_file.parts import WORKER
 from flowyml_airflow.names import START_TASK, dag_id, task_id, xcom_key
 from tests.adapters.airflow.test_compiler import formatted, text
 

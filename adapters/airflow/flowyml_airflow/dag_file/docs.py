@@ -11,7 +11,7 @@ from flowyml.core.markdown import code, table
 from flowyml.plan.groups import outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Parameter, Plan, Source, Step
 from flowyml.plan.parameters import in_words
-from flowyml_airflow.dag_parts import NOTE, TOGETHER_NOTE
+from flowyml_airflow.dag_file.parts import NOTE, TOGETHER_NOTE
 from flowyml_airflow.graph import TaskGraph
 
 __all__ = ["dag_docs", "graph_docs", "step_docs", "together_docs"]

@@ -17,13 +17,13 @@ from flowyml.plan.groups import Branch, Loop, Section
 from flowyml.plan.layout import LINE_LENGTH, FreeNames, Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Plan, Source, Step
 from flowyml.plan.names import identifier
-from flowyml_airflow.dag_docs import step_docs, together_docs
+from flowyml_airflow.dag_file.arguments import asks_for_pod, called_back, pod, retries
+from flowyml_airflow.dag_file.docs import step_docs, together_docs
+from flowyml_airflow.dag_file.operators import Imports, arguments_of, keywords
 from flowyml_airflow.graph import Task, TaskGraph
 from flowyml_airflow.names import START_TASK, plain_key, task_id
-from flowyml_airflow.operator_texts import Imports, arguments_of, keywords
 from flowyml_airflow.options import STEP_ARGUMENTS, TASK_ARGUMENTS, TASK_CALLBACKS, step_options
 from flowyml_airflow.schedule import delta
-from flowyml_airflow.task_arguments import asks_for_pod, called_back, pod, retries
 
 __all__ = ["TaskTexts"]
 

@@ -1,0 +1,1 @@
+"""The text of a DAG file: its blocks, tasks, operators and docs. ``compiler`` puts them together."""
