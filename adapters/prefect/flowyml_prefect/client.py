@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,11 +21,12 @@ from flowyml.core.following import command_line
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.http import ConflictError, HttpClient, Listing, NotFoundError, paged
 from flowyml_prefect.connection import Connection
+from flowyml_prefect.records import FlowRun, Log, TaskRun
 
 if TYPE_CHECKING:
     from flowyml.core.web import Answer
 
-__all__ = ["FlowRun", "Log", "PrefectClient", "TAG", "TaskRun", "as_id", "never_given", "unknown"]
+__all__ = ["TAG", "PrefectClient", "never_given", "unknown"]
 
 Meaning = TypeVar("Meaning")
 
@@ -35,98 +35,6 @@ _LOCKED_SECONDS = 60
 _MOST_ARTIFACTS = 100_000  # of one run
 _PAGE = 200
 _SECRET_BLOCKS = "secret"  # noqa: S105  # the slug of their type
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRun:
-    """The fields of a flow run that FlowyML reads."""
-
-    id: str
-    name: str
-    state_type: str
-    state_name: str
-    message: str
-    labels: Mapping[str, Any]
-    tags: Sequence[str]
-    parameters: Mapping[str, Any]
-    flow_id: str
-    deployment_id: str | None
-    version: str | None
-    transition_id: str | None
-    process: str | None
-    created: datetime | None
-    start_time: datetime | None
-    end_time: datetime | None
-    due: datetime | None = None  # of a run of a schedule
-    since: datetime | None = None  # when it came into its state
-    pool: str | None = None  # the pool whose workers run it
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> FlowRun:
-        """Read Prefect's JSON."""
-        state = plain.get("state") or {}
-        return cls(
-            id=plain["id"], name=plain["name"], state_type=plain.get("state_type") or "SCHEDULED",
-            state_name=plain.get("state_name") or "Scheduled", message=state.get("message") or "",
-            labels=plain.get("labels") or {}, tags=plain.get("tags") or (), parameters=plain.get("parameters") or {},
-            flow_id=plain["flow_id"], deployment_id=plain.get("deployment_id"), version=plain.get("deployment_version"),
-            transition_id=(state.get("state_details") or {}).get("transition_id"),
-            process=plain.get("infrastructure_pid"),
-            created=_time(plain.get("created")), start_time=_time(plain.get("start_time")),
-            end_time=_time(plain.get("end_time")),
-            due=_time(plain.get("expected_start_time")) if plain.get("auto_scheduled") else None,
-            since=_time(state.get("timestamp")), pool=plain.get("work_pool_name"),
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRun:
-    """The fields of a task run that FlowyML reads. ``function`` is the task's function in the compiled flow.
-
-    On SQLite, Prefect's server commits the row of a task run a moment before its state with the message in it. Until
-    then ``is_whole`` is false. Source: ``task_run_recorder.py`` in Prefect 3.
-    """
-
-    id: str
-    name: str
-    function: str
-    state_type: str
-    state_name: str
-    message: str
-    run_count: int
-    start_time: datetime | None
-    end_time: datetime | None
-    is_whole: bool = True
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> TaskRun:
-        """Read Prefect's JSON."""
-        return cls(
-            id=plain["id"], name=plain["name"], function=plain["task_key"].rpartition("-")[0],
-            state_type=plain.get("state_type") or "PENDING", state_name=plain.get("state_name") or "Pending",
-            message=(plain.get("state") or {}).get("message") or "", run_count=plain.get("run_count") or 0,
-            start_time=_time(plain.get("start_time")), end_time=_time(plain.get("end_time")),
-            is_whole=plain.get("state") is not None,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Log:
-    """One record of a run's log."""
-
-    id: str
-    message: str
-    level: int
-    time: datetime
-    task_run_id: str | None
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> Log:
-        """Read Prefect's JSON."""
-        return cls(
-            id=plain["id"], message=plain["message"], level=plain["level"],
-            time=datetime.fromisoformat(plain["timestamp"]), task_run_id=plain["task_run_id"],
-        )  # fmt: skip
 
 
 class PrefectClient(HttpClient):
@@ -463,16 +371,6 @@ class PrefectClient(HttpClient):
             ) from error
 
 
-def as_id(text: object) -> str | None:
-    """Return an id in Prefect's spelling; None for a text that is not an id."""
-    from uuid import UUID
-
-    try:
-        return str(UUID(text)) if isinstance(text, str) else None
-    except ValueError:
-        return None
-
-
 def _text(answer: Any) -> str:
     if not isinstance(answer, str):
         raise TypeError("no text")
@@ -490,10 +388,6 @@ def _record(answer: Any) -> dict[str, Any]:
     if not isinstance(answer, dict) or not answer.keys() >= {"id", "name"}:
         raise TypeError("no record")
     return answer
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text).astimezone(UTC) if text else None
 
 
 def unknown(client: PrefectClient, what: str, name: str) -> str:

@@ -34,12 +34,13 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 from flowyml.runtime.kept_outputs import KEEP
 from flowyml_prefect.automations import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
-from flowyml_prefect.client import TAG, FlowRun, PrefectClient
+from flowyml_prefect.client import TAG, PrefectClient
 from flowyml_prefect.compiler import compile_flow, flow_function, is_walked, task_functions
 from flowyml_prefect.names import PIPELINE, deployment_name, flow_name, plan_key, version_name
 from flowyml_prefect.parameters import parameter_schema
 from flowyml_prefect.pruning import flow_places, note_server, version_folder
 from flowyml_prefect.reader import is_of_its_version
+from flowyml_prefect.records import FlowRun
 from flowyml_prefect.schedule import SET, is_ours
 from flowyml_prefect.server import prefect_home, server_name
 from flowyml_prefect.step_runs import planned_rows

@@ -21,9 +21,10 @@ from flowyml.core.pruning import Bounds, Prunable, is_unfinished
 from flowyml.core.removal import files_below, names_in, remove, remove_leftovers
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.plan.names import slug
-from flowyml_prefect.client import FlowRun, PrefectClient, as_id
+from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.names import flow_name, is_of_one_version
 from flowyml_prefect.reader import PrefectReader
+from flowyml_prefect.records import FlowRun, as_id
 from flowyml_prefect.status import status_of
 
 __all__ = ["PRUNED", "Leftovers", "flow_places", "note_server", "version_folder"]

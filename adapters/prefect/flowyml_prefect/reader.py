@@ -20,9 +20,10 @@ from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.reader import RunReader
 from flowyml.plan.names import slug
 from flowyml_prefect.automations import HEARTBEAT
-from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient, as_id, never_given, unknown
+from flowyml_prefect.client import TAG, PrefectClient, never_given, unknown
 from flowyml_prefect.messages import error_text, is_last_line, is_machinery, task_runs
 from flowyml_prefect.names import PIPELINE, RUN_ID, flow_name, outputs_key, plan_key
+from flowyml_prefect.records import FlowRun, Log, as_id
 from flowyml_prefect.schedule import MADE_UP
 from flowyml_prefect.status import status_of
 from flowyml_prefect.step_runs import (

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_prefect.automations import DETACHED_TAG
-from flowyml_prefect.client import FlowRun, PrefectClient
+from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.deployer import PrefectDeployer
 from flowyml_prefect.pruning import PRUNED
 from flowyml_prefect.reader import PrefectReader
+from flowyml_prefect.records import FlowRun
 from flowyml_prefect.server import turn
 from flowyml_prefect.status import status_of, step_status_of
 from flowyml_prefect.step_runs import AWAITED, RETRIED, RETRY, TASK_RUNS

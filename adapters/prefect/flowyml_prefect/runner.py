@@ -35,9 +35,10 @@ from flowyml.plan.groups import Cleanup
 from flowyml.plan.model import Plan
 from flowyml.plan.secrets import environment_without_secrets
 from flowyml_prefect.automations import SILENT
-from flowyml_prefect.client import FlowRun, PrefectClient
+from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
 from flowyml_prefect.engine_process import ENGINE_MODULE, ControlChannel, run_variables
+from flowyml_prefect.records import FlowRun
 from flowyml_prefect.status import status_of
 from flowyml_prefect.step_runs import TASK_RUNS
 

@@ -11,10 +11,11 @@ from flowyml.core.errors import OwnershipError, ScheduleError, ScheduleNotFoundE
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.http import ConflictError, NotFoundError
 from flowyml.orchestrators.scheduler import Scheduler
-from flowyml_prefect.client import FlowRun, as_id, never_given, unknown
+from flowyml_prefect.client import never_given, unknown
 from flowyml_prefect.deployer import PrefectDeployer
 from flowyml_prefect.names import deployment_name, flow_name
 from flowyml_prefect.parameters import given_parameters
+from flowyml_prefect.records import FlowRun, as_id
 from flowyml_prefect.schedule import (
     MADE_UP,
     SET,

@@ -14,8 +14,8 @@ from flowyml.core.item_names import checked_items, labelled
 from flowyml.core.runs import StepRun
 from flowyml.core.web import parsed
 from flowyml.plan.model import Plan
-from flowyml_prefect.client import FlowRun, TaskRun
 from flowyml_prefect.messages import cached_from, error_text, task_runs
+from flowyml_prefect.records import FlowRun, TaskRun
 from flowyml_prefect.status import step_status_of
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowyml_prefect.client import TaskRun
+from flowyml_prefect.records import TaskRun
 from flowyml_prefect.step_runs import Planned, index_of, step_runs
 
 PLAN = [
