@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 __all__ = [
-    "StderrHandler", "get_logger", "level_of", "levels_here", "log_to_reader", "make_records", "parts", "with_level",
+    "StderrHandler", "forget_handlers", "get_logger", "level_of", "levels_here", "log_to_reader", "make_records",
+    "parts", "with_level",
 ]  # fmt: skip
 
 _NAME = "flowyml.steps"
@@ -37,8 +38,7 @@ def get_logger() -> logging.Logger:
 def levels_here() -> dict[str, int]:
     """Return the levels that the user has set in this process, by logger; that of the root logger has an empty name."""
     root = logging.getLogger()
-    loggers = {name: item for name, item in root.manager.loggerDict.items() if isinstance(item, logging.Logger)}
-    levels = {name: item.level for name, item in loggers.items() if item.level and _is_users(name, item.level)}
+    levels = {item.name: item.level for item in _loggers() if item.level and _is_users(item.name, item.level)}
     is_set_up = bool(root.handlers) or root.level != logging.WARNING
     return {**levels, "": root.level} if is_set_up else levels
 
@@ -67,10 +67,17 @@ def log_to_reader(levels: Mapping[str, int] = {}, *, marked: bool) -> None:
     if not root.handlers:
         root.addHandler(_Marked() if marked else _Plain())
     elif marked:
-        loggers = (item for item in root.manager.loggerDict.values() if isinstance(item, logging.Logger))
-        for handler in (handler for logger in (root, *loggers) for handler in logger.handlers):
+        for handler in (handler for logger in (root, *_loggers()) for handler in logger.handlers):
             if _prints(handler) and not isinstance(handler.formatter, _MarkedFormat):
                 handler.setFormatter(_MarkedFormat(handler.formatter or logging.Formatter()))
+
+
+def forget_handlers() -> None:
+    """Remove all handlers of this process, which stay open; all loggers pass their records on, warnings are records."""
+    for logger in (logging.getLogger(), *_loggers()):
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.captureWarnings(True)
 
 
 def parts(line: str) -> list[tuple[str | None, str]]:
@@ -98,6 +105,10 @@ def with_level(source: str, line: str) -> str:
 def level_of(source: str) -> int:
     """Return the level of a line from ``source``: a level by its name, or INFO for a stream."""
     return logging.getLevelNamesMapping().get(source, logging.INFO)
+
+
+def _loggers() -> list[logging.Logger]:
+    return [item for item in logging.root.manager.loggerDict.values() if isinstance(item, logging.Logger)]
 
 
 def _prints(handler: logging.Handler) -> bool:

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import flowyml.artifacts.previews  # noqa: F401  # else each child would import it for its outputs
 from flowyml.core.forks import flush_output, fork
+from flowyml.core.logs import forget_handlers
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
 from flowyml.plan.secrets import forget_secrets
 from flowyml.runtime.fork_child import adopt_orphans, run_child, write_all
@@ -82,11 +83,18 @@ def serve_from_fork(control: int, ready: int, output: int, host_packages: Collec
 
 
 def _forget_the_parent() -> None:
-    """Reset the signal handlers of the parent."""
+    """Reset the signal handlers of the parent, and its logging.
+
+    A handler in Python never ends a process that has crashed: Airflow 3's importer of DAG files sets one for SIGSEGV.
+    The parent's handlers of logging would write past the process that reads this one, which masks secrets.
+    """
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
+    asked = (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)  # which the parent may also ignore
+    for number in signal.valid_signals():
+        if number in asked or callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    forget_handlers()
 
 
 def _use_unpacked(folder: Path, kept: Collection[str]) -> None:

@@ -160,6 +160,48 @@ def test_a_module_of_the_user_replaces_one_of_this_process_except_what_the_adapt
         assert processes.run("ask", {}) == {"x": found}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux are steps forked")
+def test_a_fork_has_no_handlers_of_its_parent(tmp_path: Path) -> None:
+    """Neither of logging, which would write past the process that masks secrets, nor of crashes: Airflow 3 has both."""
+    code = b"""
+import ctypes, logging, warnings
+def say():
+    logging.getLogger("engine").warning("logged by its logger")
+    logging.getLogger("other").warning("logged")
+    warnings.warn("warned")
+def crash():
+    ctypes.string_at(0)
+"""
+    steps = tuple(Step(name=name, function=f"says:{name}") for name in ("say", "crash"))
+    bundle = build(Plan(name="says", steps=steps), files={"says.py": code}).write(tmp_path)
+    script = f"""
+import logging, signal, warnings
+from pathlib import Path
+from flowyml.core.errors import StepCrashedError
+from flowyml.runtime.processes import StepProcesses
+signal.signal(signal.SIGSEGV, lambda *_: None)
+logging.basicConfig(filename="parent.log")
+logging.getLogger("engine").addHandler(logging.FileHandler("parent.log"))
+logging.getLogger("engine").propagate = False
+warnings.showwarning = lambda message, *_, **__: open("parent.log", "a").write(str(message))
+seen = []
+with StepProcesses(Path({str(bundle)!r}), run_id="r", artifacts={str(tmp_path)!r}, fork_here=True) as processes:
+    processes.run("say", {{}}, on_line=lambda stream, line: seen.append((stream, line)))
+    try:
+        processes.run("crash", {{}}, timeout=60)
+    except StepCrashedError as error:
+        seen.append(str(error))
+print(seen)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    logged, shown, warned, *_, crashed = ast.literal_eval(done.stdout)
+    assert (tmp_path / "parent.log").read_text() == ""
+    assert (logged, shown) == (("WARNING", "logged by its logger"), ("WARNING", "logged"))
+    assert "UserWarning: warned" in warned[1]
+    assert "was killed by signal 11 (SIGSEGV)" in crashed
+
+
 def test_a_fork_that_somebody_else_waited_for_has_ended() -> None:
     child = os.fork()
     if child == 0:

@@ -60,6 +60,8 @@ def test_values_reach_the_step_alone(airflow: Airflow, python: str, tmp_path: Pa
     assert failing.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
     lines = "\n".join(line.message for handle in (read, failing) for line in handle.logs())
     assert "signing in with ***, ***" in lines
+    assert "logged: *** and ***" in lines
+    assert "warned: *** and ***" in lines
     assert "ValueError: cannot sign in: app:***" in lines
     assert "There is no secret 'flowyml_nowhere/password': Airflow gave no field 'password' of connection" in lines
     assert not holds(lines)
