@@ -47,8 +47,15 @@ class AuditLog:
         before = ({**run, "note": note} for note in notes)
         return next(filter(was_cancelled, takewhile(lambda each: not was_withdrawn(each), before)), run)
 
+    def was_failed(self, run: Mapping[str, Any]) -> bool:
+        """Return whether a run with teardowns was marked as failed, although it ended as a success.
+
+        Airflow lets the teardowns of such a run go on, and then goes by them.
+        """
+        return bool(self.marked(run)) and self._was_stopped(run)
+
     def _was_stopped(self, run: Mapping[str, Any]) -> bool:
-        """Return whether a cancelled run has stopped tasks; if not, the cancelling process died before."""
+        """Return whether tasks were stopped with their run; if not, the cancelling process died before."""
         return any(
             task["state"] in ("failed", "skipped") and not had_ended(task["task_id"], task["state"], run)
             for task in self._client.task_instances(run["dag_id"], run["dag_run_id"])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowyml.core.errors import ScheduleError
 from flowyml.core.origin import Origin
@@ -19,8 +19,8 @@ from flowyml_airflow.parameters import check_carried, declared
 from flowyml_airflow.status import no_tasks_at, timeout_of
 
 __all__ = [
-    "DagVersions", "Deployed", "bundles_needed", "facts_of", "has_schedule", "is_untouched", "schedule_of", "tags_of",
-    "version_of",
+    "About", "DagVersions", "Deployed", "bundles_needed", "facts_of", "has_schedule", "is_untouched", "schedule_of",
+    "tags_of", "version_of",
 ]  # fmt: skip
 
 
@@ -101,19 +101,25 @@ class Deployed:
             check_values(name, declared(self.dag.get("params")), values)
 
 
+class About(NamedTuple):
+    """``dagrun_timeout`` and name of a DAG, and whether it is that of a pipeline with a clean-up."""
+
+    timeout: timedelta | None
+    name: str
+    cleans_up: bool = False
+
+
 class DagVersions:
     """Reads the facts of the DAG versions of runs.
 
-    ``known`` caches the timeout and name of versions, which do not change, and may outlive this object. Those of DAGs
-    without versions may change.
+    ``known`` caches what is known ``About`` versions, which do not change, and may outlive this object. DAGs without
+    versions may change.
     """
 
-    def __init__(
-        self, client: AirflowClient, known: dict[tuple[str, int | None], tuple[timedelta | None, str]]
-    ) -> None:
+    def __init__(self, client: AirflowClient, known: dict[tuple[str, int | None], About]) -> None:
         self._client = client
         self._known = known
-        self._known_now: dict[tuple[str, int | None], tuple[timedelta | None, str]] = {}
+        self._known_now: dict[tuple[str, int | None], About] = {}
 
     def facts(self, run: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the facts in the last line of the run's DAG file.
@@ -127,8 +133,8 @@ class DagVersions:
         except NotThereError:
             return {}
 
-    def about(self, run: Mapping[str, Any]) -> tuple[timedelta | None, str]:
-        """Return ``dagrun_timeout`` and the name of a DAG, in the version of the run.
+    def about(self, run: Mapping[str, Any]) -> About:
+        """Return what is known about a DAG, in the version of the run.
 
         Airflow shows the timeout of the newest version only, so that of a FlowyML DAG is read from the source.
         """
@@ -138,15 +144,16 @@ class DagVersions:
             known[key] = self._read_about(run)
         return known[key]
 
-    def _read_about(self, run: Mapping[str, Any]) -> tuple[timedelta | None, str]:
+    def _read_about(self, run: Mapping[str, Any]) -> About:
         if facts := self.facts(run):
             seconds = facts.get("timeout")
-            return timedelta(seconds=seconds) if seconds is not None else None, facts["pipeline"]
+            timeout = timedelta(seconds=seconds) if seconds is not None else None
+            return About(timeout, facts["pipeline"], bool(facts.get("cleanup")))
         try:
             dag = self._client.dag(run["dag_id"])
         except NotThereError:
-            return None, run["dag_id"]
-        return timeout_of(dag), dag.get("dag_display_name") or run["dag_id"]
+            return About(None, run["dag_id"])
+        return About(timeout_of(dag), dag.get("dag_display_name") or run["dag_id"])
 
 
 def tags_of(dag: Mapping[str, Any]) -> set[str]:

@@ -25,7 +25,7 @@ from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_airflow.audit_log import AuditLog
 from flowyml_airflow.cancel_notes import had_ended
 from flowyml_airflow.client import AirflowClient, KeptElsewhereError, NotThereError, usable_id
-from flowyml_airflow.deployed_dag import DagVersions, version_of
+from flowyml_airflow.deployed_dag import About, DagVersions, version_of
 from flowyml_airflow.logs import TaskLogs, is_start
 from flowyml_airflow.names import (
     CACHED_KEY,
@@ -51,6 +51,7 @@ from flowyml_airflow.step_runs import (
     Seen,
     in_order,
     index_of,
+    lacking_item,
     map_index,
     may_have_written,
     name_of,
@@ -77,13 +78,13 @@ _LATE = ("AirflowTaskTimeout", TIMED_OUT)
 class AirflowReader(RunReader):
     """Reads runs through one client. ``artifacts`` is the store of large outputs; no other store is read.
 
-    ``known`` caches the timeout and name of DAG versions, and outlives this reader: see ``DagVersions``. ``warnings``
+    ``known`` caches what is known ``About`` DAG versions, and outlives this reader: see ``DagVersions``. ``warnings``
     remembers the runs that were warned about.
     """
 
     client: AirflowClient
     artifacts: str | None = None
-    known: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
+    known: dict[tuple[str, int | None], About] = field(default_factory=dict)
     warnings: RunWarnings = field(default_factory=RunWarnings)
 
     def __post_init__(self) -> None:
@@ -120,7 +121,9 @@ class AirflowReader(RunReader):
         dag, run_id = found["dag_id"], found["dag_run_id"]
         status = run_status(found)
         if status.is_failed:
-            status = run_status(found, self.dags.about(found)[0])
+            status = run_status(found, self.dags.about(found).timeout)
+        elif status.is_successful and self.dags.about(found).cleans_up and self._audit_log.was_failed(found):
+            status = ExecutionStatus.FAILED
         error = None
         if whole:
             if not status.is_terminal:
@@ -134,7 +137,7 @@ class AirflowReader(RunReader):
         return Run(
             job_id=_job_id(found),
             run_id=given_run_id(found.get("conf"), run_id),
-            pipeline=pipeline_of(dag, found.get("dag_display_name") or self.dags.about(found)[1]),
+            pipeline=pipeline_of(dag, found.get("dag_display_name") or self.dags.about(found).name),
             status=status,
             raw_status=found["state"],
             created_at=moment(found.get("queued_at") or found.get("run_after") or found.get("start_date")),
@@ -166,7 +169,7 @@ class AirflowReader(RunReader):
         """Return the time when the timeout of a run passed. Airflow notices that a little later."""
         if not run_status(found).is_failed:
             return None
-        timeout, began = self.dags.about(found)[0], moment(found["start_date"])
+        timeout, began = self.dags.about(found).timeout, moment(found["start_date"])
         is_late = run_status(found, timeout) is ExecutionStatus.TIMEOUT
         return began + timeout if is_late and began and timeout else None
 
@@ -212,11 +215,19 @@ class AirflowReader(RunReader):
             label = task
             try:
                 if seen and where[2:]:
-                    items = []  # all of them or, where one is not there, none
-                    for index in self._completed(found, facts, seen, task, output):
-                        label = labelled(task, (index,) if index >= 0 else ())
-                        items.append((index, restored(self.client.xcom(dag, run_id, task, output, index))))
                     loops[name] = seen.on_item_error(where)
+                    states = self._items(found, facts, seen, task, output)
+                    if (lacking := lacking_item(states, goes_on="continue" in loops[name])) is not None:
+                        lost[name] = (
+                            f"Output {name!r} of run {run_id!r} lacks {labelled(task, lacking)!r}, whose state in "
+                            f"Airflow is {states[lacking]!r} although the run has completed: it was changed by hand. "
+                            f"Clear it together with the run."
+                        )
+                        continue
+                    items = []  # all of them or, where one is not there, none
+                    for index in sorted(item for item, state in states.items() if item and state == "success"):
+                        label = labelled(task, index)
+                        items.append((index[0], restored(self.client.xcom(dag, run_id, task, output, index[0]))))
                     packed[name] = items if "continue" in loops[name] else [value for _, value in items]
                 elif output == _RETURNED:  # of an operator of Airflow's own
                     plain[name] = self.client.xcom(dag, run_id, task, output)
@@ -389,17 +400,17 @@ class AirflowReader(RunReader):
             return [whole]
         return list(step_runs(names, whole, task, self._written(task, found)))
 
-    def _completed(
+    def _items(
         self, found: Mapping[str, Any], facts: Mapping[str, Any], seen: Seen, task: str, output: str
-    ) -> Sequence[int]:
-        """The map indexes for which a task, or the step of an execution group that has this output, completed."""
+    ) -> Mapping[tuple[int, ...], str]:
+        """Airflow's states, by item, of a task, or of the step of an execution group that has this output."""
         held = [each for each in steps_of_task(task, facts) if output.startswith(f"{task_id(each)}.")]
         name = max(held, key=len, default=None)  # a step `train.v2` may exist beside a step `train`
         if name is None:
-            return seen.completed(task)
+            return seen.items(task)
         mapped = [each for each in self._tasks(found) if each["task_id"] == task]
         runs = [run for each in mapped for run in self._steps_of(each, found, facts)]
-        return sorted(run.index[0] for run in runs if run.name == name and run.raw_status == "success" and run.index)
+        return {run.index: run.raw_status for run in runs if run.name == name}
 
     def _written(self, task: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the record that an execution group's task wrote about its steps."""
@@ -413,7 +424,7 @@ class AirflowReader(RunReader):
         if status is ExecutionStatus.CANCELLED:
             return WAS_CANCELLED
         if status is ExecutionStatus.TIMEOUT:
-            timeout = self.dags.about(found)[0]
+            timeout = self.dags.about(found).timeout
             return f"The run took longer than its timeout of {span_text(timeout.total_seconds() if timeout else 0)}."
         facts, tasks = self.dags.facts(found), self._tasks(found)
         seen = Seen(facts, tasks)

@@ -20,8 +20,8 @@ from flowyml_airflow.status import TASK_INSTANCE, failed_or_timed_out, moment
 from flowyml_airflow.task_exceptions import not_run
 
 __all__ = [
-    "Marker", "Seen", "attributed", "in_order", "index_of", "map_index", "may_have_written", "name_of", "runs_several",
-    "step_runs", "steps_of_task",
+    "Marker", "Seen", "attributed", "in_order", "index_of", "lacking_item", "map_index", "may_have_written", "name_of",
+    "runs_several", "step_runs", "steps_of_task",
 ]  # fmt: skip
 
 _BEGUN = frozenset({"running", "success", "failed", "skipped", "restarting", "shutdown", "up_for_retry"})
@@ -75,9 +75,10 @@ class Seen:
         is_skipped = bool(states) and set(states.values()) == {"skipped"}
         return None if is_skipped else list(place)
 
-    def completed(self, task: str) -> list[int]:
-        """Return the map indexes for which a task completed."""
-        return sorted(index for index, state in self._states.get(task, {}).items() if state == "success")
+    def items(self, task: str) -> dict[tuple[int, ...], str]:
+        """Return Airflow's states of a task by item; of one that is not mapped yet, that of the whole."""
+        states = self._states.get(task, {})
+        return {(index,) if index >= 0 else (): state or "none" for index, state in states.items()}
 
     def counts(self, task: str) -> bool:
         """Return whether the failure of a task fails the run by itself, and does not follow from another failure."""
@@ -87,6 +88,23 @@ class Seen:
     def on_item_error(self, place: Place) -> tuple[str, ...]:
         """Return the ``on_item_error`` of the loop that collects an output; empty without a loop."""
         return tuple("continue" if self._loops[loop].get("goes_on") else "fail" for loop in place[2:])
+
+
+def lacking_item(states: Mapping[tuple[int, ...], str], *, goes_on: bool) -> tuple[int, ...] | None:
+    """Return the first item that a completed run's list of a loop would silently lack; None if it lacks none.
+
+    The list leaves out items that were skipped and, if the run ``goes_on`` without them, items that failed.
+
+    >>> lacking_item({(0,): "success", (1,): "failed"}, goes_on=False)
+    (1,)
+    >>> lacking_item({(0,): "success", (1,): "failed"}, goes_on=True), lacking_item({(): "skipped"}, goes_on=False)
+    (None, None)
+    """
+    left_out = {"success", "skipped", "removed", "no_items"}
+    failed = {"failed", "upstream_failed"} if goes_on else set()
+    return next(
+        (item for item, state in sorted(states.items()) if state not in left_out | (failed if item else set())), None
+    )
 
 
 def in_order(steps: Mapping[Marker, Sequence[StepRun]], facts: Mapping[str, Any]) -> tuple[StepRun, ...]:

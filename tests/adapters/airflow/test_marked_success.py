@@ -1,4 +1,7 @@
-"""A task that a person marks as success leaves no output: what takes one fails and says so, on both Airflows."""
+"""A task that a person marks as success leaves no output: what takes one fails and says so, on both Airflows.
+
+No list of a loop silently lacks an item.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from flowyml import otherwise, pipeline, step, when
+from flowyml.core.errors import OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
 from flowyml.core.submission_result import SubmissionResult
@@ -24,12 +28,12 @@ TRIES = {"high": 1, "low": 1, "outer": 1, "grouped": 1}
 """What takes something of a marked task, and its tries when it has run."""
 
 
-def mark_success(airflow: Airflow, handle: SubmissionResult, task: str, index: int = -1) -> None:
-    """As a person does on Airflow's page, which also clears what failed for it."""
+def mark(airflow: Airflow, handle: SubmissionResult, task: str, index: int = -1, *, state: str = "success") -> None:
+    """As a person does on Airflow's page, which also clears what failed for a task that becomes a success."""
     client = orchestrator_of(airflow).client
     dag, run = handle.job_id.split("/")
     path = f"{client.api}/dags/{dag}/dagRuns/{quote(run, safe='')}/taskInstances/{task}"
-    body = {"new_state": "success", **({"dry_run": False} if airflow.major == 2 else {})}
+    body = {"new_state": state, **({"dry_run": False} if airflow.major == 2 else {})}
     client.transport.call("PATCH", path if index < 0 else f"{path}/{index}", json=body)
 
 
@@ -41,7 +45,7 @@ def mark_until_run(
     Airflow's scheduler may have read the states before, and then write over what marking cleared: those are retried.
     """
     for task, index in marked:
-        mark_success(airflow, handle, task, index)
+        mark(airflow, handle, task, index)
 
     def ended() -> dict[str, StepRun] | None:
         if handle.status is not FAILED:
@@ -79,6 +83,32 @@ def test_what_takes_the_list_of_a_loop_names_the_items_without_an_output(airflow
     }  # fmt: skip
     assert runs["total"].attempt == 1, "another try would find no output either"
     assert (handle.error or "").startswith("step 'total': Airflow has no output of 'half[1]', 'half[3]'. A task")
+
+
+@pytest.mark.beside
+def test_the_output_of_a_loop_with_an_item_that_was_marked_as_failed_is_missing(airflow: Airflow) -> None:
+    """Marking an item of a completed run changes neither the run's state nor what the other steps took."""
+
+    @step
+    def double(n: int) -> int:
+        return 2 * n
+
+    @step
+    def total(doubles: list[int]) -> int:
+        return sum(doubles)
+
+    @pipeline(name="item failed")
+    def made() -> Any:
+        doubles = double.map(n=[1, 2, 3])
+        return {"doubles": doubles, "total": total(doubles)}
+
+    handle = made.submit(on=orchestrator_of(airflow))
+    assert handle.wait_for_completion(2400, progress=False).outputs == {"doubles": [2, 4, 6], "total": 12}
+    mark(airflow, handle, "double", 1, state="failed")
+    assert handle.status is COMPLETED, "as Airflow has it"
+    assert handle.outputs["total"] == 12
+    with pytest.raises(OutputNotKeptError, match=r"lacks 'double\[1\]', whose state in Airflow is 'failed'"):
+        handle.outputs["doubles"]
 
 
 @pytest.mark.beside
@@ -164,7 +194,7 @@ def test_a_loop_whose_list_is_gone_names_the_task_that_makes_it(airflow: Airflow
     assert handle.wait_for_completion(2400, progress=False).status is FAILED
     items = TaskGraph(made.compile()).ids.items["half"]
     for task in (items, "numbers"):  # in this order, so that the list is never made
-        mark_success(airflow, handle, task)
+        mark(airflow, handle, task)
     gone = f"Airflow has no output of '{items}'. A task that was marked as success"
     wait_until(lambda: handle.status is FAILED and (handle.error or "").startswith(f"step 'half': {gone}"))
     said = {run.label: run.error or "" for run in handle.step_runs()}

@@ -119,13 +119,25 @@ def test_waiting_for_a_run_of_a_paused_dag_names_the_pause(
 
 
 @pytest.mark.beside
-def test_a_run_that_was_marked_as_failed_says_who_did_it(airflow: Airflow, tmp_path: Path) -> None:
-    orchestrator = orchestrator_of(airflow)
-    handle = orchestrator.run_pipeline(two_steps("marked", tmp_path))
+@pytest.mark.parametrize("tidies", [False, True], ids=["", "with a clean-up"])
+def test_a_run_that_was_marked_as_failed_says_who_did_it(airflow: Airflow, tmp_path: Path, tidies: bool) -> None:
+    """Also one with a clean-up, which Airflow runs: then it ends the run as a success."""
+
+    @step
+    def tidy() -> None:
+        pass
+
+    orchestrator, pipeline = orchestrator_of(airflow), two_steps("marked, tidied" if tidies else "marked", tmp_path)
+    if tidies:
+        with pipeline.cleanup():
+            pipeline.add_step(tidy)
+    handle = orchestrator.run_pipeline(pipeline)
     wait_until((tmp_path / "begun").exists)
     orchestrator.client.fail(*handle.job_id.split("/"))  # as the page of the run does
     assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
     who = f"marked as failed in Airflow by user {airflow.username!r}, at 20"
+    assert handle.raw_status == ("success" if tidies else "failed")
+    assert [run.status for run in orchestrator.runs(pipeline.name)] == [ExecutionStatus.FAILED]
     wait_until(lambda: who in (handle.error or ""))  # a worker writes its last words a little later
     assert who in str({step.name: step.error for step in handle.step_runs()}["first"])
 
