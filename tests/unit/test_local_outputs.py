@@ -19,7 +19,7 @@ from flowyml.core.runs import Outputs
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import run
 from flowyml.orchestrators.local.outputs import read, record
-from tests.unit.local_runs import COMPLETED, chain
+from tests.unit.local_runs import COMPLETED, FAILED, chain
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
@@ -141,6 +141,20 @@ print(local.get_run("r").status)
     assert done.stderr.count("trying again until the run ends") == 1
     assert "Run 'r' ended COMPLETED; that could not be recorded. The record of local runs, " in done.stderr
     assert "cannot rollback" not in done.stderr
+
+
+def test_a_run_in_the_background_that_could_not_record_its_outputs_has_not_completed(local: LocalOrchestrator) -> None:
+    @step(outputs=["x"])
+    def close() -> int:
+        import os
+
+        os.closerange(3, 200)  # those of the record too
+        return 42
+
+    handle = Pipeline("closing").add_step(close).submit(on=local)
+    handle.wait_for_completion(2400, progress=False)
+    assert (handle.status, handle.raw_status) == (FAILED, "crashed")
+    assert "its outputs and steps could not be recorded" in (handle.error or "")
 
 
 @pytest.mark.processes

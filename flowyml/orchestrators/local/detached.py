@@ -55,6 +55,7 @@ __all__ = ["described", "end_process", "job_of", "kept_job", "main", "start_agai
 _GRACE_SECONDS = 10
 _LOOK_SECONDS = 0.1
 _LEAVING_SECONDS = 30
+_LOST = "The run completed, but its outputs and steps could not be recorded; its log has the reason. Retry it."
 
 
 def start_run(
@@ -254,7 +255,9 @@ def main(folder: Path, make_orchestrator: Callable[..., LocalOrchestrator]) -> i
         else:
             traceback.print_exc()
             ending = Ending("FAILED", "failed", error_text(error))
-    if store.finish(job["run_id"], ending):  # not recorded yet: execute() did not get that far
+    unrecorded = Ending("FAILED", "crashed", _LOST) if ending.status == "COMPLETED" else ending
+    if store.finish(job["run_id"], unrecorded):  # not recorded yet: execute() could not, or did not get that far
+        ending = unrecorded
         host.record_output(store)
     clear_folder(folder, all_of_it=ending.status == "COMPLETED")
     if host.has_stopped:
