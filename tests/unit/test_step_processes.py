@@ -316,10 +316,10 @@ def test_lines_come_while_the_step_runs(processes: StepProcesses, tmp_path: Path
     assert seen[-2:] == ["first", "second"]
 
 
-def test_prints_and_log_records_keep_their_order(own_state: StepProcesses) -> None:
+def test_prints_and_log_records_keep_their_order(processes: StepProcesses) -> None:
     """Also with a record in the middle of a line, and where a step collects what it prints."""
     lines = Lines()
-    own_state.run("in_turn", {}, on_line=lines)
+    processes.run("in_turn", {}, on_line=lines)
     in_turn = [pair for n in range(500) for pair in (("stdout", f"printed {n}"), ("WARNING", f"logged {n}"))]
     assert lines[: len(in_turn)] == in_turn
     rest = [("stdout", "no line break "), ("WARNING", "logged in a line"), ("WARNING", "not kept")]
