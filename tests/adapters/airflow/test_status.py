@@ -13,6 +13,7 @@ from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.cancel_notes import CANCELLED_NOTE, cancelled_note
+from flowyml_airflow.client import NotThereError
 from flowyml_airflow.outcomes import run_status, task_status
 from flowyml_airflow.status import DAG_RUN, TASK_INSTANCE, timeout_of
 from tests.engines.airflow import airflow_python
@@ -167,6 +168,9 @@ class Listed:
 
     def runs(self, dags: Sequence[str] | None, limit: int) -> list[dict[str, Any]]:
         return self.found[:limit]
+
+    def dag(self, dag: str) -> dict[str, Any]:
+        raise NotThereError(404, "gone")
 
     def run_url(self, dag: str, run_id: str) -> str:
         return f"http://airflow/dags/{dag}/runs/{run_id}"

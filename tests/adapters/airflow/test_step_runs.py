@@ -54,8 +54,8 @@ RUN = {"dag_id": "d", "dag_run_id": "r", "state": "running", "start_date": WHEN,
 class Client:
     """A run of ``listed`` below, with these XComs of its loop; of what is not among them nothing is kept."""
 
-    def __init__(self, made: Pipeline, kept: Sequence[Any]) -> None:
-        self.made, self.kept = made, kept
+    def __init__(self, made: Pipeline, kept: Sequence[Any], second: str | None = "skipped") -> None:
+        self.made, self.kept, self.second = made, kept, second
 
     may_run_after_end = False
 
@@ -71,7 +71,7 @@ class Client:
     def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         states = [("numbers", -1), ("double_items", -1), ("double", 0), ("double", 2), ("same", -1)]
         return [
-            {"task_id": "double", "map_index": 1, "state": "failed"},
+            {"task_id": "double", "map_index": 1, "state": self.second},
             *({"task_id": task, "map_index": index, "state": "success"} for task, index in states),
         ]
 
@@ -81,17 +81,28 @@ class Client:
         return self.kept[index] if index >= 0 else 4
 
 
-def outputs(kept: Sequence[Any], on_item_error: str = "fail") -> Outputs:
+def outputs(kept: Sequence[Any], on_item_error: str = "fail", second: str | None = "skipped") -> Outputs:
     @pipeline(name="listed")
     def made() -> Any:
         return {"all": double.options(on_item_error=on_item_error).map(n=numbers()), "other": same(4)}
 
-    return reader_of(Client(made, kept)).outputs(JOB)
+    return reader_of(Client(made, kept, second)).outputs(JOB)
 
 
 def test_lists_are_put_together_again() -> None:
     assert outputs([1, 2, 3]) == {"all": [1, 3], "other": 4}
-    assert outputs([1, 2, 3], on_item_error="continue") == {"all": [(0, 1), (2, 3)], "other": 4}
+    assert outputs([1, 2, 3], second="removed") == {"all": [1, 3], "other": 4}
+    assert outputs([1, 2, 3], on_item_error="continue", second="failed") == {"all": [(0, 1), (2, 3)], "other": 4}
+
+
+@pytest.mark.parametrize(
+    ("second", "on_item_error"), [("failed", "fail"), ("upstream_failed", "fail"), (None, "fail"), (None, "continue")]
+)
+def test_no_list_silently_lacks_an_item(second: str | None, on_item_error: str) -> None:
+    """A person may mark an item of a completed run, or clear it alone."""
+    read = outputs([1, 2, 3], on_item_error, second)
+    assert dict(read) == {"other": 4}
+    assert f"lacks 'double[1]', whose state in Airflow is {second or 'none'!r}" in read.not_kept["all"]
 
 
 class Unlisted(Client):
