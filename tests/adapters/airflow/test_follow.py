@@ -52,14 +52,14 @@ def followed(api: str, looks: Sequence[object]) -> list[str]:
     def answer(request: Recorded) -> tuple[int, str, str]:
         path = request.path.partition("?")[0]
         state = "running" if len(left) > 1 else "success"
-        if not path.startswith(f"/api/{api}/"):
+        if not path.startswith(f"/api/{api}/") or "/dagSources/" in path:
             return 404, "application/json", "{}"
         if path.endswith("/version"):
             body: Any = {"version": "3.3.2" if api == "v2" else "2.11.2", "git_version": "x"}
         elif path.endswith("/dagRuns/r"):
             body = {**RUN, "state": state}
         elif path.endswith("/dags/d/details"):
-            body = {"dag_id": "d", "is_stale": False, "is_active": True, "is_paused": False}
+            body = {"dag_id": "d", "file_token": "f", "is_stale": False, "is_active": True, "is_paused": False}
         elif path.endswith("/taskInstances" if api == "v2" else "/taskInstances/list"):
             body = {"task_instances": [{**TASK, "state": state}], "total_entries": 1}
         elif path.endswith("/logs/1"):
@@ -128,6 +128,10 @@ def test_attempts_come_in_order_and_ended_ones_are_read_no_more() -> None:
             body = {**RUN, "state": "running" if next(looks) < 7 else "success"}
         elif path.endswith("/taskInstances"):
             body = {"task_instances": [task], "total_entries": 1}
+        elif "/dagSources/" in path:
+            return 404, "application/json", "{}"
+        elif path.endswith("/dags/d/details"):
+            body["dag_id"] = "d"
         elif "/logs/" in path:
             asked.append(path[-1])
             first = structured("one", "two")
