@@ -36,8 +36,8 @@ def compare(first: Job, second: Job, on: On = None, artifacts: Artifacts = None,
     """Show what differs between two runs: code, parameters, packages, metrics, statuses and times.
 
     Which files of the code differ is known where the code of both runs is still there. Versions are those of the
-    packages that the code imports: local runs record them, other engines for cached steps only. A note says what is not
-    recorded.
+    packages that the code imports: local runs, and Prefect's without a work pool, record them, others only for cached
+    steps. A note says what is not recorded.
     """
     with Output(as_json) as out:
         target = resolve(on)

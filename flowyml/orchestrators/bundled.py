@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-import sys
 from collections.abc import Iterable, Mapping
 from copy import copy
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from flowyml.core.errors import DefinitionError
 from flowyml.core.origin import Origin
-from flowyml.core.syntax import imported
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml.plan.parameters import check_values
@@ -73,10 +70,7 @@ class BundledPipeline:
 
     def imports(self) -> set[str]:
         """Return the packages that the code in the bundle imports."""
-        files = self._bundle.files.items()
-        code = {PurePath(path).relative_to("code"): data for path, data in files if re.fullmatch(r"code/.*\.py", path)}
-        names = {name.partition(".")[0] for path, data in code.items() for name in imported(data, path)}
-        return names - {path.parts[0].removesuffix(".py") for path in code} - sys.stdlib_module_names - {"flowyml"}
+        return self._bundle.imports()
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return all parameters of a run, defaults filled in. Raises ``ParameterError``."""

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import sys
 import warnings
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -23,7 +24,7 @@ from flowyml.core.errors import DefinitionError, PlanError
 from flowyml.core.files import write_whole
 from flowyml.core.home import data_folder, is_data
 from flowyml.core.origin import Origin
-from flowyml.core.syntax import parsed
+from flowyml.core.syntax import imported, parsed
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
@@ -116,6 +117,14 @@ class Bundle:
     def files(self) -> dict[str, bytes]:
         """Its content, by path."""
         return _contents(self.data, self.filename)
+
+    def imports(self) -> set[str]:
+        """Return the packages that the user's code imports, by the first parts of their modules' names."""
+        files = _contents(self.data, self.filename, "code/").items()
+        code = {PurePosixPath(path).relative_to("code"): data for path, data in files if path.endswith(".py")}
+        names = {name.partition(".")[0] for path, data in code.items() for name in imported(data, path)}
+        own = {path.parts[0].removesuffix(".py") for path in code}
+        return names - own - sys.stdlib_module_names - {"flowyml", ""}
 
     def with_plan(self, plan: Plan) -> Bundle:
         """Return the same code with another plan, such as one with a retry policy."""

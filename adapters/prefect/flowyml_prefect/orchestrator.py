@@ -29,7 +29,7 @@ from flowyml_prefect.deployer import PrefectDeployer, Target
 from flowyml_prefect.names import RUN_ID
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.pruning import Leftovers
-from flowyml_prefect.reader import PrefectReader, code_labels
+from flowyml_prefect.reader import PrefectReader, code_labels, package_labels
 from flowyml_prefect.retrying import schedule_again
 from flowyml_prefect.scheduler import PrefectScheduler
 from flowyml_prefect.server import embedded_server, is_embedded, prefect_home, server_name, stop_embedded_server, turn
@@ -121,7 +121,11 @@ class PrefectOrchestrator(Orchestrator):
             "idempotency_key": run_id,
             "parameters": given_parameters(parameters),
             "enforce_parameter_schema": False,  # they were checked; the server would first check the schema itself
-            "labels": {RUN_ID: run_id, **code_labels(bundle)},
+            "labels": {
+                RUN_ID: run_id,
+                **code_labels(bundle),
+                **(package_labels(bundle) if self.work_pool is None else {}),  # a pool's workers have their own
+            },
         }
 
         def find() -> Run | None:

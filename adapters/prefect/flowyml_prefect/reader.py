@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowyml.core.errors import EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.modules import installed_versions
 from flowyml.core.origin import Origin
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.core.web import parsed
@@ -39,7 +40,7 @@ from flowyml_prefect.step_runs import (
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
-__all__ = ["PrefectReader", "code_labels", "is_of_its_version"]
+__all__ = ["PrefectReader", "code_labels", "is_of_its_version", "package_labels"]
 
 Row = TypeVar("Row")
 
@@ -65,7 +66,7 @@ _AUTO_SCHEDULED = "auto-scheduled"
 _PLAN_LOOKS = 5  # seconds between two reads of a missing list of steps
 
 _PROJECT, _MODULE, _CODE, _REVISION = "flowyml.project", "flowyml.module", "flowyml.code", "flowyml.revision"
-_VERSION = "flowyml.version"
+_VERSION, _PACKAGE = "flowyml.version", "flowyml.package."
 
 
 def code_labels(bundle: Bundle) -> dict[str, str]:
@@ -73,6 +74,14 @@ def code_labels(bundle: Bundle) -> dict[str, str]:
     origin = {} if bundle.origin is None else {_PROJECT: bundle.origin.project, _MODULE: bundle.origin.module}
     revision = {_REVISION: bundle.revision} if bundle.revision else {}
     return {**origin, **revision, _CODE: bundle.code_digest, _VERSION: bundle.digest[:16]}
+
+
+def package_labels(bundle: Bundle) -> dict[str, str]:
+    """The labels of a run in this environment: the versions of the packages that its code imports."""
+    try:
+        return {f"{_PACKAGE}{name}": version for name, version in installed_versions(bundle.imports()).items()}
+    except (SyntaxError, ValueError):  # of a file that its own code does not import
+        return {}
 
 
 def is_of_its_version(run: FlowRun) -> bool:
@@ -133,6 +142,11 @@ class PrefectReader(RunReader):
             ended_at=run.end_time, error=WAS_CANCELLED if status is ExecutionStatus.CANCELLED else error,
             url=f"{self.client.connection.ui_url}/runs/flow-run/{run.id}", parameters=run.parameters,
             origin=_origin(run.labels), code_digest=run.labels.get(_CODE), revision=run.labels.get(_REVISION),
+            packages={
+                label.removeprefix(_PACKAGE): str(version)
+                for label, version in run.labels.items()
+                if label.startswith(_PACKAGE)
+            },
         )  # fmt: skip
 
     def is_abandoned(self, run: FlowRun) -> bool:

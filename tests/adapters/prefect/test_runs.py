@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
+from flowyml.plan.bundle import build
+from flowyml.plan.model import Plan, Step
 from flowyml.testing import FailureConformance
 from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.server import prefect_home
@@ -312,6 +315,21 @@ def double(rows: int) -> int:
 def ejected(rows: int = 3):
     return {"doubled": double(rows)}
 """
+
+
+def test_versions_of_packages_are_those_of_this_environment_unless_a_pool_has_its_own(
+    make_prefect: Callable[..., PrefectOrchestrator],
+) -> None:
+    plan = Plan(name="imports", steps=(Step(name="one", function="made:one"),))
+    bundle = build(plan, files={"made.py": b"def one():\n    import typer, json\n    return 1\n"})
+    packages = {"": {"typer": metadata.version("typer")}, "packages": {}}
+    for pool, wanted in packages.items():
+        orchestrator = make_prefect(work_pool=pool or None)
+        if pool:
+            orchestrator.client.ensure_process_pool(pool)
+        run = orchestrator.attach(orchestrator.submit(bundle, f"imports {pool}", {}))
+        assert orchestrator.get_run(run.job_id).packages == wanted
+        run.cancel()
 
 
 def test_a_compiled_file_runs_where_no_flowyml_is(
