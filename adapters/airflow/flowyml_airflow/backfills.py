@@ -41,9 +41,11 @@ def backfill(
 
 
 def _no_time(found: Deployed, dates: tuple[datetime, datetime]) -> ScheduleError:
+    start = found.schedule.start if found.schedule else None
+    since = f": it starts at {start}" if start and dates[0] < start else ""
     return ScheduleError(
-        f"The schedule of {found.dag['dag_id']!r} has no run from {dates[0]} to {dates[1]}. Choose another range; "
-        f"`{found.client.command('schedule list')}` shows the schedule."
+        f"The schedule of {found.dag['dag_id']!r} has no run from {dates[0]} to {dates[1]}{since}. Choose another "
+        f"range; `{found.client.command('schedule list')}` shows the schedule."
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowyml.core.errors import WaitTimeoutError
+from flowyml.core.errors import ScheduleError, WaitTimeoutError
 from flowyml.core.schedule import Schedule
+from flowyml_airflow.backfills import backfill
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed_dag import Deployed, facts_of
 from flowyml_airflow.deployer import AirflowDeployer
@@ -32,8 +34,13 @@ def shown(schedule: Schedule | None) -> Deployed:
     """The DAG as Airflow shows it."""
 
     class Client:
+        integers = None
+
         def source(self, dag: Any) -> str:
             return compile_dag(short("kept").bundle(), schedule=schedule).text
+
+        def command(self, what: str) -> str:
+            return f"flowyml {what}"
 
     client: Any = Client()
     tags = [{"name": "flowyml"}]
@@ -49,6 +56,14 @@ def test_the_schedule_is_that_of_the_file_which_airflow_may_have_yet_to_read(tmp
     assert kept(tmp_path, shown(None)) == DAILY.to_dict()
     path.write_text(compile_dag(short("kept").bundle()).text)
     assert kept(tmp_path, shown(DAILY)) is None, "it was deleted, and Airflow has yet to read that"
+
+
+def test_a_backfill_before_the_start_of_a_schedule_names_that() -> None:
+    """One without a start begins when it is created."""
+    found = shown(Schedule.of("daily", 3, start=datetime(2026, 5, 1, tzinfo=UTC)))
+    begins = r"has no run from 2026-03-01 .*: it starts at 2026-05-01 00:00:00\+00:00\. Choose another range"
+    with pytest.raises(ScheduleError, match=begins):
+        backfill(found, date(2026, 3, 1), date(2026, 3, 31), {})
 
 
 @pytest.mark.airflow
