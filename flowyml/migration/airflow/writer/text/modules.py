@@ -194,7 +194,11 @@ class _Module:
             parameters |= {name: annotation(dag, name) for name in dag.parameters}
             for decision in dag.decisions:
                 if decision.kind == "hole":
-                    yield hole(names, decision)
+                    model = decision.task.function
+                    node = self.moving.find(model) if model and model.module in ("", "__main__") else None
+                    yield hole(
+                        names, decision, self.moving.function_code(node, self.moving.column(node)) if node else ""
+                    )
                 elif decision.kind == "call":
                     yield wrapper(names, decision, parameters)
 

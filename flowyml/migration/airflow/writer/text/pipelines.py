@@ -120,9 +120,9 @@ class _Body:
         self.local = FreeNames(self.names.taken)
         self.decisions = {each.task.task_id: each for each in self.dag.decisions}
 
-    def holds(self, task: str) -> str:
-        """A variable for the output of a task."""
-        made = self.local.fresh(f"{variable_of(task)}_value")
+    def holds(self, task: str, name: str = "") -> str:
+        """A variable for the output of a task, by its id or its name in this pipeline."""
+        made = self.local.fresh(f"{variable_of(name or task)}_value")
         self.outputs[task, "return_value"] = made
         return made
 
@@ -188,13 +188,13 @@ class _Body:
             yield self._pick(edge, depth, decision.within)
         call = self._call(decision, depth)
         if task_id in self.dag.taken:
-            call = Pair(f"{self.holds(task_id)} = ", call)
+            call = Pair(f"{self.holds(task_id, decision.name)} = ", call)
         yield f"{'    ' * depth}{source(call, depth)}"
 
     def _pick(self, edge: ValueEdge, depth: int, within: str) -> str:
         """A step for one value of the dict that a task returned."""
-        wanted = self.local.fresh(f"{variable_of(edge.task_id)}_{variable_of(edge.key)}")
         name = f"{edge.task_id}.{edge.key}".removeprefix(within)
+        wanted = self.local.fresh(variable_of(name))
         whole = self.outputs[edge.task_id, "return_value"]
         call = Group(
             f"{self.names.word('item_of')}.options(name={text_literal(name)})(", [whole, text_literal(edge.key)], ")"
@@ -212,7 +212,9 @@ class _Body:
         match decision.kind:
             case "function":
                 base = names.steps.get(key_of(decision)) or names.functions[key_of(decision)]
-                options = list(step_options(names, decision)) if self.uses[key_of(decision)] > 1 else []
+                assert decision.function
+                named = decision.function.model.name if decision.function.is_imported else base
+                options = list(step_options(names, decision, named)) if self.uses[key_of(decision)] > 1 else []
             case "empty":
                 base, options = names.word("nothing"), list(step_options(names, decision))
             case "bash":

@@ -44,14 +44,18 @@ def retry(names: Names, policy: Policy) -> Part:
     return Group(f"{names.word('OrchestratorRetryPolicy')}(", given, ")")
 
 
-def hole(names: Names, decision: Decision) -> str:
-    """Return a step that fails with the reason why its task was not imported."""
-    task = decision.task
+def hole(names: Names, decision: Decision, text: str) -> str:
+    """Return a step that fails with the reason why its task was not imported.
+
+    ``text`` is the task's function in the DAG file, which stays in the step as a comment.
+    """
+    task, name = decision.task, names.variable(decision)
     why = f"Task {task.task_id!r} is {task.operator}, and was not imported: {decision.notes[0].reason}."
-    literal = source(Text(why), 1, lead=26)
-    options = source(Group(f"{names.word('step')}(", [f"name={text_literal(decision.name)}"], ")"))
-    head = f"@{options}\ndef {names.variable(decision)}() -> {names.word('Any')}:\n"
-    return f"{head}    raise NotImplementedError({literal})\n"
+    literal = source(Text(why), 1, lead=26).removeprefix("(").removesuffix(")")
+    options = f"(name={text_literal(decision.name)})" if name != decision.name else ""
+    head = f"@{names.word('step')}{options}\ndef {name}() -> {names.word('Any')}:\n"
+    lines = [f"    # {line}".rstrip() for line in text.splitlines()]
+    return "\n".join([f"{head}    raise NotImplementedError({literal})", *lines]) + "\n"
 
 
 def operator(names: Names, decision: Decision) -> str:
