@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("libcst")
 
 from flowyml import Pipeline
 from flowyml.core.errors import ParameterError
 from flowyml.migration.airflow.writer.notes import Kind, Verdict
+from flowyml.migration.airflow.writer.text.loops import rolled
 from flowyml.migration.airflow.writer.text.modules import write_module
+from flowyml.migration.airflow.writer.text.names import Names
+from flowyml.plan.layout import FreeNames, text_literal
 from flowyml.plan.parameters import check_values
 from tests.unit.migration.dag_files import read
 from tests.unit.migration.flows import FLOWS
@@ -285,3 +290,73 @@ def test_parameters_that_python_reads_as_others_are_said(tmp_path: Path) -> None
     parameters = [each.name for each in loaded(tmp_path, made).flow.compile().parameters]
     assert parameters == ["fi", "annotations", "gr\u00f6\u00dfe"]
     assert note(made, "parameter \ufb01")
+
+
+LOOPS = """
+    start = EmptyOperator(task_id="start")
+    for table in TABLES:
+        made = BashOperator(task_id=f"make_{table}", bash_command=f"echo '\\"{{{{ var.value.x }}}}' {{{table}}}")
+        start >> made >> PythonOperator(task_id=f"load_{table}", python_callable=load, op_args=[table])
+    for i in range(4):
+        BashOperator(task_id="run_" + str(i), bash_command="echo " + str(i))
+    for number, name in enumerate(["x", "y", "z"]):
+        PythonOperator(task_id=f"n-{name}", python_callable=load, op_kwargs={"table": name, "n": number})
+    for pair in ("one", "two"):
+        PythonOperator(task_id=pair, python_callable=load, op_args=[pair])
+    for other in ("a", "b", "c"):
+        task(load).override(task_id=f"first_{other}")(task(load).override(task_id=f"before_{other}")(other))
+"""
+
+
+def test_loops_stay_loops(tmp_path: Path) -> None:
+    """Each over the same list, with the same steps as without; not two tasks, nor those whose values others take."""
+    before = 'TABLES = ["sales", "stock", "staff"]\ndef load(table, n=1): return table'
+    made = written(tmp_path, dag(LOOPS, before=before))
+    loops = [line.strip() for line in made.text.split("\n") if line.strip().startswith("for ")]
+    assert loops == [
+        "for table in TABLES:", "for i in range(4):", 'for number, name in enumerate(["x", "y", "z"]):',
+    ]  # fmt: skip
+    steps = loaded(tmp_path, made).flow.compile().by_name
+    for table in ("sales", "stock", "staff"):
+        assert (
+            steps[f"make_{table}"].options["airflow"]["arguments"]["bash_command"]
+            == f"echo '\"{{{{ var.value.x }}}}' {{{table}}}"
+        )
+        assert steps[f"load_{table}"].after == (f"make_{table}",)
+    assert {name for name in steps if name.startswith(("run_", "n-"))} == {
+        "run_0", "run_1", "run_2", "run_3", "n-x", "n-y", "n-z",
+    }  # fmt: skip
+    assert {"first_c", "one", "two"} <= steps.keys()
+
+
+class NoConstants(Names):
+    """The names of a module without any."""
+
+    def __init__(self) -> None:
+        self.constants, self.taken, self._needed = set(), set(), frozenset()
+
+    def source_of(self, node: ast.expr) -> str:
+        return ast.unparse(node)
+
+
+TEXTS = st.text(st.sampled_from("ab_- {}'\"\\\n\u2028é%"), max_size=8)
+
+
+@given(
+    TEXTS, TEXTS, st.lists(st.tuples(TEXTS, st.integers(0, 3)), min_size=3, max_size=5), st.integers(0, 2),
+    st.sampled_from(["name in [1]", "text, number in ROWS", "number, text in enumerate(TEXTS)", "text in TEXTS"]),
+)  # fmt: skip
+def test_a_loop_does_what_its_iterations_did(
+    before: str, after: str, rows: list[tuple[str, int]], depth: int, over: str
+) -> None:
+    indent = "    " * depth
+    texts = [f"{indent}do({text_literal(before + text + after)})\n{indent}do({text_literal(text)}, n={number})"
+             for text, number in rows]  # fmt: skip
+    rows_of, texts_of = repr(rows), repr([text for text, _ in rows])
+    (loop,) = ast.parse(f"for {over.replace('ROWS', rows_of).replace('TEXTS', texts_of)}: pass").body
+    assert isinstance(loop, ast.For)
+    made = rolled(texts, loop, NoConstants(), FreeNames({"do"}).fresh, depth)
+    done: list[list[Any]] = [[], []]
+    for calls, text in zip(done, ("\n".join(texts), made), strict=True):
+        exec(textwrap.dedent(text), {"do": lambda *given, calls=calls, **named: calls.append((given, named))})
+    assert done[0] == done[1] or not made

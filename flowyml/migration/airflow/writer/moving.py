@@ -418,6 +418,16 @@ class Moving:
         return node.with_changes(decorators=kept)
 
     @cached_property
+    def loops(self) -> Mapping[int, ast.For]:
+        """By line, the innermost ``for`` around it."""
+        found = (node for node in ast.walk(ast.parse(self.text)) if isinstance(node, ast.For))
+        return {line: node for node in found for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+
+    def definitions(self, names: Iterable[str]) -> set[int]:
+        """Return the statements that define some names."""
+        return {number for name in names for number in self._defined.get(name, ())}
+
+    @cached_property
     def docstring(self) -> str:
         """The docstring of the module, as text."""
         return ast.get_docstring(ast.parse(self.text)) or ""

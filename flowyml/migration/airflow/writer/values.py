@@ -11,7 +11,7 @@ from flowyml.migration.airflow.model import AssetRef, FunctionModel, Reference, 
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal
 from flowyml.plan.parameters import is_json
 
-__all__ = ["Unwritable", "Words", "as_number", "is_plain", "path_of"]
+__all__ = ["Unwritable", "Words", "as_number", "in_f_string", "is_plain", "path_of"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -156,6 +156,12 @@ class Words:
 def _braced(text: str) -> str:
     """Return a text escaped for ``str.format``."""
     return text.replace("{", "{{").replace("}", "}}")
+
+
+def in_f_string(text: str) -> str:
+    """Return a text as a part of an f-string in double quotes."""
+    escaped = repr(f'"{text}')[2:-1].replace("\\'", "'").replace('"', '\\"')
+    return _braced(escaped)
 
 
 def is_plain(value: Any) -> bool:

@@ -130,7 +130,7 @@ class _Module:
             head = f"with {self.names.word('suppress')}(ImportError):  # what checks parameters has it\n"
             yield f"{head}    from pydantic import {self.names.imported('Field')}\n"
         simple: list[str] = []
-        for number in self.moved.statements:
+        for number in sorted({*self.moved.statements, *self.moving.definitions(self.names.constants)}):
             statement = self.moving.statements[number]
             if self.moving.guarded(number) or self._is_import(number) or statement.defines & functions:
                 continue
@@ -195,10 +195,8 @@ class _Module:
             for decision in dag.decisions:
                 if decision.kind == "hole":
                     model = decision.task.function
-                    node = self.moving.find(model) if model and model.module in ("", "__main__") else None
-                    yield hole(
-                        names, decision, self.moving.function_code(node, self.moving.column(node)) if node else ""
-                    )
+                    found = self.moving.find(model) if model and model.module in ("", "__main__") else None
+                    yield hole(names, decision, self.moving.code(found) if found is not None else "")
                 elif decision.kind == "call":
                     yield wrapper(names, decision, parameters)
 
@@ -218,10 +216,13 @@ class _Module:
     # Pipelines.
 
     def _of_dag(self, name: str, dag: DecidedDag) -> Iterator[str]:
-        if operators := [operator(self.names, each) for each in dag.decisions if each.kind == "operator"]:
-            yield "".join(operators)
-        yield from nested_pipelines(self.names, dag, self.uses)
-        yield pipeline(self.names, dag, name, self.uses)
+        texts = [*nested_pipelines(self.names, dag, self.uses), pipeline(self.names, dag, name, self.uses)]
+        yield "".join(
+            source(Pair(f"{self.names.variable(each)} = ", operator(self.names, each))) + "\n"
+            for each in dag.decisions
+            if each.kind == "operator" and id(each) not in self.names.in_loops
+        )
+        yield from texts
 
     def _schedule(self, name: str, schedule: Schedule) -> str:
         given: list[Part] = (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import keyword
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from flowyml.migration.airflow.model import FunctionModel
 from flowyml.migration.airflow.writer.deciding.context import DATES, may_be_argument
@@ -58,7 +60,11 @@ class Names(FreeNames):
 
     def __init__(self, dags: Sequence[DecidedDag], moved: Moved, moving: Moving) -> None:
         self._moving = moving
+        self._needed = moved.needed
         self.used: set[str] = set()
+        self.in_loops: set[int] = set()
+        self.loops = moving.loops
+        self.constants: set[str] = set()
         self.words = Words(self._function_name, self.word)
         decisions = [each for dag in dags for each in dag.decisions]
         asked = {name for each in decisions if each.asking for name in (*each.asking.dates, *each.over)}
@@ -92,6 +98,38 @@ class Names(FreeNames):
         """Return the name in the module of a word of FlowyML's or of the standard library, which is then imported."""
         self.used.add(name)
         return self._aliases[name]
+
+    def columns(self, loop: ast.For, count: int) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Return the variables of a loop of the DAG file and their values; none unless ``count`` of each are known."""
+        targets = loop.target.elts if isinstance(loop.target, ast.Tuple) else [loop.target]
+        names = [each.id for each in targets if isinstance(each, ast.Name)]
+        rows = self._items(loop.iter)
+        if isinstance(loop.target, ast.Name):
+            rows = [(each,) for each in rows]
+        is_known = len(rows) == count and all(isinstance(row, tuple | list) and len(row) == len(names) for row in rows)
+        return (names, list(zip(*rows, strict=True))) if is_known and len(names) == len(targets) else ([], [])
+
+    def source_of(self, node: ast.expr) -> str:
+        """Return the text of an expression of the DAG file, in one line."""
+        text = ast.get_source_segment(self._moving.text, node) or ""
+        return text if text and "\n" not in text else ast.unparse(node)
+
+    def _items(self, node: ast.expr) -> list[Any]:
+        """Return what a loop goes over: a literal, a constant of the file that the module can have too, numbers."""
+        match node:
+            case ast.Name(id=name) if name not in self.taken or name in (*self.constants, *self._needed):
+                given = self._moving.constant(name)
+            case ast.Call(func=ast.Name(id="enumerate"), args=[inner], keywords=[]):
+                return list(enumerate(self._items(inner)))
+            case ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=int() as end)], keywords=[]):
+                return list(range(min(end, 10_000)))
+            case _:
+                given = node
+        try:
+            items = ast.literal_eval(given) if given else []
+        except (ValueError, TypeError):
+            items = []
+        return list(items) if isinstance(items, list | tuple) else []
 
     def alias(self, name: str) -> str:
         """Return the same for a function that the module itself has."""

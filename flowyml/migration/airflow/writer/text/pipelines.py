@@ -16,8 +16,9 @@ from flowyml.migration.airflow.writer.deciding.decision import Decision, Key, is
 from flowyml.migration.airflow.writer.deciding.moved import key_of
 from flowyml.migration.airflow.writer.deciding.params import declared
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, groups_in
+from flowyml.migration.airflow.writer.text.loops import repeated, rolled
 from flowyml.migration.airflow.writer.text.names import Names, variable_of
-from flowyml.migration.airflow.writer.text.steps import step_options
+from flowyml.migration.airflow.writer.text.steps import operator, step_options
 from flowyml.migration.airflow.writer.text.wrappers import wrapper_arguments
 from flowyml.migration.airflow.writer.values import as_number
 from flowyml.plan.layout import FreeNames, Group, Pair, Part, docstring, source, text_literal, value
@@ -113,6 +114,7 @@ class _Body:
     uses: Counter[Key]
     outputs: dict[tuple[str, str], str] = field(default_factory=dict)
     items: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
     local: FreeNames = field(init=False)
     decisions: Mapping[str, Decision] = field(init=False)
 
@@ -133,8 +135,17 @@ class _Body:
 
     def calls(self, order: Sequence[Unit], depth: int) -> Iterator[str]:
         """The calls of some tasks, and branches with those in them."""
-        for unit in order:
+        lines = [self._line(unit) or -number for number, unit in enumerate(order, 1)]
+        passed = 0
+        for at, unit in enumerate(order):
+            if at < passed:
+                continue
             if isinstance(unit, TaskModel):
+                size, count = repeated(lines, at)
+                if loop := self._loop(order[at : at + size * count], size, depth):
+                    yield loop
+                    passed = at + size * count
+                    continue
                 yield from self._statements(self.decisions[unit.task_id], depth)
                 continue
             if isinstance(unit, Nested):
@@ -150,6 +161,33 @@ class _Body:
                 left -= set(block.values)
                 yield f"{'    ' * depth}with {source(self._opening(block, number, ends), depth)}:"
                 yield from self.calls(tasks, depth + 1)
+
+    def _line(self, unit: Unit) -> int:
+        """Return the line of a task that a loop of the DAG file makes and whose value no step takes; 0 for others."""
+        if not isinstance(unit, TaskModel) or unit.task_id in self.dag.taken or unit.task_id in self.dag.picked:
+            return 0
+        known = self.decisions[unit.task_id].kind in ("function", "empty", "bash", "operator")
+        return unit.place.line if known and unit.place.line in self.names.loops else 0
+
+    def _loop(self, units: Sequence[Unit], size: int, depth: int) -> str:
+        """Return tasks of several iterations as a loop; "" if that cannot be."""
+        every = [self.decisions[unit.task_id] for unit in units if isinstance(unit, TaskModel)]
+        if not every:
+            return ""
+        inside = {id(each) for each in every if each.kind == "operator"} - self.names.in_loops
+        self.names.in_loops |= inside
+        texts = ["\n".join(line for each in every[number : number + size] for line in self._statements(each, depth))
+                 for number in range(0, len(every), size)]  # fmt: skip
+        made = rolled(texts, self.names.loops[every[0].task.place.line], self.names, self._variable, depth)
+        if not made:
+            self.names.in_loops -= inside
+        return made
+
+    def _variable(self, name: str) -> str:
+        """Return a variable for loops, which several may use."""
+        if name not in self.variables:
+            self.variables[name] = self.local.fresh(name)
+        return self.variables[name]
 
     def _nested(self, group: Nested, depth: int) -> Iterator[str]:
         """The call of a pipeline within the pipeline, for each item if its group is mapped."""
@@ -219,6 +257,8 @@ class _Body:
                 base, options = names.word("nothing"), list(step_options(names, decision))
             case "bash":
                 base, options = names.word("bash"), list(step_options(names, decision))
+            case "operator" if id(decision) in names.in_loops:
+                base = source(operator(names, decision), depth)
             case _:
                 base = names.variable(decision)
         if after:

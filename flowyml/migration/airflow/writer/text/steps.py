@@ -58,7 +58,7 @@ def hole(names: Names, decision: Decision, text: str) -> str:
     return "\n".join([f"{head}    raise NotImplementedError({literal})", *lines]) + "\n"
 
 
-def operator(names: Names, decision: Decision) -> str:
+def operator(names: Names, decision: Decision) -> Part:
     """Return an operator, unchanged."""
     arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(decision.name)}"]
     for name, given in decision.arguments.items():
@@ -66,5 +66,4 @@ def operator(names: Names, decision: Decision) -> str:
     rule = decision.options.get("run_if") or decision.options.get("trigger_rule")
     if rule:
         arguments.append(f"trigger_rule={text_literal(rule)}")
-    made = Group(f"{names.word('airflow_operator')}(", arguments, ")")
-    return source(Pair(f"{names.variable(decision)} = ", made)) + "\n"
+    return Group(f"{names.word('airflow_operator')}(", arguments, ")")

@@ -12,6 +12,7 @@ from flowyml.migration.airflow.writer.deciding.context import DATES, Asked, Code
 from flowyml.migration.airflow.writer.deciding.decision import Decision
 from flowyml.migration.airflow.writer.text.names import Names
 from flowyml.migration.airflow.writer.text.steps import decorator
+from flowyml.migration.airflow.writer.values import in_f_string
 from flowyml.plan.layout import Group, Lines, Pair, Part, source, text_literal, value
 
 __all__ = ["wrapper", "wrapper_arguments"]
@@ -137,8 +138,7 @@ def _f_string(template: Template, values: Variables, word: Callable[[str], str])
     made = ""
     for part in template.parts:
         if isinstance(part, str):
-            escaped = repr(f'"{part}')[2:-1].replace("\\'", "'").replace('"', '\\"')
-            made += escaped.replace("{", "{{").replace("}", "}}")
+            made += in_f_string(part)
         else:
             made += f"{{{_code(part, values, word)}}}"
     return f'f"{made}"'
