@@ -360,3 +360,44 @@ def test_a_loop_does_what_its_iterations_did(
     for calls, text in zip(done, ("\n".join(texts), made), strict=True):
         exec(textwrap.dedent(text), {"do": lambda *given, calls=calls, **named: calls.append((given, named))})
     assert done[0] == done[1] or not made
+
+
+def test_comments_above_tasks_stay(tmp_path: Path) -> None:
+    """Those of an operator above it, those of a step above its call; in a loop they would be repeated."""
+    tasks = """
+    # Once a day:
+    #   all of it.
+    BashOperator(task_id="whole", bash_command="{{ var.value.x }}")
+    # Not that.
+
+    # A shell's.
+    BashOperator(task_id="plain", bash_command="true")
+    for n in (1, 2):
+        # Of a loop.
+        EmptyOperator(task_id=f"n_{n}")
+    """
+    made = written(tmp_path, dag(tasks))
+    assert "# Once a day:\n#   all of it.\nwhole = airflow_operator(" in made.text
+    assert '    # A shell\'s.\n    bash.options(name="plain")' in made.text
+    assert "Not that" not in made.text
+    assert "Of a loop" not in made.text
+
+
+def test_constants_stay_constants(tmp_path: Path) -> None:
+    """Unless the file changes them, or looks into them."""
+    before = """
+    IMAGE = "registry/image:1"
+    LABELS = {"team": "data"}
+    CHANGED = {"a": 1}
+    CHANGED["b"] = 2
+    """
+    tasks = """
+    for n in range(2):
+        BashOperator(task_id=f"t{n}", bash_command="{{ var.value.x }}", image=IMAGE, labels=LABELS, changed=CHANGED)
+    """
+    made = written(tmp_path, dag(tasks, before=before))
+    assert 'IMAGE = "registry/image:1"\nLABELS = {"team": "data"}\n\n' in made.text
+    assert made.text.count("image=IMAGE") == made.text.count("labels=LABELS") == 2
+    assert 'changed={"a": 1, "b": 2}' in made.text
+    step = loaded(tmp_path, made).flow.compile().by_name["t1"]
+    assert step.options["airflow"]["arguments"]["image"] == "registry/image:1"

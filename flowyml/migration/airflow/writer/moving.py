@@ -423,6 +423,14 @@ class Moving:
         found = (node for node in ast.walk(ast.parse(self.text)) if isinstance(node, ast.For))
         return {line: node for node in found for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
 
+    def comments_above(self, line: int) -> list[str]:
+        """Return the comments right above a line that no loop repeats."""
+        lines, found = self.text.split("\n"), list[str]()
+        while line > 1 and line not in self.loops and lines[line - 2].lstrip().startswith("#"):
+            line -= 1
+            found.insert(0, lines[line - 1].strip())
+        return found
+
     def definitions(self, names: Iterable[str]) -> set[int]:
         """Return the statements that define some names."""
         return {number for name in names for number in self._defined.get(name, ())}

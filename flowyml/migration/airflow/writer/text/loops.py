@@ -83,7 +83,9 @@ def rolled(texts: Sequence[str], loop: ast.For, names: Names, variable: Callable
     text = "\n".join([f"{'    ' * depth}{head}", *(f"    {line}" for line in lines)])
     is_better = max(map(len, text.split("\n"))) <= 120 and len(text) < sum(map(len, texts))
     if is_better and isinstance(over, str):
-        names.constants |= {each.id for each in ast.walk(loop.iter) if isinstance(each, ast.Name)}
+        words = {each.id for each in ast.walk(loop.iter) if isinstance(each, ast.Name)} - {"enumerate", "range"}
+        names.constants |= words
+        names.taken |= words
     return text if is_better else ""
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from flowyml.migration.airflow.model import FunctionModel
+from flowyml.migration.airflow.model import Argument, FunctionModel
 from flowyml.migration.airflow.writer.deciding.context import DATES, may_be_argument
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, Key
@@ -60,6 +60,7 @@ class Names(FreeNames):
 
     def __init__(self, dags: Sequence[DecidedDag], moved: Moved, moving: Moving) -> None:
         self._moving = moving
+        self._path = dags[0].model.place.path if dags else ""
         self._needed = moved.needed
         self.used: set[str] = set()
         self.in_loops: set[int] = set()
@@ -109,6 +110,32 @@ class Names(FreeNames):
         is_known = len(rows) == count and all(isinstance(row, tuple | list) and len(row) == len(names) for row in rows)
         return (names, list(zip(*rows, strict=True))) if is_known and len(names) == len(targets) else ([], [])
 
+    def comments_of(self, decision: Decision) -> list[str]:
+        """Return the comments above a task of the DAG file itself."""
+        place = decision.task.place
+        return self._moving.comments_above(place.line) if place.path == self._path else []
+
+    def constant_of(self, argument: Argument | None, value: Any) -> str:
+        """Return the constant of the DAG file that an argument is, which the module then has; "" for any other."""
+        if argument is None or value is None or not argument.source.isidentifier() or argument.place.path != self._path:
+            return ""
+        if repr(self._literal(ast.Name(argument.source))) != repr(value):
+            return ""
+        self.constants.add(argument.source)
+        self.taken.add(argument.source)
+        return argument.source
+
+    def _literal(self, node: ast.expr) -> Any:
+        """Return the value of a literal, or of a constant of the file that the module can have; None for others."""
+        given: ast.expr | None = node
+        if isinstance(node, ast.Name):
+            is_free = node.id not in self.taken or node.id in self.constants or node.id in self._needed
+            given = self._moving.constant(node.id) if is_free else None
+        try:
+            return ast.literal_eval(given) if given else None
+        except (ValueError, TypeError):
+            return None
+
     def source_of(self, node: ast.expr) -> str:
         """Return the text of an expression of the DAG file, in one line."""
         text = ast.get_source_segment(self._moving.text, node) or ""
@@ -117,18 +144,11 @@ class Names(FreeNames):
     def _items(self, node: ast.expr) -> list[Any]:
         """Return what a loop goes over: a literal, a constant of the file that the module can have too, numbers."""
         match node:
-            case ast.Name(id=name) if name not in self.taken or name in (*self.constants, *self._needed):
-                given = self._moving.constant(name)
             case ast.Call(func=ast.Name(id="enumerate"), args=[inner], keywords=[]):
                 return list(enumerate(self._items(inner)))
             case ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=int() as end)], keywords=[]):
                 return list(range(min(end, 10_000)))
-            case _:
-                given = node
-        try:
-            items = ast.literal_eval(given) if given else []
-        except (ValueError, TypeError):
-            items = []
+        items = self._literal(node)
         return list(items) if isinstance(items, list | tuple) else []
 
     def alias(self, name: str) -> str:

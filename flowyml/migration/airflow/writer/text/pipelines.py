@@ -227,6 +227,8 @@ class _Body:
         call = self._call(decision, depth)
         if task_id in self.dag.taken:
             call = Pair(f"{self.holds(task_id, decision.name)} = ", call)
+        if decision.kind != "operator":
+            yield from (f"{'    ' * depth}{comment}" for comment in self.names.comments_of(decision))
         yield f"{'    ' * depth}{source(call, depth)}"
 
     def _pick(self, edge: ValueEdge, depth: int, within: str) -> str:

@@ -62,7 +62,8 @@ def operator(names: Names, decision: Decision) -> Part:
     """Return an operator, unchanged."""
     arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(decision.name)}"]
     for name, given in decision.arguments.items():
-        arguments.append(Pair(f"{names.words.keyword(name)}=", names.words.part(given)))
+        written = names.constant_of(decision.task.argument(name), given) or names.words.part(given)
+        arguments.append(Pair(f"{names.words.keyword(name)}=", written))
     rule = decision.options.get("run_if") or decision.options.get("trigger_rule")
     if rule:
         arguments.append(f"trigger_rule={text_literal(rule)}")
