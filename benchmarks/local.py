@@ -183,12 +183,49 @@ MODE = "plain"
 print(json.dumps({"seconds": globals()[MODE](), "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 """
 
+SHARED = """
+import json, resource, time
+from concurrent.futures import ThreadPoolExecutor
+import numpy, pandas
+from flowyml import Pipeline, for_each, pipeline, step
+
+def array():
+    return numpy.ones(37_500_000)  # 300 MB
+
+def table():
+    return pandas.DataFrame({f"c{n}": numpy.ones(1_562_500) for n in range(8)})  # 100 MB
+
+def use(data, n):
+    return float(data[n::20].sum()) if isinstance(data, numpy.ndarray) else float(data["c0"].mean())
+
+make, items, mode = MAKE, ITEMS, "MODE"
+Pipeline("first").add_step(step(name="one")(lambda: 1)).run()
+
+@pipeline
+def fan():
+    data = step(name="made", outputs=["data"], local={"share": mode == "share"})(make)()
+    with for_each(list(range(items))) as n:
+        return step(name="used")(use)(data, n)
+
+fan.compile()
+started = time.perf_counter()
+if mode == "plain":
+    data = make()
+    with ThreadPoolExecutor() as pool:
+        assert len(list(pool.map(lambda n: use(data, n), range(items)))) == items
+else:
+    assert fan.run().success
+seconds = time.perf_counter() - started
+print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+
 
 def rows() -> Iterator[Row]:
     """Overhead, parallel steps, large values."""
     yield from _overhead()
     yield from _parallel()
     yield from _large()
+    yield from _shared()
 
 
 def _overhead() -> Iterator[Row]:
@@ -255,3 +292,18 @@ def _large() -> Iterator[Row]:
         plain["peak"] / 2**20,
         "250 MB",
     )
+
+
+def _shared() -> Iterator[Row]:
+    for what, make, items, modes in (
+        ("60 items over a table of 100 MB", "table", 60, ("local",)),
+        ("20 items over an array of 300 MB", "array", 20, ("local", "share")),
+        ("2 items over an array of 300 MB", "array", 2, ("local", "share")),
+    ):
+        text = SHARED.replace("MAKE", make).replace("ITEMS", str(items))
+        taken = side_by_side({mode: text.replace('"MODE"', repr(mode)) for mode in ("plain", *modes)})
+        plain = taken["plain"].values
+        for mode in modes:
+            name, found = f"{what}{', shared' if mode == 'share' else ''}", taken[mode].values
+            yield Row(f"{name}: time", found["seconds"], "s", "plain threads", plain["seconds"], "1.2 times")
+            yield Row(f"{name}: peak memory", found["peak"], "MiB", "plain threads", plain["peak"], "1.3 times")

@@ -60,7 +60,8 @@ def _is_block(value: Any) -> bool:
     """Return whether ``deepcopy`` copies all of it as one block: pandas shares the objects in the cells of a table."""
     kind = type(value)
     if kind is _class("pandas", "DataFrame"):
-        return all(_is_block(column) for _, column in value.items())
+        objects = (at for at, dtype in enumerate(value.dtypes) if str(dtype) == "object")
+        return all(_is_block(value.iloc[:, at]) for at in objects)
     if kind is _class("pandas", "Series"):
         infer = sys.modules["pandas"].api.types.infer_dtype
         return value.dtype != object or not infer(value, skipna=True).startswith("mixed")
