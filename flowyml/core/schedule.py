@@ -121,12 +121,16 @@ class Schedule:
         times = self._cron_times(moment, count) if self.cron else self._interval_times(moment, count)
         return [time for time in times if self.end is None or time <= self.end]
 
-    def dates_at(self, time: datetime) -> RunDates:
-        """Return the dates of the run that is due at this time, in the schedule's time zone."""
+    def dates_at(self, time: datetime, *, takes_later: bool = False) -> RunDates:
+        """Return the dates of the run that is due at this time, in the schedule's time zone.
+
+        ``takes_later`` is for engines that take the later of the two moments that a time of the day can mean where the
+        clocks go back or forward.
+        """
         from zoneinfo import ZoneInfo
 
         moment = time.astimezone(ZoneInfo(self.timezone))
-        before = self._before(moment)
+        before = self._later_before(moment) if takes_later and _is_fixed(self.cron or "*") else self._before(moment)
         return RunDates(logical_date=moment, data_interval_start=before, data_interval_end=before and moment)
 
     def _before(self, moment: datetime) -> datetime | None:
@@ -139,6 +143,18 @@ class Schedule:
             return None
         times: Iterator[datetime] = iter(partial(croniter(self.cron, moment).get_prev, datetime), None)
         return next(time for time in times if not (_is_second(time) and _is_fixed(self.cron or "")))
+
+    def _later_before(self, moment: datetime) -> datetime | None:
+        """Return the previous scheduled time likewise, of an engine that takes the later moment."""
+        try:
+            from croniter import croniter
+        except ImportError:
+            return None
+        shown: Iterator[datetime] = iter(
+            partial(croniter(self.cron, moment.replace(tzinfo=None)).get_prev, datetime), None
+        )
+        both = ([time.replace(tzinfo=moment.tzinfo, fold=fold).astimezone(UTC) for fold in (0, 1)] for time in shown)
+        return next(time for time in map(max, both) if time < moment.astimezone(UTC)).astimezone(moment.tzinfo)
 
     def _cron_times(self, after: datetime, count: int) -> list[datetime]:
         from croniter import croniter

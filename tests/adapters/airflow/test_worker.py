@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,6 +143,24 @@ def test_a_run_that_an_operator_started_has_no_interval_of_the_schedule(
     dates = worker._dates({"dag_run": run, "dag": SimpleNamespace(fileloc=str(file))})
     assert dates.logical_date == run.logical_date
     assert (dates.data_interval_start is not None) is has_interval
+
+
+@pytest.mark.parametrize(
+    ("month", "times"), [(3, [(27, 1), (28, 1), (29, 1), (30, 0)]), (10, [(23, 0), (24, 0), (25, 1), (26, 1)])]
+)
+def test_intervals_have_no_gap_where_the_clocks_change(
+    tmp_path: Path, month: int, times: Sequence[tuple[int, int]]
+) -> None:
+    """These are the runs that Airflow's ``CronTriggerTimetable`` makes, by day and hour in UTC."""
+    file = tmp_path / "dag.py"
+    schedule = Schedule(cron="30 2 * * *", timezone="Europe/Berlin", start=datetime(2026, 1, 1, tzinfo=UTC))
+    file.write_text(compile_dag(Pipeline("dated").add_step(nothing).bundle(), schedule=schedule).text)
+    moments = [datetime(2026, month, day, hour, 30, tzinfo=UTC) for day, hour in times]
+    for before, time in itertools.pairwise(moments):
+        run = SimpleNamespace(run_type="scheduled", logical_date=time)
+        dates = worker._dates({"dag_run": run, "dag": SimpleNamespace(fileloc=str(file))})
+        interval = dates.data_interval_start, dates.data_interval_end
+        assert [each and each.astimezone(UTC) for each in interval] == [before, time]
 
 
 @pytest.mark.parametrize(("hours", "given"), [(0, False), (24, True)])
