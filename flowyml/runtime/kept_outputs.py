@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -25,21 +26,29 @@ class KeptOutputs:
 
     def keep(self, label: str, outputs: dict[str, Any]) -> None:
         """Save the outputs of a step, or of an item. If that fails, they are missing later."""
+        key = self._key(label)
 
         def write(file: BinaryIO) -> None:
-            file.write(json.dumps(outputs).encode())
+            file.write(json.dumps({"outputs": outputs, "sha256": _digest(key, outputs)}).encode())
 
         with suppress(ArtifactError):
-            self._store.write(self._key(label), write)
+            self._store.write(key, write)
 
     def read(self, label: str) -> dict[str, Any] | None:
-        """Read saved outputs; None if there are none."""
+        """Read saved outputs; None if there are none, or others than this step has saved."""
+        key = self._key(label)
         try:
-            with self._store.local_copy(f"{self._store.url}/{self._key(label)}") as path:
-                outputs: dict[str, Any] = json.loads(path.read_bytes())
-                return outputs
-        except (ArtifactError, ValueError):
+            with self._store.local_copy(f"{self._store.url}/{key}") as path:
+                saved = json.loads(path.read_bytes())
+            outputs: dict[str, Any] = saved["outputs"]
+            return outputs if saved["sha256"] == _digest(key, outputs) else None
+        except (ArtifactError, ValueError, LookupError, TypeError, RecursionError):
             return None
 
     def _key(self, label: str) -> str:
         return f"{self._place}/{slug(label)}/outputs.json"
+
+
+def _digest(key: str, outputs: Any) -> str:
+    """Return a digest of what is saved and where, which finds files that are damaged or were exchanged."""
+    return hashlib.sha256(json.dumps([key, outputs]).encode()).hexdigest()

@@ -12,6 +12,7 @@ from flowyml.artifacts import artifact_key, open_store, pack, run_place
 from flowyml.artifacts.store import Store
 from flowyml.core.errors import ArtifactError
 from flowyml.runtime.execution import TAKEN_FILE
+from flowyml.runtime.kept_outputs import KeptOutputs
 from flowyml.runtime.taken import Taken
 
 MINE = run_place("prefect 1", "training", "old")
@@ -60,6 +61,22 @@ def test_a_link_in_the_place_of_an_artifact_is_not_copied(store: Store, tmp_path
     taken = Taken(MINE, {"load": ("old", {"rows": packed})})
     with pytest.raises(ArtifactError):
         taken.outputs("load", store, partial(artifact_key, NEW, "load", 1))
+
+
+def test_saved_outputs_are_those_of_their_step_and_run(tmp_path: Path) -> None:
+    """An object in a store may be exchanged with another one, be cut short, or be of another shape: the step runs."""
+    first, other = (KeptOutputs(str(tmp_path), place) for place in (MINE, NEW))
+    for kept, label, value in ((first, "train[0]", 1), (first, "train[1]", 2), (other, "train[0]", 3)):
+        kept.keep(label, {"model": value})
+    here, beside, elsewhere = sorted(tmp_path.rglob("outputs.json"))
+    assert first.read("train[0]") == {"model": 1}
+    whole = here.read_bytes()
+    for data in (beside.read_bytes(), elsewhere.read_bytes(), whole.replace(b"1", b"7", 1), whole[:-1], b"[]", b"{}"):
+        here.unlink()
+        here.write_bytes(data)
+        assert first.read("train[0]") is None
+    here.write_bytes(whole)
+    assert first.read("train[0]") == {"model": 1}
 
 
 def test_another_run_of_the_same_bundle_takes_nothing(tmp_path: Path) -> None:
