@@ -48,11 +48,13 @@ class RemoteStore(Store):
             yield path
 
     def take(self, source: Store, written: Written, key: str) -> Written:
-        """Have the store itself copy the file, if it can."""
+        """Have the store itself copy the file, if it can; then its size alone is compared here."""
         key = checked_key(by_content(key, written.sha256))
         if isinstance(source, RemoteStore) and source.url == self.url:
             with self.errors(f"Artifact {written.url} could not be copied"):
                 if self._copies(f"{self.root}{written.url.removeprefix(self.url)}", f"{self.root}/{key}"):
+                    if self.filesystem.size(f"{self.root}/{key}") != written.size:
+                        raise ValueError("it has another size than was written")
                     return Written(f"{self.url}/{key}", written.sha256, written.size)
         return super().take(source, written, key)
 

@@ -73,7 +73,8 @@ class RunDates:
         moment: datetime | None = getattr(self, date)
         if moment is None:
             raise ParameterError(
-                f"Parameter {name!r} takes the run's {date}, but this run has none: it was not scheduled, or the "
-                f"engine does not report its scheduled time. Pass a value for {name!r}."
+                f"Parameter {name!r} takes the run's {date}, but this run has none: it was not scheduled, its "
+                f"schedule was changed before it began, or the engine does not report its scheduled time. Pass a value "
+                f"for {name!r}."
             )
         return (moment.date() if is_day else moment).isoformat()

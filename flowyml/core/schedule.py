@@ -133,6 +133,11 @@ class Schedule:
         before = self._later_before(moment) if takes_later and _is_fixed(self.cron or "*") else self._before(moment)
         return RunDates(logical_date=moment, data_interval_start=before, data_interval_end=before and moment)
 
+    def is_due(self, time: datetime) -> bool:
+        """Return whether this is one of the schedule's times, from its start to its end."""
+        moment = time.astimezone(UTC)  # times of two zones never equal one another in an hour that clocks show twice
+        return moment in [each.astimezone(UTC) for each in self.next_times(after=moment - timedelta(microseconds=1))]
+
     def _before(self, moment: datetime) -> datetime | None:
         """Return the previous scheduled time; None if croniter is not installed, as on a worker."""
         if self.interval_seconds is not None:

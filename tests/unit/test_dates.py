@@ -121,3 +121,23 @@ def test_a_day_is_that_of_the_schedule() -> None:
 def test_a_typed_parameter_takes_a_date_or_its_own_default(value: str, fault: str) -> None:
     with pytest.raises(ParameterError, match=fault):
         dated_by_type.check_parameters({"moment": value})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "due", "other"),
+    [
+        (Schedule(cron="30 2 * * *", timezone="Europe/Berlin"), "2026-10-25T02:30+02:00", "2026-10-25T02:30+01:00"),
+        (Schedule(cron="0 3 * * *", start=datetime(2026, 3, 2, tzinfo=UTC)), "2026-03-02T03:00Z", "2026-03-01T03:00Z"),
+        (Schedule(cron="0 3 * * *", end=datetime(2026, 3, 2, tzinfo=UTC)), "2026-03-01T03:00Z", "2026-03-02T03:00Z"),
+        (Schedule(interval_seconds=90), "1970-01-01T00:03Z", "1970-01-01T00:03:00.000001Z"),
+        (
+            Schedule(interval_seconds=90, start=datetime(2026, 1, 1, 0, 1, tzinfo=UTC)),
+            "2026-01-01T00:01Z",
+            "2026-01-01T00:00Z",
+        ),
+    ],
+    ids=str,
+)
+def test_a_time_is_due_if_the_schedule_has_it(schedule: Schedule, due: str, other: str) -> None:
+    assert schedule.is_due(datetime.fromisoformat(due))
+    assert not schedule.is_due(datetime.fromisoformat(other))

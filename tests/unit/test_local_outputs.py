@@ -19,6 +19,7 @@ from flowyml.core.runs import Outputs
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import run
 from flowyml.orchestrators.local.outputs import read, record
+from flowyml.orchestrators.local.store import RunStore
 from tests.unit.local_runs import COMPLETED, FAILED, chain
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
@@ -189,10 +190,10 @@ def test_an_output_beyond_the_limit_is_not_kept_and_leaves_nothing(tmp_path: Pat
     plan, name = chain(1).compile(), "v0"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWYML_ARTIFACTS", str(tmp_path))
-        entry = record(tmp_path / "runs.db", plan, "limited", {name: value}, [], max_bytes=200_000)
+        entry = record(RunStore(tmp_path / "runs.db"), plan, "limited", {name: value}, [], max_bytes=200_000)
         assert "of more than 0.0002 GB. Run it with LocalOrchestrator(keep_outputs=True)" in entry[name]["not_kept"]
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-        entry = record(tmp_path / "runs.db", plan, "limited", {name: value}, [], max_bytes=1e6)
+        entry = record(RunStore(tmp_path / "runs.db"), plan, "limited", {name: value}, [], max_bytes=1e6)
         assert read("limited", json.dumps(entry)) == {name: value}
 
 

@@ -272,6 +272,21 @@ def test_what_a_run_left_that_the_record_does_not_know(
     assert usual.outputs("known")["rows"] == other.outputs("theirs")["rows"] == "x" * 100_000
 
 
+def test_the_outputs_of_a_machine_of_the_same_name_stay(
+    usual: LocalOrchestrator, own_home: Path, tmp_path: Path
+) -> None:
+    """As of a container: its record has the same path, and the artifact store is shared."""
+    large().run(on=usual, run_id="theirs")
+    there = usual.store.path.rename(tmp_path / "there.db")
+    here = LocalOrchestrator(keep_outputs=True)
+    large().run(on=here, run_id="ours")
+    assert len(artifacts(own_home)) == 2
+    here.prune(older_than=OLD)
+    assert len(artifacts(own_home)) == 1
+    there.rename(here.store.path)
+    assert LocalOrchestrator().outputs("theirs")["rows"] == "x" * 100_000
+
+
 HALF_WRITTEN = """
 import os, signal, sys
 from pathlib import Path

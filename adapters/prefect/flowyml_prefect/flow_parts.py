@@ -132,29 +132,38 @@ def working_folder() -> Iterator[None]:
 
 
 def _dates() -> RunDates:
-    """Return the dates of the run: the time of its schedule, else the time of the request."""
+    """Return the dates of the run: the time of its schedule, else the time of the request.
+
+    If its schedule has changed since it was planned, and no longer has this time, the interval is unknown.
+    """
     context: Any = FlowRunContext.get()
     flow_run = context.flow_run
-    moment = flow_run.expected_start_time or datetime.now(UTC)
+    moment = datetime.fromisoformat(str(flow_run.expected_start_time or datetime.now(UTC)))  # not Prefect's own class
     is_scheduled = flow_run.auto_scheduled or "flowyml.made_up" in (flow_run.labels or {})
-    schedule = _schedule(flow_run) if is_scheduled else None
-    return schedule.dates_at(moment) if schedule else RunDates(logical_date=moment)
+    schedule, changed = _schedule(flow_run) if is_scheduled else (None, None)
+    if schedule is None:
+        return RunDates(logical_date=moment)
+    dates = schedule.dates_at(moment)
+    is_known = not changed or changed < flow_run.created or dates.data_interval_start is None
+    return dates if is_known or schedule.is_due(moment) else RunDates(logical_date=dates.logical_date)
 
 
-def _schedule(flow_run: Any) -> Schedule | None:
-    """Return the schedule of the run's deployment, as FlowyML recorded it; None if FlowyML did not create it."""
+def _schedule(flow_run: Any) -> tuple[Schedule | None, datetime | None]:
+    """Return the schedule of the run's deployment, if FlowyML created it, and the time of its last change."""
     if find_spec("croniter") is None:  # then Prefect's own under that name, or else the run has no interval
         with suppress(ImportError):
             sys.modules["croniter"] = import_module("prefect._vendor.croniter")
     kept = [item for item in _deployment(flow_run).schedules if (item.slug or "").startswith("flowyml")]
     if not kept:
-        return None
+        return None, None
     rule, notes = kept[0].schedule, json.loads(kept[0].slug.removeprefix("flowyml") or "{}")
     timing = {name: notes[name] for name in ("cron", "interval_seconds") if name in notes}
     if not timing:
         seconds = getattr(rule, "interval", None)
         timing = {"interval_seconds": seconds.total_seconds()} if seconds else {"cron": rule.cron}
-    return Schedule(**timing, timezone=rule.timezone or "UTC")
+    bounds = {name: datetime.fromisoformat(notes[name]) for name in ("start", "end") if name in notes}
+    zone = (notes.get("timezone") if hasattr(rule, "rrule") else None) or rule.timezone or "UTC"
+    return Schedule(**timing, **bounds, timezone=zone), kept[0].updated
 
 
 def _deployment(flow_run: Any) -> Any:

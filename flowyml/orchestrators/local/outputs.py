@@ -6,11 +6,10 @@ import base64
 import io
 import json
 import logging
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from flowyml.artifacts import artifact_key, open_store, pack, run_place, unpack
 from flowyml.artifacts.allowed import why_no_pickles
@@ -27,8 +26,11 @@ from flowyml.plan.model import PipelineOutput, Plan
 from flowyml.plan.values import steps_of
 from flowyml.runtime.tracebacks import described
 
+if TYPE_CHECKING:
+    from flowyml.orchestrators.local.store import RunStore
+
 __all__ = [
-    "MAX_KEPT_BYTES", "SMALL", "entry_of", "instance", "kept_artifacts", "pickle_entry", "plain_entry", "read",
+    "MAX_KEPT_BYTES", "SMALL", "entry_of", "kept_artifacts", "pickle_entry", "plain_entry", "read",
     "record", "value_of",
 ]  # fmt: skip
 
@@ -41,13 +43,8 @@ MAX_KEPT_BYTES = 1_000_000_000
 """The largest size in bytes of an output of a submitted run that is stored by default."""
 
 
-def instance(path: Path) -> str:
-    """The name of a database, which distinguishes its runs from those of another one, on this machine or another."""
-    return f"local {platform.node()} {path}"
-
-
 def record(
-    path: Path, plan: Plan, run_id: str, values: Mapping[str, Any], noted: Iterable[KeptRow], *, max_bytes: float
+    store: RunStore, plan: Plan, run_id: str, values: Mapping[str, Any], noted: Iterable[KeptRow], *, max_bytes: float
 ) -> dict[str, Any]:  # fmt: skip
     """Record outputs: small values, artifacts of up to ``max_bytes``, or the reason why a value is not stored.
 
@@ -55,7 +52,7 @@ def record(
     """
     seen = _seen(plan, noted)
     return {
-        output.name: _record(path, plan.name, run_id, output, values[output.name], seen.get(output.name), max_bytes)
+        output.name: _record(store, plan.name, run_id, output, values[output.name], seen.get(output.name), max_bytes)
         for output in plan.outputs
         if output.name in values  # not outputs of skipped steps
     }
@@ -108,10 +105,10 @@ def value_of(entry: Mapping[str, Any]) -> Any:
 
 
 def _record(
-    path: Path, pipeline: str, run_id: str, output: PipelineOutput, value: Any, noted: Any, max_bytes: float
+    store: RunStore, pipeline: str, run_id: str, output: PipelineOutput, value: Any, noted: Any, max_bytes: float
 ) -> dict[str, Any]:  # fmt: skip
     def key() -> str:
-        place = run_place(instance(path), pipeline, run_id)
+        place = run_place(store.instance, pipeline, run_id)
         return artifact_key(place, next(steps_of(output.source)), 1, f"output-{output.name}")
 
     return entry_of(f"Output {output.name!r} of run {run_id!r}", value, open_store, key, max_bytes, noted, as_file=True)

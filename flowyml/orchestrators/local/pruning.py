@@ -21,7 +21,6 @@ from flowyml.core.process_identity import ProcessIdentity, is_alive
 from flowyml.core.pruning import Bounds, Prunable, bounded, unfinished
 from flowyml.core.removal import files_below, names_in, remove, remove_leftovers
 from flowyml.orchestrators.local.bundles import records
-from flowyml.orchestrators.local.outputs import instance
 from flowyml.orchestrators.local.schema import transaction
 from flowyml.orchestrators.local.store import PRUNED, UNFINISHED, RunStore
 from flowyml.plan.bundle import Bundle
@@ -199,7 +198,7 @@ def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
 
 def _left_artifacts(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
     """Yield the files in the artifact store of runs that are no longer in this database."""
-    place = run_place(instance(store.path), "-", "-").partition("/")[0]
+    place = run_place(store.instance, "-", "-").partition("/")[0]
     known = _places(store)
     try:
         shelf = open_store(default_url())
@@ -215,7 +214,7 @@ def _left_artifacts(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
 def _places(store: RunStore) -> set[str]:
     with store.session() as db:
         rows = db.execute("SELECT pipeline, run_id FROM runs").fetchall()
-    return {run_place(instance(store.path), *row) for row in rows}
+    return {run_place(store.instance, *row) for row in rows}
 
 
 def _place(key: str) -> str:

@@ -274,7 +274,7 @@ class LocalRun:
             self._recorder.close()
             if status is ExecutionStatus.COMPLETED:
                 outputs = record(
-                    self._store.path, self.plan, self.row.run_id, self._outputs, self._artifacts,
+                    self._store, self.plan, self.row.run_id, self._outputs, self._artifacts,
                     max_bytes=self._settings.max_output_bytes,
                 )  # fmt: skip
                 ending = ending._replace(outputs={**outputs, **self._recorded})

@@ -13,7 +13,7 @@ from flowyml.core.errors import ConfigurationError
 
 __all__ = ["KeptRow", "RunRow", "StepRow", "check_is_record", "index_of", "item_of", "prepare", "transaction"]
 
-VERSION = 9
+VERSION = 10
 
 _TABLES = """
 CREATE TABLE runs (
@@ -78,6 +78,7 @@ CREATE TABLE artifacts (
 ) WITHOUT ROWID
 """,
     9: "ALTER TABLE runs ADD COLUMN packages TEXT",
+    10: "CREATE TABLE record (id TEXT NOT NULL); INSERT INTO record VALUES (lower(hex(randomblob(8))))",
 }
 
 

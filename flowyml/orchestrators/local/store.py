@@ -7,12 +7,14 @@ the same thread, every call opens the file for itself, so nothing is shared betw
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal, NamedTuple
@@ -81,6 +83,15 @@ class RunStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._held = threading.local()
+
+    @cached_property
+    def instance(self) -> str:
+        """The name of this record in artifact stores, which records of other machines may share.
+
+        Machines may have one name, and keep their records under one path; a copy of a record has another path.
+        """
+        with self.session() as db:
+            return f"local {platform.node()} {self.path} {db.execute('SELECT id FROM record').fetchone()[0]}"
 
     def folder_of(self, run_id: str) -> Path:
         """Return the run's own folder, which exists while the run needs it."""

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from typing_extensions import TypedDict
@@ -302,6 +303,37 @@ class TestWorkers:
             hidden.rename(folder)
         assert deployed.changed
         assert not orchestrator.deploy_pipeline(pipeline).changed
+
+
+def test_a_late_run_has_the_interval_of_its_schedule_unless_that_has_changed(
+    prefect: PrefectServer, make_prefect: Callable[..., PrefectOrchestrator]
+) -> None:
+    """A worker was down when the runs became due, and their schedules were set anew before it was up again."""
+    orchestrator = make_prefect(work_pool="late")
+    orchestrator.client.ensure_process_pool("late")
+    tokyo, day = ZoneInfo("Asia/Tokyo"), timedelta(days=1)
+    midnight = datetime.now(tokyo).replace(hour=0, minute=0, second=0, microsecond=0)
+    daily = Schedule(interval_seconds=86400, timezone="Asia/Tokyo", start=midnight - 9 * day)
+
+    @step(outputs=["dates"])
+    def tell(day: str, since: str) -> list[str]:
+        return [day, since]
+
+    def late(name: str, then: Schedule) -> SubmissionResult:
+        pipeline = Pipeline(name, context={"day": LOGICAL_DATE, "since": DATA_INTERVAL_START}).add_step(tell)
+        made = orchestrator.schedule_pipeline(pipeline, daily)
+        run = orchestrator.run_missed(made.schedule_id, midnight)
+        orchestrator.schedule_pipeline(pipeline, then)
+        orchestrator.pause_schedule(made.schedule_id)
+        return run
+
+    kept = late("set as before", daily)
+    changed = late("set otherwise", Schedule(cron="30 2 * * *", timezone="America/New_York"))
+    with prefect.worker("late"):
+        assert kept.wait_for_completion(1200, 0.5).status is COMPLETED, kept.error
+        assert kept.outputs["dates"] == [midnight.isoformat(), (midnight - day).isoformat()]
+        assert changed.wait_for_completion(1200, 0.5).status is ExecutionStatus.FAILED
+        assert "its schedule was changed before it began" in str(changed.error)
 
 
 EJECTED = """
