@@ -15,6 +15,7 @@ import pytest
 from flowyml import Pipeline, pipeline, step
 from flowyml.artifacts import open_store
 from flowyml.cli import main
+from flowyml.core.errors import ArtifactError
 from flowyml.core.pruning import Bounds
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.cache_pruning import store_of
@@ -52,6 +53,18 @@ def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureF
     assert main(["cache", "clear", "--all", "--json"]) == 0
     assert json.loads(capfd.readouterr().out) == {"removed": 1}
     assert not list(entries_in(store))
+
+
+def test_a_file_that_was_cut_short_is_not_copied_within_its_store() -> None:
+    """The store copies it itself, so nothing of it is read here."""
+    import fsspec
+
+    store = open_store("memory://cut/short")
+    written = store.write("cache/x.bin", lambda file: file.write(b"12345") and None)
+    assert store.take(store, written, "runs/x.bin").url == "memory://cut/short/runs/x.bin"
+    fsspec.filesystem("memory").pipe("/cut/short/cache/x.bin", b"123")
+    with pytest.raises(ArtifactError, match="another size than was written"):
+        store.take(store, written, "runs/y.bin")
 
 
 @step(cache=True)

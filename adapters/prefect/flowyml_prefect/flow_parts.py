@@ -161,7 +161,7 @@ def _schedule(flow_run: Any) -> tuple[Schedule | None, datetime | None]:
     if not timing:
         seconds = getattr(rule, "interval", None)
         timing = {"interval_seconds": seconds.total_seconds()} if seconds else {"cron": rule.cron}
-    bounds = {name: datetime.fromisoformat(notes[name]) for name in ("start", "end") if name in notes}
+    bounds: Values = {name: datetime.fromisoformat(notes[name]) for name in ("start", "end") if name in notes}
     zone = (notes.get("timezone") if hasattr(rule, "rrule") else None) or rule.timezone or "UTC"
     return Schedule(**timing, **bounds, timezone=zone), kept[0].updated
 
