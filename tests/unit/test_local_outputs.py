@@ -189,10 +189,10 @@ def test_large_outputs_keep_their_kind_facts_and_picture(tmp_path: Path) -> None
 def test_an_output_beyond_the_limit_is_not_kept_and_leaves_nothing(tmp_path: Path, value: object) -> None:
     plan, name = chain(1).compile(), "v0"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLOWYML_ARTIFACTS", str(tmp_path))
+        patch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "artifacts"))
         entry = record(RunStore(tmp_path / "runs.db"), plan, "limited", {name: value}, [], max_bytes=200_000)
         assert "of more than 0.0002 GB. Run it with LocalOrchestrator(keep_outputs=True)" in entry[name]["not_kept"]
-        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert not [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()]
         entry = record(RunStore(tmp_path / "runs.db"), plan, "limited", {name: value}, [], max_bytes=1e6)
         assert read("limited", json.dumps(entry)) == {name: value}
 
