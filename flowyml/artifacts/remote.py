@@ -53,8 +53,10 @@ class RemoteStore(Store):
         if isinstance(source, RemoteStore) and source.url == self.url:
             with self.errors(f"Artifact {written.url} could not be copied"):
                 if self._copies(f"{self.root}{written.url.removeprefix(self.url)}", f"{self.root}/{key}"):
-                    if self.filesystem.size(f"{self.root}/{key}") != written.size:
-                        raise ValueError("it has another size than was written")
+                    size = self.filesystem.size(f"{self.root}/{key}")
+                    if size != written.size:
+                        self.filesystem.rm_file(f"{self.root}/{key}")
+                        raise ValueError(f"it has {size} bytes, and {written.size} were written")
                     return Written(f"{self.url}/{key}", written.sha256, written.size)
         return super().take(source, written, key)
 

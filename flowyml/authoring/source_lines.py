@@ -16,7 +16,7 @@ from flowyml.core.modules import is_installed
 P = ParamSpec("P")
 R = TypeVar("R")
 
-__all__ = ["SourceLine", "errors_at", "adds_source_line", "line_of", "put_line", "users_line"]
+__all__ = ["SourceLine", "adds_source_line", "errors_at", "line_of", "put_line", "users_line"]
 
 SourceLine = tuple[str, int]
 """A file and a line in it."""
@@ -41,14 +41,14 @@ def adds_source_line(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function that users call: its ``DefinitionError`` names the line of the call."""
 
     @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except DefinitionError as error:
             put_line(error, users_line())
             raise
 
-    return checked
+    return wrapped
 
 
 def users_line() -> SourceLine | None:

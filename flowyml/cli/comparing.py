@@ -81,7 +81,8 @@ def _side(target: Orchestrator, run: Run, artifacts: str | None, lacks: list[str
     try:
         entries = entries_of(result_store(target, artifacts), run.pipeline, None)
     except UsageError as error:
-        lacks.append(f"versions of packages: {error}")
+        if not run.packages:
+            lacks.append(f"versions of packages: {error}")
     results = {
         entry.step: entry.depends for _, entry in entries if entry and entry.run_id in sources.get(entry.step, ())
     }
@@ -117,12 +118,11 @@ def _packages(sides: tuple[_Side, _Side], lacks: list[str]) -> list[dict[str, An
             packages = depends.get("packages")
             known.update(packages if isinstance(packages, Mapping) else {})
     if not all(versions):
-        lacks.append("versions of packages: this engine does not record them, except for cached steps")
+        lacks.append("versions of packages: they are recorded for at most one of the runs")
         return []
-    one, other = versions  # one that is recorded for one run alone may have been there for both
-    return _changed(
-        {name: one[name] for name in one.keys() & other}, {name: other[name] for name in one.keys() & other}
-    )
+    one, other = versions
+    both = sorted(one.keys() & other.keys())  # one that is recorded for one run alone may have been there for both
+    return _changed({name: one[name] for name in both}, {name: other[name] for name in both})
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ def log_to_reader(levels: Mapping[str, int] = {}, *, marked: bool) -> None:
 
 
 def forget_handlers() -> None:
-    """Remove all handlers of this process, which stay open; all loggers pass their records on, warnings are records."""
+    """Remove all handlers of this process, without closing them; loggers propagate to the root; warnings are logged."""
     for logger in (logging.getLogger(), *_loggers()):
         logger.handlers.clear()
         logger.propagate = True

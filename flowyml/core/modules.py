@@ -87,28 +87,32 @@ def import_root(module: str, path: Path) -> Path:
 
 
 def imported_packages(modules: Iterable[str]) -> set[str]:
-    """Return what loaded modules of the user's import from elsewhere, directly or through other ones: first parts of
-    the names of modules. A notebook's cells are not read: there, the modules in its globals count.
+    """Return the packages that loaded modules of the user import, directly or through each other, by their top names.
+
+    A notebook's cells are not read: there, the modules in its globals count.
     """
-    found, seen, left = set[str](), set[str](), list(modules)
-    while left:
-        name = left.pop()
+    packages, seen, queue = set[str](), set[str](), list(modules)
+    while queue:
+        name = queue.pop()
         if name in seen:
             continue
         seen.add(name)
         path = source_file(sys.modules[name]) if travels(name) else None
         if path is not None:
             package = PurePath(*name.split("."))
-            left += imported(path.read_bytes(), package / path.name if path.stem == "__init__" else package)
+            queue += imported(path.read_bytes(), package / path.name if path.stem == "__init__" else package)
         elif name == "__main__":
-            left += [value.__name__ for value in vars(sys.modules[name]).values() if isinstance(value, ModuleType)]
+            queue += [value.__name__ for value in vars(sys.modules[name]).values() if isinstance(value, ModuleType)]
         elif not travels(name.partition(".")[0]):
-            found.add(name.partition(".")[0])
-    return found - sys.stdlib_module_names - {"flowyml", ""}
+            packages.add(name.partition(".")[0])
+    return packages - sys.stdlib_module_names - {"flowyml", ""}
 
 
 def installed_versions(modules: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those packages among these that have one: a loaded one says it itself, and fastest."""
+    """Return the versions of those packages among these that have one.
+
+    A loaded package's ``__version__`` is read faster than its metadata.
+    """
     versions = {}
     for name in sorted(modules):
         version = getattr(sys.modules.get(name), "__dict__", {}).get("__version__")

@@ -130,7 +130,8 @@ class Schedule:
         from zoneinfo import ZoneInfo
 
         moment = time.astimezone(ZoneInfo(self.timezone))
-        before = self._later_before(moment) if takes_later and _is_fixed(self.cron or "*") else self._before(moment)
+        is_later = takes_later and self.cron and _is_fixed(self.cron)
+        before = self._later_before(moment) if is_later else self._before(moment)
         return RunDates(logical_date=moment, data_interval_start=before, data_interval_end=before and moment)
 
     def is_due(self, time: datetime) -> bool:
@@ -150,16 +151,18 @@ class Schedule:
         return next(time for time in times if not (_is_second(time) and _is_fixed(self.cron or "")))
 
     def _later_before(self, moment: datetime) -> datetime | None:
-        """Return the previous scheduled time likewise, of an engine that takes the later moment."""
+        """Return the previous scheduled time for an engine that takes the later moment; None without croniter."""
         try:
             from croniter import croniter
         except ImportError:
             return None
-        shown: Iterator[datetime] = iter(
+        wall_times: Iterator[datetime] = iter(
             partial(croniter(self.cron, moment.replace(tzinfo=None)).get_prev, datetime), None
         )
-        both = ([time.replace(tzinfo=moment.tzinfo, fold=fold).astimezone(UTC) for fold in (0, 1)] for time in shown)
-        return next(time for time in map(max, both) if time < moment.astimezone(UTC)).astimezone(moment.tzinfo)
+        moments = (
+            [time.replace(tzinfo=moment.tzinfo, fold=fold).astimezone(UTC) for fold in (0, 1)] for time in wall_times
+        )
+        return next(time for time in map(max, moments) if time < moment.astimezone(UTC)).astimezone(moment.tzinfo)
 
     def _cron_times(self, after: datetime, count: int) -> list[datetime]:
         from croniter import croniter

@@ -85,13 +85,13 @@ def serve_from_fork(control: int, ready: int, output: int, host_packages: Collec
 def _forget_the_parent() -> None:
     """Reset the signal handlers of the parent, and its logging.
 
-    A handler in Python never ends a process that has crashed: Airflow 3's importer of DAG files sets one for SIGSEGV.
+    With a handler in Python, a process that crashes never ends: Airflow 3's importer of DAG files sets one for SIGSEGV.
     The parent's handlers of logging would write past the process that reads this one, which masks secrets.
     """
     signal.set_wakeup_fd(-1)
-    asked = (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)  # which the parent may also ignore
+    always_reset = (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)  # which the parent may also ignore
     for number in signal.valid_signals():
-        if number in asked or callable(signal.getsignal(number)):
+        if number in always_reset or callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     forget_handlers()

@@ -117,5 +117,5 @@ def test_versions_of_what_the_code_imports_are_recorded(tmp_path: Path, options:
     assert found["not_recorded"] == []
     local.store.note_packages("four", {})
     assert flowyml("compare", "three", "four", "--json").json["not_recorded"] == [
-        "versions of packages: this engine does not record them, except for cached steps",
+        "versions of packages: they are recorded for at most one of the runs",
     ]

@@ -358,7 +358,7 @@ def test_code_that_cannot_travel_is_said_to_be_the_reason(notes: Path) -> None:
             raise ValueError("no")
 
     run = Pipeline("locked").add_step(locked).run()
-    with pytest.raises(RetryRefusedError, match=r"code of run .* was not kept.*lock"):
+    with pytest.raises(RetryRefusedError, match=r"code of run .* is not there.*lock"):
         LocalOrchestrator().attach(run.run_id).retry()
 
 

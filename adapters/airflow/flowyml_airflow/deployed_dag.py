@@ -124,7 +124,7 @@ class DagVersions:
     def facts(self, run: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the facts in the last line of the run's DAG file.
 
-        Empty if FlowyML did not write the file, or Airflow no longer has it.
+        Empty if FlowyML did not write the file, or Airflow has deleted it.
         """
         version = version_of(run)
         try:

@@ -247,7 +247,7 @@ class AirflowDeployer(Deployer):
         if bundle is None or run.code_digest not in (None, bundle.code_digest):
             raise RetryRefusedError(
                 f"The code of run {run.job_id!r} is not in dags_folder: it was replaced by a later deployment, or "
-                f"dags_folder=… is missing. So it cannot be compared with other code; start a new run."
+                f"dags_folder=… is missing. Pass dags_folder=…, or start a new run."
             )
         return bundle
 

@@ -57,7 +57,7 @@ class GroupRun:
         self._written: dict[str, dict[str, Any]] = {}
         self._failures: list[StepEvent] = []
         self._skips: list[StepError] = []
-        decider.facts.has_started = not graph.is_checked(task)
+        decider.facts.all_before_succeeded = not graph.is_checked(task)
 
     @property
     def failed(self) -> Step:

@@ -46,8 +46,8 @@ class TaskFacts(Facts):
     Raises ``StepError`` for a task that ended OK and left no value, such as one that a person marked as success.
     ``pack`` packs the return value of an operator of Airflow's own.
 
-    The task of an execution group adds the ``results`` of its steps. If it ``has_started`` by a trigger rule that lets
-    it run only after the success of all tasks before it, their ends are not asked for.
+    The task of an execution group adds the ``results`` of its steps. With ``all_before_succeeded``, as by its trigger
+    rule, the ends of the tasks before it are not asked for.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class TaskFacts(Facts):
         self._pack = pack
         self._states: dict[tuple[str, int | None], Mapping[int, str | None]] = {}
         self.results: dict[str, tuple[Outcome, Mapping[str, Any]]] = {}
-        self.has_started = False
+        self.all_before_succeeded = False
 
     def end(self, step: str, index: Index) -> Outcome | None:
         """Return the end of a step; one of an execution group may have ended either way when its task failed."""
         if step in self.results:
             return self.results[step][0]
-        if self.has_started:
+        if self.all_before_succeeded:
             return OK
         task = self.graph.steps[step]
         end = self.end_of_task(task, index)
@@ -133,7 +133,7 @@ class TaskFacts(Facts):
         return None if end is None else Opened(Outcome(end))
 
     def taken(self, branch: str, index: Index) -> Outcome | None:
-        if self.has_started:
+        if self.all_before_succeeded:
             return OK
         around = self.graph.structure.by_name[branch]
         assert isinstance(around, Branch)

@@ -230,7 +230,7 @@ class Pipelines:
         if bundle is None:
             raise RetryRefusedError(
                 f"The code of run {run.display_name!r} is not in its pipeline on KFP: it is in a store, or another "
-                f"FlowyML packed it."
+                f"FlowyML packed it. To retry the run with new code, start a new run."
             )
         return bundle
 

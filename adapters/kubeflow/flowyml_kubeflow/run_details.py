@@ -83,7 +83,7 @@ class RunDetails:
         if ends and ends[-1].reason:
             return ends[-1].reason
         if ends and all(self._log(pod) is None for pod in ends):
-            return "A step failed. Which one, and why, was in the logs of the pods, which KFP no longer has."
+            return "A step failed. Which one, and why, was in the logs of the pods, which KFP has deleted."
         return "\n".join(filter(None, [self._error_of_steps(), self._left_out()])) or None
 
     @property
@@ -198,7 +198,7 @@ class RunDetails:
         step = self.tasks.steps.get(task, "the end of the run")
         if self.tasks.is_cached(task):
             return f"KFP took step {step!r} from its cache, so no pod logged the value. Run the step with cache=False."
-        return f"The value was in the log of step {step!r}, which KFP no longer has."
+        return f"The value was in the log of step {step!r}, which KFP has deleted."
 
     def artifacts(self) -> list[Artifact]:
         """Return the artifacts of steps in the pods' logs, as long as KFP has the logs."""

@@ -16,7 +16,7 @@ from flowyml_kubeflow.attempts import ENGINE, RESULT
 
 __all__ = ["UNKNOWN", "lines_by_item", "moment", "result_of", "step_runs"]
 
-UNKNOWN = "how it ended was in the log of its pod, which KFP no longer has, or not whole"
+UNKNOWN = "how it ended was in the log of its pod, which KFP has deleted or cut off"
 
 _ENGINE = re.compile(ENGINE)
 _RESULT: dict[str, Any] = {"outputs": dict, "failure": dict, "artifacts": dict, "files": list, "note": dict}

@@ -50,7 +50,7 @@ class Pod:
 
     @property
     def reason(self) -> str:
-        """The reason that a failed pod left: see ``Attempt.reason``; empty if it left none."""
+        """The reason that a failed pod left in its termination log, by ``worker``; empty if it left none."""
         return self.message.partition(_REASON)[2]
 
 

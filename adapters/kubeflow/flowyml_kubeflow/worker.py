@@ -70,7 +70,8 @@ def main(arguments: Sequence[str]) -> int:
     except TaskFailed as failed:
         with suppress(OSError):
             if TERMINATION_LOG.exists():
-                TERMINATION_LOG.write_bytes(str(failed).encode("utf-8", "replace")[:_REASON])
+                reason = str(failed).encode("utf-8", "replace")[:_REASON]
+                TERMINATION_LOG.write_text(reason.decode("utf-8", "ignore"), "utf-8")
         return 1
     write_parameters(given, result)
     artifacts = {

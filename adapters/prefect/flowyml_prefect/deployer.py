@@ -206,8 +206,8 @@ class PrefectDeployer(Deployer):
         found = next(folder.glob("*.pyz"), None)
         if found is None:
             raise RetryRefusedError(
-                f"Run {run.run_id!r} cannot be run again from here: {folder}, with its code, is on another machine, or "
-                f"was deleted."
+                f"The code of run {run.run_id!r} is not in {folder}: it is on another machine, or was deleted. "
+                f"Retry or compare the run there, or start a new run."
             )
         return Bundle.read(found)
 
@@ -401,7 +401,7 @@ def _pull_step(target: Target, folder: Path) -> dict[str, dict[str, str]]:
 def _upload(folder: Path, bundle: Bundle, store: str) -> None:
     """Upload the code beside the outputs, each version into a folder of its own, unless it is there, unchanged.
 
-    A store's rule of age may have removed it.
+    A lifecycle rule of the store may have deleted it.
     """
     place = open_store(store)
     for name in (bundle.filename, "flow.py"):

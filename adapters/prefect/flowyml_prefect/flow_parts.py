@@ -41,7 +41,7 @@ PIPELINE = DIGEST = ""
 BUNDLE = Path(__file__)
 if PIPELINE:  # compiled
     if sha256(BUNDLE.read_bytes()).hexdigest() != DIGEST:  # a worker fetches it from where others may write
-        raise ImportError(f"{BUNDLE} is not the code of this flow: it was replaced or cut short. Deploy it again.")
+        raise ImportError(f"{BUNDLE} is not the code of this flow: it was replaced or cut short. Run it again.")
     run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # by this FlowyML
 
 from flowyml.artifacts import default_url, run_place  # noqa: E402
@@ -134,7 +134,7 @@ def working_folder() -> Iterator[None]:
 def _dates() -> RunDates:
     """Return the dates of the run: the time of its schedule, else the time of the request.
 
-    If its schedule has changed since it was planned, and no longer has this time, the interval is unknown.
+    If the schedule has changed since the run was planned, and lacks this time now, the interval is unknown.
     """
     context: Any = FlowRunContext.get()
     flow_run = context.flow_run

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowyml._version import __version__
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import ConfigurationError, DefinitionError, RetryRefusedError, ScheduleError
+from flowyml.core.errors import ConfigurationError, DefinitionError, PlanError, RetryRefusedError, ScheduleError
 from flowyml.core.home import home
 from flowyml.core.modules import installed_versions
 from flowyml.core.observability import measure
@@ -194,11 +194,10 @@ class LocalOrchestrator(Orchestrator):
         try:
             return Bundle.read(detached.kept_job(self.store, row)[0]["bundle"])
         except RetryRefusedError:  # a completed run has no job, but may have its bundle
-            paths = (home() / "bundles").glob(f"{slug(row.pipeline)}-*.pyz") if row.code_digest else ()
-            if bundle := next(
-                (found for found in map(Bundle.read, paths) if found.code_digest == row.code_digest), None
-            ):
-                return bundle
+            for path in (home() / "bundles").glob(f"{slug(row.pipeline)}-*.pyz") if row.code_digest else ():
+                with suppress(OSError, PlanError):
+                    if (bundle := Bundle.read(path)).code_digest == row.code_digest:
+                        return bundle
             raise
 
     def ended_run(self, job_id: str) -> EndedRun:

@@ -49,7 +49,7 @@ def test_a_log_that_is_gone_raises_nothing(
     try:
         assert list(handle.logs()) == []
         outputs = orchestrator.attach(handle.job_id).outputs
-        with pytest.raises(LookupError, match="was in the log of step 'join', which KFP no longer has"):
+        with pytest.raises(LookupError, match="was in the log of step 'join', which KFP has deleted"):
             outputs["greeting"]
     finally:
         kfp_api.state.faults.clear()

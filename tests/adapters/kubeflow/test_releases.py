@@ -180,7 +180,7 @@ def test_what_stays_readable(
     if remains:
         assert fresh.outputs["said"] == 1
     else:
-        with pytest.raises(LookupError, match="which KFP no longer has"):
+        with pytest.raises(LookupError, match="which KFP has deleted"):
             fresh.outputs["said"]
 
 
