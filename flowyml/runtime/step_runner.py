@@ -71,16 +71,16 @@ def run_attempts(
     ``wait``, without an event: what ends the run knows more about the end of the step.
     """
     policy = step.retry or OrchestratorRetryPolicy(max_attempts=1)
-    for tried in count(1):
-        number = first + tried - 1
+    for number in count(first):
+        made = number - first + 1
         on_event(StepEvent(step, index, number))
         try:
-            outputs = call(number, tried < policy.max_attempts)
+            outputs = call(number, made < policy.max_attempts)
         except StepCancelledError:
             raise
         except StepError as error:
             is_final = any(name in final for name in getattr(error, "names", ()))
-            delay = None if is_final else policy.delay_after(error, tried)
+            delay = None if is_final else policy.delay_after(error, made)
             status = "TIMEOUT" if isinstance(error, StepTimeoutError) else "FAILED"
             outcome = Outcome(End.FAILED, f"step {labelled(step.name, index)!r} ended {status}")
             on_event(StepEvent(step, index, number, outcome if delay is None else None, error=error, delay=delay))
