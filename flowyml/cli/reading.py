@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+from flowyml.artifacts import open_store
 from flowyml.artifacts.packing import is_reference, unpack
 from flowyml.artifacts.plain import with_floats
 from flowyml.cli.failures import UsageError
@@ -27,7 +30,7 @@ from flowyml.cli.records import (
 from flowyml.core.durations import size_text, span_text, zone_text
 from flowyml.core.errors import ArtifactError, FlowymlError, OutputNotKeptError
 from flowyml.core.following import command_for
-from flowyml.core.runs import Artifact, Outputs, Run, StepRun, opened
+from flowyml.core.runs import Artifact, Artifacts, Outputs, Run, StepRun, opened
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.targets import resolve
@@ -185,7 +188,7 @@ def outputs(
     with Output(as_json) as out:
         submission = _attached(resolve(on), job)
         if download is not None:
-            return _download(out, submission, download, name, as_json=as_json)
+            return _download(out, submission, download, name, partial=partial, as_json=as_json)
         state = submission.run.status
         if not partial and not state.is_successful:
             raise FlowymlError(
@@ -196,7 +199,8 @@ def outputs(
         if name is not None:
             if name not in values:
                 stores = submission.orchestrator.artifact_stores(submission.job_id)
-                values = Outputs({name: unpack(_stored(submission, name)[0].packed, *stores)})
+                found = _stored(submission, name, submission.artifacts())
+                values = Outputs({name: unpack(found[0].packed, *stores)})
             values = Outputs({name: values[name]})
         if as_json:
             out.document(plain_outputs(values))
@@ -225,19 +229,29 @@ def _partial_outputs(submission: SubmissionResult, name: str | None) -> Outputs:
     return Outputs(values, not_kept=lost)
 
 
-def _download(out: Output, submission: SubmissionResult, folder: Path, name: str | None, *, as_json: bool) -> int:
-    """Write and list what can be read; then say of the rest why it is missing. 1 if an artifact could not be read."""
+def _download(
+    out: Output, submission: SubmissionResult, folder: Path, name: str | None, *, partial: bool, as_json: bool
+) -> int:
+    """Write and list what can be read; then say of the rest why it is missing. 1 if an artifact could not be read.
+
+    ``partial`` writes files of recorded outputs that have none, too.
+    """
     from flowyml.cli.running import runs_here
-    from flowyml.orchestrators.downloading import download
+    from flowyml.orchestrators.downloading import download, stored_anew
 
     found = submission.artifacts()
-    wanted = found if name is None else _stored(submission, name)
-    stores = submission.orchestrator.artifact_stores(submission.job_id)
+    stores = [*submission.orchestrator.artifact_stores(submission.job_id)]
     errors: list[str] = []
-    written = download(
-        found, stores, folder, wanted=lambda each: each in wanted, note=note,
-        failed=lambda artifact, error: errors.append(f"{artifact.label}: {error}"),
-    )  # fmt: skip
+    with ExitStack() as until_written:
+        if partial:
+            fresh = open_store(until_written.enter_context(TemporaryDirectory(prefix="flowyml-")))
+            found = Artifacts(stored_anew(found, submission.step_outputs(), fresh))
+            stores.append(fresh)
+        wanted = found if name is None else _stored(submission, name, found)
+        written = download(
+            found, stores, folder, wanted=lambda each: each in wanted, note=note,
+            failed=lambda artifact, error: errors.append(f"{artifact.label}: {error}"),
+        )  # fmt: skip
     if as_json:
         out.document([str(path) for path in written])
     else:
@@ -248,22 +262,27 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
     if unstored:
         note(f"{_NO_FILE}: {', '.join(unstored)}")
     if not as_json and (unstored or not wanted):
-        local = "; a local run stores its large outputs if it was submitted (`flowyml run --detach`)"
-        more = local if runs_here(submission.orchestrator) else ""
-        note(f"`flowyml outputs` also shows the outputs that this run kept without storing a file{more}")
+        if not partial and not submission.run.status.is_successful:
+            note(
+                "`flowyml outputs --partial` shows what its completed steps returned; with --download, it writes files"
+            )
+        else:
+            local = "; `flowyml run` and submit() also store large outputs of a local run, pipeline.run() does not"
+            more = local if runs_here(submission.orchestrator) else ""
+            note(f"`flowyml outputs` also shows the outputs that this run kept without storing a file{more}")
     for error in errors:
         print_error(error)
     return 1 if errors else 0
 
 
-def _stored(submission: SubmissionResult, name: str) -> list[Artifact]:
-    """Return the stored artifacts of an output: one of the pipeline, or else of a step, as OUTPUT or STEP.OUTPUT.
+def _stored(submission: SubmissionResult, name: str, found: Sequence[Artifact]) -> list[Artifact]:
+    """Return those artifacts of an output: one of the pipeline, or else of a step, as OUTPUT or STEP.OUTPUT.
 
     Raises ``UsageError`` with the names that exist.
     """
     from flowyml.orchestrators.run_outputs import packed_outputs
 
-    found, returned = submission.artifacts(), packed_outputs(lambda: submission.outputs)
+    returned = packed_outputs(lambda: submission.outputs)
     digests = set(_digests(dict(returned).get(name)))
     if wanted := [each for each in found if each.digest in digests]:
         return wanted

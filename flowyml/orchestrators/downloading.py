@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flowyml.artifacts import artifact_key, pack
 from flowyml.artifacts.files import place_folder, safe_name, write_folder
 from flowyml.artifacts.formats import format_named
 from flowyml.artifacts.hashing import sha256_of
+from flowyml.artifacts.listing import listed
 from flowyml.artifacts.plain import without_floats
+from flowyml.artifacts.previews import noted_preview, preview_of
 from flowyml.artifacts.store import Store, Written, passing_file
-from flowyml.core.errors import ArtifactError
+from flowyml.core.errors import ArtifactError, OutputNotKeptError
 from flowyml.core.files import unfinished_beside
-from flowyml.core.runs import Artifact
+from flowyml.core.runs import Artifact, find_item
 
-__all__ = ["download"]
+__all__ = ["download", "stored_anew"]
 
 _LARGE = 10_000_000  # bytes of an artifact that takes a while
 _PICTURES = {"image/png": ".png", "text/html": ".html"}
@@ -57,6 +61,31 @@ def download(
                 raise
             failed(artifact, error)
     return made
+
+
+def stored_anew(
+    artifacts: Iterable[Artifact], outputs: Mapping[str, Mapping[str, Any]], store: Store
+) -> Iterator[Artifact]:
+    """Yield the artifacts; those without a file, and those that are not listed, from ``outputs``, written to ``store``.
+
+    ``outputs`` has the outputs of steps by their labels. One that was not kept, or cannot be written, stays as it is.
+    """
+    listed_already = {each.label: each for each in artifacts}
+    places = {f"{label}.{output}": (label, output) for label, found in outputs.items() for output in found}
+    for place in dict.fromkeys([*listed_already, *places]):
+        artifact = listed_already.get(place)
+        if place in places and (artifact is None or (artifact.url is None and artifact.type != "metrics")):
+            label, output = places[place]
+            step, index = find_item((), label)
+            key = partial(artifact_key, "values", label, 1, output)
+            with suppress(ArtifactError, OutputNotKeptError):
+                value = outputs[label][output]
+                preview = (
+                    noted_preview(artifact.packed, value, store, key) if artifact else preview_of(value, store, key)
+                )
+                artifact = listed(step, output, pack(value, store, key=key, preview=preview), index)
+        if artifact is not None:
+            yield artifact
 
 
 def _placed(

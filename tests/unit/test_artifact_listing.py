@@ -110,6 +110,42 @@ def test_a_large_output_without_a_kind_is_listed_and_downloaded(tmp_path: Path) 
     assert found.url
 
 
+@step
+def fail(rows: Any, large: bytes, items: list[bytes]) -> None:
+    raise ValueError("a bug")
+
+
+@step
+def part(number: int) -> bytes:
+    return b"z" * (100_000 + number)
+
+
+@pipeline(name="half done")
+def half_done() -> None:
+    rows, _ = look(2)
+    with for_each([1, 2]) as item:
+        parts = part(item)
+    fail(rows, big(), parts)
+
+
+def test_a_partial_download_of_a_failed_run_writes_what_completed_steps_returned(tmp_path: Path) -> None:
+    run_id = half_done.run(on=LocalOrchestrator(keep_outputs=True)).run_id
+    alone = flowyml("outputs", run_id, "--download", str(tmp_path / "listed"))
+    assert "no stored file: " in alone.err
+    assert "--partial" in alone.err
+    out = tmp_path / "out"
+    made = flowyml("outputs", run_id, "--partial", "--download", str(out))
+    assert (made.code, made.err) == (0, "")
+    files = {str(path.relative_to(out)): path for path in out.rglob("*") if path.is_file()}
+    assert sorted(files) == [
+        "big/big.bin", "look/rows.json", "look/scores.json", "part[0]/part.bin", "part[1]/part.bin",
+    ]  # fmt: skip
+    assert json.loads(files["look/rows.json"].read_bytes()) == [{"n": 0}, {"n": 1}]
+    assert files["part[1]/part.bin"].read_bytes() == b"z" * 100_002
+    one = flowyml("outputs", run_id, "look.rows", "--partial", "--download", str(tmp_path / "one"), "--json").json
+    assert one == [str(tmp_path / "one/look/rows.json")]
+
+
 def test_an_output_that_could_not_be_stored_is_shown_wherever_the_run_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
