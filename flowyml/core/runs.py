@@ -7,16 +7,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
-from flowyml.core.errors import DefinitionError, OutputNotKeptError, UnknownStateError
+from flowyml.core.errors import DefinitionError, OutputNotKeptError, StepError, UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.core.origin import Origin
 
 __all__ = [
-    "Artifact", "Artifacts", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepOutputs", "StepResult",
-    "StepRun", "StepRuns", "find_item", "folded", "opened",
+    "Artifact", "Artifacts", "Failure", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepOutputs",
+    "StepResult", "StepRun", "StepRuns", "find_item", "folded", "opened",
 ]  # fmt: skip
 
 Found = TypeVar("Found")
@@ -320,15 +320,35 @@ class Artifacts(list[Artifact]):
         return artifacts_html(self)
 
 
+class Failure(NamedTuple):
+    """How a run failed. ``exception`` is the error itself if it happened in this process."""
+
+    run_id: str
+    pipeline: str
+    status: ExecutionStatus
+    text: str | None
+    exception: BaseException | None = None
+
+    def error(self, what: str = "") -> StepError:
+        """Return the error to raise for what the run lacks."""
+        error = StepError(f"Run {self.run_id!r} of {self.pipeline!r}{what} ended {self.status}: {self.text}")
+        error.__cause__ = self.exception
+        return error
+
+
 class Outputs(dict[str, Any]):
     """Pipeline outputs by name. Reading one that was not stored raises an error that says how to store it.
 
     ``get``, ``in`` and ``len`` count such an output; iteration, ``dict(…)`` and comparison have those that can be read.
+    With the ``failure`` of the run, reading any other output by ``[…]`` raises that error.
     """
 
-    def __init__(self, values: Mapping[str, Any] = {}, *, not_kept: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self, values: Mapping[str, Any] = {}, *, not_kept: Mapping[str, str] = {}, failure: Failure | None = None
+    ) -> None:
         super().__init__(values)
         self.not_kept = dict(not_kept)
+        self.failure = failure
 
     def get(self, name: str, default: Any = None, /) -> Any:
         """Return an output, or ``default`` if the pipeline has no such output. Raises ``OutputNotKeptError``."""
@@ -343,6 +363,8 @@ class Outputs(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         if reason := self.not_kept.get(name):
             raise OutputNotKeptError(reason)
+        if self.failure:
+            raise self.failure.error(f" has no output {name!r}: it")
         raise KeyError(f"{name} (this run has: {', '.join([*self, *self.not_kept]) or 'no outputs'})")
 
 
@@ -412,13 +434,19 @@ class PipelineResult:
         """True if every step completed."""
         return self.status.is_successful
 
+    def __post_init__(self) -> None:
+        if not self.success:
+            self.outputs.failure = self._failure
+
+    @property
+    def _failure(self) -> Failure:
+        return Failure(self.run_id, self.pipeline, self.status, self.error, self.exception)
+
     def __getitem__(self, output: str) -> Any:
         """Return the value of an output.
 
         Raises ``StepError`` if the run failed: ``step_results`` has the completed steps.
         """
-        if not self.success and output not in self.outputs:
-            self._fail(f" has no output {output!r}: it")
         return self.outputs[output]
 
     def __contains__(self, output: object) -> bool:
@@ -432,12 +460,5 @@ class PipelineResult:
     def raise_for_status(self) -> PipelineResult:
         """Return the result if it succeeded, else raise the step's error."""
         if not self.success:
-            self._fail()
+            raise self._failure.error()
         return self
-
-    def _fail(self, what: str = "") -> NoReturn:
-        from flowyml.core.errors import StepError
-
-        raise StepError(
-            f"Run {self.run_id!r} of {self.pipeline!r}{what} ended {self.status}: {self.error}"
-        ) from self.exception

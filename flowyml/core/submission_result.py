@@ -27,6 +27,7 @@ from flowyml.core.progress import show_progress, wants_progress
 from flowyml.core.runs import (
     Artifact,
     Artifacts,
+    Failure,
     LogLine,
     Outputs,
     PipelineResult,
@@ -132,8 +133,15 @@ class SubmissionResult:
 
     @property
     def outputs(self) -> Outputs:
-        """The outputs of the pipeline, read back from the engine; empty until the run has completed."""
-        return self.orchestrator.outputs(self.job_id) if self.status.is_successful else Outputs()
+        """The outputs of the pipeline, read back from the engine; empty until the run has completed.
+
+        Reading one by ``[…]`` raises ``StepError`` if the run failed.
+        """
+        run = self.run
+        if run.status.is_successful:
+            return self.orchestrator.outputs(self.job_id)
+        ended = run.status.is_terminal
+        return Outputs(failure=Failure(run.run_id, run.pipeline, run.status, run.error) if ended else None)
 
     def artifacts(self) -> Artifacts:
         """The artifacts and metrics that the steps have produced so far, with type, size, digest, URL and metadata.

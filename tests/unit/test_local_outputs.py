@@ -77,6 +77,11 @@ def test_an_output_that_a_failed_run_lacks_is_the_failure(local: LocalOrchestrat
     with pytest.raises(StepError, match=r"has no output 'two': it ended FAILED: step 'bad': .*by nothing") as caught:
         result["two"]
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    handle = local.attach(result.run_id)
+    for outputs in (result.outputs, handle.outputs, handle.result().outputs):
+        with pytest.raises(StepError, match=r"has no output 'two': it ended FAILED: step 'bad': .*by nothing"):
+            outputs["two"]
+        assert (outputs.get("two", 5), "two" in outputs, len(outputs), dict(outputs)) == (5, False, 0, {})
 
 
 @pytest.mark.parametrize("keep", [True, False])
