@@ -14,7 +14,7 @@ from flowyml.artifacts.packing import is_reference, unpack
 from flowyml.artifacts.plain import with_floats
 from flowyml.cli.failures import UsageError
 from flowyml.cli.finding import find_run, short_id
-from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Timeout
+from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Parameters, Timeout
 from flowyml.cli.output import Output, Word, note, print_error
 from flowyml.cli.records import (
     metrics_of,
@@ -382,18 +382,23 @@ def retry(
             metavar="FILE[:NAME]",
         ),
     ] = None,
+    parameters: Parameters = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the failed steps of a run again, and those that wait for them, under the same id; do not wait for the end.
 
-    They run the code that the run was started with. --with-new-code runs them with the edited file, in a new run.
+    They run the code that the run was started with. --with-new-code runs them with the edited file, in a new run
+    with the same parameters, apart from each -p.
     """
     with Output(as_json) as out:
-        from flowyml.cli.source import load
+        from flowyml.cli.source import load, read_parameters
 
         pipeline = None if with_new_code is None else load(with_new_code)
+        if pipeline is None and parameters:
+            raise UsageError("-p needs --with-new-code: a retry has the parameters that its run was started with.")
+        values = read_parameters(pipeline.compile(), parameters or ()) if pipeline else {}
         orchestrator = resolve(on)
-        again = _attached(orchestrator, job).retry(step or None, with_new_code=pipeline)
+        again = _attached(orchestrator, job).retry(step or None, with_new_code=pipeline, parameters=values)
         if as_json:
             out.document(plain_run(again.run, orchestrator.name))
             return

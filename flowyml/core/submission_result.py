@@ -69,8 +69,9 @@ class RunOperations(Protocol):
     def why_no_lines(self, job_id: str) -> str: ...
     def cancel(self, job_id: str) -> bool: ...
     def retry(
-        self, job_id: str, *, steps: Sequence[str] | None = None, with_new_code: RunnablePipeline | None = None
-    ) -> SubmissionResult: ...
+        self, job_id: str, *, steps: Sequence[str] | None = None, with_new_code: RunnablePipeline | None = None,
+        parameters: Mapping[str, Any] = {},
+    ) -> SubmissionResult: ...  # fmt: skip
     def step_outputs(self, job_id: str) -> Mapping[tuple[str, tuple[int, ...]], Mapping[str, Any]]: ...
     def read_recorded(self, job_id: str, packed: Any) -> Any: ...
 
@@ -184,8 +185,9 @@ class SubmissionResult:
         return self.orchestrator.cancel(self.job_id)
 
     def retry(
-        self, steps: Sequence[str] | None = None, *, with_new_code: RunnablePipeline | None = None
-    ) -> SubmissionResult:
+        self, steps: Sequence[str] | None = None, *, with_new_code: RunnablePipeline | None = None,
+        parameters: Mapping[str, Any] = {},
+    ) -> SubmissionResult:  # fmt: skip
         """Rerun the steps that failed or were stopped, and those that wait for them. Returns at once.
 
         Steps that completed do not run again. The run keeps its ids, so this handle is that of the new attempt too;
@@ -196,14 +198,15 @@ class SubmissionResult:
         ``with_new_code`` is the pipeline as it is now. Then a new run begins, whose handle is returned: it takes the
         results of completed steps that fit, runs the rest, and a warning names the code that has changed. A step fits
         if its inputs, its parameters, the groups around it and all that comes before it are the same; ``steps`` run
-        again in any case. ``cached_from`` of a step names the run that computed its results.
+        again in any case. ``cached_from`` of a step names the run that computed its results. The parameters are those
+        of the old run, apart from ``parameters``; the warning names a default that has changed.
 
         Raises ``RetryRefusedError`` if the run is in progress or has completed, and ``UnsupportedFeatureError`` if
         the engine cannot retry runs.
         """
         if with_new_code is not None:
-            return self.orchestrator.retry(self.job_id, steps=steps, with_new_code=with_new_code)
-        self._run = self.orchestrator.retry(self.job_id, steps=steps)._run
+            return self.orchestrator.retry(self.job_id, steps=steps, with_new_code=with_new_code, parameters=parameters)
+        self._run = self.orchestrator.retry(self.job_id, steps=steps, parameters=parameters)._run
         return self
 
     def wait_for_completion(

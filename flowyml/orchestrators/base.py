@@ -221,11 +221,17 @@ class Orchestrator(ABC):
         return self.get_run(job_id).status
 
     def retry(
-        self, job_id: str, *, steps: Sequence[str] | None = None, with_new_code: RunnablePipeline | None = None
-    ) -> SubmissionResult:
+        self, job_id: str, *, steps: Sequence[str] | None = None, with_new_code: RunnablePipeline | None = None,
+        parameters: Mapping[str, Any] = {},
+    ) -> SubmissionResult:  # fmt: skip
         """Run the failed steps of a run again; see ``SubmissionResult.retry``. Raises ``RunNotFoundError`` too."""
         feature = Feature.RETRY_RUN if with_new_code is None else Feature.RETRY_NEW_CODE
         self.capabilities.require({feature: f"retry of run {job_id!r}"})
+        if parameters and with_new_code is None:
+            raise RetryRefusedError(
+                f"A retry of run {job_id!r} has the parameters that the run was started with. Only a retry with new "
+                f"code takes others: with_new_code=…, `flowyml retry --with-new-code FILE`."
+            )
         run = self.get_run(job_id)
         if not run.status.is_terminal:
             raise RetryRefusedError(
@@ -238,14 +244,14 @@ class Orchestrator(ABC):
         if steps is not None:
             _check_steps(run, steps, self.step_runs(job_id))
         if with_new_code is not None:
-            return self._run_new_code(run, with_new_code, steps)
+            return self._run_new_code(run, with_new_code, steps, parameters)
         self.run_again(job_id, None if steps is None else tuple(steps))
         measure("run_started", run.pipeline, run.run_id, self.name)
         return self.attach(job_id)
 
     def _run_new_code(
-        self, run: Run, pipeline: RunnablePipeline, steps: Sequence[str] | None
-    ) -> SubmissionResult:  # fmt: skip
+        self, run: Run, pipeline: RunnablePipeline, steps: Sequence[str] | None, given: Mapping[str, Any]
+    ) -> SubmissionResult:
         from flowyml.orchestrators.new_code import NewRun
         from flowyml.runtime.execution import TAKEN_FILE
 
@@ -254,7 +260,8 @@ class Orchestrator(ABC):
             raise RetryRefusedError(f"Run {run.run_id!r} is of pipeline {run.pipeline!r}, not of {pipeline.name!r}.")
         plan = self.plan(pipeline)
         names = {parameter.name for parameter in plan.parameters}
-        values = pipeline.check_parameters({name: run.parameters[name] for name in names & run.parameters.keys()})
+        before = {name: run.parameters[name] for name in names & run.parameters.keys()}
+        values = pipeline.check_parameters({**before, **given})
         ended, run_id = self.ended_run(run.job_id), new_run_id(pipeline.name)
         new = NewRun.of(ended, plan, values, steps)
         made = self._send(pipeline, plan, run_id, values, files={TAKEN_FILE: new.taken.written(run_id)})

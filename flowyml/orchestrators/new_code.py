@@ -11,7 +11,7 @@ from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_D
 from flowyml.core.item_names import labelled
 from flowyml.core.runs import Run, StepRun
 from flowyml.core.syntax import parsed
-from flowyml.orchestrators.retrying import Ends, Turn, what_stays
+from flowyml.orchestrators.retrying import NOT_SAVED, Ends, Turn, why_again
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.groups import Branch, Group, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
@@ -68,10 +68,15 @@ def _end(step: StepRun) -> End | None:
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run of new code: what it takes from the ended run, and ``reasons`` why other completed steps run again."""
+    """A run of new code: what it takes from the ended run, and ``reasons`` why other completed steps run again.
+
+    ``defaults`` has parameters with the old run's value, although that was the default and now another one is: the
+    value and the new default.
+    """
 
     taken: Taken
     reasons: Mapping[str, str]
+    defaults: Mapping[str, tuple[Any, Any]]
 
     @classmethod
     def of(
@@ -87,24 +92,23 @@ class NewRun:
             if not (isinstance(value, Mapping) and "not_kept" in value)
         }
         ends = Ends(plan, fit.ends)
-        changed = {
-            turn
-            for turn, _ in ends.all()
-            if turn[0] in fit.reasons or turn in fit.changed or not _is_whole(run, plan, turn)
-        }
-        stays = what_stays(ends, changed, kept)
+        changed = {turn: NOT_SAVED for turn, _ in ends.all() if not _is_whole(run, plan, turn)}
+        changed |= dict.fromkeys(fit.changed, "it was asked for, or its item has changed")
+        changed |= {turn: fit.reasons[turn[0]] for turn, _ in ends.all() if turn[0] in fit.reasons}
+        again = why_again(ends, changed, kept)
         results = {
             labelled(*turn): (run.made_by.get(turn) or run.run_id, dict(run.outputs.get(turn, {})))
-            for turn in sorted(stays)
+            for turn in sorted(turn for turn, _ in ends.all() if ends.ran(*turn) and turn not in again)
         }
-        return cls(Taken(run.place, results), fit.reasons)
+        reasons = {labelled(*turn): why for turn, why in again.items() if run.ends.get(turn) is End.OK}
+        return cls(Taken(run.place, results), reasons, fit.kept_defaults())
 
     def summary(self, run: EndedRun, bundle: Bundle, run_id: str) -> str:
         """Say what the run takes, which of it was computed by code that has changed, and what runs again and why."""
         labels = list(self.taken.results)
         if not labels:
-            why = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
-            return f"Run {run_id!r} takes nothing from run {run.run_id!r}{f' ({why})' if why else ''}: all steps run."
+            parts = [f"Run {run_id!r} takes nothing from run {run.run_id!r}: all steps run.", *self._again()]
+            return " ".join([*parts, *self._about_defaults()])
         parts = [f"Run {run_id!r} takes {_listed(labels)} from run {run.run_id!r}, with the code of that run."]
         steps = [name for name in bundle.plan.by_name if any(label.partition("[")[0] == name for label in labels)]
         files, functions = changes(run.bundle, bundle, steps)
@@ -113,9 +117,22 @@ class NewRun:
         if functions:
             again = " ".join(f"--step {name}" for name in functions[:_SHOWN])
             parts.append(f"The functions of {_listed(functions)} have changed, too; to run them again: {again}.")
-        if rest := {name: why for name, why in self.reasons.items() if any(turn[0] == name for turn in run.ends)}:
-            parts.append("; ".join(f"{name} runs again: {why}" for name, why in list(rest.items())[:_SHOWN]) + ".")
-        return " ".join(parts)
+        return " ".join([*parts, *self._again(), *self._about_defaults()])
+
+    def _again(self) -> Iterator[str]:
+        """Yield a sentence for each reason why completed steps run again."""
+        by_reason: dict[str, list[str]] = {}
+        for label, why in self.reasons.items():
+            by_reason.setdefault(why, []).append(label)
+        for why, labels in by_reason.items():
+            yield f"Runs again although it completed: {_listed(labels)}, since {why}."
+
+    def _about_defaults(self) -> Iterator[str]:
+        for name, (value, default) in self.defaults.items():
+            yield (
+                f"Parameter {name!r} stays {value!r}, the old default, and the new one is {default!r}: to run with "
+                f"that, add -p {name}=VALUE, in Python parameters={{{name!r}: VALUE}}."
+            )
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -148,6 +165,17 @@ class _Fit:
             name for name, value in parameters.items() if name not in before or repr(before[name]) != repr(value)
         } | dated
         self._chosen = list(chosen)
+
+    def kept_defaults(self) -> dict[str, tuple[Any, Any]]:
+        """Return the values of this run that were the defaults of the old code, with the other defaults of the new."""
+        old = {each.name: repr(each.default) for each in self.old.parameters if not each.required}
+        return {
+            each.name: (value, each.default)
+            for each in self.new.parameters
+            if repr(value := self._values[1].get(each.name)) == old.get(each.name)
+            and each.name not in self._changed_parameters
+            and not (each.required or repr(each.default) == repr(value))
+        }
 
     def compare(self) -> None:
         """Fill ``reasons``, ``changed`` and ``ends``."""

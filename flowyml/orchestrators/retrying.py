@@ -93,6 +93,8 @@ class Ends:
                 yield (loop.name, around), max(counts) if counts else None if is_skipped else 0
 
 
+NOT_SAVED = "its output was not saved"
+
 Output = tuple[str, Index, str]
 """A step, its item, and the name of an output."""
 
@@ -231,8 +233,10 @@ def _completed(end: End | None) -> bool:
     return end in (End.OK, End.SKIPPED)
 
 
-def what_stays(ends: Ends, changed: Collection[Turn], kept: Collection[Output]) -> set[Turn]:
-    """Return the steps and items whose results a run of new code may take: those that ran and ended OK.
+def why_again(ends: Ends, changed: Mapping[Turn, str], kept: Collection[Output]) -> dict[Turn, str]:
+    """Return the steps and items that a run of new code runs, each with the reason: ``changed`` has its own ones.
+
+    It may take the results of all others that ran and ended OK.
 
     All that comes after one of the ``changed``, or after one that did not end OK, runs again, so that each result that
     is taken was computed from results that are taken. A result that is needed and not ``kept`` is computed again, and
@@ -242,27 +246,33 @@ def what_stays(ends: Ends, changed: Collection[Turn], kept: Collection[Output]) 
     read_in_any_case: list[Source] = [output.source for output in plan.outputs]
     read_in_any_case += [source for group in structure for source in structure.sources(group)]
     needed = {(output.step, output.output) for output in outputs_in(read_in_any_case)}
-    again: set[Turn] = set()
+    again: dict[Turn, str] = {}
     left: deque[Turn] = deque()
 
-    def add(turn: Turn) -> None:
+    def add(turn: Turn, why: str) -> None:
         if turn not in again:
-            again.add(turn)
+            again[turn] = why
             left.append(turn)
 
     for (name, index), end in ends.all():
         is_lost = ends.ran(name, index) and any(
             (name, index, output) not in kept for step, output in needed if step == name
         )
-        if (name, index) in changed or not _completed(end) or is_lost or structure.is_cleanup(plan.by_name[name].group):
-            add((name, index))
+        if (name, index) in changed:
+            add((name, index), changed[name, index])
+        elif not _completed(end):
+            add((name, index), "it did not complete")
+        elif is_lost:
+            add((name, index), NOT_SAVED)
+        elif structure.is_cleanup(plan.by_name[name].group):
+            add((name, index), "it is a cleanup step")
     while left:
         turn = left.popleft()
         for later in plan.downstream[turn[0]]:
             for index in ends.matching(later, turn):
-                add((later, index))
+                add((later, index), f"it comes after {turn[0]}")
         for source in outputs_in(structure.values(plan.by_name[turn[0]])):
             for index in ends.matching(source.step, turn):
                 if ends.ran(source.step, index) and (source.step, index, source.output) not in kept:
-                    add((source.step, index))
-    return {turn for turn, _ in ends.all() if ends.ran(*turn) and turn not in again}
+                    add((source.step, index), NOT_SAVED)
+    return again

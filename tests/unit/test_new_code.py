@@ -337,7 +337,7 @@ def train(rows: list, rate: float) -> int:
     return len(rows)
 
 @pipeline
-def training(rate: float = 0.5):
+def training(rate: float = {rate}):
     return train(load(), rate)
 """
 HELPER = "class {kind}:\n    def __init__(self, n: int) -> None:\n        self.n = n\n"
@@ -349,8 +349,8 @@ def test_the_command(tmp_path: Path) -> None:
 
     file = str(tmp_path / "train.py")
 
-    def write(kind: str, fails: bool) -> None:
-        Path(file).write_text(VERSION.format(kind=kind, fails=fails))
+    def write(kind: str, fails: bool, rate: float = 0.5) -> None:
+        Path(file).write_text(VERSION.format(kind=kind, fails=fails, rate=rate))
         (tmp_path / "helper.py").write_text(HELPER.format(kind=kind))
 
     write("Row", True)
@@ -372,4 +372,37 @@ def test_the_command(tmp_path: Path) -> None:
     assert (ended.code, "--step load" in ended.out + ended.err) == (1, True)
     again = command("retry", "old", "--with-new-code", file, "--step", "load")
     assert "takes nothing from run 'old'" in again.err
+    assert "Runs again although it completed: load, since it was asked for." in again.err
     assert command("watch", again.out.strip()).code == 0
+    write("Row", False, rate=0.75)
+    kept = command("retry", "old", "--with-new-code", file)
+    assert "Parameter 'rate' stays 0.5, the old default, and the new one is 0.75" in kept.err
+    assert "add -p rate=VALUE" in kept.err
+    given = command("retry", "old", "--with-new-code", file, "-p", "rate=0.75")
+    assert "Parameter 'rate'" not in given.err
+    for made, rate in ((kept, 0.5), (given, 0.75)):
+        assert command("watch", made.out.strip()).code == 0
+        assert json.loads(command("status", made.out.strip(), "--json").out)["parameters"] == {"rate": rate}
+    refused = command("retry", "old", "-p", "rate=0.75")
+    assert (refused.code, "-p needs --with-new-code" in refused.err) == (2, True)
+
+
+def test_each_completed_step_that_runs_again_is_named_with_the_reason() -> None:
+    def reasons(new: Callable[[int, int], Any], lost: str = "", **values: int) -> dict[str, str]:
+        old = chain(first)
+        bundle, now = old.bundle(), chain(new)
+        outputs = {(name, ()): {name: {"not_kept": "why"} if name == lost else 1} for name in ("load", "same", "other")}
+        ends = dict.fromkeys(outputs, End.OK) | {("broken", ()): End.FAILED}
+        run = EndedRun(run_id="old", bundle=bundle, parameters=old.check_parameters({}), ends=ends, outputs=outputs)
+        found = NewRun.of(run, now.compile(), now.check_parameters(values), None)
+        text = found.summary(run, now.bundle(), "new")
+        assert all(f"{label}, since {why}." in text for label, why in found.reasons.items()), text
+        return dict(found.reasons)
+
+    assert reasons(first) == {}
+    assert reasons(first, scale=2) == {"other": "parameter 'scale' has changed"}
+    assert reasons(first, lost="other") == {"other": "its output was not saved"}
+    assert reasons(lambda rows, scale: broken(other(same(load(7)), scale))) == {
+        "load": "its inputs, its secrets or what it waits for have changed",
+        "same": "it comes after load", "other": "it comes after same",
+    }  # fmt: skip
