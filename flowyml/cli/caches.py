@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import dropwhile
 from typing import Annotated, Any
 
 from flowyml.artifacts import Store, open_store
@@ -13,10 +15,12 @@ from flowyml.cli.failures import NOT_FOUND, UsageError
 from flowyml.cli.options import Argument, AsJson, OfPipeline, On, Option
 from flowyml.cli.output import Output, note, print_error
 from flowyml.core.durations import counted, seconds_of, size_text, span_text, zone_text
+from flowyml.core.errors import PlanError, RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.runs import Run, StepRun
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.cache_pruning import bytes_in, store_of
 from flowyml.orchestrators.targets import resolve
+from flowyml.plan.differences import changed_files
 from flowyml.runtime.caching import Entry, entries_in
 
 __all__ = ["Artifacts", "clear", "differences", "entries_of", "explain", "list_", "result_store", "show"]
@@ -114,14 +118,16 @@ def explain(
             return NOT_FOUND
         entries = [entry for _, entry in entries_of(store, run.pipeline, step) if entry]
         outcomes = list(_explained(target, run, steps, sorted(entries, key=lambda entry: -entry.created)))
+        outcomes = [{"step": each["step"], "explained_run_id": run.run_id, **each} for each in outcomes]
         if as_json:
             out.document(outcomes)
             return 0
         for outcome in outcomes:
-            out.line(f"{outcome['step']} of run {run.run_id}: {outcome['why']}")
+            out.line(f"{outcome['step']} of run {run.run_id}: {outcome['why']}{':' * bool(outcome['changed'])}")
             for change in outcome["changed"]:
                 values = f" ({change['before']} → {change['after']})" if "before" in change else ""
-                out.line(f"  {change['what']} {change['how']}{values}")
+                files = f": {', '.join(change['files'])}" if change.get("files") else ""
+                out.line(f"  {change['what']} {change['how']}{values}{files}")
         return 0
 
 
@@ -140,8 +146,8 @@ def _last(
 def _explained(
     target: Orchestrator, run: Run, steps: Sequence[StepRun], entries: Sequence[Entry]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the run of each step or item that was a hit, the differences of each new result from the most similar
-    earlier one, and the log's reason for the rest.
+    """Yield the run of each step or item that was a hit, the differences of each new result from the most similar one
+    of the run before, or else of any earlier run, and the log's reason for the rest.
     """
     ran = [step for step in steps if not step.is_cached]
     for step in steps:
@@ -149,16 +155,23 @@ def _explained(
             why = f"a hit: the result of run {step.cached_from}, since nothing that it depends on has changed"
             yield {"step": step.label, "outcome": "hit", "run_id": step.cached_from, "why": why, "changed": []}
     own = [entry for entry in entries if entry.run_id == run.run_id]
+    before = _sources_before(target, run, steps) if any(not entry.is_refreshed for entry in own) else set()
     for entry in own:
+        if entry.is_refreshed:
+            why = "it ran because of --refresh"
+            yield {"step": entry.step, "outcome": "miss", "run_id": None, "why": why, "changed": []}
+            continue
         earlier = [each for each in entries if each.run_id != run.run_id and each.created < entry.created]
+        earlier = [each for each in earlier if each.run_id in before] or earlier
         nearest = min(earlier, key=lambda each: len(differences(each.depends, entry.depends)), default=None)
         if nearest is None:
-            why = "it ran, since no earlier result is stored, or its `ttl` is over, or `refresh` asked for a new one"
+            why = "it ran, since no earlier result was stored, or its `ttl` was over"
         else:
-            why = f"it ran, because this has changed since run {nearest.run_id}:"
+            why = f"it ran, because this has changed since run {nearest.run_id}"
         yield {
             "step": entry.step, "outcome": "miss", "run_id": nearest and nearest.run_id, "why": why,
-            "changed": differences(nearest.depends, entry.depends) if nearest else [],
+            "changed": list(_with_files(target, nearest, run, differences(nearest.depends, entry.depends)))
+            if nearest else [],
         }  # fmt: skip
     if len(own) == len(ran):
         return
@@ -167,6 +180,31 @@ def _explained(
         if reason or not any(reasons.values()):
             why = reason or "it ran, and no result of it is cached: it failed, or an item with equal inputs ran first"
             yield {"step": label, "outcome": "not cached", "run_id": None, "why": why, "changed": []}
+
+
+def _sources_before(target: Orchestrator, run: Run, steps: Sequence[StepRun]) -> set[str]:
+    """Return the runs that the results of a step in the run before come from; empty if no run before has it."""
+    for earlier in dropwhile(lambda each: each.job_id != run.job_id, target.runs(run.pipeline)):
+        if earlier.job_id == run.job_id:
+            continue
+        found = [each for each in target.step_runs(earlier.job_id) if each.name == steps[0].name]
+        if sources := {each.cached_from or earlier.run_id for each in found if each.status.is_successful}:
+            return sources
+    return set()
+
+
+def _with_files(
+    target: Orchestrator, before: Entry, run: Run, changes: Sequence[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the changes; one of code has the ``files`` that differ, where the code of both runs is still there."""
+    files: list[str] = []
+    if any(change["part"] in ("code", "makers") for change in changes):
+        with suppress(RetryRefusedError, UnsupportedFeatureError, PlanError, OSError):
+            ids = [each.job_id for each in target.runs(run.pipeline) if each.run_id == before.run_id]
+            found = changed_files(*(target.bundle_of(job_id) for job_id in (*ids[:1], run.job_id))) if ids else ()
+            files = [path.removeprefix("code/") for path, *_ in found if path.startswith("code/")]
+    for change in changes:
+        yield {**change, "files": files} if files and change["part"] in ("code", "makers") else change
 
 
 def _reason_not_cached(target: Orchestrator, run: Run, step: StepRun) -> str:

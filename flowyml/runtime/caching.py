@@ -66,7 +66,7 @@ class Depends(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """The content of one record. Times are seconds since 1970."""
+    """The content of one record. Times are seconds since 1970. ``is_refreshed`` is True if ``refresh`` asked for it."""
 
     key: str
     pipeline: str
@@ -76,6 +76,7 @@ class Entry(NamedTuple):
     seconds: float
     depends: Mapping[str, Any]
     outputs: Mapping[str, Any]
+    is_refreshed: bool = False
 
     @property
     def size(self) -> int:
@@ -188,11 +189,13 @@ class StepCache:
     def _keep(
         self, step: Step, folder: str, parts: Mapping[str, Any], outputs: Mapping[str, Any], started: float
     ) -> None:  # fmt: skip
+        assert step.caching is not None
         kept = {name: self._given(name, packed, folder) for name, packed in outputs.items()}
         now = time.time()
         record = {
             "version": _VERSION, "pipeline": self._pipeline, "step": step.name, "run_id": self._run_id,
             "created": now, "seconds": now - started, "depends": parts, "outputs": kept,
+            "refreshed": step.caching.refresh,
         }  # fmt: skip
         data = json.dumps(record, ensure_ascii=False).encode()
         if len(data) > _LARGEST:
@@ -268,7 +271,7 @@ def read_entry(store: Store, folder: str) -> Entry | None:
         entry = Entry(
             key, _text(plain["pipeline"]), _text(plain["step"]), _text(plain["run_id"]), _number(plain["created"]),
             _number(plain["seconds"]), plain["depends"],
-            {name: _output(each) for name, each in plain["outputs"].items()},
+            {name: _output(each) for name, each in plain["outputs"].items()}, plain.get("refreshed") is True,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{store.url}/{folder} has an invalid record: {error!r}") from error

@@ -276,8 +276,19 @@ def test_the_command_explains_what_differs_from_the_run_before(tmp_path: Path) -
     other = explained("-p", "n=3")
     assert (other["run_id"], other["changed"]) == (again["run_id"], [("inputs", "n", "changed")])
     script.write_text(EXPLAINED.replace("2 * n", "n + n"))
-    assert explained("-p", "n=3")["changed"] == [("code", "code", "changed")]
-    assert "  its code changed" in flowyml("cache", "explain", "double").out.splitlines()
+    edited = explained("-p", "n=3")
+    assert edited["changed"] == [("code", "code", "changed")]
+    assert edited["why"] == f"it ran, because this has changed since run {other['explained_run_id']}"
+    assert "  its code changed: explained.py" in flowyml("cache", "explain", "double").out.splitlines()
+    refreshed = explained("-p", "n=3", "--refresh")
+    assert (refreshed["why"], refreshed["changed"]) == ("it ran because of --refresh", [])
+    assert explained("-p", "n=3")["run_id"] == refreshed["explained_run_id"]
+    script.write_text(EXPLAINED)
+    assert explained("-p", "n=2")["outcome"] == "hit"
+    script.write_text(EXPLAINED.replace("2 * n", "n * 2"))
+    since_last = explained("-p", "n=3")  # the result that the last run had, not the most similar of all
+    assert since_last["run_id"] == first["explained_run_id"]
+    assert [part for part, *_ in since_last["changed"]] == ["code", "inputs"]
     assert flowyml("cache", "explain", "single").code == 4
 
 
