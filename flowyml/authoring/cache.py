@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from flowyml.authoring.source_lines import adds_source_line
 from flowyml.core.errors import ConfigurationError, DefinitionError
 from flowyml.core.near_names import did_you_mean
 
@@ -41,6 +42,7 @@ class Cache:
     environment: str | Sequence[str] = ()
     packages: str | Sequence[str] = ()
 
+    @adds_source_line
     def __post_init__(self) -> None:
         _ = self.ttl_seconds
         if isinstance(self.version, bool) or not isinstance(self.version, str | int):

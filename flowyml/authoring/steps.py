@@ -68,7 +68,7 @@ class Step(Generic[P, R]):
     @overload
     def map(self, **over: Any) -> list[R]: ...
     @adds_source_line
-    def map(self, **over: Any) -> Any:
+    def map(self, *lists: Any, **over: Any) -> Any:
         """Run the step once for each item of a list: ``scores = train.map(config=configs)``.
 
         A list is an output of a step, a parameter, or plain JSON. Several lists must be equally long; the first run
@@ -78,7 +78,7 @@ class Step(Generic[P, R]):
 
         Raises ``DefinitionError``.
         """
-        return Partial(self, {}).map(**over)
+        return Partial(self, {}).map(*lists, **over)
 
     @overload
     def partial(self: Step[P, Awaitable[A]], **fixed: Any) -> Partial[A]: ...
@@ -202,10 +202,17 @@ class Step(Generic[P, R]):
         """Pickle a step of a module by its name, as a function; else by what it is made of."""
         if found_by_name(self.function) is self:
             return str(self.function.__qualname__)
+        original = found_by_name(self.function)
+        if isinstance(original, Step) and original.function is self.function:  # a pickle finds that under the name
+            return _with_options, (original, self.step_options)
         return Step, (self.function, self.step_options)
 
     def __repr__(self) -> str:
         return f"<step {self.name!r}>"
+
+
+def _with_options(original: Step[P, R], options: StepOptions) -> Step[P, R]:
+    return Step(original.function, options)
 
 
 class Partial(Generic[R]):
@@ -216,11 +223,12 @@ class Partial(Generic[R]):
         self.fixed = fixed
 
     @adds_source_line
-    def map(self, **over: Any) -> list[R]:
+    def map(self, *lists: Any, **over: Any) -> list[R]:
         """Return the same as ``Step.map`` for the other parameters."""
         who = f"step {self.step.name!r}"
-        if not over:
-            raise DefinitionError(f"{who}: map(…) takes the parameters that differ from item to item: map(config=…).")
+        if lists or not over:
+            name = next((each for each in self.step.signature.parameters if each not in self.fixed | over), "config")
+            raise DefinitionError(f"{who}: map(…) takes lists by the names of its parameters: map({name}=…).")
         if both := sorted(set(over) & set(self.fixed)):
             raise DefinitionError(f"{who}: {', '.join(map(repr, both))} is both fixed and mapped.")
         parameters = self.step.signature.parameters

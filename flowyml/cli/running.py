@@ -16,7 +16,7 @@ from flowyml.cli.options import AsJson, File, Force, On, Option, Parameters, Run
 from flowyml.cli.output import Output, discard_output, note, print_error, print_info_of_logging
 from flowyml.cli.records import holds_copies, plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
-from flowyml.core.durations import span_text
+from flowyml.core.durations import counted, span_text
 from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.following import command_line
@@ -207,7 +207,8 @@ def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) ->
         table = preview_of(value, None, str) if kind_of(value) == "table" else {}
         if head := table.get("head"):
             facts = table["metadata"]
-            out.line(f"  {name} is a table of {facts['rows']} rows and {facts['columns']} columns:")
+            size = f"{counted(facts['rows'], 'row')} and {counted(facts['columns'], 'column')}"
+            out.line(f"  {name} is a table of {size}:")
             out.table(head["columns"], head["rows"])
         else:
             out.line(f"  {name} = {shown(value)}")

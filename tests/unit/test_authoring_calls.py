@@ -164,3 +164,5 @@ def doubled(rows: list[int]) -> list[int]:
 def test_a_step_of_a_module_is_pickled_by_its_name() -> None:
     """As a function is, so that a process pool can call it."""
     assert pickle.loads(pickle.dumps(doubled)) is doubled
+    renamed = pickle.loads(pickle.dumps(doubled.options(name="zz")))
+    assert (renamed.name, renamed.function) == ("zz", doubled.function)

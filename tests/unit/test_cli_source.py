@@ -149,6 +149,10 @@ def test_a_file_that_cannot_be_loaded_shows_its_own_frames(text: str, message: s
             "from flowyml import step\n@step(timeout=-1)\ndef f(): ...",
             "step 'f': timeout=-1 must be a number of seconds",
         ),
+        (
+            "from flowyml import Cache, step\n@step(cache=Cache(ttl='7x'))\ndef f(): ...",
+            r"Cache\(ttl='7x'\) must be a number",
+        ),
         ("from flowyml import pipeline\n@pipeline(nme='x')\ndef f(): ...", "pipeline has no option 'nme'"),
     ],
 )

@@ -98,6 +98,10 @@ def nothing_mapped() -> Any:
     return double.partial(n=1).map()
 
 
+def mapped_by_position() -> Any:
+    return double.map([1])
+
+
 def option_mapped() -> Any:
     return double.map(n=[1], on_item_error="continue")
 
@@ -243,7 +247,8 @@ def iterated() -> None:
         (unequal, "must be equally long: 'a' has 2, 'b' has 1"),
         (either_in_loop, r"is either of outputs in a loop: call either\(…\) within the loop"),
         (one_either, "either takes two or more outputs of steps"),
-        (nothing_mapped, r"map\(…\) takes the parameters that differ from item to item"),
+        (nothing_mapped, r"map\(…\) takes lists by the names of its parameters: map\("),
+        (mapped_by_position, r"step 'double': map\(…\) takes lists by the names of its parameters: map\(n=…\)\."),
         (fixed_and_mapped, "'a' is both fixed and mapped"),
         (over_a_parameter, r"'double' goes over 'n', parameter 'count', which is of type int\."),
         (over_an_output, r"goes over the output of step 'total', which is of type int\. .*list\[…\]"),
