@@ -227,7 +227,9 @@ class Partial(Generic[R]):
         """Return the same as ``Step.map`` for the other parameters."""
         who = f"step {self.step.name!r}"
         if lists or not over:
-            name = next((each for each in self.step.signature.parameters if each not in self.fixed | over), "config")
+            name = next(
+                (each for each in self.step.signature.parameters if each not in {**self.fixed, **over}), "config"
+            )
             raise DefinitionError(f"{who}: map(…) takes lists by the names of its parameters: map({name}=…).")
         if both := sorted(set(over) & set(self.fixed)):
             raise DefinitionError(f"{who}: {', '.join(map(repr, both))} is both fixed and mapped.")

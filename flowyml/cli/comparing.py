@@ -65,7 +65,9 @@ def compare(first: Job, second: Job, on: On = None, artifacts: Artifacts = None,
         for part, changes in found.items():
             for change in changes:
                 name = change["name"]
-                rows.append((f"{words[part]} {name}".rstrip(), *(_cell(change[side]) for side in ("before", "after"))))
+                is_plan = (part, name) == ("code", "plan.json")
+                label = "plan of the steps" if is_plan else f"{words[part]} {name}".rstrip()
+                rows.append((label, *(_cell(change[side]) for side in ("before", "after"))))
         names = dict.fromkeys([*sides[0].steps, *sides[1].steps])
         rows += [(f"step {name}", *(_ended(side.steps.get(name)) for side in sides)) for name in names]
         out.table(headers, rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flowyml import pipeline, step
 from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.commands import flowyml, on_a_terminal
 
@@ -52,6 +53,25 @@ def test_runs_show_parameters_and_metrics_on_demand() -> None:
 def test_the_notes_of_steps_have_a_head() -> None:
     status = flowyml("status", "one").out.splitlines()
     assert any(line.split() == ["STEP", "STATUS", "TOOK", "ATTEMPT", "NOTE"] for line in status)
+
+
+def test_a_run_whose_code_was_not_saved_and_one_of_another_plan_are_compared() -> None:
+    @step
+    def one() -> int:
+        return 1
+
+    @pipeline
+    def unsaved() -> int:
+        return one()
+
+    ran = unsaved.run(on=LocalOrchestrator()).run_id
+    err = flowyml("compare", "one", ran).err
+    assert "pipeline.run() saves the code of failed runs only" in err
+    assert "retry" not in err
+    assert flowyml("run", "scoring.py", "--run-id", "three", "--refresh").code == 0
+    rows = [line.partition("  ")[0] for line in flowyml("compare", "two", "three").out.splitlines()]
+    assert "plan of the steps" in rows
+    assert not any(row.startswith("code ") for row in rows)
 
 
 def test_two_runs_are_compared() -> None:

@@ -146,7 +146,7 @@ def kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
     elif kept is None and row.raw_status == "crashed":
         why = "the process that called run() executed it, and died"
     elif kept is None and ExecutionStatus[row.status].is_successful:
-        why = "pipeline.run() saves the code of failed runs only"
+        why = "pipeline.run() saves the code of failed runs only, `flowyml run` and submit() save that of each"
     elif kept is None:
         why = "it could not be recorded when it ran"
     elif "lacks" in kept[0]:
@@ -155,7 +155,7 @@ def kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
         why = f"its bundle, {kept[0]['bundle']}, is gone"
     else:
         return kept[0], kept[1] or b""
-    raise RetryRefusedError(f"The code of run {row.run_id!r} is not there: {why}. To retry it, start a new run.")
+    raise RetryRefusedError(f"The code of run {row.run_id!r} is not there: {why}. Start a new run instead.")
 
 
 def _start(
