@@ -25,11 +25,13 @@ from flowyml.authoring.file_values import is_as_imported, is_literal, says_defau
 from flowyml.authoring.function_versions import bytecode
 from flowyml.authoring.module_files import is_elsewhere, live_module
 from flowyml.authoring.source_units import (
+    REACHING,
     Imported,
     SourceFile,
     Unit,
     bound_by,
     text_of,
+    units_of_cell,
 )
 from flowyml.authoring.steps import Step
 from flowyml.core.modules import import_root
@@ -177,8 +179,36 @@ class _Walk(FileWalk):
         self.held.extend(bytecode(function.__code__) if "<lambda>" in function.__qualname__ else _own_text(function))
         names = _names(function.__code__)
         self.uses_current_run = self.uses_current_run or "current_run" in names
+        if _reaches_any(function):
+            self.changed = (
+                self.changed or f"{function.__qualname__} can use any name of this process (by eval or the like)"
+            )
+        self._collect_cells(function.__globals__)
         for name in sorted(names & function.__globals__.keys()):
             self._hold(name, function.__globals__[name])
+
+    def _collect_cells(self, live: dict[str, Any]) -> None:
+        """Record the statements of a notebook's cells that call, change or extend a library, which keeps the effect.
+
+        Each counts where it ran last, so that the same cells, run in the same order, give the same digest.
+        """
+        cells = live.get("_ih")  # IPython's texts of the cells that ran
+        if not isinstance(cells, list) or id(cells) in self._seen:
+            return
+        self._seen[id(cells)] = cells
+        units = [unit for text in cells for unit in units_of_cell(text)]
+        libraries = {
+            name for unit in units for name, found in unit.imports.items() if not found[0][0].startswith("flowyml")
+        }
+        used: dict[str, Unit] = {}
+        for unit in units:
+            if unit.uses_by_itself(libraries):
+                used.pop(unit.digest, None)
+                used[unit.digest] = unit
+        self.held.extend(used)
+        for unit in used.values():
+            for name in sorted(unit.names & live.keys()):
+                self._hold(name, live[name])
 
     def _collect_class(self, kind: type) -> None:
         file = self.file_of(kind.__module__)
@@ -257,6 +287,8 @@ class _Walk(FileWalk):
 
     def collect_live(self) -> None:
         """Collect the values of all names that the functions lead to."""
+        if self.reaches_any:
+            self._collect_added()
         seen: set[tuple[Path, Unit]] = set()
         while left := self.named_from_roots()[0] - seen:  # values lead to more code
             seen |= left
@@ -266,6 +298,13 @@ class _Walk(FileWalk):
                         self._collect_imported(self.files[path], name, imported)
                     if not isinstance(unit.node, ast.Import | ast.ImportFrom):
                         self._collect_live_value(self.files[path], name, unit)
+
+    def _collect_added(self) -> None:
+        """Record what was put into modules under names that their files do not bind."""
+        for file in sorted(self.files.values(), key=lambda each: each.name):
+            for name, value in sorted(vars(self._live(file)).items()) if self._live(file) else ():
+                if name not in file.by_name and not name.startswith("__"):
+                    self._hold(f"{file.name}.{name}", value)
 
     def _collect_imported(self, file: SourceFile, name: str, imported: Imported) -> None:
         """Compare an imported name with what its module has under it: a reload or a test may have replaced either."""
@@ -352,10 +391,20 @@ def _digest(parts: Iterable[str]) -> str:
 
 def _own_text(function: FunctionType) -> Iterable[str]:
     try:
-        source = textwrap.dedent(inspect.getsource(function))
-        return [text_of(parsed(source))]
+        return [text_of(_parsed(function))]
     except (OSError, SyntaxError, TypeError):
         return bytecode(function.__code__)
+
+
+def _reaches_any(function: FunctionType) -> bool:
+    try:
+        return any(Unit(node, ()).reaches_any for node in _parsed(function).body)
+    except (OSError, SyntaxError, TypeError):
+        return not REACHING.isdisjoint(_names(function.__code__))
+
+
+def _parsed(function: FunctionType) -> ast.Module:
+    return parsed(textwrap.dedent(inspect.getsource(function)))
 
 
 def _counts(value: Any) -> bool:

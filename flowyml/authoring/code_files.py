@@ -25,6 +25,7 @@ class FileWalk:
         self._known: dict[tuple[str, Path | None], tuple[str, Path] | None] = {}
         self.units: dict[tuple[Path, Unit], int] = {}
         self.roots: set[tuple[Path, Unit]] = set()
+        self.reaches_any = False  # whether code can use names that it does not write: then everything counts
         self._names: set[str] = set()
         self._aliases: dict[str, set[str]] = {}
         self._waiting: dict[str, list[tuple[SourceFile, Unit]]] = {}
@@ -67,7 +68,7 @@ class FileWalk:
         for number in range(1, file.name.count(".") + 1):
             self.file_of(file.name.rsplit(".", number)[0], file)
         for unit in file.units:
-            if file.is_dynamic or unit not in file.optional or self._names.intersection(unit.binds):
+            if self.reaches_any or file.is_dynamic or unit not in file.optional or self._names.intersection(unit.binds):
                 self._collect_unit(file, unit)
             for name in unit.binds:
                 self._waiting.setdefault(name, []).append((file, unit))
@@ -83,6 +84,11 @@ class FileWalk:
         if (file.path, unit) in self.units:
             return
         self.units[file.path, unit] = file.units.index(unit)
+        if unit.reaches_any and not self.reaches_any:
+            self.reaches_any = True
+            for each in list(self.files.values()):
+                for other in each.units:
+                    self._collect_unit(each, other)
         for module in unit.modules:
             self._import(module, file)
         for text in unit.texts:
@@ -120,6 +126,8 @@ class FileWalk:
 
     def named_from_roots(self) -> tuple[set[tuple[Path, Unit]], set[str]]:
         """Return the statements that the functions lead to, and the names: by the names alone, whatever they mean."""
+        if self.reaches_any:
+            return set(self.units), {name for _, unit in self.units for name in unit.names}
         bound: dict[str, list[tuple[Path, Unit]]] = {}
         for path, unit in self.units:
             for name in unit.binds:

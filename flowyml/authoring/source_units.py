@@ -8,24 +8,32 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Container, Iterator
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from flowyml.artifacts.hashing import sha256_of
 from flowyml.core.syntax import parsed
 
-__all__ = ["Imported", "SourceFile", "Unit", "bound_by", "hash_of", "identity_of", "source_file_at", "text_of"]
+__all__ = [
+    "REACHING", "Imported", "SourceFile", "Unit", "bound_by", "hash_of", "identity_of", "root_of", "source_file_at",
+    "text_of", "units_of_cell",
+]  # fmt: skip
 
 Imported = tuple[str, str | None]
 """The target of an import: an absolute module, and a name in it, or None for the module itself."""
 
-_DYNAMIC = frozenset({
-    "globals", "eval", "exec", "compile", "__import__", "import_module", "spec_from_file_location", "runpy",
-    "importlib", "pkgutil", "__dict__", "__globals__", "__builtins__", "f_globals", "f_locals", "exec_module",
+REACHING = frozenset({
+    "globals", "locals", "vars", "eval", "exec", "compile", "inspect", "attrgetter", "__dict__", "__globals__",
+    "__builtins__", "__getattribute__", "f_globals", "f_locals",
+})  # fmt: skip
+"""Names by which code reaches names that it does not write, besides ``getattr`` and ``sys.modules``."""
+
+_IMPORTING = frozenset({
+    "__import__", "import_module", "spec_from_file_location", "runpy", "importlib", "pkgutil", "exec_module",
     "load_module",
 })  # fmt: skip
-"""Names by which code reaches names that it does not write. An attribute ``compile`` is that of ``re`` and others."""
+_METHODS = frozenset({"compile", "eval"})  # as attributes they are those of ``re``, frames and models
 
 _FILE_NAME = re.compile(r"[^\s/:][^\s:]{0,100}")
 _KEPT = 512
@@ -37,7 +45,8 @@ class Unit:
     """One top-level statement of a file, with everything in it.
 
     ``names`` are all identifiers in it, whatever they refer to; ``texts`` its string constants that may name modules or
-    files; ``imports`` the targets by the names that they are bound to, at the top or within.
+    files; ``imports`` the targets by the names that they are bound to, at the top or within. ``reaches_any`` is True if
+    it can use names that it does not write.
     """
 
     def __init__(self, node: ast.stmt, package: tuple[str, ...]) -> None:
@@ -47,8 +56,14 @@ class Unit:
         self.modules: dict[str, None] = {}
         self.imports: dict[str, list[Imported]] = {}
         attributes: set[str] = set()
+        asked = 0  # for an attribute whose name is not in the code
         for inner in ast.walk(node):
             match inner:
+                case ast.Name(id="getattr"):
+                    asked += 1
+                case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]):
+                    asked -= 1
+                    self.names.add(name)
                 case ast.Name(id=name):
                     self.names.add(name)
                 case ast.Attribute(attr=name):
@@ -63,8 +78,9 @@ class Unit:
                     base = package[: len(package) - level + 1] if level else ()
                     self._import_from(".".join(filter(None, (*base, module))), aliases)
         imported = {name for targets in self.imports.values() for _, name in targets if name}
-        loaded = "modules" in attributes | imported
-        self.is_dynamic = loaded or bool(_DYNAMIC & (self.names | (attributes - {"compile", "eval"}) | imported))
+        used = self.names | (attributes - _METHODS) | imported | {name.partition(".")[0] for name in self.modules}
+        self.reaches_any = bool(asked or REACHING & used or "modules" in attributes | imported)
+        self.is_dynamic = self.reaches_any or bool(_IMPORTING & used)
         self.names |= attributes
 
     def _import(self, aliases: list[ast.alias]) -> None:
@@ -84,6 +100,25 @@ class Unit:
     def digest(self) -> str:
         """SHA-256 of the statement's text, in hexadecimal."""
         return hashlib.sha256(text_of(self.node).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def uses_by_itself(self, names: Container[str]) -> bool:
+        """Return whether the statement calls, changes or extends one of these, other than to assign a name a value."""
+        match self.node:
+            case ast.Import() | ast.ImportFrom():
+                return False
+            case ast.FunctionDef(decorator_list=used) | ast.AsyncFunctionDef(decorator_list=used):
+                pass
+            case ast.ClassDef(decorator_list=decorators, bases=bases, keywords=keywords):
+                used = [*decorators, *bases, *(each.value for each in keywords)]
+            case ast.Assign(targets=used) | ast.Delete(targets=used):
+                used = [each for each in used if not isinstance(each, ast.Name)]
+            case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
+                used = [target]
+            case ast.Expr(value=value):
+                used = [value]
+            case _:
+                return any(name in names for name in self.names)
+        return any(root_of(each) in names for each in used)
 
     @cached_property
     def binds(self) -> tuple[str, ...]:
@@ -108,8 +143,8 @@ class SourceFile:
 
     @cached_property
     def is_dynamic(self) -> bool:
-        """Whether code in the file may reach modules and names that it does not write."""
-        return any(unit.is_dynamic for unit in self.units)
+        """Whether code in the file, but for its ``__main__`` block, may reach modules that it does not write."""
+        return any(unit.is_dynamic for unit in self.units if not _is_main(unit.node))
 
     @cached_property
     def optional(self) -> frozenset[Unit]:
@@ -127,23 +162,23 @@ class SourceFile:
         }
         for unit in self.units:
             node = unit.node
-            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and _root(node.value) in found:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and root_of(node.value) in found:
                 found.update(unit.binds)
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                roots = {_root(decorator) for decorator in node.decorator_list}
+                roots = {root_of(decorator) for decorator in node.decorator_list}
                 found.update(unit.binds if roots and roots <= found else ())
         return frozenset(found)
 
     def _is_optional(self, node: ast.stmt) -> bool:
         match node:
-            case ast.If(test=ast.Compare(left=left)):
-                return _root(left) == "__name__"
+            case ast.If():
+                return _is_main(node)
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 return bool(node.decorator_list) and name in self._of_flowyml
             case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.Expr(value=value) if value is not None:
-                return _root(value) in self._of_flowyml
+                return root_of(value) in self._of_flowyml
             case ast.With(items=items):
-                return all(_root(item.context_expr) in self._of_flowyml for item in items)
+                return all(root_of(item.context_expr) in self._of_flowyml for item in items)
         return False
 
 
@@ -171,6 +206,15 @@ def hash_of(path: Path) -> str:
     if identity not in _hashes:
         _hashes[identity] = sha256_of(path)
     return _hashes[identity]
+
+
+@lru_cache(4096)
+def units_of_cell(text: str) -> tuple[Unit, ...]:
+    """Return the statements of a notebook's cell; none for what is not Python."""
+    try:
+        return tuple(Unit(node, ()) for node in parsed(text).body)
+    except (SyntaxError, ValueError):
+        return ()
 
 
 _read: dict[tuple[str, Path], SourceFile] = {}
@@ -224,7 +268,11 @@ def _walrus(node: ast.AST) -> Iterator[str]:
             yield inner.target.id
 
 
-def _root(node: ast.expr) -> str:
+def _is_main(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and root_of(node.test.left) == "__name__"
+
+
+def root_of(node: ast.expr) -> str:
     """Return the name at the beginning of an expression of calls, attributes and items."""
     while isinstance(node, ast.Call | ast.Attribute | ast.Subscript | ast.Await):
         node = node.func if isinstance(node, ast.Call) else node.value

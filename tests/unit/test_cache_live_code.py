@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowyml.core.runs import PipelineResult
+from tests.engines.notebook import run_notebook
 from tests.unit.test_cache_changes import Project
 
 FLOW = """
@@ -208,6 +209,99 @@ def test_results_with_a_mock_are_neither_kept_nor_taken(living: Living, monkeypa
                 patched.setattr(place, name, Mock(return_value=value))
                 assert not living.run().step_results["work"].is_cached
     assert not living.is_cached_afresh()
+
+
+REACHING = """
+import sys
+import helper
+from flowyml import pipeline, step
+
+RATE = 1
+
+@step(cache=True)
+def work(x: int):
+    m, h, rate = sys.modules[__name__], helper, "RA" + "TE"
+    return {found}
+
+@pipeline
+def flow(x: int = 2):
+    return work(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("found", "changed"),
+    [
+        ("globals()[rate]", "flow.RATE"),
+        ("eval(rate)", "flow.RATE"),
+        ("vars(m)[rate]", "flow.RATE"),
+        ("getattr(h, rate)", "helper.RATE"),
+        ("getattr(h, 'RATE')", "helper.RATE"),
+        ("getattr(m, 'NEW' * (x // 2), 0)", "flow.NEW"),
+    ],
+)
+def test_what_code_reaches_without_writing_its_name_counts(living: Living, found: str, changed: str) -> None:
+    """A value that the ``__main__`` block set was kept under the key of the file, and handed to other processes."""
+    living.project.write({"flow.py": REACHING.replace("{found}", found)})
+    del sys.modules["flow"]
+    living.flow = importlib.import_module("flow")
+    module, _, name = changed.partition(".")
+    for value in (98, 99):
+        setattr(sys.modules[module], name, value)
+        assert not living.run().step_results["work"].is_cached
+        assert living.run().step_results["work"].is_cached
+    assert not living.is_cached_afresh()
+    assert living.is_cached_afresh()
+
+
+ACCESSOR = """
+@pd.api.extensions.register_series_accessor("shown")
+class Shown:
+    def __init__(self, data): pass
+    def value(self): return 1
+"""
+CELLS = [
+    """
+import logging
+import json, numpy as np, pandas as pd
+from flowyml import pipeline, step
+logging.disable()
+
+@step(cache=True)
+def work(x: int) -> list:
+    return [pd.Series([x]).shown.value(), np.level, pd.get_option("display.max_rows")]
+
+@step(cache=True)
+def reaches(x: int) -> int:
+    return globals()["RATE"]
+
+@pipeline
+def flow(x: int = 1):
+    return {"work": work(x), "reaches": reaches(x)}
+
+def show():
+    run = flow.run()
+    print("is", json.dumps([run["work"], run["reaches"], run.step_results["work"].is_cached]))
+""",
+    ACCESSOR, "np.level = 1", "pd.set_option('display.max_rows', 11)", "RATE = 1", "show()", "show()",
+    ACCESSOR.replace("return 1", "return 2"), "show()", "np.level = 3", "show()",
+    "pd.set_option('display.max_rows', 12)", "show()", "RATE = 2", "show()",
+    "pd.set_option('display.max_rows', 11)", "show()",
+]  # fmt: skip
+
+
+def test_what_cells_change_in_libraries_counts_in_a_notebook(tmp_path: Path) -> None:
+    """And what a step reaches by ``globals()`` is never cached there."""
+    printed = run_notebook(tmp_path, CELLS).splitlines()
+    assert [json.loads(line[3:]) for line in printed if line.startswith("is ")] == [
+        [[1, 1, 11], 1, False],
+        [[1, 1, 11], 1, True],
+        [[2, 1, 11], 1, False],
+        [[2, 3, 11], 1, False],
+        [[2, 3, 12], 1, False],
+        [[2, 3, 12], 2, True],
+        [[2, 3, 11], 2, False],
+    ]
 
 
 LAZY = """
