@@ -240,7 +240,7 @@ def test_no_step_of_a_completed_run_was_cancelled_whatever_its_log_lacks() -> No
     note = {"index": [2], "attempt": 0, "error": "", "time": 1.0, "ended": "completed"}
     turns = step_runs("train", [note], ExecutionStatus.COMPLETED, items=3)
     assert [turn.status for turn in turns] == [ExecutionStatus.COMPLETED] * 3
-    assert ["not whole" in str(turn.error) for turn in turns] == [True, True, False]
+    assert ["cut off" in str(turn.error) for turn in turns] == [True, True, False]
 
 
 def test_a_figure_of_a_local_run_is_downloaded_with_its_picture(tmp_path: Path) -> None:
