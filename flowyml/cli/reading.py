@@ -262,10 +262,9 @@ def _download(
     if unstored:
         note(f"{_NO_FILE}: {', '.join(unstored)}")
     if not as_json and (unstored or not wanted):
-        if not partial and not submission.run.status.is_successful:
-            note(
-                "`flowyml outputs --partial` shows what its completed steps returned; with --download, it writes files"
-            )
+        if not submission.run.status.is_successful:
+            if not partial:
+                note("with --partial, what its completed steps returned is written, too")
         else:
             local = "; `flowyml run` and submit() also store large outputs of a local run, pipeline.run() does not"
             more = local if runs_here(submission.orchestrator) else ""

@@ -68,7 +68,8 @@ def stored_anew(
 ) -> Iterator[Artifact]:
     """Yield the artifacts; those without a file, and those that are not listed, from ``outputs``, written to ``store``.
 
-    ``outputs`` has the outputs of steps by their labels. One that was not kept, or cannot be written, stays as it is.
+    ``outputs`` has the outputs of steps by their labels, and reading one may unpickle it. One that was not kept, or
+    cannot be written, stays as it is.
     """
     listed_already = {each.label: each for each in artifacts}
     places = {f"{label}.{output}": (label, output) for label, found in outputs.items() for output in found}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -129,9 +131,10 @@ class NewRun:
 
     def _about_defaults(self) -> Iterator[str]:
         for name, (value, default) in self.defaults.items():
+            text = default if isinstance(default, str) else json.dumps(default, ensure_ascii=False)
             yield (
                 f"Parameter {name!r} stays {value!r}, the old default, and the new one is {default!r}: to run with "
-                f"that, add -p {name}=VALUE, in Python parameters={{{name!r}: VALUE}}."
+                f"that, add -p {shlex.quote(f'{name}={text}')}, in Python parameters={{{name!r}: {default!r}}}."
             )
 
 

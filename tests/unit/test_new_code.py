@@ -377,7 +377,7 @@ def test_the_command(tmp_path: Path) -> None:
     write("Row", False, rate=0.75)
     kept = command("retry", "old", "--with-new-code", file)
     assert "Parameter 'rate' stays 0.5, the old default, and the new one is 0.75" in kept.err
-    assert "add -p rate=VALUE" in kept.err
+    assert "add -p rate=0.75, in Python parameters={'rate': 0.75}." in kept.err
     given = command("retry", "old", "--with-new-code", file, "-p", "rate=0.75")
     assert "Parameter 'rate'" not in given.err
     for made, rate in ((kept, 0.5), (given, 0.75)):
