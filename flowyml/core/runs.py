@@ -15,7 +15,7 @@ from flowyml.core.item_names import labelled
 from flowyml.core.origin import Origin
 
 __all__ = [
-    "Artifact", "Artifacts", "Failure", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepOutputs",
+    "Artifact", "Artifacts", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepOutputs",
     "StepResult", "StepRun", "StepRuns", "find_item", "folded", "opened",
 ]  # fmt: skip
 
