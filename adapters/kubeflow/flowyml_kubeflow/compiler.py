@@ -90,7 +90,7 @@ def compile_pipeline(
     ``store`` is the URL of a folder from which workers read the bundle; without it the bundle is in the file: in each
     container if images have FlowyML and the workflow has room for that on a ``release`` of KFP, otherwise in a task of
     its own. If the workflow would then be too large, and workers can reach the store ``artifacts``, the bundle goes
-    there. If that is not enough, loops have fewer pods.
+    there. If that is not enough, loops have fewer pods, which leave some room for the parameters of runs.
     """
     has_flowyml = pipeline_options(bundle.plan).get("runtime") == "image"
     if has_flowyml and (small := _Compiler(bundle, store, in_each=True).compile()).size(release).fits:
@@ -102,10 +102,10 @@ def compile_pipeline(
         return compile_pipeline(bundle, store=f"{artifacts.rstrip('/')}/bundles", release=release)
     if not PodGraph(bundle.plan).loops:
         return compiled
-    most = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).fits)
+    most = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).has_room)
     for pods in range(most, 0, -1):  # the number itself, which the pods get, takes some room too
         fewer = _Compiler(bundle, store, pods).compile()
-        if fewer.size(release).fits:
+        if fewer.size(release).has_room:
             return fewer
     return compiled
 

@@ -36,6 +36,8 @@ may not create. Sources: Argo, ``workflowpod.go`` and ``common.MaxEnvVarLen``; A
 ERROR = 0.03
 """The relative error of sizes; the tests check it."""
 
+_FOR_PARAMETERS = 15_000  # bytes: room for a parameter of 1.5 kB, of which a workflow has some ten copies
+
 # Bytes measured in the recorded workflows.
 _FIXED = 10_200  # templates that all workflows have, the metadata, and the status without its nodes
 _TASK, _DAG, _LOOP = 850, 200, 2_040  # in the templates, beside names and the text of the task
@@ -105,6 +107,11 @@ class Size:
     def is_stored(self) -> bool:
         """True if Argo can store the workflow."""
         return self.stored * (1 + ERROR) <= WORKFLOW
+
+    @property
+    def has_room(self) -> bool:
+        """True if it fits with some kilobytes for the parameters of a run, of which each pod's nodes have copies."""
+        return self.fits and self.stored * (1 + ERROR) + _FOR_PARAMETERS <= WORKFLOW
 
     @property
     def can_start(self) -> bool:
