@@ -14,13 +14,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import (
-    FailureConformance,
-    LifeConformance,
     OrchestratorConformance,
     RandomFlowConformance,
-    RetryConformance,
-    RunConformance,
-    SubPipelineConformance,
     pipelines,
     pipelines_cleanup,
 )
@@ -31,8 +26,8 @@ from tests.engines.kubeflow_calls import OVER_THE_API
 pytestmark = OVER_THE_API
 
 
-class OverTheApi(RetryConformance):
-    """What both releases share."""
+class OverTheApi(OrchestratorConformance):
+    """The whole suite, on every release."""
 
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
     counts_retries = False  # KFP forgets the pods that it runs again
@@ -69,10 +64,6 @@ class OverTheApi(RetryConformance):
         make: Callable[..., Orchestrator] = kfp_api.orchestrator
         return make
 
-
-class TestConformanceOverTheApi(OverTheApi, OrchestratorConformance, RandomFlowConformance):
-    """On a real server, or the fake in the mode of a stock KFP 2.17."""
-
     @pytest.mark.xfail(reason="KFP starts nothing more in a run that was stopped", strict=True)
     def test_clean_up_after_a_cancellation(self, orchestrator: Orchestrator, folder: str) -> None:
         handle = orchestrator.run_pipeline(pipelines_cleanup.tidied_late(folder))
@@ -93,11 +84,12 @@ class TestConformanceOverTheApi(OverTheApi, OrchestratorConformance, RandomFlowC
             orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("daily", 6, timezone="America/New_York"))
 
 
-class TestConformanceIn216(OverTheApi, RunConformance, FailureConformance, LifeConformance, SubPipelineConformance):
-    """The same on a KFP up to 2.16, where a task has one node: what reads nodes, and what ends them.
+class TestConformanceOverTheApi(OverTheApi, RandomFlowConformance):
+    """On a real server, or the fake in the mode of a stock KFP 2.17."""
 
-    Conditions, clean-up and secrets are decided in pods, which see no difference.
-    """
+
+class TestConformanceIn216(OverTheApi):
+    """The same on a KFP up to 2.16, where a task has one node."""
 
     @pytest.fixture(scope="class")
     @classmethod
