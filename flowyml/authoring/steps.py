@@ -212,6 +212,7 @@ class Step(Generic[P, R]):
 
 
 def _with_options(original: Step[P, R], options: StepOptions) -> Step[P, R]:
+    """Unpickle a step that has the function of another, found by name, and options of its own."""
     return Step(original.function, options)
 
 

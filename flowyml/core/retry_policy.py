@@ -77,7 +77,7 @@ class OrchestratorRetryPolicy:
     def delay_after(self, error: BaseException, attempt: int) -> float | None:
         """Return the seconds until the next attempt, when ``attempt``, counted from 1, has failed with this error.
 
-        None if there is no next one.
+        None if none follows.
 
         >>> OrchestratorRetryPolicy(max_attempts=3).delay_after(ValueError(), 2)
         2.0

@@ -99,7 +99,7 @@ class ControlFlow:
 
     @staticmethod
     def _about(unit: Unit) -> Json:
-        """Return the argument that tells a pod, and readers of the file, which steps it runs."""
+        """Return the argument that names the steps of a pod, for the pod and for readers of the file."""
         if unit.together is None:
             return {"step": names.constant(unit.steps[0].name)}
         return {"steps": {names.task(step.name): names.shown(step.name) for step in unit.steps}}

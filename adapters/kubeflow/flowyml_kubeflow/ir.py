@@ -63,7 +63,7 @@ class Dag:
 
 @dataclass(frozen=True, kw_only=True)
 class PodTask:
-    """A task that runs a pod of ``kind``; ``about`` tells the pod which steps or loop it is for.
+    """A task that runs a pod of ``kind``; ``about`` names its steps or its loop.
 
     ``parameters`` and ``records`` are the sources of what it takes, by port; records are the results of other pods, or
     lists of them. ``types`` are those of parameters that are neither the run's nor text. ``code`` is the source of the
