@@ -43,19 +43,11 @@ __all__ = [
     "RunConformance", "RunIfConformance", "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
 ]  # fmt: skip
 
-_MODULES = {
-    "ArtifactConformance": "artifacts", "BranchConformance": "branches", "CachingConformance": "caching",
-    "CleanupConformance": "cleanup", "ControlFlowConformance": "suite",
-    "DeploymentConformance": "deployments", "ExecutionGroupConformance": "retries", "RetryConformance": "retries",
-    "FailureConformance": "failures", "FanOutConformance": "loops", "FiringConformance": "firing",
-    "LifeConformance": "lifecycle", "OrchestratorConformance": "suite",
-    "RandomFlowConformance": "random_flows", "RunConformance": "runs", "RunIfConformance": "cleanup",
-    "ScheduleConformance": "deployments", "SecretConformance": "secrets", "SubPipelineConformance": "nesting",
-}  # fmt: skip
+_APART = {"FiringConformance": "firing", "RandomFlowConformance": "random_flows"}  # not part of the whole suite
 
 
 def __getattr__(name: str) -> Any:
     """Import the suite on demand: workers import this package for its sample pipelines, and have no pytest."""
-    if name in _MODULES:
-        return getattr(import_module(f"flowyml.testing.{_MODULES[name]}"), name)
+    if name in __all__:
+        return getattr(import_module(f"flowyml.testing.{_APART.get(name, 'suite')}"), name)
     raise AttributeError(f"module 'flowyml.testing' has no attribute {name!r}")

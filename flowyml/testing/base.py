@@ -12,11 +12,14 @@ from flowyml.core.capabilities import Feature, Level
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing.done import Done
+from flowyml.testing.done import CANCELLED, COMPLETED, FAILED, TIMEOUT, Done
 from flowyml.testing.samples import Ahead, MakeOrchestrator, sample
 from flowyml.testing.waiting import wait_until
 
-__all__ = ["Ahead", "Conformance", "Done", "MakeOrchestrator", "sample", "wait_until"]
+__all__ = [
+    "CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "Ahead", "Conformance", "Done", "MakeOrchestrator", "sample",
+    "wait_until",
+]  # fmt: skip
 
 
 class Conformance:

@@ -11,9 +11,8 @@ import pytest
 
 from flowyml import Pipeline
 from flowyml.core.capabilities import Feature, Level
-from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing.base import Conformance, Done, MakeOrchestrator
+from flowyml.testing.base import COMPLETED, Conformance, Done, MakeOrchestrator
 from flowyml.testing.pipelines_caching import caches
 
 __all__ = ["CachingConformance"]
@@ -54,7 +53,7 @@ class CachingConformance(Conformance):
         runs = []
         for pipeline, parameters in wanted:
             done = Done(cls.finish(orchestrator.run_pipeline(pipeline, parameters=parameters)), Path(folder))
-            assert done.record.status is ExecutionStatus.COMPLETED, done.record.error
+            assert done.record.status is COMPLETED, done.record.error
             runs.append(done)
         return runs
 
@@ -86,12 +85,12 @@ class CachingConformance(Conformance):
     @pytest.mark.parametrize("step", _STEPS)
     def test_a_step_names_the_run_that_its_result_is_from(self, three: Sequence[Done], step: str) -> None:
         assert three[1].steps[step].cached_from == three[0].run.run_id
-        assert three[1].steps[step].status is ExecutionStatus.COMPLETED
+        assert three[1].steps[step].status is COMPLETED
 
     @pytest.mark.parametrize("item", _ITEMS)
     def test_an_item_names_the_run_that_its_result_is_from(self, with_items: Sequence[Done], item: str) -> None:
         assert with_items[1].steps[item].cached_from == with_items[0].run.run_id
-        assert with_items[1].steps[item].status is ExecutionStatus.COMPLETED
+        assert with_items[1].steps[item].status is COMPLETED
 
     def test_a_step_that_is_not_cached_runs_each_time(self, three: Sequence[Done]) -> None:
         assert Counter(three[0].trace)["last"] == len(three)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import ClassVar
@@ -84,8 +85,7 @@ class ScheduleConformance(Conformance):
 
     def test_create_list_pause_resume_delete(self, orchestrator: Orchestrator) -> None:
         schedule = Schedule.of("daily", "03:30", parameters={"name": "early"})
-        made = self.scheduled(orchestrator, Feature.SCHEDULE_CRON, schedule)
-        try:
+        with self.scheduled(orchestrator, Feature.SCHEDULE_CRON, schedule) as made:
             assert (made.pipeline, made.paused) == ("conformance greeting", False)
             assert self.listed(orchestrator, made.schedule_id).schedule.cron == "30 3 * * *"
             assert orchestrator.pause_schedule(made.schedule_id).paused
@@ -93,62 +93,43 @@ class ScheduleConformance(Conformance):
             assert not orchestrator.resume_schedule(made.schedule_id).paused
             resumed = self.listed(orchestrator, made.schedule_id)
             assert (dict(resumed.schedule.parameters), resumed.drift) == ({"name": "early"}, ())
-        finally:
-            orchestrator.delete_schedule(made.schedule_id)
         assert made.schedule_id not in [info.schedule_id for info in orchestrator.schedules()]
         with pytest.raises(ScheduleNotFoundError):
             orchestrator.pause_schedule(made.schedule_id)
 
     def test_scheduling_again_updates_in_place(self, orchestrator: Orchestrator) -> None:
-        first = self.scheduled(orchestrator, Feature.SCHEDULE_CRON, Schedule.of("hourly", 5))
-        second = orchestrator.schedule_pipeline(
-            pipelines.greeting(), Schedule.of("hourly", 7, parameters={"name": "later"})
-        )
-        try:
+        later = Schedule.of("hourly", 7, parameters={"name": "later"})
+        with self.scheduled(orchestrator, Feature.SCHEDULE_CRON, Schedule.of("hourly", 5)) as first:
+            second = orchestrator.schedule_pipeline(pipelines.greeting(), later)
             assert second.schedule_id == first.schedule_id
             (info,) = orchestrator.schedules("conformance greeting")
             assert (info.schedule.cron, dict(info.schedule.parameters)) == ("7 * * * *", {"name": "later"})
-        finally:
-            orchestrator.delete_schedule(first.schedule_id)
 
     def test_scheduling_again_leaves_a_paused_schedule_paused(self, orchestrator: Orchestrator) -> None:
-        made = self.scheduled(orchestrator, Feature.SCHEDULE_CRON, Schedule.of("hourly", 5))
-        try:
+        with self.scheduled(orchestrator, Feature.SCHEDULE_CRON, Schedule.of("hourly", 5)) as made:
             self.needs(orchestrator, Feature.SCHEDULE_PAUSE, lambda: orchestrator.pause_schedule(made.schedule_id))
             orchestrator.pause_schedule(made.schedule_id)
             again = orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("hourly", 7))
             info = self.listed(orchestrator, made.schedule_id)
             assert (again.paused, info.paused) == (not self.scheduling_again_resumes,) * 2
             assert info.schedule.cron == "7 * * * *"
-        finally:
-            orchestrator.delete_schedule(made.schedule_id)
 
     def test_next_runs_are_in_the_time_zone(self, orchestrator: Orchestrator) -> None:
         schedule = Schedule.of("daily", 6, timezone="America/New_York")
-        made = self.scheduled(orchestrator, Feature.SCHEDULE_TIMEZONE, schedule)
-        try:
-            runs = self.next_runs(orchestrator, made.schedule_id)
-            assert runs[0] == schedule.next_times()[0]
-        finally:
-            orchestrator.delete_schedule(made.schedule_id)
+        with self.scheduled(orchestrator, Feature.SCHEDULE_TIMEZONE, schedule) as made:
+            assert self.next_runs(orchestrator, made.schedule_id)[0] == schedule.next_times()[0]
 
     def test_next_runs_are_on_the_day_of_the_week(self, orchestrator: Orchestrator) -> None:
         """Check the weekday: some schedulers count the days from Monday, but cron counts them from Sunday."""
         schedule = Schedule.of("cron", "0 9 * * 1")
-        made = self.scheduled(orchestrator, Feature.SCHEDULE_CRON, schedule)
-        try:
+        with self.scheduled(orchestrator, Feature.SCHEDULE_CRON, schedule) as made:
             assert self.next_runs(orchestrator, made.schedule_id)[0] == schedule.next_times()[0]
-        finally:
-            orchestrator.delete_schedule(made.schedule_id)
 
     def test_intervals(self, orchestrator: Orchestrator) -> None:
-        made = self.scheduled(orchestrator, Feature.SCHEDULE_INTERVAL, Schedule.of("interval", 7200))
-        try:
+        with self.scheduled(orchestrator, Feature.SCHEDULE_INTERVAL, Schedule.of("interval", 7200)) as made:
             assert self.listed(orchestrator, made.schedule_id).schedule.interval_seconds == 7200
             first = self.next_runs(orchestrator, made.schedule_id)[0]
             assert first <= datetime.now(UTC) + timedelta(seconds=7200)
-        finally:
-            orchestrator.delete_schedule(made.schedule_id)
 
     def test_what_another_project_scheduled_is_kept(self, orchestrator: Orchestrator) -> None:
         hourly, greeting = Schedule.of("hourly", 5), pipelines.greeting(name="conformance owner")
@@ -173,10 +154,15 @@ class ScheduleConformance(Conformance):
         with pytest.raises(ParameterError):
             orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
 
-    def scheduled(self, orchestrator: Orchestrator, feature: Feature, schedule: Schedule) -> ScheduleInfo:
-        """Return the greeting on this schedule, which needs the feature."""
+    @contextmanager
+    def scheduled(self, orchestrator: Orchestrator, feature: Feature, schedule: Schedule) -> Iterator[ScheduleInfo]:
+        """Schedule the greeting, which needs the feature, for the block."""
         self.needs(orchestrator, feature, lambda: orchestrator.schedule_pipeline(pipelines.greeting(), schedule))
-        return orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
+        made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
+        try:
+            yield made
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
 
     def listed(self, orchestrator: Orchestrator, schedule_id: str) -> ScheduleInfo:
         (info,) = [info for info in orchestrator.schedules() if info.schedule_id == schedule_id]

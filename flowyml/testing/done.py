@@ -12,7 +12,10 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Run, StepRun
 from flowyml.core.submission_result import SubmissionResult
 
-__all__ = ["Done"]
+__all__ = ["CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "Done"]
+
+COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
+CANCELLED, TIMEOUT = ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Done:
 
     @cached_property
     def outputs(self) -> Mapping[str, Any]:
+        """The outputs of a run that has completed; for any other, the test fails with the run's error."""
+        assert self.record.status is COMPLETED, self.record.error
         return {self._own(name): value for name, value in self.run.outputs.items() if self._has(name)}
 
     @cached_property

@@ -13,12 +13,9 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import pipelines
-from flowyml.testing.base import Conformance, Done, sample, wait_until
+from flowyml.testing.base import CANCELLED, COMPLETED, FAILED, TIMEOUT, Conformance, Done, sample, wait_until
 
 __all__ = ["FailureConformance"]
-
-COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
-CANCELLED, TIMEOUT = ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT
 
 
 def _policy(attempts: int, *only: str) -> OrchestratorRetryPolicy:
@@ -48,8 +45,7 @@ class FailureConformance(Conformance):
 
     @sample(lambda folder: pipelines.flaky(folder, _policy(3), failures=2), needs=[Feature.STEP_RETRY])
     def test_retries_until_it_works(self, done: Done) -> None:
-        assert done.record.status is COMPLETED, done.record.error
-        assert done.run.outputs == {"attempt": 3}
+        assert done.outputs == {"attempt": 3}
         assert [run.attempt for run in done.run.step_runs()] == [3]
 
     @sample(

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from flowyml.core.capabilities import Feature, Level
-from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import pipelines
-from flowyml.testing.base import Conformance, MakeOrchestrator, wait_until
+from flowyml.testing.base import COMPLETED, Conformance, MakeOrchestrator, wait_until
 
 __all__ = ["FiringConformance"]
 
@@ -65,7 +64,7 @@ class FiringConformance(Conformance):
             lambda: orchestrator.schedule_pipeline(pipelines.on_time(), schedule),
         )
         for handle in fired:
-            assert handle.status is ExecutionStatus.COMPLETED, handle.error
+            assert handle.status is COMPLETED, handle.error
         return [handle.outputs["seen"] for handle in fired]
 
     def test_runs_have_the_parameters_of_the_schedule(self, seen: Sequence[Sequence[Any]]) -> None:

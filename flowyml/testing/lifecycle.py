@@ -10,16 +10,13 @@ import pytest
 from flowyml import Pipeline
 from flowyml.core.capabilities import Feature, Level
 from flowyml.core.errors import DefinitionError, UnsupportedFeatureError
-from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.resources import ResourceRequirements
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import pipelines
-from flowyml.testing.base import Conformance, Done, sample
+from flowyml.testing.base import COMPLETED, FAILED, Conformance, Done, sample
 from flowyml.testing.runs import greeted
 
 __all__ = ["LifeConformance"]
-
-COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 
 
 class LifeConformance(Conformance):

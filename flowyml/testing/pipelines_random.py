@@ -40,17 +40,14 @@ Note = Callable[..., None]
 class Language(Protocol):
     """The language of a random pipeline: once calls of steps, once plain Python."""
 
-    def add(self, a: Any, b: Any) -> Any: ...
-    def numbers(self, a: Any) -> Any: ...
-    def total(self, xs: Any) -> Any: ...
+    def call(self, name: str, *values: Any) -> Any: ...
+    def handle(self, name: str, a: Any) -> Any: ...
     def map_add(self, xs: Any, b: Any) -> Any: ...
     def each(self, xs: Any, body: Body) -> Any: ...
     def choice(self, x: Any, limit: int, then: Callable[[], Any], other: Callable[[], Any]) -> Any: ...
     def elif_(self, x: Any, limit: int, bodies: Sequence[Callable[[], Any]]) -> Any: ...
     def alone(self, x: Any, limit: int, then: Callable[[], Any]) -> Any: ...
     def called(self, x: Any, body: Body) -> Any: ...
-    def risky(self, a: Any) -> Any: ...
-    def fallback(self, a: Any) -> Any: ...
     def going_on(self, xs: Any, body: Body) -> Any: ...
     def together(self, a: Any, b: Any, middle: str, on_it: bool) -> Any: ...
 
@@ -105,14 +102,11 @@ class Calls:
         self.steps: dict[str, Any] = {each.name: each for each in made}
         self.execution_groups = count()
 
-    def add(self, a: Any, b: Any) -> Any:
-        return self.steps["add"](a, b)
+    def call(self, name: str, *values: Any) -> Any:
+        return self.steps[name](*values)
 
-    def numbers(self, a: Any) -> Any:
-        return self.steps["numbers"](a)
-
-    def total(self, xs: Any) -> Any:
-        return self.steps["total"](xs)
+    def handle(self, name: str, a: Any) -> Any:
+        return self.steps[name](a)
 
     def map_add(self, xs: Any, b: Any) -> Any:
         return self.steps["add"].partial(b=b).map(a=xs)
@@ -141,7 +135,7 @@ class Calls:
     def alone(self, x: Any, limit: int, then: Callable[[], Any]) -> Any:
         with when(x > limit):
             a = then()
-        return either(a, self.add(x, x))
+        return either(a, self.call("add", x, x))
 
     def called(self, x: Any, body: Body) -> Any:
         @pipeline(name="inner")
@@ -152,13 +146,7 @@ class Calls:
 
     def tidy(self, a: Any) -> None:
         with cleanup():
-            self.steps["tidy"](a)
-
-    def risky(self, a: Any) -> Any:
-        return self.steps["risky"](a)
-
-    def fallback(self, a: Any) -> Any:
-        return self.steps["fallback"](a)
+            self.handle("tidy", a)
 
     def going_on(self, xs: Any, body: Body) -> Any:
         with for_each(xs, on_item_error="continue") as item:
@@ -190,23 +178,12 @@ class Plain:
             self.failed = self.failed or not self.may_fail
             return BROKEN
 
-    def add(self, a: Any, b: Any) -> Any:
-        return self.call("add", a, b)
-
-    def numbers(self, a: Any) -> Any:
-        return self.call("numbers", a)
-
-    def total(self, xs: Any) -> Any:
-        return self.call("total", xs)
-
-    def risky(self, a: Any) -> Any:
-        return self.call("risky", a)
-
-    def fallback(self, a: Any) -> Any:
-        return self.functions["fallback"](*([] if a in (MISSING, BROKEN) else [a]))
+    def handle(self, name: str, a: Any) -> Any:
+        """A step that runs in any case: it has a default for a value that is missing."""
+        return self.functions[name](*([] if a in (MISSING, BROKEN) else [a]))
 
     def map_add(self, xs: Any, b: Any) -> Any:
-        return self.each(xs, lambda x: self.add(x, b))
+        return self.each(xs, lambda x: self.call("add", x, b))
 
     def each(self, xs: Any, body: Body) -> Any:
         if xs in (MISSING, BROKEN):
@@ -231,7 +208,7 @@ class Plain:
         for stopped in (BROKEN, MISSING):
             if a is stopped or b is stopped:
                 return stopped
-        return _in_a_group(self.add, partial(self.call, middle), a, b, on_it)
+        return _in_a_group(partial(self.call, "add"), partial(self.call, middle), a, b, on_it)
 
     def choice(self, x: Any, limit: int, then: Callable[[], Any], other: Callable[[], Any]) -> Any:
         return x if x in (MISSING, BROKEN) else then() if x > limit else other()
@@ -242,14 +219,14 @@ class Plain:
     def alone(self, x: Any, limit: int, then: Callable[[], Any]) -> Any:
         """A step that always runs replaces a skipped value, and a failed one, which also fails the run."""
         found = x if x in (MISSING, BROKEN) else then() if x > limit else MISSING
-        beside = self.add(x, x)
+        beside = self.call("add", x, x)
         return beside if found in (MISSING, BROKEN) else found
 
     def called(self, x: Any, body: Body) -> Any:
         return body(x)
 
     def tidy(self, a: Any) -> None:
-        self.functions["tidy"](*([] if a in (MISSING, BROKEN) else [a]))
+        self.handle("tidy", a)
 
 
 def _in_a_group(add: Callable[..., Any], middle: Callable[..., Any], a: Any, b: Any, on_it: bool) -> Any:
@@ -266,22 +243,24 @@ def build(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any
         number, items = ints[at % len(ints)], lists[at % len(lists)] if lists else None
         if kind in ("choice", "elif_", "alone", "called"):
             ints.append(_branched(kind, to, number, more, lambda which: partial(build, which, to, ints, lists)))
-        elif kind in ("risky", "fallback"):
-            ints.append(getattr(to, kind)(number))
+        elif kind == "risky":
+            ints.append(to.call(kind, number))
+        elif kind == "fallback":
+            ints.append(to.handle(kind, number))
         elif kind == "add":
-            ints.append(to.add(number, ints[more[0] % len(ints)]))
+            ints.append(to.call(kind, number, ints[more[0] % len(ints)]))
         elif kind == "together":
             ints.append(to.together(number, ints[more[0] % len(ints)], *more[1:]))
         elif kind == "numbers" or items is None:
-            lists.append(to.numbers(number))
+            lists.append(to.call("numbers", number))
         elif kind == "total":
-            ints.append(to.total(items))
+            ints.append(to.call("total", items))
         elif kind == "map_add":
             lists.append(to.map_add(items, ints[more[0] % len(ints)]))
         else:
             made = getattr(to, kind)(items, partial(_item, more[0], to, ints, lists))
             (ints if kind == "going_on" else lists).append(made)
-    return to.add(ints[-1], ints[len(ints) // 2])
+    return to.call("add", ints[-1], ints[len(ints) // 2])
 
 
 def _item(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any], item: Any) -> Any:
