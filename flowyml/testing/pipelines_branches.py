@@ -19,7 +19,7 @@ from flowyml import (
     step,
     when,
 )
-from flowyml.testing.pipelines_parts import parts, wait_for
+from flowyml.testing.pipelines_parts import flow, parts, wait_for
 
 __all__ = [
     "CONDITIONS", "beside", "choices", "conditions", "joins", "mixed", "taken_fails", "undecided",
@@ -37,9 +37,9 @@ CONDITIONS = {
 """The result of each condition of the pipeline ``conditions``, for ``low=2``."""
 
 
-def choices(folder: str) -> Pipeline:
+@flow
+def choices(add: Any, same: Any) -> Any:
     """Three chains of branches, each taking another branch; and branches in branches."""
-    _, _, _, add, _, same, _ = parts(folder)
 
     def named(name: str) -> Any:
         return same.options(name=name)
@@ -66,11 +66,7 @@ def choices(folder: str) -> Pipeline:
             small = named(f"small {n}")("small")
         return named(f"word {n}")(either(upper, small))
 
-    @pipeline(name="conformance choices")
-    def made() -> Any:
-        return {f"taken {n}": chain(n) for n in (1, 5, 50)} | {f"word {n}": nested(n) for n in (1, 2, 5)}
-
-    return made
+    return {f"taken {n}": chain(n) for n in (1, 5, 50)} | {f"word {n}": nested(n) for n in (1, 2, 5)}
 
 
 def conditions(folder: str) -> Pipeline:
@@ -142,105 +138,86 @@ def conditions(folder: str) -> Pipeline:
     return made
 
 
-def joins(folder: str) -> Pipeline:
+@flow
+def joins(add: Any, same: Any) -> Any:
     """Steps after branches, and the consequences of a skip."""
-    _, _, _, add, _, same, _ = parts(folder)
 
     def named(name: str) -> Any:
         return same.options(name=name)
 
-    @pipeline(name="conformance joins")
-    def made() -> Any:
-        five = add.options(name="five")(5)
-        with when(five > 1, name="taken"):
-            none = named("gives none")(None)
-            zero = named("gives zero")(0)
-            named("alone")(1)
-        with otherwise(name="untaken"):
-            one = named("gives one")(1)
-            two = named(
-                "then two",
-            )(one)
-        with when(five > 9, name="never"):
-            never = named("never")(1)
-        with when(five > 99, name="never too"):
-            too = named("never too")(2)
-        nothing = either(never, too)
-        named("after nothing")(nothing)
-        named("after that")(named("takes nothing")(nothing))
-        named("follows a skipped step").options(after=["then two"])(0)
-        named("follows one that ran").options(after=["alone"])(0)
-        return {
-            "none": named("none joined")(either(none, one)),
-            "zero": named("zero joined")(either(two, zero)),
-            "of three": named("three joined")(either(never, too, zero)),
-            "both": named("both given")([either(none, one), either(zero, two), five]),
-            "of nothing": nothing,
-            "first of both": named("first of both")([either(zero, none), either(none, zero)]),
-            "five": five,
-        }
-
-    return made
+    five = add.options(name="five")(5)
+    with when(five > 1, name="taken"):
+        none = named("gives none")(None)
+        zero = named("gives zero")(0)
+        named("alone")(1)
+    with otherwise(name="untaken"):
+        one = named("gives one")(1)
+        two = named(
+            "then two",
+        )(one)
+    with when(five > 9, name="never"):
+        never = named("never")(1)
+    with when(five > 99, name="never too"):
+        too = named("never too")(2)
+    nothing = either(never, too)
+    named("after nothing")(nothing)
+    named("after that")(named("takes nothing")(nothing))
+    named("follows a skipped step").options(after=["then two"])(0)
+    named("follows one that ran").options(after=["alone"])(0)
+    return {
+        "none": named("none joined")(either(none, one)),
+        "zero": named("zero joined")(either(two, zero)),
+        "of three": named("three joined")(either(never, too, zero)),
+        "both": named("both given")([either(none, one), either(zero, two), five]),
+        "of nothing": nothing,
+        "first of both": named("first of both")([either(zero, none), either(none, zero)]),
+        "five": five,
+    }
 
 
-def undecided(folder: str) -> Pipeline:
+@flow
+def undecided(add: Any, same: Any) -> Any:
     """A condition that raises, and something beside it."""
-    _, _, _, add, _, same, _ = parts(folder)
-
-    @pipeline(name="conformance undecided")
-    def made() -> Any:
-        with when(same.options(name="text")("text") > 3, name="large"):
-            a = same.options(name="then")(1)
-        with otherwise():
-            b = same.options(name="else")(2)
-        same.options(name="joined")(either(a, b))
-        same.options(name="beside")(add(1, 2))
-
-    return made
+    with when(same.options(name="text")("text") > 3, name="large"):
+        a = same.options(name="then")(1)
+    with otherwise():
+        b = same.options(name="else")(2)
+    same.options(name="joined")(either(a, b))
+    same.options(name="beside")(add(1, 2))
 
 
-def undecided_items(folder: str) -> Pipeline:
+@flow
+def undecided_items(same: Any) -> Any:
     """Items that may fail, one of which makes a condition raise."""
-    *_, same, _ = parts(folder)
-
-    @pipeline(name="conformance undecided items")
-    def made() -> Any:
-        with for_each([1, "a", 3], name="items", on_item_error="continue") as item:
-            value = same.options(name="value")(item)
-            with when(value > 2, name="large"):
-                a = same.options(name="then")("large")
-            with otherwise():
-                b = same.options(name="else")("small")
-            word = same.options(name="word")(either(a, b))
-        return {"words": same.options(name="words")(word)}
-
-    return made
-
-
-def taken_fails(folder: str) -> Pipeline:
-    """A step of the taken branch fails, and a step that only the condition after that branch needs."""
-    _, _, _, add, _, same, risky = parts(folder)
-
-    @pipeline(name="conformance taken fails")
-    def made() -> Any:
-        with when(add(1) == 1):
-            a = risky(-1)
+    with for_each([1, "a", 3], name="items", on_item_error="continue") as item:
+        value = same.options(name="value")(item)
+        with when(value > 2, name="large"):
+            a = same.options(name="then")("large")
         with otherwise():
-            b = same.options(name="untaken")(2)
-        same.options(name="joined")(either(a, b))
-        lost = risky.options(name="lost")(-1)
-        with when(add.options(name="known")(1) == 1, name="decided"):
-            c = same.options(name="first")(3)
-        with elif_(lost > 0, name="undecidable"):
-            d = same.options(name="second")(4)
-        same.options(name="joined first")(either(c, d))
-        with when(add.options(name="one")(1) == 1, name="taken too"):
-            e = risky.options(name="fails")(-2)
-        with when(add.options(name="two")(1) == 1, name="taken beside it"):
-            f = same.options(name="runs")(5)
-        same.options(name="joined neighbours")(either(e, f))
+            b = same.options(name="else")("small")
+        word = same.options(name="word")(either(a, b))
+    return {"words": same.options(name="words")(word)}
 
-    return made
+
+@flow
+def taken_fails(add: Any, same: Any, risky: Any) -> Any:
+    """A step of the taken branch fails, and a step that only the condition after that branch needs."""
+    with when(add(1) == 1):
+        a = risky(-1)
+    with otherwise():
+        b = same.options(name="untaken")(2)
+    same.options(name="joined")(either(a, b))
+    lost = risky.options(name="lost")(-1)
+    with when(add.options(name="known")(1) == 1, name="decided"):
+        c = same.options(name="first")(3)
+    with elif_(lost > 0, name="undecidable"):
+        d = same.options(name="second")(4)
+    same.options(name="joined first")(either(c, d))
+    with when(add.options(name="one")(1) == 1, name="taken too"):
+        e = risky.options(name="fails")(-2)
+    with when(add.options(name="two")(1) == 1, name="taken beside it"):
+        f = same.options(name="runs")(5)
+    same.options(name="joined neighbours")(either(e, f))
 
 
 def beside(folder: str, patience: float = 60) -> Pipeline:
@@ -278,52 +255,48 @@ def beside(folder: str, patience: float = 60) -> Pipeline:
     return made
 
 
-def mixed(folder: str) -> Pipeline:
+@flow
+def mixed(numbers: Any, double: Any, add: Any, total: Any, same: Any, limit: int = 1) -> Any:
     """Branches in loops and loops in branches."""
-    _, numbers, double, add, total, same, _ = parts(folder)
 
     def named(name: str) -> Any:
         return same.options(name=name)
 
-    @pipeline(name="conformance mixed")
-    def made(limit: int = 1) -> Any:
-        with for_each(numbers(4), name="items") as n:
-            found = add.options(name="found")(n)
-            with when(found > limit, name="above"):
-                with when(found > 2, name="far above"):
-                    far = named("far")("far")
-                with otherwise(name="just above"):
-                    near = named("near")("near")
-                above = named("above")(either(far, near))
-            with otherwise(name="below"):
-                below = named("below")("below")
-            word = named("word")(either(above, below))
-            with when(found == 1, name="one"):
-                one = named("is one")(n)
-            with when(found == 2, name="two"):
-                two = named("is two")(n)
-            with when(found > 10, name="ten"):
-                ten = named("is ten")(n)
-            with when(found > 20, name="twenty"):
-                twenty = named("is twenty")(n)
-            some = named("some")(either(one, two))
-            none = named("no item")(either(ten, twenty))
-        five = add.options(name="five")(5)
-        with when(five > limit, name="taken"):
-            doubled = double.options(name="in the taken").map(n=numbers.options(name="two numbers")(2))
-            taken = named("list of the taken")(doubled)
-            inside = total.options(name="inside")(doubled)
-            with for_each([1, 2], name="in taken") as m, when(add.options(name="m")(m) == 2, name="m is 2"):
-                named("m is two")(m)
-        with otherwise(name="untaken"):
-            tripled = double.options(name="in the untaken").map(n=numbers.options(name="three numbers")(3))
-            untaken = named("list of the untaken")(tripled)
-        return {
-            "words": named("words")(word),
-            "some": named("list of some")(some),
-            "none": named("list of none")(none),
-            "taken": named("list of a branch")(either(taken, untaken)),
-            "inside": either(inside, untaken),
-        }
-
-    return made
+    with for_each(numbers(4), name="items") as n:
+        found = add.options(name="found")(n)
+        with when(found > limit, name="above"):
+            with when(found > 2, name="far above"):
+                far = named("far")("far")
+            with otherwise(name="just above"):
+                near = named("near")("near")
+            above = named("above")(either(far, near))
+        with otherwise(name="below"):
+            below = named("below")("below")
+        word = named("word")(either(above, below))
+        with when(found == 1, name="one"):
+            one = named("is one")(n)
+        with when(found == 2, name="two"):
+            two = named("is two")(n)
+        with when(found > 10, name="ten"):
+            ten = named("is ten")(n)
+        with when(found > 20, name="twenty"):
+            twenty = named("is twenty")(n)
+        some = named("some")(either(one, two))
+        none = named("no item")(either(ten, twenty))
+    five = add.options(name="five")(5)
+    with when(five > limit, name="taken"):
+        doubled = double.options(name="in the taken").map(n=numbers.options(name="two numbers")(2))
+        taken = named("list of the taken")(doubled)
+        inside = total.options(name="inside")(doubled)
+        with for_each([1, 2], name="in taken") as m, when(add.options(name="m")(m) == 2, name="m is 2"):
+            named("m is two")(m)
+    with otherwise(name="untaken"):
+        tripled = double.options(name="in the untaken").map(n=numbers.options(name="three numbers")(3))
+        untaken = named("list of the untaken")(tripled)
+    return {
+        "words": named("words")(word),
+        "some": named("list of some")(some),
+        "none": named("list of none")(none),
+        "taken": named("list of a branch")(either(taken, untaken)),
+        "inside": either(inside, untaken),
+    }

@@ -7,7 +7,7 @@ from typing import Any
 
 from flowyml import Pipeline, cleanup, either, for_each, otherwise, pipeline, step, when
 from flowyml.plan.model import RUN_IF
-from flowyml.testing.pipelines_parts import parts
+from flowyml.testing.pipelines_parts import flow, parts
 
 __all__ = ["RULES", "handled", "handled_items", "quiet", "rules", "tidied", "tidied_items", "tidied_late"]
 
@@ -59,9 +59,9 @@ def rules(folder: str, rules: Sequence[str] = RUN_IF) -> Pipeline:
     return made
 
 
-def handled(folder: str) -> Pipeline:
+@flow
+def handled(note: Any, add: Any, same: Any, risky: Any) -> Any:
     """A failure, what handles it, and what follows that."""
-    note, _, _, add, _, same, risky = parts(folder)
 
     @step(run_if="all_done")
     def report(one: int = -1, other: int = -2) -> int:
@@ -73,19 +73,15 @@ def handled(folder: str) -> Pipeline:
         note("alert", failed)
         return 7
 
-    @pipeline(name="conformance handled")
-    def made() -> Any:
-        failed = risky(-5)
-        same.options(name="stopped")(failed)
-        same.options(name="after the report")(report(failed, add(4)))
-        same.options(name="after the alert")(alert(failed))
-
-    return made
+    failed = risky(-5)
+    same.options(name="stopped")(failed)
+    same.options(name="after the report")(report(failed, add(4)))
+    same.options(name="after the alert")(alert(failed))
 
 
-def quiet(folder: str) -> Pipeline:
+@flow
+def quiet(note: Any, add: Any, same: Any, risky: Any) -> Any:
     """Nothing fails, and something is skipped: handlers of failures are skipped, and defaults fill what is missing."""
-    note, _, _, add, _, same, risky = parts(folder)
 
     @step(run_if="one_failed")
     def alert(failed: int = 0) -> int:
@@ -96,26 +92,22 @@ def quiet(folder: str) -> Pipeline:
         note("default", value)
         return value
 
-    @pipeline(name="conformance quiet")
-    def made() -> Any:
-        five = risky(5)
-        with when(add(five) > 9, name="more than nine"):
-            skipped = same.options(name="skipped")(1)
-        with when(add.options(name="again")(five) > 99, name="more than 99"):
-            too = same.options(name="skipped too")(2)
-        same.options(name="after the alert")(alert(five))
-        return {
-            "default": default(either(skipped, too)),
-            "given": default.options(name="given")(five),
-            "anyway": same.options(name="anyway", run_if="always", after=["alert", "skipped"])(1),
-        }
-
-    return made
+    five = risky(5)
+    with when(add(five) > 9, name="more than nine"):
+        skipped = same.options(name="skipped")(1)
+    with when(add.options(name="again")(five) > 99, name="more than 99"):
+        too = same.options(name="skipped too")(2)
+    same.options(name="after the alert")(alert(five))
+    return {
+        "default": default(either(skipped, too)),
+        "given": default.options(name="given")(five),
+        "anyway": same.options(name="anyway", run_if="always", after=["alert", "skipped"])(1),
+    }
 
 
-def handled_items(folder: str) -> Pipeline:
+@flow
+def handled_items(note: Any, same: Any, risky: Any) -> Any:
     """Steps that handle failures, item by item, and of a loop as a whole."""
-    note, _, _, _, _, same, risky = parts(folder)
 
     @step(run_if="all_done")
     def rescue(value: int = 0) -> int:
@@ -134,21 +126,17 @@ def handled_items(folder: str) -> Pipeline:
         note("fallback", values)
         return len(values)
 
-    @pipeline(name="conformance handled items")
-    def made() -> Any:
-        with for_each([1, -2, 3], name="going on", on_item_error="continue") as n:
-            value = risky(n)
-            rescued = rescue(value)
-            alert(value)
-        same.options(name="rescued")(rescued)
-        fallback(risky.options(name="items").map(n=[1, -1]))
-
-    return made
+    with for_each([1, -2, 3], name="going on", on_item_error="continue") as n:
+        value = risky(n)
+        rescued = rescue(value)
+        alert(value)
+    same.options(name="rescued")(rescued)
+    fallback(risky.options(name="items").map(n=[1, -1]))
 
 
-def tidied(folder: str) -> Pipeline:
+@flow
+def tidied(note: Any, add: Any, same: Any, risky: Any, n: int = 5) -> Any:
     """Clean-up of a run that succeeds for ``n`` over 0; one of its own steps fails in any case."""
-    note, _, _, add, _, same, risky = parts(folder)
 
     @step
     def slow() -> int:
@@ -176,42 +164,33 @@ def tidied(folder: str) -> Pipeline:
     def after_broken(value: Any = None) -> None:
         note("after broken")
 
-    @pipeline(name="conformance tidied")
-    def made(n: int = 5) -> Any:
-        value = risky(n)
-        aside = slow()
-        with when(aside == 2):
-            skipped = add.options(name="skipped")(1)
-            another = add.options(name="skipped too")(2)
-        with otherwise():
-            taken = same.options(name="taken")(value)
-        with cleanup():
-            then(tidy(value, either(skipped, another)))
-            after_broken.options(after=["broken"])()
-            broken(value)
-        return {"value": value, "taken": either(skipped, taken)}
-
-    return made
+    value = risky(n)
+    aside = slow()
+    with when(aside == 2):
+        skipped = add.options(name="skipped")(1)
+        another = add.options(name="skipped too")(2)
+    with otherwise():
+        taken = same.options(name="taken")(value)
+    with cleanup():
+        then(tidy(value, either(skipped, another)))
+        after_broken.options(after=["broken"])()
+        broken(value)
+    return {"value": value, "taken": either(skipped, taken)}
 
 
-def tidied_items(folder: str) -> Pipeline:
+@flow
+def tidied_items(same: Any, risky: Any) -> Any:
     """A loop and branches in the clean-up; one item fails, and one condition raises."""
-    _, _, _, _, _, same, risky = parts(folder)
-
-    @pipeline(name="conformance tidied items")
-    def made() -> Any:
-        five = risky.options(name="five")(5)
-        with cleanup():
-            risky.options(name="drop").map(n=[1, -2, 3])
-            with when(same.options(name="what")(1) == 1, name="one"):
-                same.options(name="in the branch")(1)
-            with otherwise(name="not one"):
-                same.options(name="in the other branch")(1)
-            with when(same.options(name="text")("text") > 3, name="undecided"):
-                same.options(name="behind it")(1)
-        return {"five": five}
-
-    return made
+    five = risky.options(name="five")(5)
+    with cleanup():
+        risky.options(name="drop").map(n=[1, -2, 3])
+        with when(same.options(name="what")(1) == 1, name="one"):
+            same.options(name="in the branch")(1)
+        with otherwise(name="not one"):
+            same.options(name="in the other branch")(1)
+        with when(same.options(name="text")("text") > 3, name="undecided"):
+            same.options(name="behind it")(1)
+    return {"five": five}
 
 
 def tidied_late(folder: str, timeout: float | None = None) -> Pipeline:

@@ -8,7 +8,7 @@ from typing import Any
 from flowyml import Pipeline, for_each, pipeline, step, when
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.testing.pipelines import journal
-from flowyml.testing.pipelines_parts import parts, wait_for
+from flowyml.testing.pipelines_parts import flow, parts, wait_for
 
 __all__ = [
     "blocks", "continuing", "failing_items", "flaky_items", "hooked_items", "item_by_item", "large_items", "limited",
@@ -16,9 +16,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-def maps(folder: str) -> Pipeline:
+@flow
+def maps(
+    numbers: Any,
+    double: Any,
+    add: Any,
+    total: Any,
+    same: Any,
+    given: list[int] = [5, 6],
+    days: list[date] = [date(2026, 1, 31), date(2026, 2, 1)],
+) -> Any:
     """A step for each item of lists of all kinds."""
-    _, numbers, double, add, total, same, _ = parts(folder)
 
     @step
     def late(n: int) -> int:
@@ -53,87 +61,68 @@ def maps(folder: str) -> Pipeline:
     def table() -> list[list[int]]:
         return [[1], [2]]
 
-    @pipeline(name="conformance maps")
-    def made(given: list[int] = [5, 6], days: list[date] = [date(2026, 1, 31), date(2026, 2, 1)]) -> Any:
-        doubled = double.options(name="over output").map(n=numbers(3))
-        nothing = double.options(name="over nothing").map(n=numbers.options(name="no numbers")(0))
-        low, high = bounds.map(n=[10, 20])
-        noted = same.options(name="noted").map(value=[1, 2, 3])
-        same.options(name="after noted", after=["noted"])(0)
-        tables = table()
-        return {
-            "output": doubled,
-            "parameter": double.options(name="over parameter").map(n=given),
-            "constant": add.options(name="over constant").partial(b=100).map(a=[1, 2]),
-            "fixed": add.options(name="with fixed").partial(b=total.options(name="hundred")([60, 40])).map(a=[1, 2]),
-            "zipped": add.options(name="zipped").map(a=doubled, b=[10, 20, 30]),
-            "one": double.options(name="over one").map(n=[4]),
-            "nothing": nothing,
-            "total of nothing": total.options(name="total of nothing")(nothing),
-            "late": same.options(name="in order")(late.map(n=[3, 2, 1, 0])),
-            "empty values": same.options(name="empty values").map(value=[None, 0, "", False, []]),
-            "twice": double.options(name="twice").map(n=doubled),
-            "where": where.map(n=[7, 8, 9]),
-            "low": total.options(name="total of low")(low),
-            "high": high,
-            "noted": noted,
-            "weekdays": weekday.map(day=days),
-            "spoiled": spoil.partial(shared=tables).map(row=tables),
-            "unspoiled": same.options(name="unspoiled")(tables),
-        }
-
-    return made
+    doubled = double.options(name="over output").map(n=numbers(3))
+    nothing = double.options(name="over nothing").map(n=numbers.options(name="no numbers")(0))
+    low, high = bounds.map(n=[10, 20])
+    noted = same.options(name="noted").map(value=[1, 2, 3])
+    same.options(name="after noted", after=["noted"])(0)
+    tables = table()
+    return {
+        "output": doubled,
+        "parameter": double.options(name="over parameter").map(n=given),
+        "constant": add.options(name="over constant").partial(b=100).map(a=[1, 2]),
+        "fixed": add.options(name="with fixed").partial(b=total.options(name="hundred")([60, 40])).map(a=[1, 2]),
+        "zipped": add.options(name="zipped").map(a=doubled, b=[10, 20, 30]),
+        "one": double.options(name="over one").map(n=[4]),
+        "nothing": nothing,
+        "total of nothing": total.options(name="total of nothing")(nothing),
+        "late": same.options(name="in order")(late.map(n=[3, 2, 1, 0])),
+        "empty values": same.options(name="empty values").map(value=[None, 0, "", False, []]),
+        "twice": double.options(name="twice").map(n=doubled),
+        "where": where.map(n=[7, 8, 9]),
+        "low": total.options(name="total of low")(low),
+        "high": high,
+        "noted": noted,
+        "weekdays": weekday.map(day=days),
+        "spoiled": spoil.partial(shared=tables).map(row=tables),
+        "unspoiled": same.options(name="unspoiled")(tables),
+    }
 
 
-def blocks(folder: str) -> Pipeline:
+@flow
+def blocks(numbers: Any, double: Any, add: Any, total: Any, same: Any, names: list[str] = ["Austria", "Chile"]) -> Any:
     """Several steps for each item."""
-    _, numbers, double, add, total, same, _ = parts(folder)
-
-    @pipeline(name="conformance blocks")
-    def made(names: list[str] = ["Austria", "Chile"]) -> Any:
-        outside = total.options(name="outside")([60, 40])
-        with for_each(names, name="names") as name:
-            same.options(name="first")(name)
-            second = same.options(name="second", after=["first"])(name)
-        with for_each(numbers(3), name="numbers") as n:
-            shifted = add.options(name="shifted")(double(n), outside)
-        with for_each(numbers.options(name="none")(0), name="nothing") as none:
-            never = double.options(name="never again")(double.options(name="never")(none))
-        return {
-            "names": same.options(name="list of names")(second),
-            "shifted": shifted,
-            "never": same.options(name="list of nothing")(never),
-        }
-
-    return made
+    outside = total.options(name="outside")([60, 40])
+    with for_each(names, name="names") as name:
+        same.options(name="first")(name)
+        second = same.options(name="second", after=["first"])(name)
+    with for_each(numbers(3), name="numbers") as n:
+        shifted = add.options(name="shifted")(double(n), outside)
+    with for_each(numbers.options(name="none")(0), name="nothing") as none:
+        never = double.options(name="never again")(double.options(name="never")(none))
+    return {
+        "names": same.options(name="list of names")(second),
+        "shifted": shifted,
+        "never": same.options(name="list of nothing")(never),
+    }
 
 
-def rows(folder: str) -> Pipeline:
+@flow
+def rows(numbers: Any, double: Any, add: Any, total: Any) -> Any:
     """A loop in a loop."""
-    _, numbers, double, add, total, *_ = parts(folder)
-
-    @pipeline(name="conformance rows")
-    def made() -> Any:
-        with for_each(numbers(3), name="outer") as n:
-            with for_each(numbers.options(name="inner numbers")(n), name="inner") as m:
-                both = add.options(name="both")(double(n), m)
-            row = total.options(name="row")(both)
-        return {"both": both, "row": total.options(name="total of rows")(row)}
-
-    return made
+    with for_each(numbers(3), name="outer") as n:
+        with for_each(numbers.options(name="inner numbers")(n), name="inner") as m:
+            both = add.options(name="both")(double(n), m)
+        row = total.options(name="row")(both)
+    return {"both": both, "row": total.options(name="total of rows")(row)}
 
 
-def rows_without_list(folder: str) -> Pipeline:
+@flow
+def rows_without_list(double: Any, total: Any, same: Any) -> Any:
     """A loop in a loop whose items may fail; an item is not a list."""
-    _, _, double, _, total, same, _ = parts(folder)
-
-    @pipeline(name="conformance rows without list")
-    def made() -> Any:
-        with for_each([[1], None, [3, 4]], name="rows", on_item_error="continue") as row:
-            summed = total(double.map(n=row))
-        return {"sums": same(summed)}
-
-    return made
+    with for_each([[1], None, [3, 4]], name="rows", on_item_error="continue") as row:
+        summed = total(double.map(n=row))
+    return {"sums": same(summed)}
 
 
 def item_by_item(folder: str, patience: float = 60) -> Pipeline:
@@ -162,9 +151,9 @@ def item_by_item(folder: str, patience: float = 60) -> Pipeline:
     return made
 
 
-def limited(folder: str) -> Pipeline:
+@flow
+def limited(note: Any, numbers: Any) -> Any:
     """Items that record their begin and end, two of which may run at a time; and steps of which one may."""
-    note, numbers, *_ = parts(folder)
 
     def work(loop: str, step: str, n: int) -> int:
         import time
@@ -186,60 +175,42 @@ def limited(folder: str) -> Pipeline:
     def two(n: int) -> int:
         return work("block", "two", n)
 
-    @pipeline(name="conformance limited")
-    def made() -> Any:
-        with for_each([0, 1, 2], max_parallel=1) as n:
-            block = two(one(n))
-        return {"mapped": mapped.map(n=numbers(5)), "block": block}
-
-    return made
+    with for_each([0, 1, 2], max_parallel=1) as n:
+        block = two(one(n))
+    return {"mapped": mapped.map(n=numbers(5)), "block": block}
 
 
-def failing_items(folder: str) -> Pipeline:
+@flow
+def failing_items(add: Any, same: Any, risky: Any) -> Any:
     """One item of a map and of a block fails, and each has a consumer; another step runs beside them."""
-    _, _, _, add, _, same, risky = parts(folder)
-
-    @pipeline(name="conformance failing items")
-    def made() -> Any:
-        with for_each([1, -2, 3], name="items") as n:
-            checked = same.options(name="checked")(risky(n))
-        same.options(name="consumer")(checked)
-        same.options(name="beside")(add(1, 2))
-
-    return made
+    with for_each([1, -2, 3], name="items") as n:
+        checked = same.options(name="checked")(risky(n))
+    same.options(name="consumer")(checked)
+    same.options(name="beside")(add(1, 2))
 
 
-def continuing(folder: str) -> Pipeline:
+@flow
+def continuing(numbers: Any, double: Any, same: Any, risky: Any) -> Any:
     """Items that fail and are left out."""
-    _, numbers, double, _, _, same, risky = parts(folder)
 
     def going_on(name: str) -> Any:
         return risky.options(name=name, on_item_error="continue")
 
-    @pipeline(name="conformance continuing")
-    def made() -> Any:
-        with for_each([1, -2, 3], name="items", on_item_error="continue") as n:
-            checked = double(risky.options(name="first")(n))
-        return {
-            "some": same.options(name="some")(going_on("some fail").map(n=[7, -1, 9])),
-            "all": same.options(name="all")(going_on("all fail").map(n=[-1, -2])),
-            "none": same.options(name="none")(going_on("none fails").map(n=[5, 6])),
-            "empty": same.options(name="empty")(going_on("nothing").map(n=numbers(0))),
-            "block": same.options(name="block")(checked),
-        }
-
-    return made
+    with for_each([1, -2, 3], name="items", on_item_error="continue") as n:
+        checked = double(risky.options(name="first")(n))
+    return {
+        "some": same.options(name="some")(going_on("some fail").map(n=[7, -1, 9])),
+        "all": same.options(name="all")(going_on("all fail").map(n=[-1, -2])),
+        "none": same.options(name="none")(going_on("none fails").map(n=[5, 6])),
+        "empty": same.options(name="empty")(going_on("nothing").map(n=numbers(0))),
+        "block": same.options(name="block")(checked),
+    }
 
 
-def unequal(folder: str) -> Pipeline:
+@flow
+def unequal(numbers: Any, add: Any, same: Any) -> Any:
     """Two lists of different lengths, which are only known in the run."""
-    _, numbers, _, add, _, same, _ = parts(folder)
-
-    @pipeline(name="conformance unequal")
-    def made() -> Any:
-        return same(add.map(a=numbers(3), b=numbers.options(name="two")(2)))
-
-    return made
+    return same(add.map(a=numbers(3), b=numbers.options(name="two")(2)))
 
 
 def no_list(folder: str) -> Pipeline:
@@ -257,24 +228,20 @@ def no_list(folder: str) -> Pipeline:
     return made
 
 
-def no_list_of_what_may_fail(folder: str) -> Pipeline:
+@flow
+def no_list_of_what_may_fail(risky: Any) -> Any:
     """A loop over None, whose items may fail and for which no step waits."""
-    *_, risky = parts(folder)
 
     @step
     def nothing() -> Any:
         return None
 
-    @pipeline(name="conformance no list of what may fail")
-    def made() -> Any:
-        risky.options(on_item_error="continue").map(n=nothing())
-
-    return made
+    risky.options(on_item_error="continue").map(n=nothing())
 
 
-def flaky_items(folder: str) -> Pipeline:
+@flow
+def flaky_items(folder: str, note: Any) -> Any:
     """An item that succeeds in its third attempt."""
-    note, *_ = parts(folder)
 
     @step(retry=OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.1))
     def flaky(n: int) -> int:
@@ -285,14 +252,11 @@ def flaky_items(folder: str) -> Pipeline:
             raise ConnectionError("not yet")
         return n
 
-    @pipeline(name="conformance flaky items")
-    def made() -> Any:
-        return flaky.map(n=[0, 1, 2])
-
-    return made
+    return flaky.map(n=[0, 1, 2])
 
 
-def slow_items(folder: str) -> Pipeline:
+@flow
+def slow_items() -> Any:
     """An item that takes too long, and is left out."""
 
     @step(timeout=20, on_item_error="continue")
@@ -302,11 +266,7 @@ def slow_items(folder: str) -> Pipeline:
         time.sleep(120 if n == 1 else 0)
         return n
 
-    @pipeline(name="conformance slow items")
-    def made() -> Any:
-        return slow.map(n=[0, 1, 2])
-
-    return made
+    return slow.map(n=[0, 1, 2])
 
 
 def hooked_items(folder: str) -> Pipeline:
@@ -322,9 +282,9 @@ def hooked_items(folder: str) -> Pipeline:
     return made
 
 
-def large_items(folder: str) -> Pipeline:
+@flow
+def large_items(numbers: Any) -> Any:
     """Values that are too large to be passed inline, and not JSON: each item's own, and the list of them."""
-    _, numbers, *_ = parts(folder)
 
     @step
     def blob(n: int) -> bytes:
@@ -346,12 +306,8 @@ def large_items(folder: str) -> Pipeline:
     def size(blob: bytes) -> int:
         return len(blob)
 
-    @pipeline(name="conformance large items")
-    def made() -> Any:
-        fixed = blob.options(name="fixed")(9)
-        with for_each(numbers(2)) as n:
-            longest = longer(blob(n), fixed)
-        outside: Any = longest  # where it is the list of all
-        return {"sizes": sizes(outside), "halves": size.map(blob=halves())}
-
-    return made
+    fixed = blob.options(name="fixed")(9)
+    with for_each(numbers(2)) as n:
+        longest = longer(blob(n), fixed)
+    outside: Any = longest  # where it is the list of all
+    return {"sizes": sizes(outside), "halves": size.map(blob=halves())}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from flowyml import If, Pipeline, either, for_each, otherwise, pipeline, step, when
-from flowyml.testing.pipelines_parts import parts
+from flowyml.testing.pipelines_parts import flow
 
 __all__ = ["choice_of_old", "flows_by_names", "nested", "nested_failing", "nested_in_groups", "nested_rows"]
 
 
-def nested(folder: str) -> Pipeline:
+@flow
+def nested(numbers: Any, double: Any, add: Any, total: Any, start: int = 3) -> Any:
     """A pipeline that is called twice, one within one within one, and one that is connected by names."""
-    _, numbers, double, add, total, *_ = parts(folder)
 
     @pipeline(name="prepare", context={"b": 1000})
     def prepare(count: int = 2) -> Any:
@@ -38,44 +38,36 @@ def nested(folder: str) -> Pipeline:
 
     by_names = Pipeline("by_names", context={"count": 3}).add_step(values).add_step(total)
 
-    @pipeline(name="conformance nested")
-    def made(start: int = 3) -> Any:
-        first = prepare(start)
-        second = prepare(count=first["sum"])
-        less, more = pair(first["sum"])
-        return {
-            "rows": first["rows"],
-            "sum": first["sum"],
-            "of the second": second["sum"],
-            "by default": prepare()["sum"],
-            "less": less,
-            "more": more,
-            "innermost": middle(1),
-            "by names": by_names(count=4),
-        }
-
-    return made
+    first = prepare(start)
+    second = prepare(count=first["sum"])
+    less, more = pair(first["sum"])
+    return {
+        "rows": first["rows"],
+        "sum": first["sum"],
+        "of the second": second["sum"],
+        "by default": prepare()["sum"],
+        "less": less,
+        "more": more,
+        "innermost": middle(1),
+        "by names": by_names(count=4),
+    }
 
 
-def nested_failing(folder: str) -> Pipeline:
+@flow
+def nested_failing(same: Any, risky: Any) -> Any:
     """A step of an inner pipeline fails; neither its successors in it run, nor the step that takes its output."""
-    _, _, _, _, _, same, risky = parts(folder)
 
     @pipeline(name="check")
     def check(n: int) -> Any:
         return same(risky(n))
 
-    @pipeline(name="conformance nested failing")
-    def made() -> Any:
-        same.options(name="good")(check(1))
-        same.options(name="bad")(check(-1))
-
-    return made
+    same.options(name="good")(check(1))
+    same.options(name="bad")(check(-1))
 
 
-def nested_in_groups(folder: str) -> Pipeline:
+@flow
+def nested_in_groups(numbers: Any, double: Any, add: Any, total: Any, same: Any, limit: int = 1) -> Any:
     """Pipelines that are called in a loop and in branches, and contain loops and branches themselves."""
-    _, numbers, double, add, total, same, _ = parts(folder)
 
     @pipeline(name="doubled")
     def doubled(count: int) -> Any:
@@ -89,40 +81,32 @@ def nested_in_groups(folder: str) -> Pipeline:
             small = same.options(name="small")("small")
         return same.options(name="grade")(either(large, small))
 
-    @pipeline(name="conformance nested in groups")
-    def made(limit: int = 1) -> Any:
-        with for_each([2, 3], name="counts") as count:
-            grades = graded(count)
-        with when(add.options(name="two")(2) > limit, name="taken"):
-            taken = graded(5)
-            in_branch = doubled(3)
-        with otherwise(name="untaken"):
-            untaken = graded(0)
-            never = doubled(2)
-        return {
-            "sum": either(in_branch, never),
-            "grades": same.options(name="list of grades")(grades),
-            "taken": same.options(name="grade of a branch")(either(taken, untaken)),
-        }
-
-    return made
+    with for_each([2, 3], name="counts") as count:
+        grades = graded(count)
+    with when(add.options(name="two")(2) > limit, name="taken"):
+        taken = graded(5)
+        in_branch = doubled(3)
+    with otherwise(name="untaken"):
+        untaken = graded(0)
+        never = doubled(2)
+    return {
+        "sum": either(in_branch, never),
+        "grades": same.options(name="list of grades")(grades),
+        "taken": same.options(name="grade of a branch")(either(taken, untaken)),
+    }
 
 
-def nested_rows(folder: str) -> Pipeline:
+@flow
+def nested_rows(numbers: Any, double: Any, total: Any, same: Any) -> Any:
     """A pipeline with a loop that is called in a loop."""
-    _, numbers, double, _, total, same, _ = parts(folder)
 
     @pipeline(name="doubled")
     def doubled(count: int) -> Any:
         return total(double.map(n=numbers(count)))
 
-    @pipeline(name="conformance nested rows")
-    def made() -> Any:
-        with for_each([2, 3], name="counts") as count:
-            sums = doubled(count)
-        return {"sums": same.options(name="list of sums")(sums)}
-
-    return made
+    with for_each([2, 3], name="counts") as count:
+        sums = doubled(count)
+    return {"sums": same.options(name="list of sums")(sums)}
 
 
 def _search(folder: str, name: str) -> tuple[Pipeline, Any, Any, Any]:

@@ -1,13 +1,15 @@
-"""Small steps for the pipelines with control flow."""
+"""Small steps for the pipelines with control flow, and the decorator that fills them in."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, NamedTuple
 
-from flowyml import step
+from flowyml import Pipeline, pipeline, step
 
-__all__ = ["Parts", "parts", "wait_for"]
+__all__ = ["Parts", "flow", "parts", "wait_for"]
 
 
 class Parts(NamedTuple):
@@ -65,6 +67,29 @@ def parts(folder: str) -> Parts:
         return n
 
     return Parts(note, numbers, double, add, total, same, risky)
+
+
+def flow(function: Callable[..., Any]) -> Callable[[str], Pipeline]:
+    """Decorate the function of a sample pipeline, whose name follows ``conformance``; a folder makes it a pipeline.
+
+    The function takes parts, and ``folder``, by their names; its other parameters are those of a run.
+    """
+
+    def of(folder: str) -> Pipeline:
+        signature = inspect.signature(function, eval_str=True)
+        filled = {**parts(folder)._asdict(), "folder": folder}
+        filled = {name: filled[name] for name in filled.keys() & signature.parameters.keys()}
+
+        @wraps(function)
+        def sample(**values: Any) -> Any:
+            return function(**filled, **values)
+
+        own = [parameter for name, parameter in signature.parameters.items() if name not in filled]
+        sample.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]  # what inspect looks for
+        name = f"conformance {function.__name__.replace('_', ' ')}"
+        return pipeline(name=name, description="")(sample)
+
+    return of
 
 
 def wait_for(folder: str, name: str, patience: float) -> Callable[[], None]:

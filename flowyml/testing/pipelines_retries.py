@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from flowyml import Pipeline, either, elif_, for_each, pipeline, step, when
-from flowyml.testing.pipelines_parts import parts
+from flowyml.testing.pipelines_parts import flow, parts
 
 __all__ = [
     "fails_once",
@@ -18,17 +18,13 @@ __all__ = [
 ]
 
 
-def fails_once(folder: str) -> Pipeline:
+@flow
+def fails_once(folder: str, note: Any, numbers: Any, total: Any, same: Any) -> Any:
     """A step between two others fails in its first run; another step is beside them."""
-    note, numbers, _, _, total, same, _ = parts(folder)
     flaky = _flaky(folder, note)
 
-    @pipeline(name="conformance fails once")
-    def made() -> Any:
-        listed = same.options(name="list")(numbers(4))
-        return {"total": total(flaky(listed)), "beside": same.options(name="beside")(7)}
-
-    return made
+    listed = same.options(name="list")(numbers(4))
+    return {"total": total(flaky(listed)), "beside": same.options(name="beside")(7)}
 
 
 def has_a_bug(folder: str, *, fixed: bool = False) -> Pipeline:
@@ -62,23 +58,19 @@ def has_a_bug(folder: str, *, fixed: bool = False) -> Pipeline:
     return made
 
 
-def items_fail_once(folder: str) -> Pipeline:
+@flow
+def items_fail_once(folder: str, note: Any, numbers: Any, total: Any, same: Any) -> Any:
     """One item of a loop of two steps fails in its first run."""
-    note, numbers, _, _, total, same, _ = parts(folder)
     flaky = _flaky(folder, note)
 
-    @pipeline(name="conformance items fail once")
-    def made() -> Any:
-        with for_each(numbers(3)) as item:
-            done = flaky(same.options(name="first")(item))
-        return {"total": total(done)}
-
-    return made
+    with for_each(numbers(3)) as item:
+        done = flaky(same.options(name="first")(item))
+    return {"total": total(done)}
 
 
-def together(folder: str) -> Pipeline:
+@flow
+def together(note: Any, numbers: Any, add: Any) -> Any:
     """Three steps of an execution group, the last of which measures, with a step before and one after it."""
-    note, numbers, _, add, _, _, _ = parts(folder)
 
     @step(execution_group="group")
     def left(values: list[int]) -> int:
@@ -100,19 +92,15 @@ def together(folder: str) -> Pipeline:
     def measured(right: int) -> Annotated[dict[str, float], "metrics"]:
         return {"share": 1 / right}
 
-    @pipeline(name="conformance together")
-    def made() -> Any:
-        first = left(numbers(3))
-        second = right(first)
-        measured(second)
-        return {"sum": add(first, second)}
-
-    return made
+    first = left(numbers(3))
+    second = right(first)
+    measured(second)
+    return {"sum": add(first, second)}
 
 
-def together_items(folder: str) -> Pipeline:
+@flow
+def together_items(note: Any, numbers: Any) -> Any:
     """An execution group in a loop; its second step fails for one item, in every attempt."""
-    note, numbers, _, _, _, _, _ = parts(folder)
 
     @step(execution_group="group")
     def left(n: int) -> int:
@@ -131,19 +119,15 @@ def together_items(folder: str) -> Pipeline:
             raise ValueError("no 1")
         return left + 10
 
-    @pipeline(name="conformance together items")
-    def made() -> Any:
-        with for_each(numbers(3), on_item_error="continue") as n:
-            first = left(n)
-            second = right(first)
-        return {"lefts": first, "rights": second}
-
-    return made
+    with for_each(numbers(3), on_item_error="continue") as n:
+        first = left(n)
+        second = right(first)
+    return {"lefts": first, "rights": second}
 
 
-def together_held(folder: str) -> Pipeline:
+@flow
+def together_held(add: Any, same: Any) -> Any:
     """Two execution groups: one step of each takes an available value, one a failed or skipped one."""
-    _, _, _, add, _, same, _ = parts(folder)
 
     @step
     def failing(number: int) -> int:
@@ -153,32 +137,24 @@ def together_held(folder: str) -> Pipeline:
         first = same.options(name=f"{name}_first", execution_group=name)(here)
         add.options(name=f"{name}_second", execution_group=name)(first, missing)
 
-    @pipeline(name="conformance together held")
-    def made() -> Any:
-        here = same.options(name="here")(1)
-        with when(here > 1):
-            one = same.options(name="one")(1)
-        with elif_(here > 2):
-            two = same.options(name="two")(2)
-        group("skipped", here, either(one, two))
-        group("failed", here, failing(here))
-        return {"here": here}
-
-    return made
+    here = same.options(name="here")(1)
+    with when(here > 1):
+        one = same.options(name="one")(1)
+    with elif_(here > 2):
+        two = same.options(name="two")(2)
+    group("skipped", here, either(one, two))
+    group("failed", here, failing(here))
+    return {"here": here}
 
 
-def together_fails_once(folder: str) -> Pipeline:
+@flow
+def together_fails_once(folder: str, same: Any) -> Any:
     """Three steps of an execution group, the second of which fails in its first run; another step takes its output."""
-    _, _, _, _, _, same, _ = parts(folder)
     grouped = same.options(execution_group="group")
 
-    @pipeline(name="conformance together fails once")
-    def made() -> Any:
-        first = grouped.options(name="first")(1)
-        failing = _flaky(folder, parts(folder).note).options(execution_group="group")(first)
-        return {"after": same.options(name="after")(failing), "third": grouped.options(name="third")(first)}
-
-    return made
+    first = grouped.options(name="first")(1)
+    failing = _flaky(folder, parts(folder).note).options(execution_group="group")(first)
+    return {"after": same.options(name="after")(failing), "third": grouped.options(name="third")(first)}
 
 
 def _flaky(folder: str, note: Any) -> Any:
