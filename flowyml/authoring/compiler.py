@@ -157,7 +157,7 @@ class _Wiring:
             return self._step(call)
 
     def _step(self, call: Call) -> Step:
-        options = call.step.step_options
+        options, is_cleanup = call.step.step_options, self.structure.is_cleanup(call.group)
         return Step(
             name=call.name,
             function=function_reference(call.step, call.name),
@@ -174,7 +174,7 @@ class _Wiring:
             secrets=options.secrets,
             execution_group=self._execution_group(call),
             kinds=kinds_annotated(returned_type(call.step.function), call.outputs),
-            run_if="all_done" if self._at_end(call) and options.run_if == "all_success" else options.run_if,
+            run_if="all_done" if is_cleanup and options.run_if == "all_success" else options.run_if,
         )
 
     def group(self, group: Group) -> Group:
@@ -214,9 +214,6 @@ class _Wiring:
         name = call.step.step_options.execution_group
         around = [each for each in self.structure.path(call.group) if isinstance(self.structure.by_name[each], Section)]
         return f"{around[-1]}.{name}" if name and around else name
-
-    def _at_end(self, call: Call) -> bool:
-        return self.structure.is_cleanup(call.group)
 
     def _earlier(self, call: Call, name: str) -> str:
         """Return the step that ``after`` names: in a called pipeline, its own steps come first."""

@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, overload
 
-from flowyml.authoring.calls import Call, Recorded, Recorder, as_placeholder, record_calls
+from flowyml.authoring.calls import Recorded, Recorder, as_placeholder, record_calls
 from flowyml.authoring.notebooks import newest, version_in_notebook
 from flowyml.authoring.options import names_unknown_options
 from flowyml.authoring.pipeline import Pipeline
 from flowyml.authoring.run_parameters import declared_parameter, type_hints, type_of
-from flowyml.authoring.source_lines import SourceLine, adds_source_line, line_of
+from flowyml.authoring.source_lines import adds_source_line, line_of
 from flowyml.authoring.steps import Mapped, Step
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
-from flowyml.plan.groups import Group
-from flowyml.plan.model import FromParameter, Parameter, PipelineOutput
+from flowyml.plan.model import FromParameter, Parameter
 from flowyml.plan.types import plain
 
 __all__ = ["FunctionPipeline", "pipeline"]
@@ -45,31 +44,17 @@ class FunctionPipeline(Pipeline):
 
     def _record(self) -> Recorded:
         version = version_in_notebook(self.function)
-        if self._recorded is None or version != self._version or not _are_newest(self._recorded.calls):
+        known = self._recorded
+        if known is None or version != self._version or any(newest(call.step) is not call.step for call in known.calls):
             sources = {name: FromParameter(name) for name in inspect.signature(self.function).parameters}
             if both := sorted(set(sources) & set(self.context)):
                 raise DefinitionError(
                     f"Pipeline {self.name!r}: {', '.join(both)} is both a parameter and in the context."
                 )
             made = record_calls(self.function, sources)
-            self._recorded = made._replace(calls=[call._replace(step=newest(call.step)) for call in made.calls])
+            known = self._recorded = made._replace(calls=[call._replace(step=newest(call.step)) for call in made.calls])
             self._version = version
-        return self._recorded
-
-    def _all_calls(self) -> Sequence[Call]:
-        return self._record().calls
-
-    def _returned(self) -> tuple[PipelineOutput, ...] | None:
-        returned = self._record().returned
-        if returned is not None and self.outputs is not None:
-            raise DefinitionError(f"Pipeline {self.name!r} returns its outputs; drop outputs=[…].")
-        return returned
-
-    def _groups(self) -> Sequence[Group]:
-        return self._record().groups
-
-    def _lines_of_groups(self) -> Mapping[str, SourceLine]:
-        return self._record().lines
+        return known
 
     def _defaults_in_another(self) -> Mapping[str, Any]:
         return {name: plain(value) for name, value in self.context.items()}
@@ -163,7 +148,3 @@ def pipeline(
         )  # fmt: skip
 
     return adds_source_line(decorate) if function is None else decorate(function)
-
-
-def _are_newest(calls: Sequence[Call]) -> bool:
-    return all(newest(call.step) is call.step for call in calls)

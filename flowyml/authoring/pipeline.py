@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowyml.authoring.calls import Call, Recorder, list_source
+from flowyml.authoring.calls import Call, Recorded, Recorder, list_source
 from flowyml.authoring.context import Context
 from flowyml.authoring.data_files import checked_globs
 from flowyml.authoring.grouping import Grouping
@@ -27,7 +27,7 @@ from flowyml.core.hooks import PipelineHook, check_hook
 from flowyml.core.modules import imported_packages, shipped_name
 from flowyml.core.notebook import in_notebook
 from flowyml.core.plain_text import storable_text
-from flowyml.plan.groups import Cleanup, Group, Groups, Loop
+from flowyml.plan.groups import Cleanup, Groups, Loop
 from flowyml.plan.model import (
     FLAT_SCHEMA_VERSION,
     SCHEMA_VERSION,
@@ -35,7 +35,6 @@ from flowyml.plan.model import (
     FromParameter,
     Input,
     Parameter,
-    PipelineOutput,
     Plan,
     Source,
 )
@@ -224,20 +223,20 @@ class Pipeline:
         Raises ``DefinitionError`` if the pipeline's function is wrong.
         """
         with errors_at(self._line):
-            calls = self._all_calls()
+            calls = self._record().calls
         return tuple(call.step if call.name == call.step.name else call.step.options(name=call.name) for call in calls)
 
     def compile(self) -> Plan:
         """Return the plan: the same pipeline gives the same bytes in any process. Raises ``DefinitionError``."""
         with errors_at(self._line):
-            steps = [call.step for call in self._all_calls()]
+            steps = [call.step for call in self._record().calls]
             if self._plan is None or steps != self._planned:  # a cell of a notebook redefined one
                 self._plan, self._planned = self._compiled(), steps
             return self._with_caching(self._plan)
 
     def _with_caching(self, plan: Plan) -> Plan:
         """Add caching to the plan: code and its state may change while the pipeline stays the same."""
-        calls = self._all_calls()
+        calls = self._record().calls
         if self.enable_cache is not False and (self.enable_cache or any(c.step.step_options.cache for c in calls)):
             from flowyml.authoring.caching import data_digest, with_caching
 
@@ -364,7 +363,7 @@ class Pipeline:
 
     def code(self) -> Code:
         """Return the functions and hooks in this process."""
-        calls, plan = self._all_calls(), self.compile()
+        calls, plan = self._record().calls, self.compile()
         functions = {call.name: call.step.function for call in calls}
         if not any(step.caching for step in plan):
             return Code(functions, self.hooks)
@@ -379,7 +378,7 @@ class Pipeline:
         with errors_at(self._line):
             made = collect(
                 plan or self.compile(),
-                {call.name: call.step for call in self._all_calls()},
+                {call.name: call.step for call in self._record().calls},
                 self.hooks,
                 self._home(),
                 self.include,
@@ -392,7 +391,7 @@ class Pipeline:
 
         They are named by the first parts of their modules' names: ``sklearn``.
         """
-        return imported_packages(getattr(call.step.function, "__module__", None) or "" for call in self._all_calls())
+        return imported_packages(getattr(call.step.function, "__module__", None) or "" for call in self._record().calls)
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return all parameters of a run, defaults filled in. Raises ``ParameterError``."""
@@ -400,7 +399,7 @@ class Pipeline:
 
     def locate(self, error: DefinitionError) -> None:
         """Add the file and line of its step, or of the pipeline, to an error that names none."""
-        lines = {call.name: call.line for call in self._all_calls()}
+        lines = {call.name: call.line for call in self._record().calls}
         put_line(error, lines.get(error.step) or self._line)
 
     def _check_include(self) -> None:
@@ -412,7 +411,7 @@ class Pipeline:
     def _included(self) -> Mapping[str, Path]:
         from flowyml.authoring.sources import included_files
 
-        return included_files(self.include, self._home() or self._all_calls()[0].step.function, self.name)
+        return included_files(self.include, self._home() or self._record().calls[0].step.function, self.name)
 
     def _stop_if_loading(self, verb: str) -> None:
         from flowyml.runtime.loading import stop_if_loading
@@ -421,21 +420,13 @@ class Pipeline:
 
     # Methods that pipelines by calls override.
 
-    def _all_calls(self) -> Sequence[Call]:
+    def _record(self) -> Recorded:
         calls = [(call, newest(call.step)) for call in self._calls]
-        return [
+        current = [
             call if step is call.step else call._replace(step=step, outputs=step.outputs, line=_line_of(step))
             for call, step in calls
         ]
-
-    def _returned(self) -> tuple[PipelineOutput, ...] | None:
-        return None
-
-    def _groups(self) -> Sequence[Group]:
-        return self._grouping.groups
-
-    def _lines_of_groups(self) -> Mapping[str, SourceLine]:
-        return self._grouping.lines
+        return Recorded(current, self._grouping.groups, None, self._grouping.lines)
 
     def _own_types(self) -> Mapping[str, object]:
         return {}
@@ -455,23 +446,25 @@ class Pipeline:
         from flowyml.authoring.compiler import compile_outputs, compile_steps, is_flat, with_types
         from flowyml.authoring.scopes import check_loops
 
-        calls = self._all_calls()
+        calls, recorded_groups, returned, lines = self._record()
         self._grouping.check_blocks()
         if not calls:
             raise DefinitionError(f"Pipeline {self.name!r} has no steps. Add some with add_step(…).")
-        steps, groups = compile_steps(self.name, calls, self.context, self._groups())
+        steps, groups = compile_steps(self.name, calls, self.context, recorded_groups)
         types = {**self._own_types(), **self._context_types(calls, steps)}
         structure = Groups(groups, steps)
         by_name = {call.name: call for call in calls}
         check_loops(structure, by_name, types)
         if groups:
             structure = Groups(groups := with_dates(structure, by_name, types), steps)
+        if returned is not None and self.outputs is not None:
+            raise DefinitionError(f"Pipeline {self.name!r} returns its outputs; drop outputs=[…].")
         context = {name: context_parameter(name, types[name], value) for name, value in self.context.items()}
         plan = Plan(
             name=self.name,
             steps=with_types(steps, calls, {name: kind for name, kind in types.items() if is_rich(kind)}, groups),
             parameters=(*self._own_parameters(), *context.values()),
-            outputs=compile_outputs(self.name, structure, steps, self.outputs, self._returned()),
+            outputs=compile_outputs(self.name, structure, steps, self.outputs, returned),
             hooks=tuple(_class_name(type(hook)) for hook in self.hooks),
             timeout_seconds=self.timeout,
             tags=self.tags,
@@ -480,7 +473,7 @@ class Pipeline:
             groups=groups,
             schema_version=FLAT_SCHEMA_VERSION if not groups and all(map(is_flat, steps)) else SCHEMA_VERSION,
         )
-        check_annotations(structure, by_name, types, steps, self._lines_of_groups())
+        check_annotations(structure, by_name, types, steps, lines)
         defaults = {parameter.name: parameter.default for parameter in plan.parameters if not parameter.required}
         check_values(self.name, [parameter for parameter in plan.parameters if not parameter.required], defaults)
         return plan
@@ -524,13 +517,13 @@ class Pipeline:
             raise DefinitionError(
                 f"Pipeline {self.name!r} has no parameter {strangers[0]!r}. It has {', '.join(self.context) or 'none'}."
             )
-        if self._groups():
+        if self._grouping.groups:
             raise DefinitionError(
                 f"Pipeline {self.name!r} has branches, loops or clean-up wired by name, which another pipeline "
                 f"cannot call. Write it as a function with @pipeline."
             )
         given = {**{name: plain(value) for name, value in self.context.items()}, **kwargs}
-        return record_by_names(recording, self.name, self._all_calls(), self.context, given, self.outputs)
+        return record_by_names(recording, self.name, self._record().calls, self.context, given, self.outputs)
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.name!r}>"

@@ -10,7 +10,7 @@ from flowyml.authoring.calls import Call
 from flowyml.authoring.source_lines import errors_at
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop
-from flowyml.plan.model import Input, Step
+from flowyml.plan.model import Step
 from flowyml.plan.types import is_rich_leaf, returned_type
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source, steps_of
 
@@ -81,7 +81,8 @@ def check_seen(structure: Groups, source: Source, group: str, who: str) -> None:
         if not between:
             continue
         _refuse_cleanup(between, who)
-        if isinstance(source, FromStep) and (branch := _first_branch(between)):
+        branch = next((each for each in between if isinstance(each, Branch)), None)
+        if isinstance(source, FromStep) and branch:
             raise DefinitionError(
                 f"{who} comes from step {name!r} in branch {branch.name!r}, which may not be taken. Join the branches "
                 f"with either(…), or move the step that takes it into the branch."
@@ -95,10 +96,6 @@ def around(structure: Groups, step: Step) -> Iterator[Group]:
     return (structure.by_name[name] for name in structure.path(step.group))
 
 
-def _first_branch(groups: Sequence[Group]) -> Branch | None:
-    return next((group for group in groups if isinstance(group, Branch)), None)
-
-
 def _refuse_cleanup(between: Sequence[Group], who: str) -> None:
     if any(isinstance(each, Cleanup) for each in between):
         raise DefinitionError(f"{who} is in cleanup(), which runs after all steps outside it.")
@@ -107,16 +104,13 @@ def _refuse_cleanup(between: Sequence[Group], who: str) -> None:
 def _check_defaults(step: Step, call: Call) -> None:
     """Check that the function has a default for each value from another step that may be missing."""
     for name, parameter in call.step.signature.parameters.items():
-        is_taken = any(_may_be_missing(item) for item in step.inputs if name in (item.name, item.into))
+        sources = [item.source for item in step.inputs if name in (item.name, item.into)]
+        is_taken = not all(isinstance(source, FromParameter | Constant | FromItem) for source in sources)
         if is_taken and parameter.default is inspect.Parameter.empty:
             why = "it cleans up" if call.step.step_options.run_if != step.run_if else f"run_if={step.run_if!r}"
             raise DefinitionError(
                 f"step {step.name!r} may run without {name!r}, since {why}: give it a default, {name}=None."
             )
-
-
-def _may_be_missing(item: Input) -> bool:
-    return not isinstance(item.source, FromParameter | Constant | FromItem)
 
 
 def _check_lists(loop: Loop) -> None:

@@ -62,7 +62,7 @@ def backends(
         if matrix:
             _tell_matrix(out, as_json)
             return
-        found = _all()
+        found = list(map(_examined, _named()))
         if as_json:
             out.document([_plain(backend) for backend in found])
             return
@@ -131,10 +131,6 @@ def _engine(name: str) -> type[Orchestrator]:
     if not (isinstance(factory, type) and issubclass(factory, Orchestrator)):
         raise UsageError(f"{name!r} is not an engine with a server.")
     return factory
-
-
-def _all() -> list[Backend]:
-    return list(map(_examined, _named()))
 
 
 def _named() -> list[Target]:

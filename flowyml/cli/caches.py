@@ -250,7 +250,8 @@ def clear(
     if not (pipeline or step or older_than or everything):
         raise UsageError("Say which: --pipeline NAME, --step NAME, --older-than TIME, or --all.")
     with Output(as_json) as out:
-        store, before = result_store(resolve(on), artifacts), _before(older_than)
+        store = result_store(resolve(on), artifacts)
+        before = None if older_than is None else time.time() - seconds_of(older_than)
         count = 0
         for folder, entry in list(entries_of(store, pipeline, step)):
             if before is None or (entry is not None and entry.created < before):
@@ -292,10 +293,6 @@ def _one(store: Store, key: str) -> Entry | None:
     if len(found) > 1:
         raise UsageError(f"{len(found)} keys begin with {key!r}. Write more of it.")
     return found[0] if found else None
-
-
-def _before(older_than: str | None) -> float | None:
-    return None if older_than is None else time.time() - seconds_of(older_than)
 
 
 def _created(entry: Entry) -> datetime:

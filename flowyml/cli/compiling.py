@@ -103,14 +103,17 @@ def graph(
     """
     with Output(as_json) as out:
         plan = load(file).compile()
-        path = None if output is None else _write_drawing(output, _drawn(plan, form, expand, out), form, force)
+        if output is not None:
+            data = marked(_drawn(plan, form, expand, out), f"graph{_SUFFIXES[form]}")
+            _check_place(output, data, force)
+            _write_file(output, data)
         if as_json:
-            where = {} if path is None else {"path": str(path)}
+            where = {} if output is None else {"path": str(output)}
             out.document({"pipeline": plan.name, **_listed(plan), **where})
-        elif path is None:
+        elif output is None:
             out.raw(_drawn(plan, form, expand, out))
         else:
-            out.line(str(path))
+            out.line(str(output))
 
 
 def _listed(plan: Plan) -> dict[str, Any]:
@@ -138,20 +141,8 @@ def _drawn(plan: Plan, form: str, expand: bool, out: Output) -> bytes:
     from flowyml.graph import mermaid, svg, terminal
 
     if form == "terminal":
-        return terminal(plan, columns=_columns(out), expand=expand).encode()
+        return terminal(plan, columns=out.columns or 200, expand=expand).encode()
     return (mermaid if form == "mermaid" else svg)(plan, expand=expand).encode()
-
-
-def _write_drawing(path: Path, data: bytes, form: str, force: bool) -> Path:
-    data = marked(data, f"graph{_SUFFIXES[form]}")
-    _check_place(path, data, force)
-    return _write_file(path, data)
-
-
-def _columns(out: Output) -> int:
-    from shutil import get_terminal_size
-
-    return get_terminal_size((100, 24)).columns if out.stream.isatty() else 200
 
 
 def _compiled(pipeline: RunnablePipeline, to: str) -> Mapping[str, bytes]:
@@ -171,7 +162,8 @@ def _write(files: Mapping[str, bytes], output: Path, force: bool) -> list[Path]:
     The main file is written last: then an engine that watches the folder finds the others.
     """
     main, *_ = files
-    folder, first = (output, output / main) if _is_folder(output) else (output.parent, output)
+    is_folder = output.is_dir() or not output.suffix
+    folder, first = (output, output / main) if is_folder else (output.parent, output)
     places = {(first if name == main else folder / name): data for name, data in files.items()}
     for path, data in places.items():
         _check_place(path, data, force)
@@ -184,7 +176,8 @@ def _check_place(path: Path, data: bytes, force: bool) -> None:
     """Refuse to overwrite files that people wrote, and a DAG file's schedule."""
     if not path.is_file():
         return
-    if path.resolve() in {Path(file).resolve() for file in _loaded_files()}:
+    loaded = [file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
+    if path.resolve() in {Path(file).resolve() for file in loaded}:
         raise UsageError(
             f"{path} is source code of this pipeline, and would be overwritten. Name another file or folder."
         )
@@ -205,15 +198,7 @@ def _schedule_in(data: bytes) -> Schedule | None:
     return Schedule.from_dict(plain) if plain else None
 
 
-def _loaded_files() -> list[str]:
-    return [file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() or not path.suffix
-
-
-def _write_file(path: Path, data: bytes) -> Path:
+def _write_file(path: Path, data: bytes) -> None:
     """Write a file, all or nothing, so that no scheduler ever reads half a file."""
     try:
         refuse_others_link(path.parent)
@@ -221,4 +206,3 @@ def _write_file(path: Path, data: bytes) -> Path:
         write_whole(path, data)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error}") from error
-    return path

@@ -76,7 +76,7 @@ def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], argu
     """Parse a command line, run its command, and print the error, if there is one."""
     import warnings
 
-    warnings.showwarning = _print_warning
+    warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
     print_warnings_of_logging()
     _open_closed_streams()
     try:
@@ -126,20 +126,11 @@ def _report(error: Exception, as_json: bool) -> int:
     return code
 
 
-def _print_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    note(f"warning: {message}")
-
-
-def _is_sqlites(error: Exception) -> bool:
-    """Compare by name, since most commands never import sqlite3."""
-    return any((kind.__module__, kind.__name__) == ("sqlite3", "Error") for kind in type(error).__mro__)
-
-
 def _code(error: Exception) -> int:
     if isinstance(error, UsageError | ClickException):
         return USAGE
-    if _is_sqlites(error):
-        return FAILED
+    if ("sqlite3", "Error") in [(kind.__module__, kind.__name__) for kind in type(error).__mro__]:
+        return FAILED  # by name, since most commands never import sqlite3
     known = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
     return known or (USAGE if _hidden_module(error) else FAULT)
 

@@ -77,7 +77,8 @@ def run(
         if run_id is not None and submission.run.status.is_terminal:
             note(_RAN_BEFORE)
         elif not as_json:
-            _tell_start(submission, on)
+            place = f" on {shown_url(on)}" if on else ""
+            note(f"run {submission.run_id}{place}, job {submission.job_id}")
         return wait(out, submission, orchestrator, on, timeout, stops=True)
 
 
@@ -95,7 +96,10 @@ def deploy(
             with located(pipeline):
                 bundle = pipeline.bundle(orchestrator.plan(pipeline))
                 difference = orchestrator.diff(bundle)
-            _tell_difference(out, difference)
+            if as_json:
+                out.document({"diff": difference})
+            else:
+                out.text(difference.rstrip("\n") or "Nothing would change.")
             _check_deployable(orchestrator, bundle, force)
             return
         deployment = orchestrator.deploy_pipeline(pipeline, force=force)
@@ -123,13 +127,6 @@ def _check_deployable(orchestrator: Orchestrator, bundle: Bundle, force: bool) -
     except FlowymlError:
         note("this deployment would be refused:")
         raise
-
-
-def _tell_difference(out: Output, difference: str) -> None:
-    if out.as_json:
-        out.document({"diff": difference})
-    else:
-        out.text(difference.rstrip("\n") or "Nothing would change.")
 
 
 def wait(
@@ -247,11 +244,6 @@ def _run_here(
     if run.ended_at and run.ended_at < began:
         note(_RAN_BEFORE)
     return tell_end(out, run, orchestrator, result.outputs, on)
-
-
-def _tell_start(submission: SubmissionResult, on: str | None) -> None:
-    place = f" on {shown_url(on)}" if on else ""
-    note(f"run {submission.run_id}{place}, job {submission.job_id}")
 
 
 def tell_submission(

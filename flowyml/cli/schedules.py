@@ -145,29 +145,17 @@ def _print_schedule(out: Output, info: ScheduleInfo, orchestrator: Orchestrator)
     if out.as_json:
         out.document(plain_schedule(info, orchestrator.name))
     else:
-        out.line(f"{info.schedule_id}: {info.pipeline}, {info.schedule}, {_state(info)}")
-
-
-def _state(info: ScheduleInfo) -> str:
-    return _next(info) if info.paused else f"next {_next(info)}"
+        state = _next(info) if info.paused else f"next {_next(info)}"
+        out.line(f"{info.schedule_id}: {info.pipeline}, {info.schedule}, {state}")
 
 
 def _next(info: ScheduleInfo) -> str:
-    if info.drift:
-        return f"{_planned(info)} ({' '.join(info.drift)})"
-    return _planned(info)
-
-
-def _planned(info: ScheduleInfo) -> str:
-    if info.paused:
-        return "paused"
-    time = f"{info.next_runs[0]:%Y-%m-%d %H:%M:%S %Z}" if info.next_runs else "never"
-    return f"{time}, after {_missed(info.missed)}" if info.missed else time
-
-
-def _missed(count: int) -> str:
-    number = f"{MOST_MISSED} or more" if count >= MOST_MISSED else str(count)
-    return f"{number} {'run' if count == 1 else 'runs'} that {'was' if count == 1 else 'were'} missed"
+    planned = f"{info.next_runs[0]:%Y-%m-%d %H:%M:%S %Z}" if info.next_runs else "never"
+    if info.missed:
+        number = f"{MOST_MISSED} or more" if info.missed >= MOST_MISSED else str(info.missed)
+        planned += f", after {number} {'run that was' if info.missed == 1 else 'runs that were'} missed"
+    drift = f" ({' '.join(info.drift)})" if info.drift else ""
+    return ("paused" if info.paused else planned) + drift
 
 
 def _seconds(text: str) -> float:

@@ -43,14 +43,11 @@ def _print_table(
     out: Output, steps: Mapping[str, Sequence[str]], there: Mapping[str, str], missing: Mapping[str, str]
 ) -> None:
     """Print the names that the steps use, and those in the engine's store, if one differs."""
-    rows = [(name, there[name], _state(there[name] in missing), ", ".join(users)) for name, users in steps.items()]
+    words = {True: Word("missing", "red"), False: Word("found", "green")}
+    rows = [(name, there[name], words[there[name] in missing], ", ".join(users)) for name, users in steps.items()]
     if any(name != stored for name, stored, *_ in rows):
         out.table(("SECRET", "STORED AS", "", "STEPS"), rows)
     else:
         out.table(("SECRET", "", "STEPS"), [(name, *others) for name, _, *others in rows])
     for problem in missing.values():
         out.text(problem)
-
-
-def _state(is_missing: bool) -> Word:
-    return Word("missing", "red") if is_missing else Word("found", "green")

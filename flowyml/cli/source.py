@@ -200,14 +200,10 @@ class _Loading:
         if isinstance(error, DefinitionError) and error.place:  # which says all of it
             raise UsageError(str(error)) from error
         if isinstance(error, Exception):
-            raise UsageError(f"{self.place} cannot be loaded: {_described(error)}", _traceback(error)) from error
+            from flowyml.runtime.tracebacks import described
+
+            raise UsageError(f"{self.place} cannot be loaded: {described(error)}", _traceback(error)) from error
         return False
-
-
-def _described(error: BaseException) -> str:
-    from flowyml.runtime.tracebacks import described
-
-    return described(error)
 
 
 def _traceback(error: BaseException) -> str:
@@ -224,8 +220,9 @@ def _traceback(error: BaseException) -> str:
 def _chosen(module: ModuleType, place: str, name: str | None, stopped: bool) -> Pipeline:
     found = {key: value for key, value in vars(module).items() if isinstance(value, Pipeline)}
     if name is not None:
-        if (chosen := found.get(name) or _called(found, name)) is not None:
-            return chosen
+        named = [each for each in found.values() if each.name == name]
+        if chosen := [*filter(None, [found.get(name)]), *named]:
+            return chosen[0]
         raise UsageError(f"{place} has no pipeline {name!r}. {_known(found, place)}")
     different = {id(value): value for value in found.values()}
     if len(different) > 1 and len(whole := _whole(different.values())) == 1:
@@ -249,10 +246,6 @@ def _whole(found: Collection[Pipeline]) -> Sequence[Pipeline]:
         with suppress(FlowymlError):
             called |= {group.pipeline for group in each.compile().groups if isinstance(group, Section)}
     return [each for each in found if each.name not in called]
-
-
-def _called(found: Mapping[str, Pipeline], name: str) -> Pipeline | None:
-    return next((pipeline for pipeline in found.values() if pipeline.name == name), None)
 
 
 def _known(found: Mapping[str, Pipeline], place: str) -> str:

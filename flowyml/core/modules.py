@@ -116,15 +116,12 @@ def installed_versions(modules: Iterable[str]) -> dict[str, str]:
     versions = {}
     for name in sorted(modules):
         version = getattr(sys.modules.get(name), "__dict__", {}).get("__version__")
-        if found := version if isinstance(version, str) else _version_of_distribution(name):
-            versions[name] = found
+        if not isinstance(version, str):
+            from importlib import metadata
+
+            try:
+                version = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue
+        versions[name] = version
     return versions
-
-
-def _version_of_distribution(name: str) -> str | None:
-    from importlib import metadata
-
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

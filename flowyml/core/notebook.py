@@ -143,17 +143,17 @@ def steps_html(steps: Sequence[StepRun]) -> str | None:
 
 def artifacts_html(artifacts: Sequence[Artifact]) -> str | None:
     """Return the HTML for a list of artifacts, with kind and URL; None for an empty list."""
-    return _list(("output", "type", "size", "facts", "url"), map(_artifact_row, artifacts))
-
-
-def _artifact_row(artifact: Artifact) -> Sequence[str]:
-    return (
-        _text(artifact.label),
-        _text(artifact.type),
-        _whole("" if artifact.size is None else size_text(artifact.size)),
-        _prose(", ".join(f"{name}={value}" for name, value in artifact.metadata.items())),
-        _link(artifact.url, artifact.url or ""),
-    )
+    rows = [
+        (
+            _text(artifact.label),
+            _text(artifact.type),
+            _whole("" if artifact.size is None else size_text(artifact.size)),
+            _prose(", ".join(f"{name}={value}" for name, value in artifact.metadata.items())),
+            _link(artifact.url, artifact.url),
+        )
+        for artifact in artifacts
+    ]
+    return _list(("output", "type", "size", "facts", "url"), rows)
 
 
 def _list(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:

@@ -125,25 +125,21 @@ class PrometheusMetricsCollector(MetricsCollector):
         They are created on demand, since a worker that loads the user's code measures nothing, and may lack the
         library.
         """
-        with self._making:
-            if self._made is None:
-                self._made = self._make()
-            return self._made
-
-    def _make(self) -> tuple[Counter, Histogram, Histogram]:
         from prometheus_client import Counter, Histogram
 
-        return (
-            Counter("flowyml_runs", "Finished runs.", ["pipeline", "status"], registry=self.registry),
-            Histogram(
-                "flowyml_run_duration_seconds", "Duration of runs.", ["pipeline"],
-                registry=self.registry, buckets=_BUCKETS,
-            ),
-            Histogram(
-                "flowyml_step_duration_seconds", "Duration of steps.", ["pipeline", "step", "status"],
-                registry=self.registry, buckets=_BUCKETS,
-            ),
-        )  # fmt: skip
+        with self._making:
+            self._made = self._made or (
+                Counter("flowyml_runs", "Finished runs.", ["pipeline", "status"], registry=self.registry),
+                Histogram(
+                    "flowyml_run_duration_seconds", "Duration of runs.", ["pipeline"],
+                    registry=self.registry, buckets=_BUCKETS,
+                ),
+                Histogram(
+                    "flowyml_step_duration_seconds", "Duration of steps.", ["pipeline", "step", "status"],
+                    registry=self.registry, buckets=_BUCKETS,
+                ),
+            )  # fmt: skip
+            return self._made
 
     def step_finished(self, pipeline: str, run_id: str, step: str, status: ExecutionStatus, duration: float) -> None:
         _, _, step_seconds = self._metrics()

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -96,33 +96,27 @@ def console_on(stream: TextIO) -> Console:
     return Console(file=stream, color_system="auto" if wants_colours(stream) else None, highlight=False)
 
 
-class _Waiting:
-    """One line about a wait, once it has taken a while."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._began = time.monotonic()
-        self._is_shown = False
-
-    def __call__(self) -> None:
-        if not self._is_shown and time.monotonic() - self._began > _A_WHILE:
-            self._is_shown = True
-            logger.warning("%s", self._what)
-
-
 @contextmanager
 def show_waiting(what: str) -> Iterator[Callable[[], None]]:
     """Show on standard error what the program waits for. Call the result now and then while waiting.
 
     On a terminal it is a spinner; otherwise a line of the logger ``flowyml.progress``, after ten seconds.
     """
-    if not _draws_on_terminal():
-        yield _Waiting(what)
-        return
-    from rich.text import Text
+    if _draws_on_terminal():
+        from rich.text import Text
 
-    with console_on(sys.stderr).status(Text(safe_line(what))):
-        yield lambda: None
+        with console_on(sys.stderr).status(Text(safe_line(what))):
+            yield lambda: None
+        return
+    silent_until = time.monotonic() + _A_WHILE
+
+    def log() -> None:
+        nonlocal silent_until
+        if time.monotonic() > silent_until:
+            silent_until = float("inf")
+            logger.warning("%s", what)
+
+    yield log
 
 
 @contextmanager
@@ -218,7 +212,8 @@ class _Picture:
                 Text(safe_line(note), "dim", no_wrap=one_line, overflow="ellipsis" if one_line else None),
             )
         if len(shown) < len(rows):
-            table.add_row("", Text(f"{_done(steps)} of {len(steps)} steps done", "dim"), "", "")
+            done = sum(step.status.is_terminal for step in steps)
+            table.add_row("", Text(f"{done} of {len(steps)} steps done", "dim"), "", "")
         title = Text.assemble(
             (safe_line(self._pipeline), "bold"), " ", (safe_line(self._run_id), "dim"),
             f" {run.status} {span_text(run.duration_seconds)}", (safe_line(f" {run.url}") if run.url else "", "dim"),
@@ -230,8 +225,7 @@ class _Picture:
         room = max(_FEW, self._console.height - 8)
         if len(rows) <= room:
             return rows
-        by_interest: Mapping[ExecutionStatus, int] = {status: rank for rank, status in enumerate(_INTEREST)}
-        order = sorted(range(len(rows)), key=lambda at: (by_interest[rows[at][0].status], -at))
+        order = sorted(range(len(rows)), key=lambda at: (_INTEREST.index(rows[at][0].status), -at))
         return [rows[at] for at in sorted(order[: room - 1])]
 
     def _mark(self, status: ExecutionStatus) -> Any:
@@ -253,10 +247,6 @@ _INTEREST = (
 def _seconds(step: StepRun) -> str:
     attempt = f" (attempt {step.attempt})" if step.attempt > 1 else ""
     return f"{span_text(step.duration_seconds)}{attempt}" if step.started_at else ""
-
-
-def _done(steps: Sequence[StepRun]) -> int:
-    return sum(step.status.is_terminal for step in steps)
 
 
 def _first_line(text: str | None) -> str:

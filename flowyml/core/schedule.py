@@ -231,10 +231,6 @@ def _is_fixed(cron: str) -> bool:
     return not any(field.startswith("*") for field in cron.split()[:2])
 
 
-def _hourly(value: object) -> str:
-    return f"{_whole('hourly', value, 'a minute', 59)} * * * *"
-
-
 def _daily(value: object) -> str:
     if isinstance(value, str) and (match := _TIME.fullmatch(value)):
         return f"{int(match[2])} {int(match[1])} * * *"
@@ -249,7 +245,12 @@ def _weekly(value: object) -> str:
     return f"{int(match[2])} {int(match[1])} * * {_DAYS.index(day.upper())}"
 
 
-_CRON_OF: Mapping[str, Callable[[object], str]] = {"hourly": _hourly, "daily": _daily, "weekly": _weekly, "cron": str}
+_CRON_OF: Mapping[str, Callable[[object], str]] = {
+    "hourly": lambda value: f"{_whole('hourly', value, 'a minute', 59)} * * * *",
+    "daily": _daily,
+    "weekly": _weekly,
+    "cron": str,
+}
 
 
 def _whole(schedule_type: str, value: object, what: str, highest: int) -> int:

@@ -222,8 +222,9 @@ class SubmissionResult:
         the poll is repeated until then; if it still does so at the end, ``EngineUnreachableError`` or
         ``ServerTroubleError`` is raised, which says nothing about the run.
         """
-        for name, value in (("timeout", timeout), ("poll_interval", poll_interval)):
-            if not _is_seconds(value):
+        given: dict[str, object] = {"timeout": timeout, "poll_interval": poll_interval}
+        for name, value in given.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
                 hint = " Use float('inf') to wait forever." if name == "timeout" else ""
                 raise DefinitionError(f"wait_for_completion: {name}={value!r} must be seconds, 0 or more.{hint}")
         if progress is None:
@@ -324,25 +325,16 @@ class SubmissionResult:
         if get_metrics_collector() is None:
             return
         run = self._run
-        for step in self._last_step_runs():
-            measure("step_finished", run.pipeline, run.run_id, step.name, step.status, step.duration_seconds)
+        try:
+            for step in self.step_runs():
+                measure("step_finished", run.pipeline, run.run_id, step.name, step.status, step.duration_seconds)
+        except EngineError as error:  # the engine no longer answers, and the run itself is not lost
+            logger.warning("The steps of run %r were not measured: %s", self.run_id, error)
         measure("run_finished", run.pipeline, run.run_id, run.status, run.duration_seconds)
 
-    def _last_step_runs(self) -> tuple[StepRun, ...]:
-        """Return the steps of the ended run; empty if the engine no longer answers: the run itself is not lost."""
-        try:
-            return self.step_runs()
-        except EngineError as error:
-            logger.warning("The steps of run %r were not measured: %s", self.run_id, error)
-            return ()
-
     def __repr__(self) -> str:
-        seen = (
-            f"{self._run.status} at {datetime.now(UTC):%H:%M:%S}Z"
-            if not self._run.status.is_terminal
-            else self._run.status
-        )
-        return f"<SubmissionResult {self.job_id!r} on {self.orchestrator.name}: {seen}>"
+        seen = "" if self._run.status.is_terminal else f" at {datetime.now(UTC):%H:%M:%S}Z"
+        return f"<SubmissionResult {self.job_id!r} on {self.orchestrator.name}: {self._run.status}{seen}>"
 
     def _repr_html_(self) -> str | None:
         """Return the display in a notebook: the present state of the run; None if the engine does not answer."""
@@ -352,7 +344,3 @@ class SubmissionResult:
             return run_html(self.run, opened(self.step_runs()), command_for("watch", self))
         except EngineError:
             return None
-
-
-def _is_seconds(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0

@@ -162,15 +162,9 @@ def _fetched(written: Written, stores: Sequence[Store]) -> Iterator[Path]:
 
 
 def _json_of(metrics: Any) -> bytes:
-    return (
-        json.dumps({name: _number(value) for name, value in metrics.items()}, indent=2, ensure_ascii=False).encode()
-        + b"\n"
-    )
-
-
-def _number(metric: Any) -> Any:
-    """Write a metric as JSON. NaN and infinities are JSON already in stored metrics, but not in those of a record."""
-    return metric if isinstance(metric, dict) else without_floats(metric)
+    """Write metrics as JSON. NaN and infinities are JSON already in stored metrics, but not in those of a record."""
+    plain = {name: each if isinstance(each, dict) else without_floats(each) for name, each in metrics.items()}
+    return json.dumps(plain, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def _check_within(folder: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ import ast
 import json
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
@@ -204,21 +204,19 @@ class _Fit:
         wiring = [repr((one.inputs, sorted(one.after), one.run_if, dict(one.secrets))) for one in (before, step)]
         if wiring[0] != wiring[1]:
             return "its inputs, its secrets or what it waits for have changed"
-        if names := sorted(self._parameters_of(step.inputs)):
+        if names := self._changed(item.source for item in step.inputs):
             return f"parameter {', '.join(map(repr, names))} has changed"
         if repr(self._around(self.old, before)) != repr(self._around(self.new, step)):
             return "the loop or branch around it has changed"
-        if names := sorted(self._of_branches(step)):
+        branches = self.new.structure.branches(step.group)
+        if names := self._changed(source for branch in branches for source in self.new.structure.sources(branch)):
             return f"parameter {', '.join(map(repr, names))}, on which its branch depends, has changed"
         return ""
 
-    def _parameters_of(self, inputs: Iterable[Any]) -> set[str]:
-        return {name for item in inputs for name in _parameters(item.source)} & self._changed_parameters
-
-    def _of_branches(self, step: Step) -> set[str]:
-        structure = self.new.structure
-        sources = (source for branch in structure.branches(step.group) for source in structure.sources(branch))
-        return {name for source in sources for name in _parameters(source)} & self._changed_parameters
+    def _changed(self, sources: Iterable[Source]) -> list[str]:
+        """Return the names of the parameters among these values that have changed."""
+        names = {source.name for source in sources if isinstance(source, FromParameter)}
+        return sorted(names & self._changed_parameters)
 
     def _around(self, plan: Plan, step: Step) -> list[Any]:
         """Return what matters of the groups around a step: names, conditions, and where lists are from."""
@@ -227,7 +225,9 @@ class _Fit:
 
     def _shape(self, plan: Plan, group: Group) -> Any:
         if isinstance(group, Loop):
-            over = [replace(item, source=_without_value(item.source)) for item in group.over]
+            # Constants and parameters are compared item by item.
+            kinds = (Constant, FromParameter)
+            over = [(each.name, "values" if isinstance(each.source, kinds) else each.source) for each in group.over]
             return group.name, over, group.on_item_error
         if isinstance(group, Branch):
             return [(each.name, each.condition) for each in plan.structure.choices[group.choice]], group.name
@@ -266,16 +266,6 @@ class _Fit:
             else item.source
             for item in loop.over
         ]
-
-
-def _parameters(source: Source) -> Iterator[str]:
-    if isinstance(source, FromParameter):
-        yield source.name
-
-
-def _without_value(source: Source) -> Any:
-    """Return the source of a list: its constants and parameters are compared item by item."""
-    return "values" if isinstance(source, Constant | FromParameter) else source
 
 
 def changes(old: Bundle, new: Bundle, steps: Iterable[str]) -> tuple[list[str], list[str]]:

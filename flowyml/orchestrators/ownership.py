@@ -23,20 +23,16 @@ def check_replaceable(found: Origin | None, ours: Origin | None, what: str, *, f
     """
     if force or found == ours:
         return
+    what = what[:1].upper() + what[1:]
     if found is None:
         warnings.warn(
-            f"{_capital(what)} does not say which project it comes from. It is replaced, and belongs to {ours} from "
-            f"now on.",
+            f"{what} does not say which project it comes from. It is replaced, and belongs to {ours} from now on.",
             UserWarning,
             stacklevel=2,
         )
         return
     mine = f"this pipeline comes from {ours}" if ours else "this bundle does not say where it comes from"
     raise OwnershipError(
-        f"{_capital(what)} comes from {found}; {mine}. Rename this pipeline, or set a `namespace` in the project's "
+        f"{what} comes from {found}; {mine}. Rename this pipeline, or set a `namespace` in the project's "
         f"flowyml.toml. To replace it anyway: force=True, or --force."
     )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

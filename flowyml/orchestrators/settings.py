@@ -75,22 +75,20 @@ def read(path: Path | None) -> dict[str, Target]:
         if not isinstance(table, dict):
             raise ConfigurationError(f"{_variable(name)}: the variable's name lacks a key: {_variable(name, 'URL')}.")
     merged = Settings(orchestrators=in_file).orchestrators
-    origins = {name: _origins(name, table, environment.get(name, {}), path) for name, table in merged.items()}
-    found = {name: _usable_or_not(name, merged, origins, path) for name in merged}
-    return {name: with_own_credentials(target, environment, in_file) for name, target in found.items()}
-
-
-def _usable_or_not(name: str, tables: Tables, origins: Mapping[str, Mapping[str, str]], path: Path | None) -> Target:
-    try:
-        return _target(name, tables, origins, path)
-    except ConfigurationError as error:
-        return Target(name, str(tables[name].get("engine", "")), fault=str(error))
-
-
-def _origins(
-    name: str, table: Mapping[str, Any], in_environment: Mapping[str, Any], path: Path | None
-) -> dict[str, str]:
-    return {key: _variable(name, key) if key in in_environment else _table_name(path, name) for key in table}
+    origins = {
+        name: {
+            key: _variable(name, key) if key in environment.get(name, {}) else _table_name(path, name) for key in table
+        }
+        for name, table in merged.items()
+    }
+    found = {}
+    for name in merged:
+        try:
+            target = _target(name, merged, origins, path)
+        except ConfigurationError as error:  # the others can be used
+            target = Target(name, str(merged[name].get("engine", "")), fault=str(error))
+        found[name] = with_own_credentials(target, environment, in_file)
+    return found
 
 
 def checked(factory: Factory, found: Target) -> dict[str, Any]:
