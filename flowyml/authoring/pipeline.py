@@ -41,7 +41,7 @@ from flowyml.plan.model import (
 from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.names import check_name
 from flowyml.plan.parameters import check_values
-from flowyml.plan.types import is_rich, plain
+from flowyml.plan.types import check_restored, is_rich, plain
 from flowyml.runtime.code import Code
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ class Pipeline:
         self._grouping = Grouping()
         self._plan: Plan | None = None
         self._planned: list[Step[..., Any]] = []
+        self._types: Mapping[str, object] = {}
         self._cached: tuple[Plan, Plan] | None = None  # the plan, and the same with the data for caching
         self._refresh: bool | tuple[str, ...] = False
 
@@ -395,7 +396,10 @@ class Pipeline:
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return all parameters of a run, defaults filled in. Raises ``ParameterError``."""
-        return check_values(self.name, self.compile().parameters, values)
+        checked = check_values(self.name, self.compile().parameters, values)
+        for name, value in (values or {}).items():
+            check_restored(name, self._types[name], value, checked[name])
+        return checked
 
     def locate(self, error: DefinitionError) -> None:
         """Add the file and line of its step, or of the pipeline, to an error that names none."""
@@ -451,7 +455,7 @@ class Pipeline:
         if not calls:
             raise DefinitionError(f"Pipeline {self.name!r} has no steps. Add some with add_step(…).")
         steps, groups = compile_steps(self.name, calls, self.context, recorded_groups)
-        types = {**self._own_types(), **self._context_types(calls, steps)}
+        self._types = types = {**self._own_types(), **self._context_types(calls, steps)}
         structure = Groups(groups, steps)
         by_name = {call.name: call for call in calls}
         check_loops(structure, by_name, types)

@@ -11,7 +11,7 @@ from typing import Any
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.model import FromParameter, Input, Parameter
 from flowyml.plan.parameters import as_declared, fillable, is_too_deep, own_copy, schema_of
-from flowyml.plan.types import plain
+from flowyml.plan.types import check_restored, plain
 
 __all__ = ["annotation_of", "context_parameter", "declared_parameter", "type_hints", "type_of"]
 
@@ -20,21 +20,19 @@ def declared_parameter(pipeline: str, item: inspect.Parameter, annotation: objec
     if item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD, item.POSITIONAL_ONLY):
         raise DefinitionError(f"Pipeline {pipeline!r}: parameter {item} has no fixed name. Write it out.")
     required = item.default is item.empty
-    return _with_default(
-        Parameter(name=item.name, schema=schema_of(annotation, item.name), required=required), item.default
-    )
+    parameter = Parameter(name=item.name, schema=schema_of(annotation, item.name), required=required)
+    return parameter if required else _with_default(parameter, annotation, item.default)
 
 
-def _with_default(parameter: Parameter, default: object) -> Parameter:
-    if parameter.required:
-        return parameter
+def _with_default(parameter: Parameter, annotation: object, default: object) -> Parameter:
     value = default if is_too_deep(default) else plain(default)
+    check_restored(parameter.name, annotation, default, value)
     schema = fillable(parameter.schema, value)
     return replace(parameter, schema=schema, default=own_copy(as_declared(schema, value)))
 
 
 def context_parameter(name: str, annotation: object, value: object) -> Parameter:
-    return _with_default(Parameter(name=name, schema=schema_of(annotation, name)), value)
+    return _with_default(Parameter(name=name, schema=schema_of(annotation, name)), annotation, value)
 
 
 def type_of(default: object) -> object:

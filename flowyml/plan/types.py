@@ -18,7 +18,18 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Input
 
-__all__ = ["is_model", "is_rich", "is_rich_leaf", "leaves", "plain", "returned_type", "revived", "spell_out", "wanted"]
+__all__ = [
+    "check_restored",
+    "is_model",
+    "is_rich",
+    "is_rich_leaf",
+    "leaves",
+    "plain",
+    "returned_type",
+    "revived",
+    "spell_out",
+    "wanted",
+]
 
 
 def leaves(annotation: Any) -> Iterable[Any]:
@@ -60,7 +71,51 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if type(value) is dict:
         return {key: plain(item) for key, item in value.items()}
-    return value.model_dump(mode="json") if is_model(type(value)) else value
+    if not is_model(type(value)):
+        return value
+    try:
+        return value.model_dump(mode="json", by_alias=True, round_trip=True)
+    except ValueError as error:  # bytes that are not UTF-8; pydantic's own errors are such, too
+        raise ParameterError(f"{value!r:.80} cannot be passed as JSON: {error}") from error
+
+
+def check_restored(name: str, annotation: Any, value: Any, json_value: Any) -> None:
+    """Raise ``ParameterError`` if a step would get another value from the JSON of a parameter than the one passed.
+
+    JSON does not hold all that a model may: excluded fields, untyped ones, those of a subclass of the annotation.
+    """
+    if not is_rich(annotation) or value is json_value or value == json_value:
+        return
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        passed = TypeAdapter[Any](annotation).validate_python(value)
+    except ValidationError:  # the schema of the parameter decides
+        return
+    restored = revived(annotation, json_value)
+    if not _is_same(restored, passed):
+        raise ParameterError(
+            f"Parameter {name!r} is {passed!r:.200}, and a step would get {restored!r:.200}, since parameters travel "
+            f"as JSON. Annotate the parameter, and the fields of a model, with the types of their values."
+        )
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    """Return whether two values are equal; two times if they have the same offset, in whatever zone.
+
+    Python calls times of two zones different in the hours when the clocks change.
+    """
+    if isinstance(value, datetime) and isinstance(other, datetime):
+        return value.isoformat() == other.isoformat()
+    if type(value) is not type(other):
+        return bool(value == other)
+    if is_model(type(value)):
+        return _is_same([vars(value), value.model_extra], [vars(other), other.model_extra])
+    if isinstance(value, dict):
+        return value.keys() == other.keys() and all(_is_same(value[key], other[key]) for key in value)
+    if isinstance(value, list | tuple):
+        return len(value) == len(other) and all(map(_is_same, value, other))
+    return bool(value == other)
 
 
 def revived(annotation: Any, value: Any) -> Any:

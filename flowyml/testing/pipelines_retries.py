@@ -127,15 +127,23 @@ def together_items(note: Any, numbers: Any) -> Any:
 
 @flow
 def together_held(add: Any, same: Any) -> Any:
-    """Two execution groups: one step of each takes an available value, one a failed or skipped one."""
+    """Two execution groups: one step of each takes an available value, one a failed or skipped one.
+
+    Each has a step after it that runs however it ended.
+    """
 
     @step
     def failing(number: int) -> int:
         raise ValueError(f"no {number}")
 
+    @step(run_if="all_done")
+    def handling(number: int = 5) -> int:
+        return number + 1
+
     def group(name: str, here: Any, missing: Any) -> None:
         first = same.options(name=f"{name}_first", execution_group=name)(here)
-        add.options(name=f"{name}_second", execution_group=name)(first, missing)
+        second = add.options(name=f"{name}_second", execution_group=name)(first, missing)
+        handling.options(name=f"{name}_handled")(second)
 
     here = same.options(name="here")(1)
     with when(here > 1):

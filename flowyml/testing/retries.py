@@ -102,7 +102,7 @@ class RetryConformance(Conformance):
 class ExecutionGroupConformance(Conformance):
     """Neighbouring steps share a process, but stay steps."""
 
-    @sample(pipelines.together_held, needs=[Feature.EXECUTION_GROUPS, Feature.BRANCHES])
+    @sample(pipelines.together_held, needs=[Feature.EXECUTION_GROUPS, Feature.BRANCHES, Feature.RUN_IF])
     def test_a_group_begins_when_all_that_its_steps_wait_for_went_well(self, done: Done) -> None:
         assert done.record.status is FAILED
         assert {name: (run.status, run.raw_status == "skipped") for name, run in done.steps.items()} == {
@@ -110,6 +110,7 @@ class ExecutionGroupConformance(Conformance):
             "one": (COMPLETED, True), "two": (COMPLETED, True),
             "skipped_first": (COMPLETED, True), "skipped_second": (COMPLETED, True),
             "failed_first": (CANCELLED, False), "failed_second": (CANCELLED, False),
+            "skipped_handled": (COMPLETED, False), "failed_handled": (COMPLETED, False),
         }  # fmt: skip
 
     @together

@@ -8,9 +8,10 @@ from datetime import UTC, date, datetime
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from flowyml import Context, Pipeline, for_each, pipeline, step
 from flowyml.core.errors import DefinitionError, ParameterError
@@ -18,7 +19,7 @@ from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Parameter
 from flowyml.plan.parameters import check_values, schema_of
-from flowyml.plan.types import revived
+from flowyml.plan.types import plain, revived
 from tests.unit.local_runs import WORKERS
 
 
@@ -197,3 +198,76 @@ def test_what_makes_no_value_and_what_has_none_says_so() -> None:
         revived(Colour, 3)
     with pytest.raises(ParameterError, match="'day' is missing and has no default"):
         typed.check_parameters(None)
+
+
+class Aliased(BaseModel):
+    rate: float = Field(1.0, alias="r")
+
+
+class Excluding(BaseModel):
+    rate: float = Field(1.0, exclude=True)
+
+
+class Untyped(BaseModel):
+    parts: Any = None
+    until: datetime | None = None
+
+
+class Longer(Window):
+    to: int = 1
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (Aliased, Aliased(r=5)),
+        (list[Aliased], [Aliased(r=5)]),
+        (
+            Untyped,
+            Untyped(parts={"a": [1]}, until=datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin"))),
+        ),
+        (Window, {"since": date(2026, 1, 31)}),
+        (datetime, datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))),
+    ],
+)
+def test_a_step_gets_the_value_that_was_passed(annotation: Any, value: Any) -> None:
+    run = taking(annotation).run({"value": value}, on=LocalOrchestrator(workers="threads")).raise_for_status()
+    wanted = TypeAdapter[Any](annotation).validate_python(value)
+    assert plain(run["seen"]) == plain(wanted)
+    assert type(run["seen"]) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (Excluding, Excluding(rate=5)),
+        (Window, Longer(since=date(2026, 1, 31), to=5)),
+        (list[Window], [Longer(since=date(2026, 1, 31), to=5)]),
+        (Untyped, Untyped(parts=(1, 2))),
+        (Untyped, Untyped(parts={1: 2})),
+        (Untyped, Untyped(parts=date(2026, 1, 31))),
+        (Untyped, Untyped(parts=b"\xff")),
+        (str | date, date(2026, 1, 31)),
+    ],
+)
+def test_a_value_that_a_step_would_get_changed_is_refused(annotation: Any, value: Any) -> None:
+    with pytest.raises(ParameterError, match=r"a step would get|cannot be passed as JSON"):
+        taking(annotation).check_parameters({"value": value})
+    with pytest.raises(ParameterError, match=r"a step would get|cannot be passed as JSON"):
+        taking(annotation, value).compile()
+
+
+def taking(annotation: Any, default: Any = ...) -> Pipeline:
+    @step(outputs=["seen"])
+    def take_one(value: Any) -> Any:
+        return value
+
+    take_one.function.__annotations__["value"] = annotation
+
+    def passing(value: Any) -> Any:
+        return take_one(value)
+
+    passing.__annotations__["value"] = annotation
+    if default is not ...:
+        passing.__defaults__ = (default,)
+    return pipeline(passing)

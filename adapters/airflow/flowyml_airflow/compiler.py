@@ -207,12 +207,9 @@ class _Dag:
             yield parts.SECTION_IMPORTS
 
     def _step_parts(self) -> Iterator[str]:
-        """Yield the classes of tasks for this DAG.
-
-        With operators of Airflow's own, a task also returns its outputs, for templates.
-        """
+        """Yield the classes of tasks for this DAG."""
         if any(task.kind == "step" and not self.graph.is_operator(task) for task in self.graph.tasks):
-            yield parts.STEP.format(multiple_outputs=not self.graph.operators)
+            yield parts.STEP
         if "together" in self._kinds:
             yield parts.TOGETHER
 

@@ -124,7 +124,7 @@ def _handed_over(
     that these operators, and the templates in their arguments, can use them as in any DAG.
     """
     keyed = {xcom_key(name): carried(packed) for name, packed in outputs.items()}
-    if operator.multiple_outputs:
+    if not graph.operators:
         return keyed
     for name in outputs:
         if is_reference(outputs[name]) and FromStep(step.name, name) in graph.handed_over:
@@ -137,6 +137,8 @@ def _handed_over(
         keyed |= {plain_key(name): packed for name, packed in plain.items()}
     for key, packed in keyed.items():
         context["ti"].xcom_push(key=key, value=packed)
+    # True is for those that read: a missing output is None there, and no error; source: XComArg.resolve.
+    operator.multiple_outputs = False
     return next(iter(plain.values())) if len(plain) == 1 else None
 
 

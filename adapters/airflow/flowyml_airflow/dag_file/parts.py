@@ -105,9 +105,9 @@ class Step(BaseOperator):
     ui_color = "#e3f0ea"
 
     def __init__(self, *, step, inputs=None, **arguments):
-        super().__init__(multiple_outputs={multiple_outputs}, **arguments)
+        super().__init__(multiple_outputs=True, **arguments)
         self.step = step
-        self.inputs = inputs or {{}}
+        self.inputs = inputs or {}
 
     def execute(self, context):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
@@ -124,7 +124,7 @@ class Together(BaseOperator):
     ui_color = "#e3f0ea"
 
     def __init__(self, *, steps, inputs=None, **arguments):
-        super().__init__(**arguments)
+        super().__init__(multiple_outputs=True, **arguments)
         self.steps = steps
         self.inputs = inputs or {}
 
