@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from flowyml.artifacts.packing import REFERENCE, is_reference, pack, read_refere
 from flowyml.artifacts.store import Produce, Store, Written
 from flowyml.core.errors import ArtifactError
 
-__all__ = ["content_of", "content_of_value", "files_named_by", "has_object", "moved_reference", "size_of"]
+__all__ = ["content_of", "content_of_value", "files_named_by", "has_object"]
 
 _PLAIN = frozenset({"text", "json", "json-nan", "npy", "parquet", "parquet-arrow", "parquet-polars"})
 """Formats of values without code of their own; a file or bytes may be a pickle."""
@@ -75,27 +75,6 @@ def has_object(content: list[Any]) -> bool:
     """Return whether the content has an object of a class, whose methods are code."""
     kind, *rest = content
     return any(map(has_object, rest)) if kind == "list" else kind == "artifact" and rest[0] not in _PLAIN
-
-
-def moved_reference(packed: Mapping[str, Any], move: Callable[[Written], Written]) -> dict[str, Any]:
-    """Return the same reference after ``move`` has moved what is stored: the value, then its picture, if any.
-
-    Raises ``ArtifactError``.
-    """
-    reference = packed[REFERENCE]
-    moved = {**reference, "url": move(read_reference(reference)[0]).url}
-    if picture := reference.get("picture"):
-        try:
-            written = Written(str(picture["url"]), str(picture["sha256"]), int(picture["size"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"This is not a picture of an artifact: {picture!r:.200}") from error
-        moved["picture"] = {**picture, "url": move(written).url}
-    return {REFERENCE: moved}
-
-
-def size_of(packed: Mapping[str, Any]) -> int:
-    """Return the size in bytes of the value of a reference. Raises ``ArtifactError``."""
-    return read_reference(packed[REFERENCE])[0].size
 
 
 class _Nowhere(Store):

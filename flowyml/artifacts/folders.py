@@ -18,7 +18,7 @@ _made: ContextVar[list[Path] | None] = ContextVar("flowyml_files", default=None)
 
 @contextmanager
 def files_here() -> Iterator[None]:
-    """Folders made within this block are removed at its end."""
+    """Remove the folders made within this block at its end."""
     folders: list[Path] = []
     token = _made.set(folders)
     try:

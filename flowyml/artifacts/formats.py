@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from flowyml.artifacts.allowed import why_no_pickles
-from flowyml.artifacts.optional import require
+from flowyml.artifacts.optional import loaded_class, require
+from flowyml.artifacts.pickle_policy import why_no_pickles
 from flowyml.artifacts.pickling import pickle_by_reference, pickle_by_value, prefers_references, read_pickle
 from flowyml.artifacts.plain import is_plain, with_floats, without_floats
 from flowyml.artifacts.tables import (
@@ -54,7 +53,7 @@ def formats_for(value: Any) -> Iterator[Format]:
     """Yield the formats for a value, plainest first; pickles come last, unless they are forbidden."""
     if name := _plainest(value):
         yield FORMATS[name]
-    elif plugged := _plugged(value):
+    elif plugged := next((each for each in _plug_ins().values() if each.takes and each.takes(value)), None):
         yield plugged
     if why_no_pickles():
         return
@@ -72,13 +71,10 @@ def _plainest(value: Any) -> str | None:
         return "json"
     if is_plain(value, finite=False):
         return "json-nan"
-    if _is(value, "numpy", "ndarray"):
+    if type(value) is loaded_class("numpy", "ndarray"):
         return None if value.dtype.hasobject else "npy"
-    return _table(value) or _library(value)
-
-
-def _library(value: Any) -> str | None:
-    """Formats of other libraries."""
+    if table := _table(value):
+        return table
     from flowyml.artifacts.libraries import format_of
 
     return format_of(value)
@@ -89,14 +85,9 @@ def format_named(name: str) -> Format:
     return FORMATS[name] if name in FORMATS else _plug_ins()[name]
 
 
-def _plugged(value: Any) -> Format | None:
-    """Return the first plug-in that takes a value for which FlowyML has no format."""
-    return next((found for found in _plug_ins().values() if found.takes and found.takes(value)), None)
-
-
 @cache
 def _plug_ins() -> dict[str, Format]:
-    """Plug-ins by the names of their entry points; those that cannot be loaded are left out and logged."""
+    """Return the plug-ins by the names of their entry points; those that cannot be loaded are left out and logged."""
     from importlib.metadata import entry_points
 
     loaded = {}
@@ -113,18 +104,13 @@ def _plug_ins() -> dict[str, Format]:
 def _table(value: Any) -> str | None:
     """Return the format of a table; None for other values, and for tables that Parquet would change."""
     try:
-        if _is(value, "pandas", "DataFrame"):
+        if type(value) is loaded_class("pandas", "DataFrame"):
             return "parquet" if is_faithful_pandas(value) else None
-        if _is(value, "pyarrow", "Table"):
+        if type(value) is loaded_class("pyarrow", "Table"):
             return "parquet-arrow" if is_faithful_arrow(value) else None
     except Exception:  # no pyarrow, or a type that it does not know
         return None
-    return "parquet-polars" if _is(value, "polars", "DataFrame") else None
-
-
-def _is(value: Any, module: str, name: str) -> bool:
-    """Check a type without importing its module: while that is not loaded, the value has none of its types."""
-    return type(value) is getattr(sys.modules.get(module), name, None)
+    return "parquet-polars" if type(value) is loaded_class("polars", "DataFrame") else None
 
 
 def _write_bytes(value: bytes, file: BinaryIO) -> None:

@@ -49,7 +49,7 @@ class HashingWriter:
         return len(view)
 
     def flush(self) -> None:
-        """Do nothing; some writers call it."""
+        """Flush the file; some writers ask for it."""
         self._file.flush()
 
     def tell(self) -> int:
@@ -57,7 +57,7 @@ class HashingWriter:
         return self.size
 
     def writable(self) -> bool:
-        """True; pyarrow reads it."""
+        """Return True; pyarrow asks."""
         return True
 
     @property

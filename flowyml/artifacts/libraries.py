@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, BinaryIO
 
-from flowyml.artifacts.optional import require
+from flowyml.artifacts.optional import loaded_class, require
 
 __all__ = [
     "format_of", "read_plotly", "read_safetensors", "read_torch", "write_plotly", "write_safetensors", "write_torch",
@@ -28,20 +27,15 @@ _PLAIN = frozenset({str, int, float, bool, NoneType})
 
 def format_of(value: Any) -> str | None:
     """Return the name of the format for a value; None if there is none."""
-    if type(value) is _class("plotly.graph_objs", "Figure"):
+    if type(value) is loaded_class("plotly.graph_objs", "Figure"):
         return "plotly"
-    if (tensor := _class("torch", "Tensor")) and _are_tensors(value, {tensor, _class("torch.nn", "Parameter")}):
+    tensor = loaded_class("torch", "Tensor")
+    if tensor and _are_tensors(value, {tensor, loaded_class("torch.nn", "Parameter")}):
         return "torch"
     if type(value) is dict and value and "__metadata__" not in value and find_spec("safetensors"):
-        array = _class("numpy", "ndarray")
+        array = loaded_class("numpy", "ndarray")
         return "safetensors" if all(type(name) is str and type(value[name]) is array for name in value) else None
     return None
-
-
-def _class(module: str, name: str) -> type | None:
-    """Return a class, without importing its module: while the module is not loaded, no value has the class."""
-    found: type | None = getattr(sys.modules.get(module), name, None)
-    return found
 
 
 def _are_tensors(value: Any, tensors: set[type | None]) -> bool:

@@ -10,7 +10,7 @@ from flowyml.artifacts.packing import is_reference
 from flowyml.core.runs import Artifact
 from flowyml.plan.kinds import kind_of
 
-__all__ = ["artifacts_of", "listed"]
+__all__ = ["artifacts_of", "artifact_of"]
 
 _BY_FORMAT = {
     "text": "text", "npy": "array", "torch": "array", "parquet": "table", "parquet-arrow": "table",
@@ -18,7 +18,7 @@ _BY_FORMAT = {
 }  # fmt: skip
 
 
-def listed(step: str, output: str, packed: Any, index: Sequence[int] = ()) -> Artifact | None:
+def artifact_of(step: str, output: str, packed: Any, index: Sequence[int] = ()) -> Artifact | None:
     """Return the artifact for a reference or metrics; None for other plain values, and for what an engine garbled."""
     whose: dict[str, Any] = {"step": step, "name": output, "index": tuple(index), "packed": packed}
     if not is_reference(packed):
@@ -40,7 +40,7 @@ def listed(step: str, output: str, packed: Any, index: Sequence[int] = ()) -> Ar
 
 def artifacts_of(step: str, outputs: Mapping[str, Any], index: Sequence[int] = ()) -> Iterable[Artifact]:
     """Return the artifacts among the packed outputs of a step."""
-    return (found for name, packed in outputs.items() if (found := listed(step, name, packed, index)))
+    return (found for name, packed in outputs.items() if (found := artifact_of(step, name, packed, index)))
 
 
 def _sha256(data: bytes) -> str:

@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flowyml.artifacts.listing import listed
+from flowyml.artifacts.listing import artifact_of
 from flowyml.artifacts.opening import open_store
 from flowyml.artifacts.store import Written
 from flowyml.core.durations import size_text
 from flowyml.core.markdown import escaped, table
 from flowyml.core.runs import Artifact
 
-__all__ = ["markdown_of", "noted"]
+__all__ = ["artifacts_in", "markdown_of"]
 
 _MOST_FACTS = 50
 _LARGEST_PICTURE = 150_000  # bytes of a picture that is embedded in the text
@@ -24,7 +24,7 @@ _NOTE = re.compile(r"<!-- flowyml:([A-Za-z0-9+/=]+) -->\s*\Z")
 
 
 def markdown_of(artifacts: Iterable[Artifact], store: str | None = None) -> str:
-    """Return a section for each artifact, followed by a hidden comment that ``noted`` reads back.
+    """Return a section for each artifact, followed by a hidden comment that ``artifacts_in`` reads back.
 
     Small PNG pictures of figures in the ``store`` are embedded in the text.
     """
@@ -34,14 +34,14 @@ def markdown_of(artifacts: Iterable[Artifact], store: str | None = None) -> str:
     return "\n\n".join([*(_section(each, store) for each in found), f"<!-- flowyml:{data} -->"])
 
 
-def noted(markdown: Any) -> list[Artifact]:
+def artifacts_in(markdown: Any) -> list[Artifact]:
     """Return the artifacts that ``markdown_of`` wrote into a text; empty for any other text."""
     match = _NOTE.search(markdown) if isinstance(markdown, str) else None
     if match is None:
         return []
     try:
         rows = json.loads(base64.b64decode(match[1]))
-        found = [listed(str(step), str(name), packed, tuple(map(int, index))) for step, name, index, packed in rows]
+        found = [artifact_of(str(step), str(name), packed, tuple(map(int, at))) for step, name, at, packed in rows]
     except (ValueError, TypeError):  # written by hand
         return []
     return [artifact for artifact in found if artifact]

@@ -12,7 +12,7 @@ __all__ = ["default_url", "open_store"]
 
 
 def default_url() -> str:
-    """``FLOWYML_ARTIFACTS``, else the folder for artifacts in FlowyML's data folder."""
+    """Return ``FLOWYML_ARTIFACTS``, else the folder for artifacts in FlowyML's data folder."""
     return os.environ.get("FLOWYML_ARTIFACTS") or str(home() / "artifacts")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from types import ModuleType
 
 from flowyml.core.errors import MissingLibraryError
 
-__all__ = ["missing", "require"]
+__all__ = ["loaded_class", "missing", "require"]
 
 
 def require(module: str) -> ModuleType:
@@ -16,6 +17,12 @@ def require(module: str) -> ModuleType:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise missing(module) from error
+
+
+def loaded_class(module: str, name: str) -> type | None:
+    """Return a class of a module that is loaded; None while it is not, when no value has the class."""
+    found: type | None = getattr(sys.modules.get(module), name, None)
+    return found
 
 
 def missing(module: str) -> MissingLibraryError:

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.artifacts.folders import note_url
 from flowyml.artifacts.formats import Format, format_named, formats_for
 from flowyml.artifacts.optional import missing
+from flowyml.artifacts.pickle_policy import why_no_pickles
 from flowyml.artifacts.plain import INLINE_LIMIT, is_plain
 from flowyml.artifacts.store import CONTENT, Store, Written
 from flowyml.core.errors import ArtifactError, NotPicklableError
@@ -19,8 +19,8 @@ from flowyml.core.urls import shown
 from flowyml.plan.names import slug
 
 __all__ = [
-    "INLINE_LIMIT", "REFERENCE", "artifact_key", "is_of_run", "is_plain", "is_reference", "pack", "read_reference",
-    "run_place", "unpack",
+    "INLINE_LIMIT", "REFERENCE", "artifact_key", "is_of_run", "is_plain", "is_reference", "moved_reference", "pack",
+    "read_reference", "run_place", "unpack",
 ]  # fmt: skip
 
 REFERENCE = "$artifact"
@@ -169,3 +169,19 @@ def read_reference(reference: Any) -> tuple[Written, Format]:
         raise ArtifactError(
             f"This is not a reference to an artifact that can be read here: {reference!r:.200}"
         ) from error
+
+
+def moved_reference(packed: Mapping[str, Any], move: Callable[[Written], Written]) -> dict[str, Any]:
+    """Return the same reference after ``move`` has moved what is stored: the value, then its picture, if any.
+
+    Raises ``ArtifactError``.
+    """
+    reference = packed[REFERENCE]
+    moved = {**reference, "url": move(read_reference(reference)[0]).url}
+    if picture := reference.get("picture"):
+        try:
+            written = Written(str(picture["url"]), str(picture["sha256"]), int(picture["size"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"This is not a picture of an artifact: {picture!r:.200}") from error
+        moved["picture"] = {**picture, "url": move(written).url}
+    return {REFERENCE: moved}

@@ -21,7 +21,7 @@ from flowyml.artifacts.store import Store
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.kinds import kind_of
 
-__all__ = ["preview_of", "noted_preview"]
+__all__ = ["noted_preview", "preview_of"]
 
 logger = logging.getLogger("flowyml.artifacts")
 
@@ -73,7 +73,7 @@ def preview_of(
 
 
 def noted_preview(noted: Any, value: Any, store: Store, key: Callable[[], str]) -> dict[str, Any]:
-    """The preview of a value that is stored only now, from the reference that was noted when its step returned it."""
+    """Return the preview of a value that is stored only now, from the reference noted when its step returned it."""
     if not is_reference(noted):
         return {}
     preview = {part: shown for part, shown in noted[REFERENCE].items() if part in _PARTS}
@@ -119,7 +119,7 @@ def _of_table(table: Any, mask: Text) -> dict[str, Any]:
 
 
 def _head(table: Any) -> tuple[Sequence[Any], list[Sequence[Any]], int]:
-    """Columns, the first rows and how many there are, of a frame of pandas or Polars, a table of Arrow, or dicts."""
+    """Return columns, first rows and the number of rows of a frame of pandas or Polars, a table of Arrow, or dicts."""
     if isinstance(table, Sequence):
         columns = list(dict.fromkeys(name for row in table[:_ROWS] for name in row))
         return columns, [[row.get(name) for name in columns] for row in table[:_ROWS]], len(table)
@@ -149,12 +149,8 @@ def _of_figure(figure: Any, store: Store, key: Callable[[], str]) -> dict[str, A
     else:
         page = require("plotly.io").to_html(figure, include_plotlyjs=True, full_html=True, div_id="figure")
         data, media, suffix = page.encode(), "text/html", ".html"
-    written = store.write(f"{key()}{suffix}", lambda out: _write(out, data))
+    written = store.write(f"{key()}{suffix}", lambda file: file.write(data))
     return {"picture": {"url": written.url, "sha256": written.sha256, "size": written.size, "media": media}}
-
-
-def _write(file: Any, data: bytes) -> None:
-    file.write(data)
 
 
 def _bounded(preview: dict[str, Any]) -> dict[str, Any]:

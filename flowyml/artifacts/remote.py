@@ -84,7 +84,7 @@ class RemoteStore(Store):
 
     @contextmanager
     def errors(self, what: str) -> Iterator[None]:
-        """Whatever the filesystem raises within this context is an ``ArtifactError`` without the store's login."""
+        """Turn what the filesystem raises in this block into an ``ArtifactError`` without the store's login."""
         try:
             yield
         except FileNotFoundError as error:

@@ -30,7 +30,7 @@ __all__ = [
     "write_hashed",
 ]
 
-Produce = Callable[[BinaryIO], None]
+Produce = Callable[[BinaryIO], object]
 
 CONTENT = "{content}"
 """A placeholder in the last part of a key for the beginning of the content's SHA-256."""
@@ -92,7 +92,7 @@ class Store(ABC):
 
     @contextmanager
     def fetch(self, written: Written, *, once: bool = False) -> Iterator[Path]:
-        """An artifact of this store as a file, unchanged since it was written; otherwise raises ``ArtifactError``.
+        """Yield an artifact of this store as a file, unchanged since it was written; else raise ``ArtifactError``.
 
         With ``once``, for a file that is mapped and may then be read in part, this process hashes it when it first sees
         it, and again when its inode, its time of modification or that of its change, which cannot be set, differs.
@@ -203,7 +203,7 @@ class LocalStore(Store):
 
     @contextmanager
     def _new_file(self, key: str, named: Callable[[], str]) -> Iterator[BinaryIO]:
-        """A file to write to. Its folder is created again if another process has removed it while it was empty."""
+        """Yield a file to write to. If another process removes its folder while it is empty, create it again."""
         with ExitStack() as stack:
             for left in range(_TRIES - 1, -1, -1):
                 try:
@@ -218,7 +218,7 @@ class LocalStore(Store):
 
 @contextmanager
 def passing_file() -> Iterator[tuple[Path, BinaryIO]]:
-    """A new private file, by its path and open for writing, which is deleted at the end."""
+    """Yield a new private file, by its path and open for writing, which is deleted at the end."""
     import tempfile
 
     handle, name = tempfile.mkstemp(prefix="flowyml-")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NoReturn
 
-__all__ = ["ForksEndHere", "flush_output", "fork", "reopen_output"]
+__all__ = ["ForksEndHere", "cut_off", "flush_output", "fork", "reopen_output"]
 
 
 def fork() -> int:
@@ -25,6 +25,14 @@ def flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # whatever the user's own raises
             stream.flush()
+
+
+def cut_off(*numbers: int) -> None:
+    """Connect standard streams to nothing: input is empty from now on, and output is dropped."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in numbers:
+        os.dup2(nothing, number)
+    os.close(nothing)
 
 
 def reopen_output() -> None:

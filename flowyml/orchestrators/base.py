@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from flowyml.runtime.code import Code
 
 __all__ = [
-    "Health", "Orchestrator", "RunnablePipeline", "SignIn", "located", "of_step",
+    "Health", "Orchestrator", "RunnablePipeline", "SignIn", "about_step", "located",
 ]  # fmt: skip
 
 logger = logging.getLogger("flowyml.orchestrators")
@@ -547,7 +547,7 @@ class Orchestrator(ABC):
 
 
 @contextmanager
-def of_step(name: str) -> Iterator[None]:
+def about_step(name: str) -> Iterator[None]:
     """Set the step of a ``DefinitionError`` that an adapter's compiler raises in this block."""
     try:
         yield

@@ -15,7 +15,7 @@ from flowyml.artifacts import artifact_key, pack
 from flowyml.artifacts.files import place_folder, safe_name, write_folder
 from flowyml.artifacts.formats import format_named
 from flowyml.artifacts.hashing import sha256_of
-from flowyml.artifacts.listing import listed
+from flowyml.artifacts.listing import artifact_of
 from flowyml.artifacts.plain import without_floats
 from flowyml.artifacts.previews import noted_preview, preview_of
 from flowyml.artifacts.store import Store, Written, passing_file
@@ -84,7 +84,7 @@ def stored_anew(
                 preview = (
                     noted_preview(artifact.packed, value, store, key) if artifact else preview_of(value, store, key)
                 )
-                artifact = listed(step, output, pack(value, store, key=key, preview=preview), index)
+                artifact = artifact_of(step, output, pack(value, store, key=key, preview=preview), index)
         if artifact is not None:
             yield artifact
 

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from flowyml.artifacts.allowed import why_no_pickles
-from flowyml.artifacts.content_digest import content_of, files_named_by, has_object, moved_reference, size_of
-from flowyml.artifacts.packing import is_reference
+from flowyml.artifacts.content_digest import content_of, files_named_by, has_object
+from flowyml.artifacts.packing import REFERENCE, is_reference, moved_reference, read_reference
+from flowyml.artifacts.pickle_policy import why_no_pickles
 from flowyml.artifacts.store import LocalStore, Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.core.locks import lock, unlock
@@ -30,7 +30,7 @@ from flowyml.core.process_identity import ProcessIdentity, is_alive, this_proces
 from flowyml.plan.canonical import canonical_json
 from flowyml.plan.model import Caching, Step
 from flowyml.plan.names import slug
-from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.execution import AttemptOutputs
 
 __all__ = ["ROOT", "TURN", "Depends", "Entry", "StepCache", "entries_in", "read_entry"]
 
@@ -99,7 +99,7 @@ class StepCache:
         depends: Depends,
         place: Callable[[str], str],
         compute: Callable[[], dict[str, Any]],
-    ) -> StepOutputs:
+    ) -> AttemptOutputs:
         """Return the packed outputs of a step: those of an earlier run, else those of ``compute``, which are cached.
 
         ``place`` returns the key of an output among the run's artifacts. A result that cannot be read or cached never
@@ -111,7 +111,7 @@ class StepCache:
             parts = _parts(self._pipeline, step, caching, depends)
         except ArtifactError as error:  # a file that an input names cannot be read
             logger.warning("step %r is not cached: %s", step.name, error)
-            return StepOutputs(compute())
+            return AttemptOutputs(compute())
         key = hashlib.sha256(canonical_json({}, **parts)).hexdigest()
         folder = f"{ROOT}/{slug(self._pipeline)}/{slug(step.name)}/{key}"
         if caching.refresh:
@@ -125,7 +125,7 @@ class StepCache:
 
     def _found(
         self, step: Step, folder: str, place: Callable[[str], str], level: int = logging.WARNING
-    ) -> StepOutputs | None:
+    ) -> AttemptOutputs | None:
         try:
             entry = read_entry(self._kept, folder)
             if entry is None or not self._counts(step, entry, folder):
@@ -135,7 +135,7 @@ class StepCache:
         except ArtifactError as error:
             logger.log(level, "ignored a cached result of step %r: %s", step.name, error)
             return None
-        return StepOutputs(outputs, entry.run_id)
+        return AttemptOutputs(outputs, entry.run_id)
 
     def _counts(self, step: Step, entry: Entry, folder: str) -> bool:
         assert step.caching is not None
@@ -174,10 +174,10 @@ class StepCache:
     def _computed(
         self, step: Step, folder: str, parts: Mapping[str, Any], compute: Callable[[], dict[str, Any]],
         depends: Depends,
-    ) -> StepOutputs:  # fmt: skip
+    ) -> AttemptOutputs:  # fmt: skip
         assert step.caching is not None
         started = time.time()
-        outputs = StepOutputs(compute())
+        outputs = AttemptOutputs(compute())
         try:
             if _files(step, step.caching, depends) != parts.get("files", {}):
                 raise ArtifactError("the files that its inputs name changed while it ran")
@@ -200,11 +200,7 @@ class StepCache:
         data = json.dumps(record, ensure_ascii=False).encode()
         if len(data) > _LARGEST:
             raise ArtifactError(f"its record would have {len(data)} bytes")
-
-        def write(file: BinaryIO) -> None:
-            file.write(data)
-
-        self._kept.write(f"{folder}/{_RECORD}", write)
+        self._kept.write(f"{folder}/{_RECORD}", lambda file: file.write(data))
 
     def _given(self, name: str, packed: Any, folder: str) -> dict[str, Any]:
         """Return an output for the record; its artifacts are copied into the entry's folder."""
@@ -399,4 +395,4 @@ def _is_pickle(output: Mapping[str, Any]) -> bool:
 
 
 def _size(output: Mapping[str, Any]) -> int:
-    return size_of(output["reference"]) if "reference" in output else 0
+    return read_reference(output["reference"][REFERENCE])[0].size if "reference" in output else 0

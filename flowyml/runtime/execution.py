@@ -18,7 +18,7 @@ from flowyml.plan.model import Step
 from flowyml.runtime.running_step import having_secrets
 from flowyml.runtime.shutdown import StepStopped
 
-__all__ = ["TAKEN_FILE", "StepOutputs", "named_outputs", "run_step", "step_error"]
+__all__ = ["TAKEN_FILE", "AttemptOutputs", "named_outputs", "run_step", "step_error"]
 
 Outputs = dict[str, Any]
 E = TypeVar("E", bound=StepError)
@@ -29,7 +29,7 @@ TAKEN_FILE = "taken.json"
 _GENERATORS = (GeneratorType, AsyncGeneratorType)
 
 
-class StepOutputs(dict[str, Any]):
+class AttemptOutputs(dict[str, Any]):
     """The outputs of a step, by name. ``cached_from`` is the run that computed them, for a cached step that did not
     run.
     """
@@ -90,7 +90,7 @@ def _shown(error: BaseException, secrets: Mapping[str, str]) -> BaseException:
 
 @contextmanager
 def _filled(step: Step, function: Callable[..., Any], secrets: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """The arguments that secrets fill. Secrets for variables are in the environment during the block."""
+    """Yield the arguments that secrets fill. Secrets for variables are in the environment during the block."""
     if not secrets:
         yield {}
         return
@@ -117,7 +117,7 @@ def _set_variable(step: Step, name: str, value: str) -> None:
 
 
 def _arguments(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The arguments: several inputs for one argument become a list, and JSON of a richer type becomes a value."""
+    """Return the arguments: several inputs for one become a list, and JSON of a richer type becomes a value."""
     if not any(item.into or item.typed for item in step.inputs):
         return inputs
     typed = _typed(step, function, inputs) if any(item.typed for item in step.inputs) else inputs

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from flowyml.core.forks import flush_output, reopen_output
+from flowyml.core.forks import cut_off, flush_output, reopen_output
 from flowyml.runtime.seeds import Seeds
 from flowyml.runtime.shutdown import End, StepStopped, stoppable
 from flowyml.runtime.worker import Worker
@@ -100,9 +100,7 @@ def _detach(streams: Sequence[int], parent: int, early_output: bytes, own_input:
     stdout, stderr, *rest = streams
     private = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _PRIVATE) for number in rest]
     if own_input:
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.close(nothing)
+        cut_off(0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     for number in streams:

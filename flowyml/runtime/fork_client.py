@@ -364,7 +364,7 @@ class _Child:
                 data = data[os.write(self._more, data) :]
 
     def _holds(self) -> bool:
-        """True if it has answered and waits for further requests."""
+        """Return whether it has answered and waits for further requests."""
         return self._end is None and bool(self._request.get("hold")) and self._answer.endswith(b"\n")
 
     def _close_more(self) -> None:

@@ -63,7 +63,7 @@ def main() -> NoReturn:
 
 
 def serve_from_fork(control: int, ready: int, output: int, host_packages: Collection[str]) -> NoReturn:
-    """The same in a process that was forked from one whose state, including its standard input, the steps use.
+    """Serve in a process that was forked from one whose state, including its standard input, the steps use.
 
     ``host_packages`` stay as that process has imported them, even if a user's module has such a name.
     """
@@ -198,7 +198,7 @@ class _Server:
 
     @contextmanager
     def _ended_by_a_thread(self) -> Iterator[None]:
-        """While the user's code loads, which may take forever, have a thread end this process if its parent dies."""
+        """Have a thread end this process if its parent dies while the user's code loads, which may take forever."""
         done, do = os.pipe()
 
         def watch() -> None:
@@ -272,7 +272,7 @@ class _Server:
             os.close(number)
 
     def _leave(self, status: int) -> None:
-        """In the child: close the server's descriptors, so that the server's death is noticed."""
+        """Close, in the child, the server's descriptors, so that the server's death is noticed."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.control.close()

@@ -23,7 +23,7 @@ EVENTS = {
 
 
 def plain_arguments(arguments: Sequence[object]) -> list[Any]:
-    """Statuses become their names, errors their class and message."""
+    """Replace statuses by their names, errors by their class and message."""
     return [_plain(argument) for argument in arguments]
 
 

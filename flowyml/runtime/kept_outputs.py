@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any
 
 from flowyml.artifacts import open_store
 from flowyml.core.errors import ArtifactError
@@ -27,12 +27,9 @@ class KeptOutputs:
     def keep(self, label: str, outputs: dict[str, Any]) -> None:
         """Save the outputs of a step, or of an item. If that fails, they are missing later."""
         key = self._key(label)
-
-        def write(file: BinaryIO) -> None:
-            file.write(json.dumps({"outputs": outputs, "sha256": _digest(key, outputs)}).encode())
-
+        data = json.dumps({"outputs": outputs, "sha256": _digest(key, outputs)}).encode()
         with suppress(ArtifactError):
-            self._store.write(key, write)
+            self._store.write(key, lambda file: file.write(data))
 
     def read(self, label: str) -> dict[str, Any] | None:
         """Read saved outputs; None if there are none, or others than this step has saved."""

@@ -64,7 +64,7 @@ class Node:
         return frozenset()
 
     def given(self) -> Iterator[tuple[str, Node, str]]:
-        """The available arguments, without those of steps that did not complete: by name, the node and its output."""
+        """Yield the arguments of steps that completed: name, node and output there."""
         return ((name, source, key) for name, source, key in self.arguments if source.end is End.OK)
 
     def use(self, output: str) -> None:
@@ -247,7 +247,7 @@ class Frame:
         self.left = 0
 
     def at(self, depth: int) -> Frame:
-        """This frame, or the frame around it that is in ``depth`` loops."""
+        """Return this frame, or the one around it that is in ``depth`` loops."""
         frame = self
         while len(frame.index) > depth:
             assert frame.parent is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from flowyml.artifacts.allowed import decide_on_pickles
+from flowyml.artifacts.pickle_policy import decide_on_pickles
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import (
     MissingSecretError,
@@ -21,7 +21,7 @@ from flowyml.core.errors import (
 )
 from flowyml.core.item_names import labelled
 from flowyml.plan.parameters import is_too_deep, too_deep
-from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.fork_client import ForkedProcesses, Server, start_ahead
 from flowyml.runtime.hooks import plain_arguments
 from flowyml.runtime.kept_outputs import KEEP, KeptOutputs
@@ -122,7 +122,7 @@ class StepProcesses:
         stop: threading.Event | None = None,
         together: str = "",
         hold: bool = False,
-    ) -> StepOutputs:
+    ) -> AttemptOutputs:
         """Run one attempt of a step: packed inputs to packed outputs. ``index`` is the index of its item, for a step in
         a loop.
 
@@ -156,7 +156,7 @@ class StepProcesses:
         del values, request  # tools that report errors show the variables of the frames that an error went through
         if failure := answer.get("failure"):
             raise failed(step, failure)
-        outputs = StepOutputs(answer["outputs"], answer.get("cached", ""))
+        outputs = AttemptOutputs(answer["outputs"], answer.get("cached", ""))
         if self._kept is not None:
             self._kept.keep(labelled(step, index), outputs)
         return outputs

@@ -46,7 +46,7 @@ def report(output: str = "", /, **metadata: Any) -> None:
 
 @contextmanager
 def reports(outputs: Collection[str]) -> Iterator[None]:
-    """Within this block, reports belong to one step with these outputs."""
+    """Let reports within this block belong to one step with these outputs."""
     token, names = _reports.set({}), _outputs.set(outputs)
     try:
         yield

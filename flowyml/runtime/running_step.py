@@ -65,7 +65,7 @@ def holds_secret(value: object) -> bool:
 
 @contextmanager
 def having_secrets(values: Collection[str]) -> Iterator[None]:
-    """Within this block, the running step has these secrets."""
+    """Let the running step have these secrets within this block."""
     token = _secrets.set(values)
     try:
         yield
@@ -77,7 +77,7 @@ def having_secrets(values: Collection[str]) -> Iterator[None]:
 def running(
     pipeline: str, run_id: str, step: Step, dates: RunDates, index: Sequence[int] = ()
 ) -> Iterator[None]:  # fmt: skip
-    """Within this block, ``current_run()`` returns this step's run."""
+    """Let ``current_run()`` return this step's run within this block."""
     current = CurrentRun(
         run_id=run_id, pipeline=pipeline, step=step.name, logical_date=dates.logical_date,
         data_interval_start=dates.data_interval_start, data_interval_end=dates.data_interval_end,

@@ -111,7 +111,7 @@ def _folding_of(values: frozenset[str]) -> Folding:
 
 
 def _logins_of(value: str) -> Iterator[str]:
-    """The password in a URL, and the user with it as basic authentication sends them: what servers echo of a URL."""
+    """Yield what servers echo of a URL: its password, and user and password as basic authentication sends them."""
     for user, password in _LOGIN.findall(value):
         for part in (password, unquote(password), f"{unquote(user)}:{unquote(password)}"):
             if len(password) >= _SHORTEST:

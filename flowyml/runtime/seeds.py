@@ -33,7 +33,7 @@ class Seeds:
 
     @contextmanager
     def noticed(self) -> Iterator[None]:
-        """While the user's modules are imported, record which generators are given a seed or a state."""
+        """Record, while the user's modules are imported, which generators are given a seed or a state."""
         self._is_noticing = True
         with ExitStack() as stack:
             for name in ("seed", "setstate"):

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.forks import flush_output, reopen_output
+from flowyml.core.forks import cut_off, flush_output, reopen_output
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.spawn import Child, SpawnedProcesses, as_input
 
@@ -119,16 +119,13 @@ class _Shared(Child):
 
 
 def hush() -> None:
-    """In the process: flush the output of a step, and drop any further output of it."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
+    """Flush the output of a step, and drop any further output of it; called in its process."""
     flush_output()
-    for number in (1, 2):
-        os.dup2(nothing, number)
-    os.close(nothing)
+    cut_off(1, 2)
 
 
 def further(number: int) -> Iterator[None]:
-    """In the process: yield for each further request, which is then the standard input, until the other end is closed.
+    """Yield for each further request, which is then the standard input, until the other end closes; in the process.
 
     The output of each request goes to pipes that come with it.
     """

@@ -74,7 +74,7 @@ class End:
         os._exit(self._code)
 
     def _explain(self, error: Any) -> None:
-        """Replaces the interpreter's traceback for an interruption of the end."""
+        """Replace the interpreter's traceback for an interruption of the end."""
         if error.exc_type is not _Enough:
             self._unraisable(error)
             return
@@ -92,9 +92,7 @@ class StepStopped(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within this block, SIGTERM raises ``StepStopped`` in the main thread. In other threads, the block changes
-    nothing.
-    """
+    """Let SIGTERM raise ``StepStopped`` in the main thread within this block; in other threads, change nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

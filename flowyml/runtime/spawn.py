@@ -54,7 +54,7 @@ class SpawnedProcesses:
 
     @contextmanager
     def _watched(self, child: Child) -> Iterator[None]:
-        """While a request is running, ``close`` can end it."""
+        """Let ``close`` end a request while it is running."""
         self._running.add(child)
         if self._closed:
             child.unwanted.set()
@@ -199,7 +199,7 @@ class Child:
 
 @contextmanager
 def _life_line() -> Iterator[tuple[int | None, dict[str, int]]]:
-    """A pipe whose other end closes when this process dies; the child watches it. Not on Windows."""
+    """Yield a pipe whose other end closes when this process dies; the child watches it. Not on Windows."""
     if not hasattr(os, "killpg"):
         yield None, {}
         return

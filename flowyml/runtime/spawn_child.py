@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.core.files import write_whole
+from flowyml.core.forks import cut_off
 from flowyml.runtime.shutdown import End, StepStopped, stoppable
 from flowyml.runtime.worker import Worker
 
@@ -45,9 +46,7 @@ def _received() -> dict[str, Any]:
     """Return the request on standard input, which is then empty for the step."""
     with open(0, "rb", closefd=False) as file:  # a descriptor
         request: dict[str, Any] = json.loads(file.read())
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    cut_off(0)
     return request
 
 

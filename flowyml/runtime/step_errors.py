@@ -53,7 +53,7 @@ class OutOfMemory:
         self._before = _kills()
 
     def happened(self) -> bool:
-        """True once for each time."""
+        """Return whether that happened; True once for each time."""
         before, self._before = self._before, _kills()
         return self._before > before
 
@@ -107,7 +107,7 @@ def cancelled(who: str) -> StepCancelledError:
 
 
 def _kills() -> int:
-    """The number of processes that the kernel has killed for lack of memory (source: proc_vmstat(5), oom_kill)."""
+    """Return how many processes the kernel has killed for lack of memory (source: proc_vmstat(5), oom_kill)."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:

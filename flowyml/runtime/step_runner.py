@@ -17,7 +17,7 @@ from flowyml.core.item_names import labelled
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.model import Step
 from flowyml.runtime.decider import OK, Decider, End, Index, Outcome
-from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.execution import AttemptOutputs
 
 __all__ = ["StepEvent", "run_attempts", "run_decided"]
 
@@ -34,13 +34,13 @@ class StepEvent:
     index: Index
     attempt: int
     outcome: Outcome | None = None
-    outputs: StepOutputs = field(default_factory=lambda: StepOutputs({}))
+    outputs: AttemptOutputs = field(default_factory=lambda: AttemptOutputs({}))
     error: StepError | None = None
     delay: float | None = None
 
 
 def run_decided(
-    step: Step, index: Index, decider: Decider, call: Callable[[Mapping[str, Any], int, bool], StepOutputs],
+    step: Step, index: Index, decider: Decider, call: Callable[[Mapping[str, Any], int, bool], AttemptOutputs],
     on_event: Callable[[StepEvent], object], **options: Any,
 ) -> None:  # fmt: skip
     """Run a step if all that it waits for, which has ended, lets it run.
@@ -54,14 +54,14 @@ def run_decided(
         on_event(StepEvent(step, index, 0, outcome))
         return
 
-    def attempt(number: int, may_follow: bool) -> StepOutputs:
+    def attempt(number: int, may_follow: bool) -> AttemptOutputs:
         return call(decider.inputs(step, index), number, may_follow)
 
     run_attempts(step, index, attempt, on_event, **options)
 
 
 def run_attempts(
-    step: Step, index: Index, call: Callable[[int, bool], StepOutputs], on_event: Callable[[StepEvent], object],
+    step: Step, index: Index, call: Callable[[int, bool], AttemptOutputs], on_event: Callable[[StepEvent], object],
     *, first: int = 1, wait: Callable[[float], object] = time.sleep, final: Collection[str] = (),
 ) -> None:  # fmt: skip
     """Make attempts until one succeeds or the step's policy ends them.

@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from flowyml.artifacts.content_digest import moved_reference
-from flowyml.artifacts.packing import is_of_run, is_reference
+from flowyml.artifacts.packing import is_of_run, is_reference, moved_reference
 from flowyml.artifacts.store import Store, Written
 from flowyml.core.errors import ArtifactError
-from flowyml.runtime.execution import TAKEN_FILE, StepOutputs
+from flowyml.runtime.execution import TAKEN_FILE, AttemptOutputs
 
 __all__ = ["Taken", "not_taken"]
 
@@ -41,7 +40,7 @@ class Taken(NamedTuple):
         """Return the content of the file, for the run ``run_id`` alone."""
         return json.dumps({"run_id": run_id, **self._asdict()}, ensure_ascii=False).encode()
 
-    def outputs(self, label: str, store: Store, key: Callable[[str], str]) -> StepOutputs | None:
+    def outputs(self, label: str, store: Store, key: Callable[[str], str]) -> AttemptOutputs | None:
         """Return the packed outputs of a step or item, their artifacts copied under ``key``; None for one that runs.
 
         Raises ``ArtifactError`` for an artifact that is gone, or belongs to another run.
@@ -49,7 +48,7 @@ class Taken(NamedTuple):
         if label not in self.results:
             return None
         run_id, outputs = self.results[label]
-        return StepOutputs({name: self._own(value, store, key(name)) for name, value in outputs.items()}, run_id)
+        return AttemptOutputs({name: self._own(value, store, key(name)) for name, value in outputs.items()}, run_id)
 
     def _own(self, packed: Any, store: Store, key: str) -> Any:
         if not is_reference(packed):

@@ -18,7 +18,7 @@ _MACHINERY = (*_IMPORTING, f"{Path(__file__).parents[1]}/", f"{_STDLIB}/asyncio/
 
 
 def described(error: BaseException) -> str:
-    """``ValueError: message``."""
+    """Return ``ValueError: message``."""
     name = type(error).__name__
     try:
         text = str(error)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowyml.artifacts import Store, artifact_key, open_store, pack, run_place, unpack
-from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
 from flowyml.artifacts.folders import files_here
+from flowyml.artifacts.pickle_policy import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import (
     ArtifactError,
@@ -31,7 +31,7 @@ from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Input, Plan, Source, Step
 from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
 from flowyml.runtime.decisions import checked_lists, is_taken
-from flowyml.runtime.execution import TAKEN_FILE, StepOutputs, run_step, step_error
+from flowyml.runtime.execution import TAKEN_FILE, AttemptOutputs, run_step, step_error
 from flowyml.runtime.hooks import fire_plain
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
@@ -142,14 +142,14 @@ class Worker:
         attempt: int = 1,
         index: Sequence[int] = (),
         secrets: Mapping[str, str] = {},
-    ) -> StepOutputs:
+    ) -> AttemptOutputs:
         """Run one attempt: packed inputs to packed outputs. Raises what the step raises, and ``OutputError``."""
         with pickles_decided(self._no_pickles), files_here():
             return self._perform(step, packed, attempt, index, secrets)
 
     def _perform(
         self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int], secrets: Mapping[str, str]
-    ) -> StepOutputs:
+    ) -> AttemptOutputs:
         label = labelled(step.name, index)
         if (taken := self._taken_outputs(step, label, attempt)) is not None:
             return self._reported(step, label, taken)
@@ -178,7 +178,7 @@ class Worker:
         )
         return self._reported(step, label, outputs) if outputs.cached_from else outputs
 
-    def _taken_outputs(self, step: Step, label: str, attempt: int) -> StepOutputs | None:
+    def _taken_outputs(self, step: Step, label: str, attempt: int) -> AttemptOutputs | None:
         if self._taken is None:
             return None
         from flowyml.runtime.taken import not_taken
@@ -188,7 +188,7 @@ class Worker:
         except ArtifactError as error:
             raise step_error(StepError, step, not_taken(label, error)) from error
 
-    def _reported(self, step: Step, label: str, outputs: StepOutputs) -> StepOutputs:
+    def _reported(self, step: Step, label: str, outputs: AttemptOutputs) -> AttemptOutputs:
         """Say that a step was not run, in its log and to the hooks."""
         self.set_up_logging()
         print(outputs.note(label), flush=True)  # in the step's log, whatever levels the user's code has set
@@ -205,7 +205,7 @@ class Worker:
 
     def _run(
         self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int], secrets: Mapping[str, str]
-    ) -> StepOutputs:
+    ) -> AttemptOutputs:
         try:
             function = self.function(step)
             self.set_up_logging()
@@ -219,7 +219,7 @@ class Worker:
             raise
         with running(self.plan.name, self.run_id, step, self.dates, index):
             keep = partial(self._packed, step, labelled(step.name, index), attempt, secrets)
-            return StepOutputs(run_step(step, function, inputs, self.hooks, keep=keep, secrets=secrets))
+            return AttemptOutputs(run_step(step, function, inputs, self.hooks, keep=keep, secrets=secrets))
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Run a step, call hooks, or evaluate a branch or a loop, for another process: see ``StepProcesses``.

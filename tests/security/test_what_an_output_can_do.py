@@ -13,8 +13,8 @@ import pytest
 from flowyml.artifacts import artifact_key, open_store, pack, unpack
 from flowyml.artifacts.files import safe_name
 from flowyml.artifacts.folders import files_here
-from flowyml.artifacts.listing import artifacts_of, listed
-from flowyml.artifacts.markdown import markdown_of, noted
+from flowyml.artifacts.listing import artifact_of, artifacts_of
+from flowyml.artifacts.markdown import artifacts_in, markdown_of
 from flowyml.artifacts.previews import preview_of
 from flowyml.artifacts.store import Store
 from flowyml.core.errors import ArtifactError
@@ -57,7 +57,10 @@ def test_what_users_data_says_is_text_in_markdown(tmp_path: Path, text: str) -> 
         assert len([line for line in lines if line.startswith("|")]) in (0, 3, 4, 5, 6, 7, 8)
         assert note.endswith(" -->")
         assert_is_text(shown, str(found.metadata.get("a", found.metadata.get(text[:40]))))
-    assert noted(markdown_of([stored(rows, store, kind="table")]))[0].head == {"columns": [text[:40]], "rows": [[text]]}
+    assert artifacts_in(markdown_of([stored(rows, store, kind="table")]))[0].head == {
+        "columns": [text[:40]],
+        "rows": [[text]],
+    }
 
 
 def assert_is_text(markdown: str, text: str) -> None:
@@ -80,7 +83,7 @@ def test_downloads_stay_in_their_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "f").write_text("x")
     found = stored(tmp_path / "f", store)
     packed = {"$artifact": found.packed["$artifact"] | {"name": name}}
-    evil = listed(name, name, packed)
+    evil = artifact_of(name, name, packed)
     assert evil is not None
     (made,) = download([evil], [store], tmp_path / "out")
     assert (tmp_path / "out") in made.resolve().parents

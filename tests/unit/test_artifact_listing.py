@@ -19,8 +19,8 @@ from flowyml import LOGICAL_DATE, for_each, pipeline, report, step
 from flowyml.artifacts import artifact_key, open_store, pack, unpack
 from flowyml.artifacts.files import place_folder
 from flowyml.artifacts.folders import files_here
-from flowyml.artifacts.listing import artifacts_of, listed
-from flowyml.artifacts.markdown import escaped, markdown_of, noted
+from flowyml.artifacts.listing import artifact_of, artifacts_of
+from flowyml.artifacts.markdown import artifacts_in, escaped, markdown_of
 from flowyml.artifacts.previews import preview_of
 from flowyml.artifacts.store import Store
 from flowyml.cli.records import plain_outputs, plain_run, shown
@@ -339,9 +339,9 @@ def stored(value: Any, store: Store, **about: Any) -> Artifact:
 def test_what_is_hidden_in_markdown_is_found_again_and_nothing_that_others_wrote(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     found = stored([{"a": 1}], store, kind="table", facts={"note": "<!-- flowyml:e30= -->"})
-    assert noted(markdown_of([found])) == [found]
+    assert artifacts_in(markdown_of([found])) == [found]
     for text in (None, 3, "", "<!-- flowyml:e30= -->", "<!-- flowyml:!! -->", "<!-- flowyml:W1sxXV0= -->"):
-        assert noted(text) == []
+        assert artifacts_in(text) == []
     assert escaped("a  \n b") == "a b"
 
 
@@ -378,5 +378,5 @@ def test_a_small_picture_stands_in_the_text(tmp_path: Path) -> None:
     ],
 )
 def test_what_an_engine_garbled_is_listed_as_far_as_it_can_be(packed: Any) -> None:
-    found = listed("step", "out", packed)
+    found = artifact_of("step", "out", packed)
     assert found is None or (found.size, found.url, found.metadata, found.picture) == (None, None, {}, None)

@@ -65,7 +65,7 @@ PUBLIC = {
     ],
     "flowyml.orchestrators": ["LocalOrchestrator", "Orchestrator", "RemoteOrchestrator"],
     "flowyml.orchestrators.base": [
-        "Health", "Orchestrator", "RunnablePipeline", "SignIn", "located", "of_step",
+        "Health", "Orchestrator", "RunnablePipeline", "SignIn", "about_step", "located",
     ],
     "flowyml.orchestrators.bundled": ["BundledPipeline"],
     "flowyml.orchestrators.local": ["LocalOrchestrator"],
@@ -123,6 +123,7 @@ IN_PART = {
     "flowyml.orchestrators.submission": ["check_same_run", "new_run_id", "submit_once"],
     "flowyml.orchestrators.workflows": ["Workflow"],
     "flowyml.plan.differences": ["bundle_difference", "difference"],
+    "flowyml.plan.groups": ["Branch", "Cleanup", "ExecutionGroup", "Groups", "Loop", "Section"],
     "flowyml.plan.names": ["slug"],
     "flowyml.plan.parameters": ["days_of"],
     "flowyml.runtime.decider": [
@@ -140,9 +141,11 @@ IN_PART = {
         "mapped",
     ],
     "flowyml.runtime.due": ["due"],
+    "flowyml.runtime.execution": ["AttemptOutputs"],
     "flowyml.runtime.packed_decisions": ["PackedEvaluator"],
     "flowyml.runtime.processes": ["StepProcesses"],
     "flowyml.runtime.step_errors": ["of_several", "of_step"],
+    "flowyml.runtime.step_runner": ["StepEvent", "run_attempts", "run_decided"],
 }
 KEPT = {**PUBLIC, **IN_PART}
 

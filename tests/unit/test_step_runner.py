@@ -12,7 +12,7 @@ from flowyml.core.errors import StepCancelledError, StepError, StepFailedError, 
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.model import Step
 from flowyml.runtime.decider import OK, Decider, End, Outcome
-from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.step_runner import StepEvent, run_attempts, run_decided
 from tests.unit.test_decider import Recorded, Unpacked
 
@@ -49,12 +49,12 @@ def changes(step: Step, ends: list[StepError | int], **options: Any) -> tuple[li
     events: list[StepEvent] = []
     calls = []
 
-    def call(number: int, may_follow: bool) -> StepOutputs:
+    def call(number: int, may_follow: bool) -> AttemptOutputs:
         calls.append((number, may_follow))
         end = ends.pop(0)
         if isinstance(end, StepError):
             raise end
-        return StepOutputs({step.name: end})
+        return AttemptOutputs({step.name: end})
 
     run_attempts(step, (2,), call, events.append, **{"wait": lambda seconds: None, **options})
     assert all(event.index == (2,) for event in events)
@@ -92,7 +92,7 @@ def test_an_error_that_its_engine_calls_final_is_not_tried_again() -> None:
 def test_a_stop_is_raised_and_leaves_the_end_of_the_step_open() -> None:
     events: list[StepEvent] = []
 
-    def call(number: int, may_follow: bool) -> StepOutputs:
+    def call(number: int, may_follow: bool) -> AttemptOutputs:
         raise StepCancelledError("stopped")
 
     with pytest.raises(StepCancelledError):
@@ -109,11 +109,11 @@ def test_steps_run_if_those_before_them_let_them() -> None:
             facts.ends[event.step.name, ()] = event.outcome
             facts.outputs[event.step.name, ()] = event.outputs
 
-    def call(inputs: Mapping[str, Any], number: int, may_follow: bool) -> StepOutputs:
+    def call(inputs: Mapping[str, Any], number: int, may_follow: bool) -> AttemptOutputs:
         called.append(dict(inputs))
         if len(called) == 2:
             raise failed("KeyError")
-        return StepOutputs({"load": 3})
+        return AttemptOutputs({"load": 3})
 
     for each in PLAN.steps:
         run_decided(each, (), decider, call, on_event)

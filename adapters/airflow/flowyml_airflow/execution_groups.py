@@ -16,7 +16,7 @@ from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
 from flowyml.core.item_names import labelled
 from flowyml.plan.model import Constant, FromParameter, FromStep, Step
 from flowyml.runtime.decider import End, Outcome, listed
-from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.step_runner import StepEvent, run_decided
 from flowyml_airflow.facts import TaskDecider
 from flowyml_airflow.graph import Task, TaskGraph
@@ -40,7 +40,7 @@ class GroupRun:
     """
 
     def __init__(
-        self, graph: TaskGraph, task: Task, decider: TaskDecider, ti: Any, call: Callable[..., StepOutputs],
+        self, graph: TaskGraph, task: Task, decider: TaskDecider, ti: Any, call: Callable[..., AttemptOutputs],
         stop: threading.Event,
     ) -> None:  # fmt: skip
         self.graph = graph
@@ -81,7 +81,7 @@ class GroupRun:
         if self._skips:
             raise self._skips[0]
 
-    def _attempt(self, inputs: Mapping[str, Any], number: int, may_follow: bool) -> StepOutputs:
+    def _attempt(self, inputs: Mapping[str, Any], number: int, may_follow: bool) -> AttemptOutputs:
         """Make one attempt. Parameters and constants are left out, since they are known where the step runs."""
         step = self.at_work
         fixed = {item.name for item in step.inputs if isinstance(item.source, Constant | FromParameter)}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flowyml.orchestrators.base import of_step
+from flowyml.orchestrators.base import about_step
 from flowyml.orchestrators.options import Check, check_options
 from flowyml.plan.model import Plan, Step
 
@@ -163,7 +163,7 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
 def step_options(step: Step) -> Mapping[str, Any]:
     """Return the checked options of a step. Raises ``UnknownOptionError``."""
     given: Mapping[str, Any] = step.options.get("airflow", {})
-    with of_step(step.name):
+    with about_step(step.name):
         check_options("airflow", f"step {step.name!r}", given, _STEP, _OF_PIPELINES)
     return given
 

@@ -32,7 +32,7 @@ from flowyml.plan.groups import Loop
 from flowyml.plan.marks import mark_of
 from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Step
 from flowyml.runtime.decider import OK, End, Index, Outcome, listed
-from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.loading import load_function
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
@@ -151,7 +151,7 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
     _check(decider, task)
     with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
 
-        def call(*arguments: Any, **options: Any) -> StepOutputs:
+        def call(*arguments: Any, **options: Any) -> AttemptOutputs:
             try:
                 return processes.run(*arguments, **options, index=decider.index, on_line=_log, stop=_stop)
             except StepError as error:

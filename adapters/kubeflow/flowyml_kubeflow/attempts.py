@@ -19,7 +19,7 @@ from flowyml.core.errors import StepError, StepTimeoutError
 from flowyml.core.logs import level_of, with_level
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.model import Step
-from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.spawn import SpawnedProcesses
 from flowyml.runtime.step_errors import failed
@@ -146,7 +146,7 @@ def processes_of(
 def make_attempt(
     bundle: Path, step: Step, number: int, inputs: Mapping[str, Any], journal: Journal, processes: SpawnedProcesses,
     index: Sequence[int] = (), *, together: str = "", hold: bool = False,
-) -> StepOutputs:  # fmt: skip
+) -> AttemptOutputs:  # fmt: skip
     """Make one try of a step, in a process. Raises ``StepError``.
 
     Steps ``together`` share a process, which waits for the next of them if it is to ``hold``.
@@ -181,7 +181,7 @@ def make_attempt(
     if error:
         journal.publish(failure=shown)
         raise error
-    return StepOutputs(answer["outputs"], cached)
+    return AttemptOutputs(answer["outputs"], cached)
 
 
 def _secrets(step: Step, on_line: OnLine) -> tuple[dict[str, str], OnLine]:

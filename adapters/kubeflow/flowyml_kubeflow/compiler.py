@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from flowyml.core.urls import refuse_credentials
-from flowyml.orchestrators.base import of_step
+from flowyml.orchestrators.base import about_step
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import containers, names
@@ -272,7 +272,7 @@ class _Compiler:
         """Return one task for each step. ``code`` is the source of its code, ``first`` the task that provides it."""
         tasks: Json = {}
         for step in self.plan:
-            with of_step(step.name):
+            with about_step(step.name):
                 tasks[names.task(step.name)] = self._task(step, code, first)
         dag = Dag(tasks)
         for name, source in self.plan.step_outputs:

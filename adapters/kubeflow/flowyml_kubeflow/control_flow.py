@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from flowyml.core.errors import UnsupportedFeatureError
-from flowyml.orchestrators.base import of_step
+from flowyml.orchestrators.base import about_step
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Step
 from flowyml.plan.values import FromEither, FromStep
@@ -75,7 +75,7 @@ class ControlFlow:
     def _unit(self, unit: Unit, records: Mapping[str, Json], code: Json) -> Json:
         """Return the task of a unit, outside of loops or within, with the records of other steps that it reads."""
         step, loop = self._asking(unit), self.flow.loop_of(unit.group)
-        with of_step(step.name):
+        with about_step(step.name):
             shown = {port: TEXT for each in unit.steps for port in self._ports_shown(each, unit)}
             check_number(unit.who, len(records), len(shown))
             parameters = self._given(unit.steps) | (from_around([names.CHUNK]) if loop else {})

@@ -14,7 +14,7 @@ from typing import Any
 from flowyml.core.errors import DefinitionError, UnknownOptionError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.urls import refuse_credentials
-from flowyml.orchestrators.base import of_step
+from flowyml.orchestrators.base import about_step
 from flowyml.orchestrators.options import Check, check_options
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
@@ -125,14 +125,14 @@ def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
     """Return the options of a step merged with those of its pipeline; without a step, those of FlowyML's own tasks."""
     given = step.options.get("kubeflow", {}) if step else {}
     if step:
-        with of_step(step.name):
+        with about_step(step.name):
             _check(given, f"step {step.name!r}", _STEP)
     merged: dict[str, Any] = {}
     for name, kind in _TYPES.items():
         values = [options[name] for options in (pipeline, given) if name in options]
         if values:
             merged[name] = _joined(kind, values)
-    with of_step(step.name if step else ""):
+    with about_step(step.name if step else ""):
         for fault in _pod_as_a_whole_faults(merged):
             raise UnknownOptionError(f"{f'step {step.name!r}' if step else 'the pipeline'}: {fault}")
     return StepOptions(**merged)

@@ -27,7 +27,7 @@ from flowyml.plan.names import slug
 from flowyml.plan.parameters import days_of
 from flowyml.plan.values import Source
 from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, Outcome, is_plain, listed, mapped, parts_of
-from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.step_runner import StepEvent, run_decided
 from flowyml_kubeflow import names
@@ -282,7 +282,7 @@ class _StepPod(_Pod):
         journal = Journal.of(names.step_instance(names.task(step.name), index))
         plain = {item.name for item in step.inputs if is_plain(item.source, self.plan.structure)}
 
-        def attempt(inputs: Mapping[str, Any], number: int, may_follow: bool) -> StepOutputs:
+        def attempt(inputs: Mapping[str, Any], number: int, may_follow: bool) -> AttemptOutputs:
             here = {
                 name: value if name in plain else listed(mapped(value, self.known.here))
                 for name, value in inputs.items()

@@ -20,7 +20,7 @@ from zipfile import ZipFile
 from flowyml.artifacts.packing import is_reference
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromParameter, FromStep, Plan
-from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.step_runner import StepEvent, run_attempts
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import FINALE, LOCAL, Journal, fire_pipeline_hooks, make_attempt, processes_of, reason
@@ -140,7 +140,7 @@ class StepTask:
         run_attempts(self.step, (), self._attempt, self._on_event, first=self.journal.next_attempt())
         return self._result()
 
-    def _attempt(self, number: int, may_follow: bool) -> StepOutputs:
+    def _attempt(self, number: int, may_follow: bool) -> AttemptOutputs:
         self.scratch, dates = self._scratch(), dates_of(self.values.get(names.TIME))
         processes = processes_of(
             self.bundle, self.plan.name, run_id_of(self.given), self.scratch, dates, self._brought(), [self.step]

@@ -72,7 +72,7 @@ class PrefectClient(HttpClient):
         )
 
     def busy_seconds(self, answer: Answer) -> float:
-        """The patience with a busy server: longer if Prefect reports a locked SQLite than for a gateway's error."""
+        """Return the patience with a busy server: more for a SQLite that is locked than for a gateway's error."""
         content = answer.json() if answer.status == 503 else None
         is_locked = isinstance(content, dict) and "exception_message" in content
         return self.locked_seconds if is_locked else super().busy_seconds(answer)

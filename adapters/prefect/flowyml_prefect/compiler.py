@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from textwrap import dedent
 from typing import Any
 
-from flowyml.orchestrators.base import of_step
+from flowyml.orchestrators.base import about_step
 from flowyml.orchestrators.options import check_options
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
@@ -60,7 +60,7 @@ def _refuse_options(plan: Plan) -> None:
     """
     check_options("prefect", f"pipeline {plan.name!r}", plan.options.get("prefect", {}), {})
     for step in plan:
-        with of_step(step.name):
+        with about_step(step.name):
             check_options("prefect", f"step {step.name!r}", step.options.get("prefect", {}), {})
 
 

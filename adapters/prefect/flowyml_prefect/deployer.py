@@ -108,7 +108,7 @@ class Owner:
         return cls(Origin.from_dict(plain.get("origin")), bool(plain.get("deployed")))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return it as JSON."""
         return {"origin": self.origin.to_dict() if self.origin else None, "deployed": self.is_deployed}
 
 
@@ -136,9 +136,9 @@ class PrefectDeployer(Deployer):
         self,
         bundle: Bundle,
         request: Mapping[str, Any],
-        turn: Callable[[], AbstractContextManager[object]],
+        writing: Callable[[], AbstractContextManager[object]],
     ) -> tuple[FlowRun, Deployed]:
-        """Create a run, or return the run that has this idempotency key, and its deployment. Writes within a ``turn``.
+        """Create a run, or return the run that has this idempotency key, and its deployment. ``writing`` is a lock.
 
         Another process may have deployed another version since the deployment was read, or deleted it. A run of another
         version would execute other code than it says, so it is withdrawn. Raises ``EngineError`` if that is too late,
@@ -148,7 +148,7 @@ class PrefectDeployer(Deployer):
             deployed = self.for_run(bundle)
             labels = {**deployed.labels, **request["labels"]}
             try:
-                with turn():
+                with writing():
                     made = self.client.create_run(deployed.id, {**request, "labels": labels})
             except NotFoundError:
                 self._forget(deployed)

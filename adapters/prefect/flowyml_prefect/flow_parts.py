@@ -55,7 +55,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
 from flowyml.core.schedule import Schedule  # noqa: E402
 from flowyml.plan.names import slug  # noqa: E402
 from flowyml.plan.secrets import slug_of  # noqa: E402
-from flowyml.runtime.execution import StepOutputs  # noqa: E402
+from flowyml.runtime.execution import AttemptOutputs  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
 from flowyml.runtime.step_errors import of_several, of_step  # noqa: E402
@@ -98,7 +98,7 @@ class Work:
 
 @contextmanager
 def run_steps(**parameters: Any) -> Iterator[None]:
-    """The processes that run the steps; they end with the flow, however it ends."""
+    """Start the processes that run the steps; they end with the flow, however it ends."""
     run, store, dates = runtime.flow_run, default_url(), _dates()
     place = run_place(f"prefect {run.id}", PIPELINE, run.name)
     with (
@@ -219,7 +219,7 @@ def run_step(
         ended.set()
 
 
-def shown(outputs: StepOutputs) -> Values | State[Any]:
+def shown(outputs: AttemptOutputs) -> Values | State[Any]:
     """Return outputs. Those of an earlier run get a state with the name of Prefect's own state for cached results."""
     if outputs.cached_from:
         return Completed(name="Cached", message=f"cached from {outputs.cached_from}", data=dict(outputs))

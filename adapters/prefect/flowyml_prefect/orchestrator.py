@@ -32,7 +32,14 @@ from flowyml_prefect.pruning import Leftovers
 from flowyml_prefect.reader import PrefectReader, code_labels, package_labels
 from flowyml_prefect.retrying import schedule_again
 from flowyml_prefect.scheduler import PrefectScheduler
-from flowyml_prefect.server import embedded_server, is_embedded, prefect_home, server_name, stop_embedded_server, turn
+from flowyml_prefect.server import (
+    embedded_server,
+    is_embedded,
+    one_writer,
+    prefect_home,
+    server_name,
+    stop_embedded_server,
+)
 from flowyml_prefect.status import status_of
 
 if TYPE_CHECKING:
@@ -136,7 +143,7 @@ class PrefectOrchestrator(Orchestrator):
             return next((run for run in self.reader.named(run_id) if run.pipeline != pipeline), None)
 
         def create() -> str:
-            made, deployed = self.deployer.make_run(bundle, request, turn if self._is_embedded() else nullcontext)
+            made, deployed = self.deployer.make_run(bundle, request, one_writer if self._is_embedded() else nullcontext)
             record = self.reader.record(made)
             check_same_run(record, pipeline, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
             if self.work_pool is None and made.state_type == "SCHEDULED":
@@ -200,7 +207,7 @@ class PrefectOrchestrator(Orchestrator):
         return self._connection is not None and is_this_machine(self._connection.api_url)
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        """Compiled flows and logs on this machine; for the embedded server its runs too, with their outputs."""
+        """Yield compiled flows and logs on this machine; for the embedded server its runs too, with their outputs."""
         if prefect_home().exists() or self._connection:
             name = server_name(self.client.connection)
             store = self._target.store
@@ -299,7 +306,7 @@ class PrefectOrchestrator(Orchestrator):
         return self._client
 
     def _is_embedded(self) -> bool:
-        """True if neither the caller nor Prefect's settings name a server."""
+        """Return whether neither the caller nor Prefect's settings name a server."""
         if self._connection is None and not self._settings_read:
             configured = Connection.configured()
             if configured is not None:

@@ -70,14 +70,14 @@ _VERSION, _PACKAGE = "flowyml.version", "flowyml.package."
 
 
 def code_labels(bundle: Bundle) -> dict[str, str]:
-    """The labels of a run that identify its code, so that a run id that is used again for other code is noticed."""
+    """Return the labels that identify the code of a run, so that a run id used again for other code is noticed."""
     origin = {} if bundle.origin is None else {_PROJECT: bundle.origin.project, _MODULE: bundle.origin.module}
     revision = {_REVISION: bundle.revision} if bundle.revision else {}
     return {**origin, **revision, _CODE: bundle.code_digest, _VERSION: bundle.digest[:16]}
 
 
 def package_labels(bundle: Bundle) -> dict[str, str]:
-    """The labels of a run in this environment: the versions of the packages that its code imports."""
+    """Return the labels of a run in this environment: the versions of the packages that its code imports."""
     try:
         return {f"{_PACKAGE}{name}": version for name, version in installed_versions(bundle.imports()).items()}
     except (SyntaxError, ValueError):  # of a file that its own code does not import
@@ -258,12 +258,12 @@ class PrefectReader(RunReader):
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
         """Return the artifacts of the steps: the newest of each output, in the order of the plan."""
-        from flowyml.artifacts.markdown import noted
+        from flowyml.artifacts.markdown import artifacts_in
 
         run = self.fetch(job_id)
         found: dict[tuple[str, tuple[int, ...], str], Artifact] = {}
         for data in self.client.markdown_of_run(run.id, f"{slug(self._pipeline(run))}-step-"):
-            found.update({(each.step, each.index, each.name): each for each in noted(data)})
+            found.update({(each.step, each.index, each.name): each for each in artifacts_in(data)})
         order = {planned.step: place for place, planned in enumerate(self._plan(run))}
         return sorted(found.values(), key=lambda each: (order.get(each.step, len(order)), each.index))
 

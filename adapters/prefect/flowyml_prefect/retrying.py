@@ -14,7 +14,7 @@ from flowyml_prefect.deployer import PrefectDeployer
 from flowyml_prefect.pruning import PRUNED
 from flowyml_prefect.reader import PrefectReader
 from flowyml_prefect.records import FlowRun
-from flowyml_prefect.server import turn
+from flowyml_prefect.server import one_writer
 from flowyml_prefect.status import status_of, step_status_of
 from flowyml_prefect.step_runs import AWAITED, RETRIED, RETRY, TASK_RUNS
 
@@ -29,7 +29,7 @@ def schedule_again(
     Only one process of this user does this at a time: the second of two requests for a run finds it active. Raises
     ``RetryRefusedError``.
     """
-    with turn():
+    with one_writer():
         run = reader.client.run(run_id)
         _check_may_run_again(run)
         pooled = DETACHED_TAG not in run.tags

@@ -106,7 +106,7 @@ def was_edited(deployment: Mapping[str, Any]) -> bool:
 
 
 def schedule_info(deployment: Mapping[str, Any], planned: Sequence[datetime]) -> ScheduleInfo:
-    """FlowyML's schedule of this deployment, and its planned runs."""
+    """Return FlowyML's schedule of this deployment, and its planned runs."""
     schedule = own_schedule(deployment)
     assert schedule is not None
     return ScheduleInfo(

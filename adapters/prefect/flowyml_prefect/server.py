@@ -51,8 +51,8 @@ from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection, login_of
 
 __all__ = [
-    "POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "is_embedded", "prefect_home", "server_name",
-    "stop_embedded_server", "turn", "write_privately",
+    "POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "is_embedded", "one_writer", "prefect_home",
+    "server_name", "stop_embedded_server", "write_privately",
 ]  # fmt: skip
 
 POOL = "flowyml"
@@ -124,7 +124,7 @@ class EmbeddedServer:
 
 
 def server_name(connection: Connection) -> str:
-    """The name of a server in the folders of its flows: the embedded server keeps its name when its port changes."""
+    """Return the name of a server in the folders of its flows; the embedded one keeps it when its port changes."""
     record = _read_record()
     return _EMBEDDED if record and record.connection.api_url == connection.api_url else connection.api_url
 
@@ -173,7 +173,7 @@ def ensure_worker() -> None:
 
 
 @contextmanager
-def turn() -> Iterator[None]:
+def one_writer() -> Iterator[None]:
     """Let only one of this user's processes write at a time: on SQLite, Prefect answers 503 when two writes collide.
 
     The kernel queues the processes, so that none starves: when eight processes polled for a lock, one waited for a
@@ -395,7 +395,7 @@ def _lock() -> Iterator[None]:
 
 
 def _password(folder: Path) -> str | None:
-    """``user:password`` for Prefect; None if the file is missing, or others could have read it."""
+    """Return ``user:password`` for Prefect; None if the file is missing, or others could have read it."""
     try:
         with (folder / "password").open(encoding="ascii") as file:
             return (file.read().strip() or None) if not os.fstat(file.fileno()).st_mode & 0o077 else None

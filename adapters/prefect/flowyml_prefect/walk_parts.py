@@ -1,6 +1,6 @@
-"""The functions of a flow with loops, branches and rules; they replace those of the same name in ``flow_parts``.
+"""The functions of a flow with loops, branches and rules: another ``run_step``, and ``run_all`` for ``finish_run``.
 
-``parts`` joins both texts: this module, below its imports, becomes a part of the compiled flow.
+``parts`` joins this text, below its imports, to that of ``flow_parts``.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any
     The walk runs in a thread, so that a signal to the flow does not interrupt it: clean-ups run before the flow ends.
     """
     plan = Bundle.read(BUNDLE).plan
-    walker = Walker(plan, tasks, parameters, _work.get(), *what_has_been(plan, tasks))
+    walker = Walker(plan, tasks, parameters, _work.get(), *earlier_attempts(plan, tasks))
     threading.Thread(target=copy_context().run, args=(walker.run,), name="flowyml-walk", daemon=True).start()
     state: State[Any] | None = None
     try:
@@ -149,7 +149,7 @@ def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any
     return state
 
 
-def what_has_been(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]:
+def earlier_attempts(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]:
     """Read what ended in earlier attempts of the flow run and stays, and the number of their task runs."""
     run = runtime.flow_run
     if run.run_count < 2:

@@ -25,7 +25,7 @@ from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.orchestrators.local.stopping import Slot
 from flowyml.runtime.decider import End, Index
-from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.nodes import Decision, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.tracebacks import described, left_behind
@@ -58,7 +58,7 @@ class Engine:
         self.is_cleaning_up = False
         self.stop_event = threading.Event()
         self.stopping: str | None = None
-        self._call: Callable[[Node], StepOutputs] = _not_begun
+        self._call: Callable[[Node], AttemptOutputs] = _not_begun
         self._look: Callable[[Decision | Opening], Any] = _not_begun
         self._note = note
         self._report = failed
@@ -79,7 +79,7 @@ class Engine:
 
     def run(
         self,
-        call: Callable[[Node], StepOutputs],
+        call: Callable[[Node], AttemptOutputs],
         look: Callable[[Decision | Opening], Any],
         release: Callable[[Node], object],
     ) -> None:

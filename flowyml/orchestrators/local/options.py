@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flowyml.core.errors import UnknownOptionError
-from flowyml.orchestrators.base import of_step
+from flowyml.orchestrators.base import about_step
 from flowyml.orchestrators.options import Check, check_options
 from flowyml.plan.model import Plan, Step
 
@@ -20,7 +20,7 @@ def check_plan(plan: Plan) -> None:
     if plan.options.get("local"):
         raise UnknownOptionError(f"Pipeline {plan.name!r}: local={{…}} is for steps; a pipeline has no such options.")
     for step in plan:
-        with of_step(step.name):
+        with about_step(step.name):
             check_options("local", f"step {step.name!r}", step.options.get("local", {}), STEP_OPTIONS)
 
 

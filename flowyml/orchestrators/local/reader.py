@@ -53,13 +53,13 @@ class LocalReader(RunReader):
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
         """Return the artifacts of the ended run; with a URL if an output was stored as a file."""
-        from flowyml.artifacts.listing import listed
+        from flowyml.artifacts.listing import artifact_of
 
         row = self.store.get(job_id)
         names = json.loads(row.steps)
         rows = sorted(self.store.kept(row.number, "artifacts"), key=lambda kept: (kept.position, index_of(kept.item)))
         found = (
-            listed(names[kept.position], kept.output, json.loads(kept.entry), index_of(kept.item)) for kept in rows
+            artifact_of(names[kept.position], kept.output, json.loads(kept.entry), index_of(kept.item)) for kept in rows
         )
         return [artifact for artifact in found if artifact]
 

@@ -36,7 +36,7 @@ from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code, LiveState
 from flowyml.runtime.decider import Gathered, listed, mapped
 from flowyml.runtime.decisions import checked_lists, is_taken
-from flowyml.runtime.execution import StepOutputs, run_step, step_error
+from flowyml.runtime.execution import AttemptOutputs, run_step, step_error
 from flowyml.runtime.nodes import Decision, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.processes import StepProcesses
@@ -109,7 +109,7 @@ class StepCalls:
         self.artifacts: list[KeptRow] = []
         """The records of outputs, of all attempts so far."""
 
-    def call(self, node: Node) -> StepOutputs:
+    def call(self, node: Node) -> AttemptOutputs:
         """Return the outputs of one attempt. Raises what the step raises."""
         with attributed(self._sink(node.position, node.row.item)):
             if node.label in self._results:
@@ -120,7 +120,7 @@ class StepCalls:
             self._keep(node, outputs)
         return outputs
 
-    def _taken_over(self, node: Node, run_id: str, entries: Mapping[str, Any]) -> StepOutputs:
+    def _taken_over(self, node: Node, run_id: str, entries: Mapping[str, Any]) -> AttemptOutputs:
         """Return the outputs of another run, as values of this one: that run may be removed."""
         values: dict[str, Any] = {}
         for name, entry in entries.items():
@@ -129,12 +129,12 @@ class StepCalls:
                 values[name] = recorded if "not_kept" in entry else recorded.read()
             except Exception as error:  # whatever the class of the value raises in the new code
                 raise step_error(StepError, node.step, not_taken(node.label, error_text(error))) from error
-        outputs = StepOutputs(values, run_id)
+        outputs = AttemptOutputs(values, run_id)
         self._note_artifacts(node, {name: value for name, value in values.items() if type(value) is not Recorded})
         self._report_cached(node, outputs)
         return outputs
 
-    def _report_cached(self, node: Node, outputs: StepOutputs) -> None:
+    def _report_cached(self, node: Node, outputs: AttemptOutputs) -> None:
         self._sink(node.position, node.row.item).line("INFO", outputs.note(node.label))
         fire(self._hooks, "on_step_cached", node.step.name, outputs.cached_from)
 
@@ -151,8 +151,8 @@ class StepCalls:
         """Return a value as its step returned it, for a retry. Raises ``SpentError``."""
         return self._unpack(value.packed) if type(value) is Stored else self.loans.as_returned(value)
 
-    def _call_here(self, node: Node) -> StepOutputs:
-        return StepOutputs(self._run_here(node)) if node.step.caching is None else self._call_cached(node)
+    def _call_here(self, node: Node) -> AttemptOutputs:
+        return AttemptOutputs(self._run_here(node)) if node.step.caching is None else self._call_cached(node)
 
     def _run_here(self, node: Node) -> dict[str, Any]:
         with self._large_copies if self._needs_large_copies(node) else nullcontext():
@@ -177,7 +177,7 @@ class StepCalls:
         self.loans.take_back(lent)
         return outputs
 
-    def _call_cached(self, node: Node) -> StepOutputs:
+    def _call_cached(self, node: Node) -> AttemptOutputs:
         """Return the outputs of an earlier run, else those of this one, both packed for the cache and unpacked."""
         from flowyml.runtime.caching import Depends, StepCache
 
@@ -219,13 +219,13 @@ class StepCalls:
         if outputs.cached_from:
             self._report_cached(node, outputs)
             self._note_stored(node, outputs)
-            return StepOutputs({name: Stored(value) for name, value in outputs.items()}, outputs.cached_from)
-        return StepOutputs({name: Stored(outputs[name], value) for name, value in live.items()})
+            return AttemptOutputs({name: Stored(value) for name, value in outputs.items()}, outputs.cached_from)
+        return AttemptOutputs({name: Stored(outputs[name], value) for name, value in live.items()})
 
-    def _uncached(self, node: Node, reason: object, outputs: Mapping[str, Any]) -> StepOutputs:
+    def _uncached(self, node: Node, reason: object, outputs: Mapping[str, Any]) -> AttemptOutputs:
         with attributed(self._sink(node.position, node.row.item)):
             logger.warning("step %r is not cached: %s", node.label, reason)
-        return StepOutputs(outputs)
+        return AttemptOutputs(outputs)
 
     def _contents(self, node: Node) -> dict[str, Any]:
         """Return the contents of the step's inputs."""
@@ -297,7 +297,7 @@ class StepCalls:
             return self._unpack(value.packed)
         return own(self.live(value))
 
-    def _call_apart(self, node: Node) -> StepOutputs:
+    def _call_apart(self, node: Node) -> AttemptOutputs:
         assert self.apart is not None
         given = dict(node.fixed)  # plain JSON, which a process takes as it is
         for name, source, output in node.given():
@@ -312,7 +312,7 @@ class StepCalls:
                 together=together, hold=hold,
             )  # fmt: skip
         self._note_stored(node, packed)
-        return StepOutputs({name: Stored(value) for name, value in packed.items()}, packed.cached_from)
+        return AttemptOutputs({name: Stored(value) for name, value in packed.items()}, packed.cached_from)
 
     def _note_stored(self, node: Node, packed: Mapping[str, Any]) -> None:
         self.artifacts += [

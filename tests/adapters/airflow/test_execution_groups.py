@@ -16,7 +16,7 @@ from flowyml.core.errors import StepCancelledError, StepFailedError, StepTimeout
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
 from flowyml.runtime.decider import OK, End, Outcome
-from flowyml.runtime.execution import StepOutputs
+from flowyml.runtime.execution import AttemptOutputs
 from flowyml_airflow import airflow_operator, worker
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.execution_groups import GroupRun
@@ -80,11 +80,11 @@ def failing(*names: str) -> StepFailedError:
 def test_each_step_is_tried_by_its_own_policy_and_written_down_at_each_change() -> None:
     calls: list[Any] = []
 
-    def call(name: str, inputs: Mapping[str, Any], *, attempt: int, hold: bool, **options: Any) -> StepOutputs:
+    def call(name: str, inputs: Mapping[str, Any], *, attempt: int, hold: bool, **options: Any) -> AttemptOutputs:
         calls.append((name, dict(inputs), attempt, hold))
         if name == "first" and attempt == 1:
             raise failing()
-        return StepOutputs({name: len(calls)})
+        return AttemptOutputs({name: len(calls)})
 
     ti = Ti()
     group_of(call, ti).run()
@@ -99,10 +99,10 @@ def test_each_step_is_tried_by_its_own_policy_and_written_down_at_each_change() 
 
 
 def test_what_does_not_need_a_step_that_failed_still_runs() -> None:
-    def call(name: str, inputs: Mapping[str, Any], **options: Any) -> StepOutputs:
+    def call(name: str, inputs: Mapping[str, Any], **options: Any) -> AttemptOutputs:
         if name == "first":
             raise failing()
-        return StepOutputs({name: 1})
+        return AttemptOutputs({name: 1})
 
     group = group_of(call, ti := Ti(try_number=3))
     with pytest.raises(StepFailedError):
@@ -131,7 +131,7 @@ def test_a_step_without_its_input_has_failed_and_the_others_run() -> None:
     plan = Pipeline("marked").add_step(before).add_step(needs).add_step(beside).compile()
     flow, task, ti = TaskGraph(plan), Task("together", "g"), Ti({"before": "success"})
     group = GroupRun(
-        flow, task, TaskDecider(flow, task, {"ti": ti}), ti, lambda *args, **more: StepOutputs({}), threading.Event()
+        flow, task, TaskDecider(flow, task, {"ti": ti}), ti, lambda *args, **more: AttemptOutputs({}), threading.Event()
     )
     with pytest.raises(StepFailedError, match="no output of 'before'"):
         group.run()
@@ -140,7 +140,7 @@ def test_a_step_without_its_input_has_failed_and_the_others_run() -> None:
 
 
 def test_a_group_that_airflow_has_started_asks_for_no_states() -> None:
-    group = group_of(lambda name, inputs, **more: StepOutputs({name: 1}), ti := Ti())
+    group = group_of(lambda name, inputs, **more: AttemptOutputs({name: 1}), ti := Ti())
     group.run()
     assert ti.read == []
 
@@ -149,11 +149,11 @@ def test_a_group_that_airflow_has_started_asks_for_no_states() -> None:
 def test_airflows_own_exceptions_are_not_tried_again(name: str, state: str) -> None:
     calls = []
 
-    def call(step: str, inputs: Mapping[str, Any], **options: Any) -> StepOutputs:
+    def call(step: str, inputs: Mapping[str, Any], **options: Any) -> AttemptOutputs:
         calls.append(step)
         if step == "first":
             raise failing(name)
-        return StepOutputs({step: 1})
+        return AttemptOutputs({step: 1})
 
     group = group_of(call, ti := Ti())
     with pytest.raises(StepFailedError):
@@ -165,7 +165,7 @@ def test_airflows_own_exceptions_are_not_tried_again(name: str, state: str) -> N
 
 
 def test_a_group_that_is_stopped_leaves_the_step_that_was_at_work() -> None:
-    def call(name: str, inputs: Mapping[str, Any], **options: Any) -> StepOutputs:
+    def call(name: str, inputs: Mapping[str, Any], **options: Any) -> AttemptOutputs:
         raise StepCancelledError("stopped")
 
     group = group_of(call, ti := Ti())
@@ -173,7 +173,7 @@ def test_a_group_that_is_stopped_leaves_the_step_that_was_at_work() -> None:
         group.run()
     assert states_of(ti) == [{"first": "running"}]
 
-    def late(name: str, inputs: Mapping[str, Any], **options: Any) -> StepOutputs:
+    def late(name: str, inputs: Mapping[str, Any], **options: Any) -> AttemptOutputs:
         group.stop.set()
         raise StepTimeoutError("too long")
 

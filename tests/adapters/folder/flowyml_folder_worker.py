@@ -11,21 +11,24 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import MissingSecretError, StepCancelledError, StepError, StepTimeoutError
+from flowyml.core.errors import MissingSecretError, StepCancelledError, StepTimeoutError
 from flowyml.core.item_names import labelled
-from flowyml.core.retry_policy import error_names
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.parameters import days_of
 from flowyml.runtime.decider import OK, Decider, End, Facts, Index, Outcome, listed
 from flowyml.runtime.due import due
+from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.packed_decisions import PackedEvaluator
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.step_errors import of_step
+from flowyml.runtime.step_runner import StepEvent, run_attempts
 
 
 # --8<-- [start:facts]
@@ -88,52 +91,45 @@ class Worker:
     def perform_all(self, *, is_cleanup: bool) -> None:
         while not self.stop.is_set() and (first := next(due(self.decider, is_cleanup=is_cleanup), None)):
             step, index, outcome = first
-            if outcome == OK:
-                self.attempts(step, index)
-            else:
-                states = {End.OK: "no_items", End.SKIPPED: "skipped", End.FAILED: "upstream_failed"}
-                self.records.note(step.name, index, state=states[outcome.end], end=outcome.end, cause=outcome.cause)
+            if outcome != OK:
+                self.note(StepEvent(step, index, 0, outcome))
+                continue
+            with suppress(StepCancelledError):
+                run_attempts(step, index, partial(self.attempt, step, index), self.note, wait=self.wait)
 
     # --8<-- [end:decide]
     # --8<-- [start:attempts]
-    def attempts(self, step: Step, index: Index) -> None:
-        """Run a step as often as its policy says."""
-        delays = list(step.retry.delays) if step.retry else []
-        inputs = {name: listed(value) for name, value in self.decider.inputs(step, index).items()}
-        self.records.note(step.name, index, started=time.time())
+    def attempt(self, step: Step, index: Index, number: int, may_follow: bool) -> AttemptOutputs:
+        """Make one attempt of a step."""
         group = labelled(step.execution_group, index) if step.execution_group else ""
         is_last = not group or step.name == self.plan.structure.execution_groups[step.execution_group].steps[-1]
-        for attempt in range(1, len(delays) + 2):
-            self.records.note(step.name, index, state="running", attempt=attempt)
-            try:
-                outputs = self.processes.run(
-                    step.name, inputs, attempt=attempt, index=index, secrets=step.secrets, timeout=step.timeout_seconds,
-                    stop=self.stop, on_line=lambda source, line: self.log(step, index, source, line),
-                    together=group, hold=not is_last,
-                )  # fmt: skip
-            except StepError as error:
-                names = getattr(error, "names", ()) or error_names(error)
-                is_retried = step.retry and attempt <= len(delays) and step.retry.retries_on_names(names)
-                if not is_retried or self.stop.wait(delays[attempt - 1]):
-                    self.failed(step, index, error)
-                    return
-            else:
-                self.records.note(
-                    step.name, index, state="done", end=End.OK, cause="", outputs=outputs, ended=time.time()
-                )  # fmt: skip
-                return
-
-    def failed(self, step: Step, index: Index, error: StepError) -> None:
-        kinds = {StepCancelledError: "cancelled", StepTimeoutError: "timeout"}
-        state, label = kinds.get(type(error), "failed"), labelled(step.name, index)
-        cause = f"step {label!r} ended {state.upper()}"
-        for line in (getattr(error, "traceback", "") or str(error)).splitlines():
-            self.log(step, index, "ERROR", line)
-        self.records.note(
-            step.name, index, state=state, end=End.FAILED, cause=cause, error=str(error), ended=time.time()
+        return self.processes.run(
+            step.name, {name: listed(value) for name, value in self.decider.inputs(step, index).items()},
+            attempt=number, index=index, secrets=step.secrets, timeout=step.timeout_seconds, stop=self.stop,
+            on_line=partial(self.log, step, index), together=group, hold=not is_last,
         )  # fmt: skip
-        if state != "cancelled" and not self.plan.structure.may_fail(step.group):
-            self.records.about["failures"].append(of_step(step.name, str(error), label))
+
+    def wait(self, seconds: float) -> None:
+        """Wait before the next attempt."""
+        if self.stop.wait(seconds):
+            raise StepCancelledError("The run was stopped.")
+
+    def note(self, event: StepEvent) -> None:
+        """Note what becomes of a step, for the decider and for the adapter."""
+        step, index, error = event.step, event.index, event.error
+        label, now = labelled(step.name, index), time.time()
+        if error:
+            for line in (getattr(error, "traceback", "") or str(error)).splitlines():
+                self.log(step, index, "ERROR", line)
+        facts: dict[str, Any] = {"state": state_of(event), "attempt": event.attempt, "error": error and str(error)}
+        if event.outcome:
+            facts.update(end=event.outcome.end, cause=event.outcome.cause, outputs=event.outputs)
+            facts["ended"] = now if event.attempt else None
+            if error and not self.plan.structure.may_fail(step.group):
+                self.records.about["failures"].append(of_step(step.name, str(error), label))
+        elif event.attempt == 1 and not error:
+            facts["started"] = now
+        self.records.note(step.name, index, **facts)
 
     def log(self, step: Step, index: Index, source: str, line: str) -> None:
         print(json.dumps({"step": step.name, "index": index, "source": source, "line": line}), flush=True)
@@ -170,6 +166,15 @@ def main(run: Path) -> int:
             timer.daemon = True
             timer.start()
         return 1 if worker.run() or worker.records.about["timed_out"] else 0
+
+
+def state_of(event: StepEvent) -> str:
+    """Return the word for the state of a step, which the adapter's table of statuses knows."""
+    if event.outcome is None:
+        return "running"
+    if not event.attempt:
+        return {End.OK: "no_items", End.SKIPPED: "skipped", End.FAILED: "upstream_failed"}[event.outcome.end]
+    return "done" if event.outcome == OK else "timeout" if isinstance(event.error, StepTimeoutError) else "failed"
 
 
 def secret(folder: Path, name: str) -> str:

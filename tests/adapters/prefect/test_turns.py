@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flowyml_prefect import server
-from flowyml_prefect.server import stop_embedded_server, turn
+from flowyml_prefect.server import one_writer, stop_embedded_server
 
 pytestmark = pytest.mark.prefect
 
@@ -29,7 +29,7 @@ def test_each_has_its_turn_alone() -> None:
 
     def work() -> None:
         for _ in range(20):
-            with turn():
+            with one_writer():
                 inside.append(1)
                 seen.append(len(inside))
                 time.sleep(0.001)
@@ -49,12 +49,12 @@ def test_the_next_in_line_is_not_passed_for_long() -> None:
 
     def wait_once() -> None:
         asked.set()
-        with turn():
+        with one_writer():
             had.set()
 
     waiting = threading.Thread(target=wait_once)
     while not had.is_set():
-        with turn():
+        with one_writer():
             if not taken:
                 waiting.start()
                 asked.wait()
@@ -69,10 +69,10 @@ def test_a_turn_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Monkey
     others: list[str] = []
 
     def work() -> None:
-        with turn():
+        with one_writer():
             others.append("worked")
 
-    with turn():
+    with one_writer():
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
@@ -80,7 +80,7 @@ def test_a_turn_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Monkey
     for thread in threading.enumerate():
         if thread.name == "flowyml-turn":
             thread.join()  # it had its turn in the end, and gave it back
-    with turn():
+    with one_writer():
         assert others == ["worked"]
 
 
@@ -89,5 +89,5 @@ def test_where_there_are_no_locks_each_goes_on(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with turn(), turn():
+    with one_writer(), one_writer():
         assert not stop_embedded_server()

@@ -48,7 +48,7 @@ def decide_on_pickles() -> str | None:
 
 @contextmanager
 def pickles_decided(reason: str | None) -> Iterator[None]:
-    """Within this context, and in threads that copy it, the result of ``decide_on_pickles`` applies."""
+    """Apply a result of ``decide_on_pickles`` within this context, and in threads that copy it."""
     token = _decided.set((reason,))
     try:
         yield
