@@ -19,12 +19,15 @@ from typing import Any
 from flowyml_prefect.client import TAG
 
 __all__ = [
-    "AUTOMATIONS", "DETACHED_TAG", "HEARTBEAT", "HEARTBEAT_SECONDS", "NEVER_BEGAN_MESSAGE", "PENDING", "SILENT",
-    "SILENT_MESSAGE", "crash_after",
+    "AUTOMATIONS", "DETACHED_TAG", "HEARTBEAT", "HEARTBEAT_SECONDS", "NEVER_BEGAN_MESSAGE", "PENDING",
+    "SILENCE_SECONDS", "SILENT", "SILENT_MESSAGE", "crash_after",
 ]  # fmt: skip
 
 HEARTBEAT_SECONDS = 30
 """The least interval that Prefect allows."""
+
+SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
+"""A flow without a heartbeat for so long has probably died."""
 
 DETACHED_TAG = "flowyml:detached"
 """The tag of runs without a work pool."""
@@ -32,7 +35,7 @@ DETACHED_TAG = "flowyml:detached"
 SILENT = "Silent"
 """The name of the state of runs that stopped sending heartbeats. Prefect's type of it is CRASHED."""
 
-SILENT_MESSAGE = "The flow stopped responding: no heartbeat came for 90 s."
+SILENT_MESSAGE = f"The flow stopped responding: no heartbeat came for {SILENCE_SECONDS} s."
 NEVER_BEGAN_MESSAGE = "The process that took this run ended before the flow began."
 HEARTBEAT = "prefect.flow-run.heartbeat"
 PENDING = "prefect.flow-run.Pending"
@@ -60,7 +63,7 @@ def crash_after(name: str, after: str, tag: str, within: int, message: str, stat
 
 
 AUTOMATIONS = (
-    crash_after("FlowyML: runs that fell silent", HEARTBEAT, TAG, 90, SILENT_MESSAGE, SILENT),
+    crash_after("FlowyML: runs that fell silent", HEARTBEAT, TAG, SILENCE_SECONDS, SILENT_MESSAGE, SILENT),
     crash_after("FlowyML: runs that never began", PENDING, DETACHED_TAG, 120, NEVER_BEGAN_MESSAGE),
     crash_after("FlowyML: runs of pools that never began", PENDING, TAG, 3600, NEVER_BEGAN_MESSAGE),
 )

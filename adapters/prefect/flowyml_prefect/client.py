@@ -111,11 +111,7 @@ class PrefectClient(HttpClient):
 
     def deployment(self, flow: str, name: str) -> dict[str, Any] | None:
         """Return the deployment of this name, or None."""
-        try:
-            found = self.get(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
-        except NotFoundError:
-            return None
-        return self._understood(_record, found)
+        return self._record_at(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
 
     def create_deployment(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create a deployment."""
@@ -148,8 +144,7 @@ class PrefectClient(HttpClient):
 
     def delete_deployment(self, deployment_id: str) -> None:
         """Remove a deployment if it exists. Prefect removes those of its runs that have not begun."""
-        with suppress(NotFoundError):
-            self.write(f"/deployments/{deployment_id}", None, method="DELETE")
+        self._delete(f"/deployments/{deployment_id}")
 
     # Schedules.
 
@@ -170,8 +165,7 @@ class PrefectClient(HttpClient):
 
     def delete_schedule(self, deployment_id: str, schedule_id: str) -> None:
         """Remove a schedule if it exists."""
-        with suppress(NotFoundError):
-            self.write(f"/deployments/{deployment_id}/schedules/{schedule_id}", None, method="DELETE")
+        self._delete(f"/deployments/{deployment_id}/schedules/{schedule_id}")
 
     def planned(self, deployment_ids: Sequence[str], enough: int) -> dict[str, list[datetime]]:
         """Return the planned times of these deployments' runs, soonest first: all times, or ``enough`` of them.
@@ -208,11 +202,7 @@ class PrefectClient(HttpClient):
 
     def work_pool(self, name: str) -> dict[str, Any] | None:
         """Return a work pool, or None."""
-        try:
-            found = self.get(f"/work_pools/{quote(name, safe='')}")
-        except NotFoundError:
-            return None
-        return self._understood(_record, found)
+        return self._record_at(f"/work_pools/{quote(name, safe='')}")
 
     def ensure_process_pool(self, name: str) -> None:
         """Create a work pool whose workers start processes, unless a pool of this name exists."""
@@ -246,7 +236,7 @@ class PrefectClient(HttpClient):
     def runs(self, filters: Mapping[str, Any], limit: int) -> list[FlowRun]:
         """Return the newest runs that pass the filters."""
         body = {**filters, "sort": "EXPECTED_START_TIME_DESC"}
-        return [self._understood(FlowRun.of, plain) for plain in self._pages("/flow_runs/filter", body, limit)]
+        return self._all(FlowRun.of, "/flow_runs/filter", body, limit)
 
     def begun_runs(self, flow: str | None = None) -> list[FlowRun]:
         """Return all runs of FlowyML's, or of one flow, without those that are planned for later."""
@@ -254,8 +244,7 @@ class PrefectClient(HttpClient):
         filters: dict[str, Any] = {"flow_runs": {"tags": {"all_": [TAG]}, "expected_start_time": {"before_": now}}}
         if flow is not None:
             filters["flows"] = {"name": {"any_": [flow]}}
-        found = self._pages("/flow_runs/filter", {**filters, "sort": "ID_DESC"})
-        return [self._understood(FlowRun.of, plain) for plain in found]
+        return self._all(FlowRun.of, "/flow_runs/filter", {**filters, "sort": "ID_DESC"})
 
     def has_event(self, name: str, run_id: str, since: datetime) -> bool:
         """Return whether an event of this name was sent for a run since then. The sender's clock may be fast."""
@@ -270,26 +259,23 @@ class PrefectClient(HttpClient):
         gone: set[str] = set()
         while left := {plain["id"] for plain in self.query("/artifacts/filter", asked)} - gone:
             for artifact in left:
-                with suppress(NotFoundError):
-                    self.write(f"/artifacts/{artifact}", None, method="DELETE")
+                self._delete(f"/artifacts/{artifact}")
             gone |= left
             if len(gone) > _MOST_ARTIFACTS:
                 raise EngineError(f"Prefect at {self.url} lists more than {_MOST_ARTIFACTS} artifacts of run {run_id}.")
-        with suppress(NotFoundError):
-            self.write(f"/flow_runs/{run_id}", None, method="DELETE")
+        self._delete(f"/flow_runs/{run_id}")
 
     def task_runs(self, run_id: str) -> list[TaskRun]:
         """Return the task runs of a run, which Prefect records some seconds late."""
         body = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        return [self._understood(TaskRun.of, plain) for plain in self._pages("/task_runs/filter", body)]
+        return self._all(TaskRun.of, "/task_runs/filter", body)
 
     def logs(self, run_id: str, after: datetime | None = None) -> list[Log]:
         """Return the log of a run in the order of time, from a moment on."""
         wanted: dict[str, Any] = {"flow_run_id": {"any_": [run_id]}}
         if after:
             wanted["timestamp"] = {"after_": after.isoformat()}
-        found = self._pages("/logs/filter", {"logs": wanted, "sort": "TIMESTAMP_ASC"})
-        return [self._understood(Log.of, plain) for plain in found]
+        return self._all(Log.of, "/logs/filter", {"logs": wanted, "sort": "TIMESTAMP_ASC"})
 
     def create_artifact(self, body: Mapping[str, Any]) -> None:
         """Create an artifact."""
@@ -353,6 +339,24 @@ class PrefectClient(HttpClient):
         """Send a call that changes something: one at a time."""
         with self._writing:
             return self.call(method, path, json=body)
+
+    def _record_at(self, path: str) -> dict[str, Any] | None:
+        """Return a record, or None if it does not exist."""
+        try:
+            return self._understood(_record, self.get(path))
+        except NotFoundError:
+            return None
+
+    def _delete(self, path: str) -> None:
+        """Remove a record if it exists."""
+        with suppress(NotFoundError):
+            self.write(path, None, method="DELETE")
+
+    def _all(
+        self, meaning: Callable[[Any], Meaning], path: str, body: Mapping[str, Any], limit: int | None = None
+    ) -> list[Meaning]:
+        """Return all records of a list, each read with ``meaning``."""
+        return [self._understood(meaning, plain) for plain in self._pages(path, body, limit)]
 
     def _pages(self, path: str, body: Mapping[str, Any], limit: int | None = None) -> Iterator[Any]:
         def fetch(size: int, offset: int) -> tuple[list[Any], None]:

@@ -16,8 +16,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from shutil import copyfileobj
+from typing import TYPE_CHECKING, Any
 
 from flowyml.artifacts import default_url, open_store
 from flowyml.artifacts.store import Written
@@ -411,11 +413,7 @@ def _upload(folder: Path, bundle: Bundle, store: str) -> None:
             with place.fetch(there):
                 pass
         except ArtifactError:
-            place.write(key, partial(_copy, data))
-
-
-def _copy(data: bytes, file: BinaryIO) -> None:
-    file.write(data)
+            place.write(key, partial(copyfileobj, BytesIO(data)))
 
 
 def _key(folder: Path) -> str:

@@ -20,7 +20,7 @@ from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.reader import RunReader
 from flowyml.plan.names import slug
-from flowyml_prefect.automations import HEARTBEAT
+from flowyml_prefect.automations import HEARTBEAT, SILENCE_SECONDS
 from flowyml_prefect.client import TAG, PrefectClient, never_given, unknown
 from flowyml_prefect.messages import error_text, is_last_line, is_machinery, task_runs
 from flowyml_prefect.names import PIPELINE, RUN_ID, flow_name, outputs_key, plan_key
@@ -52,9 +52,6 @@ _LAG_OF_TASKS = timedelta(seconds=60)
 
 _LAG_WHEN_CUT_SHORT = timedelta(seconds=3)
 """The same for a run that did not end by itself: some of its lines never arrive."""
-
-_SILENCE = timedelta(seconds=90)
-"""Three heartbeats: a flow without a heartbeat for so long has probably died."""
 
 _ABANDONED = (
     "The run was cancelled, but nothing has been heard of its process since: its worker or its pod may be gone, and "
@@ -151,7 +148,7 @@ class PrefectReader(RunReader):
 
     def is_abandoned(self, run: FlowRun) -> bool:
         """Return whether a run is being cancelled while its flow, which would end it, is silent or never began."""
-        silent_since = datetime.now(UTC) - _SILENCE
+        silent_since = datetime.now(UTC) - timedelta(seconds=SILENCE_SECONDS)
         if run.state_type != "CANCELLING" or run.since is None or run.since > silent_since:
             return False
         return not self.client.has_event(HEARTBEAT, run.id, silent_since)
