@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
+from flowyml.core.forks import cut_off
 from flowyml.plan.secrets import environment_without_secrets
 from flowyml.runtime.spawn import as_input
 
@@ -50,10 +51,9 @@ def start_detached(
 
 
 def take_secrets() -> None:
-    """In the process: the secrets that its starter passes, as variables of Python's; then it has no input."""
+    """Take, in the process, the secrets that its starter passes, as variables of Python's; then it has no input."""
     os.environ.update(json.loads(sys.stdin.buffer.read() or b"{}"))
-    with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
+    cut_off(0)
 
 
 def reap() -> None:

@@ -303,7 +303,7 @@ class Orchestrator(ABC):
         return {name: marked(data, name) for name, data in files.items()}
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
-        """The plan as this orchestrator would run it: with its retry policy, and checked against its capabilities."""
+        """Return the plan as this orchestrator would run it: with its retry policy, within its capabilities."""
         plan = self._own_plan(pipeline)
         self.capabilities.require(first_of_each(plan))
         return plan

@@ -257,7 +257,7 @@ class HttpClient:
         return _BUSY_SECONDS
 
     def foreign_answer(self, answer: Answer, method: str, path: str) -> EngineError:
-        """The error for an answer that is not the engine's JSON: of a proxy, a login page, or another program."""
+        """Return the error for an answer that is not the engine's JSON: of a proxy, a login page, another program."""
         from flowyml.core.web import page_title
 
         status, title = answer.status, page_title(answer.body)

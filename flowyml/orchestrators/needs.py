@@ -34,7 +34,7 @@ class Need:
 
 
 def needs_of(plan: Plan) -> Iterator[Need]:
-    """Everything that a plan needs: for the run, then for each group, then for each step."""
+    """Yield everything that a plan needs: for the run, then for each group, then for each step."""
     pipeline = f"pipeline {plan.name!r}"
     if plan.timeout_seconds is not None:
         yield Need(Feature.PIPELINE_TIMEOUT, f"{pipeline} asks for timeout={plan.timeout_seconds:g}")

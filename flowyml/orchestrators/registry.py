@@ -155,7 +155,7 @@ def _owner(point: EntryPoint) -> str:
 
 
 def _is_importable(package: str) -> bool:
-    """True for a real package; False for a stray folder of that name, which Python takes for a namespace package."""
+    """Return False for a stray folder of that name, which Python takes for a namespace package; True for a real one."""
     try:
         spec = find_spec(package)
     except (ImportError, ValueError):

@@ -133,7 +133,7 @@ class RemoteOrchestrator(Orchestrator):
             return Health(reachable=False, url=shown(self.url), detail=str(error))
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes of this engine's adapter alone.
+        """Return an attribute of this engine's adapter alone.
 
         Private names never contact the URL: copying and printing use those.
         """

@@ -114,7 +114,7 @@ class Tee:
                 self._stream.flush()
 
     def close(self) -> None:
-        """Only flush: other steps print as well, and so does the caller."""
+        """Flush only: other steps print as well, and so does the caller."""
         self.flush()
 
     def __iter__(self) -> Iterator[str]:

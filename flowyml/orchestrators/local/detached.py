@@ -312,7 +312,7 @@ class _Detached(Host):
             write(db, row.number, (), lines)
 
     def on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        """Runs in the main thread, between two of its instructions."""
+        """Run in the main thread, between two of its instructions."""
         if self._engine is not None and self._engine.is_cleaning_up:
             return
         self.is_stopped = True

@@ -267,7 +267,7 @@ class Engine:
         return None
 
     def _let_next(self, done: Node) -> None:
-        """The worker that ran a step of an execution group continues with the group."""
+        """Let the worker that ran a step of an execution group continue with the group."""
         self._ready.extendleft(reversed(self._together.pop(done.together, [])))
         for node in [node for node in self._ready if isinstance(node, Node) and node.together == done.together][::-1]:
             self._ready.remove(node)
@@ -351,7 +351,7 @@ def _not_begun(node: Any) -> Any:
 
 
 def error_text(error: BaseException, code_folder: Path | None = None) -> str:
-    """``ValueError: wrong shape``; FlowyML's own errors are sentences already.
+    """Return ``ValueError: wrong shape``; FlowyML's own errors are sentences already.
 
     ``code_folder`` is the unpacked bundle with the code, if there is one.
     """

@@ -304,7 +304,7 @@ class LocalOrchestrator(Orchestrator):
         )
 
     def _past(self, plan: Plan, run_id: str) -> Past:
-        """The results of earlier tries of this process's run: a retried run has rows of steps before it begins."""
+        """Return the results of earlier tries of this process's run: a retried run begins with rows of steps."""
         from flowyml.orchestrators.local.retrying import Past, past_of
 
         if self.host.run_id != run_id:
@@ -380,7 +380,7 @@ class LocalOrchestrator(Orchestrator):
         yield from super().prunable(bounds)
 
     def pruning(self) -> AbstractContextManager[object]:
-        """A connection to the database: the last one to close tidies the file each time, which takes 20 ms a run."""
+        """Hold a connection to the database: the last one to close tidies the file, which takes 20 ms a run."""
         return self.store.session()
 
     def _write_bundle(self, bundle: Bundle) -> Path:

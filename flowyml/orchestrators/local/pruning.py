@@ -49,7 +49,7 @@ class _Run(NamedTuple):
 
 
 def prunable(store: RunStore, home: Path, bounds: Bounds) -> Iterator[Prunable]:
-    """The data in a database, and in FlowyML's data and cache folders, runs first: removing them frees the rest."""
+    """Yield the data in a database, and in FlowyML's data and cache folders; runs first, which free the rest."""
     remove_leftovers(home / "bundles")
     remove_leftovers(store.folder_of("-").parent)
     runs = _Runs(store, bounds)
@@ -177,7 +177,7 @@ def _artifacts_in(outputs: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
-    """Folders of runs that are not in the database, such as one left by a process that was killed while removing it."""
+    """Yield folders of runs that are not in the database, such as one that a killed process was removing."""
     parent = store.folder_of("-").parent
 
     def known() -> set[str]:

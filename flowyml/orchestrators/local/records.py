@@ -145,7 +145,7 @@ def run_of(row: RunRow) -> Run:
 
 
 def _not_kept(recorded: str) -> dict[str, str]:
-    """Why outputs are not stored. Stored ones are not read."""
+    """Say why outputs are not stored. Stored ones are not read."""
     if '"not_kept"' not in recorded:  # as good as always, and the values may be large
         return {}
     entries: dict[str, Any] = json.loads(recorded)

@@ -178,7 +178,7 @@ class LocalRun:
             self._collect_outputs(work)
 
     def _keeping(self) -> Keeping | None:
-        """The recording of outputs when they are produced, if the run can be retried after its process was killed."""
+        """Return what records outputs as they are produced, if the run can be retried after its process was killed."""
         if not self._settings.host.keeps:
             return None
         return Keeping(self._recorder.keep, self._values, self._settings.folder / KEPT)
@@ -238,7 +238,7 @@ class LocalRun:
         return note
 
     def _collect_outputs(self, work: StepCalls) -> None:
-        """The outputs of the pipeline that were produced; in a failed run, those of the healthy branches."""
+        """Collect the outputs of the pipeline that were produced; in a failed run, those of the healthy branches."""
         for name, (node, output) in self._walk.outputs.items():
             if node.end is not End.OK:
                 continue

@@ -206,7 +206,7 @@ def _make(db: sqlite3.Connection) -> None:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, as the only writer."""
+    """Change all or nothing, as the only writer."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -108,7 +108,7 @@ class RunStore:
 
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
-        """A new connection that commits each statement by itself; or, within a session of this thread, that session's.
+        """Open a connection that commits each statement by itself; or, within a session of this thread, use that one.
 
         The last connection to close tidies the file, which takes a while: a session around several calls does so once.
         """
