@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from flowyml.core.errors import MissingLibraryError
 
@@ -19,10 +20,9 @@ def require(module: str) -> ModuleType:
         raise missing(module) from error
 
 
-def loaded_class(module: str, name: str) -> type | None:
+def loaded_class(module: str, name: str) -> Any:
     """Return a class of a module that is loaded; None while it is not, when no value has the class."""
-    found: type | None = getattr(sys.modules.get(module), name, None)
-    return found
+    return getattr(sys.modules.get(module), name, None)
 
 
 def missing(module: str) -> MissingLibraryError:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from flowyml.artifacts.store import Store, Written, passing_file
+from flowyml.artifacts.store import Produce, Store, Written, passing_file
 from flowyml.core.errors import ArtifactError, EngineError
 from flowyml_kubeflow.client import Client
 
@@ -32,7 +32,7 @@ class UiStore(Store):
         plain = not (parts.query or parts.fragment or parts.username)
         return parts.scheme in _SOURCES and bool(parts.netloc) and plain and leads_down and self.run_id in steps[:-1]
 
-    def write(self, key: str, produce: Callable[..., None]) -> Written:
+    def write(self, key: str, produce: Produce) -> Written:
         raise ArtifactError("KFP's UI does not accept artifacts.")
 
     @contextmanager

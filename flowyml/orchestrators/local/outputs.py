@@ -16,7 +16,7 @@ from flowyml.artifacts.pickle_policy import why_no_pickles
 from flowyml.artifacts.pickling import Unpickler, pickle_by_reference, pickle_by_value, prefers_references
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.previews import noted_preview
-from flowyml.artifacts.store import Store, Written
+from flowyml.artifacts.store import Produce, Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.core.modules import shipped_name
 from flowyml.core.runs import Outputs
@@ -185,7 +185,7 @@ class _LimitedStore(Store):
         super().__init__(store.url)
         self._store, self._limit = store, limit
 
-    def write(self, key: str, produce: Callable[[BinaryIO], None]) -> Written:
+    def write(self, key: str, produce: Produce) -> Written:
         return self._store.write(key, lambda file: produce(cast(BinaryIO, _LimitedFile(file, self._limit))))
 
     def holds(self, url: str) -> bool:
