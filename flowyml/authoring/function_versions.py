@@ -19,7 +19,7 @@ _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), type(...))
 
 
 def code_version(function: Any) -> str:
-    """SHA-256 of a function's code, of the functions that it names and that are pickled with it, and of constants.
+    """Return the SHA-256 of a function's code, of functions that are pickled with it, and of constants.
 
     In hexadecimal; the same in every process of one Python version. Empty for a callable without code of its own.
     """

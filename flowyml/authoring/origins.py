@@ -124,7 +124,7 @@ def _parsed(path: Path, stamp: int) -> dict[str, Any]:
 
 
 def _git_remote(root: Path) -> str:
-    """``owner/name`` of the remote ``origin``, from git's own files; empty without a remote."""
+    """Return ``owner/name`` of the remote ``origin``, from git's own files; empty without a remote."""
     git = root / ".git"
     if is_planted(git):
         return ""

@@ -556,7 +556,7 @@ def _line_of(step: Step[..., Any]) -> SourceLine | None:
 
 
 def _class_name(kind: type) -> str:
-    """The name of a class on workers, so that a script and a command that imports it compile to the same plan."""
+    """Return the name of a class on workers: a script and a command that imports it compile to the same plan."""
     return f"{shipped_name(kind.__module__) or kind.__module__}.{kind.__qualname__}"
 
 

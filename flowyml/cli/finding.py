@@ -23,7 +23,7 @@ _FEWEST = 8  # digits of one: the first group
 
 
 def short_id(run: Run) -> str:
-    """At most 12 characters for a run: the random part of its id, a short id itself, else a hash.
+    """Return at most 12 characters for a run: the random part of its id, a short id itself, else a hash.
 
     >>> from flowyml.core.execution_status import ExecutionStatus
     >>> def of(run_id): return Run(job_id="1", run_id=run_id, pipeline="", status=ExecutionStatus.QUEUED, raw_status="")

@@ -20,7 +20,7 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 @contextmanager
 def opened_below(root: Path, parts: Sequence[str], *, make: bool = False, ours: bool = False) -> Iterator[int]:
-    """A folder below a root as a descriptor, for the ``dir_fd`` of functions of ``os``.
+    """Yield a folder below a root as a descriptor, for the ``dir_fd`` of functions of ``os``.
 
     The root may be a link of the user's own; below it, every name is that of a real folder. With ``make``, missing
     folders are created; with ``ours``, each must belong to this user. Raises ``OSError``.

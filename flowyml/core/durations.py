@@ -78,5 +78,5 @@ def counted(number: int | str, thing: str) -> str:
 
 
 def zone_text(moments: Iterable[datetime]) -> str:
-    """The time zone in which this machine shows these moments: ``CET``, or ``CEST/CET`` across a clock change."""
+    """Return the time zone in which this machine shows moments: ``CET``, or ``CEST/CET`` across a clock change."""
     return "/".join(dict.fromkeys(f"{moment.astimezone():%Z}" for moment in sorted(moments)))

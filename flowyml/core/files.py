@@ -27,7 +27,7 @@ def whole_file(
     named: Callable[[], str] | None = None,
     folder: int | None = None,
 ) -> Iterator[BinaryIO]:
-    """A file to write to; at the end of the block it atomically replaces what is at ``path``.
+    """Yield a file to write to; at the end of the block it atomically replaces what is at ``path``.
 
     Until then it is in the same folder under a name that no other user can guess, and is always created anew: FlowyML
     never writes through a link planted under that name or the file's own. If the block raises, nothing is left.
@@ -83,7 +83,7 @@ def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
 
 
 def end_of(path: Path, most: int) -> bytes:
-    """At most the last ``most`` bytes of a file, however long it is; empty if it cannot be read."""
+    """Return at most the last ``most`` bytes of a file, however long it is; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - most))

@@ -14,7 +14,7 @@ __all__ = ["ForksEndHere", "cut_off", "flush_output", "fork", "reopen_output"]
 
 
 def fork() -> int:
-    """``os.fork()``, without Python's warning about the threads of libraries, which know how to fork."""
+    """Call ``os.fork()`` without Python's warning about the threads of libraries, which know how to fork."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return os.fork()

@@ -27,7 +27,7 @@ _RECORD = "runs.db"  # and the files that SQLite keeps beside it
 
 
 def home() -> Path:
-    """``FLOWYML_HOME``, or the operating system's data folder for applications; created if possible.
+    """Return ``FLOWYML_HOME``, or the operating system's data folder for applications; created if possible.
 
     Raises ``ConfigurationError`` if neither exists, and for another user's folder, whose owner could replace what is in
     it, even code.

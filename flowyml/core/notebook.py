@@ -193,7 +193,7 @@ def _took(run: Run | StepRun) -> str:
 
 
 def _whole(html: str) -> str:
-    """HTML on one line, for ids, and numbers with their units."""
+    """Return HTML on one line, for ids, and numbers with their units."""
     return f'<span style="white-space:nowrap">{html}</span>' if html else ""
 
 

@@ -24,7 +24,7 @@ class Origin:
     module: str
 
     def to_dict(self) -> dict[str, str]:
-        """As JSON."""
+        """Return it as JSON."""
         return {"project": self.project, "module": self.module}
 
     @classmethod

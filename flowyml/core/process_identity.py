@@ -47,7 +47,7 @@ def identity_of(pid: int) -> ProcessIdentity:
 
 
 def is_alive(process: ProcessIdentity) -> bool | None:
-    """True or False for a process of this machine, None if unknown."""
+    """Return True or False for a process of this machine, None if unknown."""
     if process.host != _host() or not process.born:
         return None
     return _is_birth(process.born, born(process.pid))

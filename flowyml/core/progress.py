@@ -89,7 +89,7 @@ def show_progress(
 
 
 def console_on(stream: TextIO) -> Console:
-    """rich's console for a stream, without any colour or style if the user wants none."""
+    """Return rich's console for a stream, without any colour or style if the user wants none."""
     from rich.console import Console
 
     stream = terminal_of(stream)

@@ -103,7 +103,7 @@ def is_unfinished(name: str) -> bool:
 
 
 def unfinished(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
-    """Unfinished files in a folder, left by processes that died."""
+    """Yield unfinished files in a folder, left by processes that died."""
     for name in names_in(folder):
         try:
             own = (folder / name).lstat()

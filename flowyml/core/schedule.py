@@ -101,7 +101,7 @@ class Schedule:
             raise ScheduleError(f"The schedule ends ({self.end}) before it would fire. Give a later end.")
 
     def count_between(self, after: datetime, until: datetime) -> int:
-        """The number of times of this schedule after one time and until another, inclusive, counted up to 1000."""
+        """Return how many times of this schedule are after one time and until another, inclusive, up to 1000."""
         found = 0
         for count in (1, MOST_MISSED):  # mostly it does not
             found = sum(time <= until for time in self.next_times(count, after))

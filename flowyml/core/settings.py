@@ -135,7 +135,7 @@ def _speaks_of_flowyml(path: Path) -> bool:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """FlowyML's part of a settings file. Raises ``ConfigurationError`` if it cannot be read."""
+    """Return FlowyML's part of a settings file. Raises ``ConfigurationError`` if it cannot be read."""
     import tomllib  # which most processes do not need
 
     try:

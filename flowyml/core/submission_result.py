@@ -145,7 +145,7 @@ class SubmissionResult:
         return Outputs(failure=Failure(run.run_id, run.pipeline, run.status, run.error) if ended else None)
 
     def artifacts(self) -> Artifacts:
-        """The artifacts and metrics that the steps have produced so far, with type, size, digest, URL and metadata.
+        """Return what artifacts and metrics the steps have produced so far, with type, size, digest, URL and metadata.
 
         Listing them reads no artifact. Small plain outputs are not among them: see ``outputs``.
         """

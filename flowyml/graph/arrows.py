@@ -48,7 +48,7 @@ def arrows(plan: Plan, frames: Collection[str]) -> Iterator[Arrow]:
 
 
 def lines_of(plan: Plan) -> list[Line]:
-    """The lines for drawings without frames: one for each dependency of a step, including those of its groups."""
+    """Return lines for drawings without frames: one for each dependency of a step, including those of its groups."""
     return [Line(arrow.start, arrow.end, bool(arrow.outputs)) for arrow in arrows(plan, ())]
 
 

@@ -104,7 +104,7 @@ def layers_of(
     first: Collection[str] = (),
     last: Collection[str] = (),
 ) -> list[list[Slot]]:
-    """Layers of slots with their links, ordered so that few lines cross; ``nodes`` are names and sizes."""
+    """Return layers of slots with their links, ordered so that few lines cross; ``nodes`` are names and sizes."""
     stage = stages(nodes, lines, first, last)
     layers: list[list[Slot]] = [[] for _ in range(max(stage.values(), default=-1) + 1)]
     slots = {name: Slot(name, stage[name], size) for name, size in nodes.items()}

@@ -77,7 +77,7 @@ class Canvas:
         self._lines: dict[tuple[int, int], int] = {}
 
     def box(self, row: int, left: int, size: int, name: str) -> None:
-        """A box of three rows with a name in its middle."""
+        """Return a box of three rows with a name in its middle."""
         space = size - 2 - width(name)
         content = " " * (space // 2) + name + " " * (space - space // 2)
         for offset, text in enumerate((f"╭{'─' * (size - 2)}╮", f"│{content}│", f"╰{'─' * (size - 2)}╯")):

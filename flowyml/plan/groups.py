@@ -183,7 +183,7 @@ class Groups:
         return found
 
     def sources(self, group: Group) -> Iterator[Source]:
-        """The values that a group itself needs: its lists, or the sources of its condition and of earlier ones."""
+        """Yield the values that a group itself needs: its lists, or those of its condition and of earlier ones."""
         if isinstance(group, Loop):
             yield from (item.source for item in group.over)
         elif isinstance(group, Branch):

@@ -467,7 +467,7 @@ class AirflowClient:
         return log_events(content or ())
 
     def api_client(self) -> ApiClient:
-        """Airflow's own client with a new token. Raises ``MissingExtraError``."""
+        """Return Airflow's own client with a new token. Raises ``MissingExtraError``."""
         try:
             from airflow_client.client import ApiClient, Configuration  # takes seconds to import
         except ModuleNotFoundError as error:

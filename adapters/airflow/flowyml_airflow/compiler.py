@@ -279,7 +279,7 @@ class _Dag:
         return [task_id(step.name) for step in self.plan if step.caching and not step.execution_group]
 
     def _waits(self) -> dict[str, list[str]]:
-        """By task, the tasks that it waits for; tasks are ordered so that each comes after those."""
+        """Return, by task, the tasks that it waits for; tasks are ordered so that each comes after those."""
         graph = self.graph
         found = {graph.id(task): list(dict.fromkeys(map(graph.id, graph.waited_for(task)))) for task in graph.tasks}
         if self.plan.hooks:

@@ -102,7 +102,7 @@ class AirflowDeployer(Deployer):
         return _compiled(bundle.data, _plain(schedule), given, development)
 
     def schedule(self, pipeline: str, found: Deployed | None) -> Schedule | None:
-        """The schedule of a pipeline: the one in its file, which Airflow may not have read yet, else Airflow's."""
+        """Return the schedule of a pipeline: that in its file, which Airflow may not have read yet, else Airflow's."""
         data = self.folder.read(dag_file(pipeline)) if self.folder else None
         if data is not None and (mark := mark_of(data)):
             return schedule_of(mark.facts)

@@ -53,7 +53,7 @@ def _causes(
     tasks: Sequence[Mapping[str, Any]],
     facts: Mapping[str, Any],
 ) -> dict[Marker, _Cause]:
-    """By task, the first failure before it, also through other tasks that did not run."""
+    """Return, by task, the first failure before it, also through other tasks that did not run."""
     found, seen = dict(failures), Seen(facts, tasks)
     by_task: dict[str, dict[int, Mapping[str, Any]]] = {}
     for task in tasks:

@@ -174,7 +174,7 @@ class AirflowReader(RunReader):
         return began + timeout if is_late and began and timeout else None
 
     def _cached(self, found: Mapping[str, Any]) -> dict[tuple[str, int], str]:
-        """By task and map index, the earlier run that the results are from, if they come from the cache."""
+        """Return, by task and map index, the earlier run that the results are from, if they come from the cache."""
         listed = self.client.returned(found["dag_id"], found["dag_run_id"], CACHED_KEY)
         kept = {}
         for marker in listed:
@@ -403,7 +403,7 @@ class AirflowReader(RunReader):
     def _items(
         self, found: Mapping[str, Any], facts: Mapping[str, Any], seen: Seen, task: str, output: str
     ) -> Mapping[tuple[int, ...], str]:
-        """Airflow's states, by item, of a task, or of the step of an execution group that has this output."""
+        """Return Airflow's states, by item, of a task, or of the step of an execution group that has this output."""
         held = [each for each in steps_of_task(task, facts) if output.startswith(f"{task_id(each)}.")]
         name = max(held, key=len, default=None)  # a step `train.v2` may exist beside a step `train`
         if name is None:

@@ -98,7 +98,7 @@ def _of_connection(place: Place) -> Any:
 
 
 def _sdk(name: str) -> Any:
-    """Airflow 3's class of that name, or Airflow 2's with the same interface."""
+    """Return Airflow 3's class of that name, or Airflow 2's with the same interface."""
     try:
         return getattr(import_module("airflow.sdk"), name)
     except ImportError:

@@ -46,7 +46,7 @@ def failed_or_timed_out(status: ExecutionStatus) -> bool:
 
 
 def timeout_of(dag: Mapping[str, Any]) -> timedelta | None:
-    """``dagrun_timeout`` of a DAG: ISO 8601 on Airflow 3, an object on 2.
+    """Return ``dagrun_timeout`` of a DAG: ISO 8601 on Airflow 3, an object on 2.
 
     >>> timeout_of({"dag_run_timeout": "PT1M30.5S"})
     datetime.timedelta(seconds=90, microseconds=500000)

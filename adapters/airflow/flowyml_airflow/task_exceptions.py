@@ -43,7 +43,7 @@ def is_final(step: Step, error: StepError) -> bool:
 
 
 def airflow_exceptions() -> ModuleType:
-    """Airflow's module of exceptions."""
+    """Return Airflow's module of exceptions."""
     try:
         return import_module("airflow.sdk.exceptions")
     except ImportError:  # Airflow 2
@@ -74,7 +74,7 @@ def upstream_failed(task: Task) -> Exception:
 
 
 def no_output(step: str, indexes: Sequence[int] = (-1,)) -> StepError:
-    """The error for a task whose input is missing: a step left no output, or none for these items (-1: not mapped).
+    """Return the error of a task without its input: a step left no output, or none for these items (-1: not mapped).
 
     Airflow returns None for an XCom that does not exist, as of a task that a person marked as success. Another try
     would not find one either, so it counts as Airflow's ``AirflowFailException``.

@@ -251,7 +251,7 @@ class Pipelines:
         return self._versions[key]
 
     def parameters_of(self, item: Any) -> Json:
-        """The parameters of a run or recurring run, with their FlowyML names and types from the pipeline's file."""
+        """Return the parameters of a run or recurring run, with names and types from the pipeline's file."""
         given: Json = (item.runtime_config.parameters or {}) if item.runtime_config else {}
         if not given:
             return given

@@ -121,7 +121,7 @@ class PodGraph:
         return [each for each in found.values() if self._units[each.name] is not unit]
 
     def beside(self, unit: Unit) -> list[Step]:
-        """Those of them in the same outermost loop, or outside of all loops like it."""
+        """Return those of them in the same outermost loop, or outside of all loops like it."""
         return [each for each in self.before(unit) if self.loop_of(each.group) == self.loop_of(unit.group)]
 
     def members(self, loop: str) -> list[Step]:
@@ -134,7 +134,7 @@ class PodGraph:
         return list({each.name: each for each in found if self.loop_of(each.group) != loop}.values())
 
     def given_on(self, loop: str) -> list[Step]:
-        """The steps of a loop whose results are used outside: by other steps, as outputs, or by the end of the run.
+        """Return the steps of a loop whose results are used outside: by other steps, as outputs, or by the run's end.
 
         The latter are those that no step of the loop waits for.
         """

@@ -218,5 +218,5 @@ def passed_on(outputs: Mapping[str, Any], task: str) -> Json:
 
 
 def run_values(*steps: Step) -> Json:
-    """The values of the run for steps: the time, and the run's names if results are cached, which record the run."""
+    """Return the run's values for steps: the time, and its names if results are cached, which record the run."""
     return {names.TIME: RUN_TIME, **(RUN_NAMES if any(step.caching for step in steps) else {})}

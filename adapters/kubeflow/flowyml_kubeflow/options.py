@@ -139,7 +139,7 @@ def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
 
 
 def empty_dir(text: str) -> tuple[str, str]:
-    """Medium and size of an empty folder.
+    """Return medium and size of an empty folder.
 
     >>> empty_dir("5Gi"), empty_dir("memory:1Gi"), empty_dir("memory"), empty_dir("")
     (('', '5Gi'), ('Memory', '1Gi'), ('Memory', ''), ('', ''))

@@ -147,7 +147,7 @@ class KubeflowOrchestrator(Orchestrator):
         return any(About.of(site.get(page).json()) for page in (HEALTHZ, f"/pipeline{HEALTHZ}"))
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
-        """``NAME.yaml``, and the bundle beside it if the pipeline stores its code.
+        """Return ``NAME.yaml``, and the bundle beside it if the pipeline stores its code.
 
         Without a ``release``, KFP is asked for it only if the workflow is too large for those whose workflows are
         largest.
@@ -168,7 +168,7 @@ class KubeflowOrchestrator(Orchestrator):
         return {**files, compiled.bundle.filename: compiled.bundle.data} if compiled.bundle_url else files
 
     def _release(self) -> tuple[int, ...]:
-        """KFP's release; empty without a URL, or if no KFP answers."""
+        """Return KFP's release; empty without a URL, or if no KFP answers."""
         try:
             return self._connection.version if self._connection else ()
         except EngineUnreachableError:

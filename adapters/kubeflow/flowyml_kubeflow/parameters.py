@@ -32,7 +32,7 @@ _LONGEST_KEY = 1024  # source: YAML 1.2, 7.4.2, implicit keys
 
 
 def kfp_type(parameter: Parameter) -> str:
-    """KFP's type of a parameter. A type that KFP lacks, such as a union, becomes a string with JSON.
+    """Return KFP's type of a parameter. A type that KFP lacks, such as a union, becomes a string with JSON.
 
     >>> kfp_type(Parameter(name="rows", schema={"type": "integer"}, default=5))
     'NUMBER_INTEGER'

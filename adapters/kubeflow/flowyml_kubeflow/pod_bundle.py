@@ -109,7 +109,7 @@ def compressed(bundle: Bundle) -> bytes:
 
 @lru_cache(512)
 def without_prose(source: bytes) -> bytes:
-    r"""Python without comments and docstrings, a quarter of the compressed bytes; lines keep their numbers.
+    r"""Return Python without comments and docstrings, a quarter of the compressed bytes; lines keep their numbers.
 
     >>> without_prose(b'def f():  # why\n    \"\"\"What.\n\n    More.\n    \"\"\"\n    return "# kept"\n')
     b'def f():\n    ""\n\n\n\n    return "# kept"\n'

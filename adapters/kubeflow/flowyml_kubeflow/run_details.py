@@ -76,7 +76,7 @@ class RunDetails:
     # Errors.
 
     def error(self) -> str | None:
-        """The error in the words of the failed steps, if their logs still exist, else in those of KFP and Argo."""
+        """Return the error in the words of the failed steps, if their logs exist, else in those of KFP and Argo."""
         if self.tasks.has_flow and (notes := self._notes(names.RESULT_TASK)):
             return str(notes[0]["failed"])
         ends = self.tasks.pods(names.RESULT_TASK) if self.failed_at_its_end else []
@@ -92,7 +92,7 @@ class RunDetails:
         return self.tasks.state(names.RESULT_TASK) == "FAILED"
 
     def _error_of_steps(self) -> str | None:
-        """The error in the words of the failed steps, and of those whose pods were lost."""
+        """Return the error in the words of the failed steps, and of those whose pods were lost."""
         runs = self.step_runs() if self.tasks.has_flow else ()
         if lost := [item for item in runs if item.error and item.error.startswith(_LOST)]:
             said = [of_step(item.name, str(item.error), item.label) for item in lost[:NAMED]]
@@ -263,7 +263,7 @@ class RunDetails:
 
 
 def error_of_workflow(job_id: str, workflow: Workflow | None, logs: PodLogs) -> str:
-    """Argo's messages on the workflow, and on failed pods of KFP and FlowyML, with the end of their logs."""
+    """Return Argo's messages on the workflow, and on failed pods of KFP and FlowyML, with the end of their logs."""
     if workflow is None:
         return ""
     said = [workflow.message] if workflow.message else []
@@ -325,7 +325,7 @@ def located(artifacts: Iterable[Artifact], outputs: Mapping[str, Any]) -> list[A
 
 
 def lists_of_files(result: Json) -> dict[str, str]:
-    """Why outputs of a pipeline with control flow are not stored, from the result of its last task."""
+    """Say why outputs of a pipeline with control flow are not stored, from the result of its last task."""
     return {
         name: f"Output {name!r} is a loop's list of files or folders, which Kubeflow does not keep. Let a step that "
         f"takes the list return one folder of them."

@@ -399,7 +399,7 @@ def _driven(name: str, task: Json, component: Json) -> Json:
 
 
 def _given_artifact(port: str, uri: str) -> Json:
-    """KFP's description of an artifact for the tasks that take it."""
+    """Return KFP's description of an artifact for the tasks that take it."""
     about = {"sha256": "0" * 64} if port in ("code__", BUNDLE) else {"format": "flowyml-record"}
     metadata = {"display_name": port, **about, "store_session_info": text(_STORE)}
     return {"name": "133", "type": {"instanceSchema": ""}, "uri": uri, "metadata": metadata}
@@ -425,7 +425,7 @@ def _in_order(tasks: Json) -> Iterator[str]:
 
 
 def text(value: Any) -> str:
-    """Go's JSON."""
+    """Return Go's JSON."""
     written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -450,7 +450,7 @@ def _size(written: str) -> int:
 
 
 def _number(path: str) -> int:
-    """Ten digits, as in the id of a node, in which they are a hash of its name."""
+    """Return ten digits, as in the id of a node, in which they are a hash of its name."""
     return 1_000_000_000 + zlib.crc32(path.encode()) % 3_000_000_000
 
 

@@ -50,7 +50,7 @@ _SMALLER = "Join small steps, by execution_group='…' or in one function, or sp
 
 
 def text(compiled: Compiled) -> str:
-    """YAML in block style, for people to review. Raises ``PlanError`` for text that no reader accepts."""
+    """Return YAML in block style, for people to review. Raises ``PlanError`` for text that no reader accepts."""
     import yaml  # type: ignore[import-untyped]  # ships no types
 
     _json_texts(compiled)

@@ -122,7 +122,7 @@ class Tasks:
         return *(f"{workflow}-{template}-{number}" for template in self._templates(task)), node
 
     def _templates(self, task: str) -> Iterator[str]:
-        """KFP's possible template names of a step, which differ by release: newest and most specific first.
+        """Yield KFP's possible template names of a step, which differ by release: newest and most specific first.
 
         Source: KFP, ``addContainerExecutorTemplate``.
         """

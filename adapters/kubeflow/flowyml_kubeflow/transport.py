@@ -133,7 +133,7 @@ def _read(answer: Any, where: str) -> Any:
 
 
 def _watched_pools() -> dict[str, Any]:
-    """Pools by scheme, whose connections the deadline of the call can close."""
+    """Return pools by scheme, whose connections the deadline of the call can close."""
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 
     def watched(pool: Any) -> Any:

@@ -137,7 +137,7 @@ class Imports:
         raise _wrong(step)
 
     def keywords(self, given: Mapping[str, Any], step: Step) -> Iterator[Part]:
-        """Encoded values as keyword arguments."""
+        """Return encoded values as keyword arguments."""
         return keywords({name: self.part(each, step) for name, each in given.items()})
 
     def _pair(self, key: Any, each: Any, step: Step) -> Part:

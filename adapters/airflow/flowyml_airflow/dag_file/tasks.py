@@ -451,7 +451,7 @@ def _tuple(before: str, names: Sequence[str], after: str) -> Part:
 
 
 def _labelled(choice: str, label: str, behind: Part) -> Part:
-    """``choice >> label >> behind``, broken as ruff does if it is too long for a line."""
+    """Return ``choice >> label >> behind``, broken as ruff does if it is too long for a line."""
     flat = Pair(f"{choice} >> {label} >> ", behind)
     if "\n" not in source(flat, 1):
         return flat

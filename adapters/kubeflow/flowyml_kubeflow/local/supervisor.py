@@ -71,7 +71,7 @@ def _supervise(folder: RunFolder) -> None:
 
 @contextmanager
 def _kfp(folder: RunFolder) -> Iterator[tuple[subprocess.Popen[bytes], ProcessIdentity]]:
-    """KFP's process, and the leader of its group."""
+    """Yield KFP's process, and the leader of its group."""
     with folder.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "flowyml_kubeflow.local.kfp_process", str(folder.path)],
