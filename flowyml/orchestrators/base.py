@@ -11,7 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flowyml.core.capabilities import Capabilities, Feature, Level
@@ -277,7 +277,8 @@ class Orchestrator(ABC):
         schedule.check_future()
         plan = self.plan(pipeline)
         self.capabilities.require(_schedule_needs(plan, schedule))
-        pipeline.check_parameters(schedule.parameters)
+        checked = pipeline.check_parameters(schedule.parameters)
+        schedule = replace(schedule, parameters={name: checked[name] for name in schedule.parameters})
         with located(pipeline):
             return self.create_schedule(pipeline.bundle(plan), schedule, force=force)
 

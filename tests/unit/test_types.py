@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from flowyml import Context, Pipeline, for_each, pipeline, step
 from flowyml.core.errors import DefinitionError, ParameterError
+from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Parameter
@@ -215,6 +216,17 @@ class Untyped(BaseModel):
 
 class Longer(Window):
     to: int = 1
+
+
+@pytest.mark.filterwarnings("ignore:The schedule is saved:UserWarning")
+def test_a_schedule_holds_the_json_of_its_parameters() -> None:
+    values = {"day": date(2026, 2, 1), "folder": Path("a"), "window": SINCE}
+    local = LocalOrchestrator()
+    made = local.schedule_pipeline(typed, Schedule(cron="0 3 * * *", parameters=values))
+    assert [found.schedule.parameters for found in local.schedules()] == [made.schedule.parameters]
+    assert made.schedule.parameters == {
+        "day": "2026-02-01", "folder": "a", "window": {"since": "2020-01-01", "rate": 0.5, "paths": []},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
