@@ -196,8 +196,14 @@ class LocalStore(Store):
         above, _, name = checked_key(folder).rpartition("/")
         try:
             with suppress(FileNotFoundError), self.opened(above) as opened:
-                if name in folders_in(opened):
-                    rmtree(name, dir_fd=opened)
+                for left in range(_TRIES - 1, -1, -1):
+                    if name not in folders_in(opened):
+                        break
+                    try:
+                        rmtree(name, dir_fd=opened)
+                    except OSError as error:  # another process may be writing into it, or removing it
+                        if not left or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                            raise
         except OSError as error:
             raise ArtifactError(f"{self.root / folder} could not be deleted: {error}") from error
 

@@ -303,3 +303,25 @@ def double(n: int) -> int:
 def explained(n: int):
     return double(n)
 """
+
+
+_WRITES_MEANWHILE = """
+import sys
+from pathlib import Path
+from flowyml.artifacts import open_store
+
+root, folder, late = sys.argv[1], Path(sys.argv[1], "cache/made/step/key"), ["late.bin"]
+
+def write(event, arguments):
+    if event == "os.rmdir" and arguments[0] == "key" and late:  # all else in it is gone by now
+        (folder / late.pop()).touch()
+
+folder.mkdir(parents=True)
+sys.addaudithook(write)
+open_store(root).remove("cache/made/step/key")
+assert not late and not folder.exists()
+"""
+
+
+def test_a_result_into_which_another_process_writes_is_removed(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _WRITES_MEANWHILE, str(tmp_path)], check=True)
