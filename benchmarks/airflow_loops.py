@@ -51,7 +51,7 @@ def rows() -> Iterator[Row]:
 
     with tempfile.TemporaryDirectory() as folder, airflow3(Path(folder)) as airflow:
         orchestrator = AirflowOrchestrator(
-            airflow.url, username=airflow.username, password=airflow.password, dags_folder=airflow.dags_folder,
+            airflow.url, auth=(airflow.username, airflow.password), dags_folder=airflow.dags_folder,
             deploy_timeout=120,
         )  # fmt: skip
         (airflow.dags_folder / "native.py").write_text(NATIVE)

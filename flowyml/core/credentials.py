@@ -5,20 +5,16 @@ from __future__ import annotations
 import base64
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["LOGIN_OPTIONS", "Login", "Secret", "lacks_permission", "refusals", "refusing_sources"]
-
-LOGIN_OPTIONS = (
-    "token", "token_file", "token_command", "username", "password", "password_file", "password_command",
-)  # fmt: skip
-"""The keywords of ``Login.of``, which every adapter's constructor takes by these names."""
+__all__ = ["AUTH_OPTIONS", "Auth", "AuthLike", "Secret", "lacks_permission", "refusals", "refusing_sources"]
 
 _COMMAND_SECONDS = 60
 _refused: ContextVar[Mapping[str, str] | None] = ContextVar("flowyml_refused_sources", default=None)
@@ -48,14 +44,15 @@ class Secret:
     """A value that ``repr`` does not show, read at first use. Thread-safe.
 
     ``name`` is that of the option: ``"token"`` stands for ``token``, ``token_file`` and ``token_command``. A command is
-    a list of arguments, or one string that is split as a shell would; no shell runs it. Raises ``ConfigurationError``
-    when more than one of the three is given, and at the first use when the value cannot be read.
+    a list of arguments, or one string that is split as a shell would; no shell runs it. A function as the value is
+    called at each use. Raises ``ConfigurationError`` when more than one of the three is given, and at the first use
+    when the value cannot be read.
     """
 
     def __init__(
         self,
         name: str,
-        value: str | None = None,
+        value: str | Callable[[], str] | None = None,
         file: str | os.PathLike[str] | None = None,
         command: str | Sequence[str] | None = None,
     ) -> None:
@@ -66,8 +63,9 @@ class Secret:
             raise ConfigurationError(f"{' and '.join(self._sources)} are both given. Give only one.")
         self._file = file
         self._command = command
+        self._function = value if callable(value) else None
         self._refusal = refusals(self._sources)
-        self._value = _checked_line(name, value) if value else None
+        self._value = _checked_line(name, value) if value and not callable(value) else None
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
@@ -76,6 +74,8 @@ class Secret:
 
     def get(self) -> str | None:
         """Return the value; None if none was given."""
+        if self._function is not None:
+            return self._read()
         if self._value is None and self:
             with self._lock:
                 if self._value is None:  # another thread may have been quicker
@@ -95,10 +95,14 @@ class Secret:
         if self._refusal:
             raise ConfigurationError(self._refusal)
         option = next(iter(self._sources))
-        text = _run_command(option, self._command) if self._command else _read_file(option, self._file or "")
+        if self._function is not None:
+            text, must = self._function(), "returned nothing; it must return"
+        elif self._command:
+            text, must = _run_command(option, self._command), "printed nothing; it must print"
+        else:
+            text, must = _read_file(option, self._file or ""), "is empty; it must hold"
         if not text:
-            what = "printed nothing; it must print" if self._command else "is empty; it must hold"
-            raise ConfigurationError(f"{option} {what} a {self.name}.")
+            raise ConfigurationError(f"{option} {must} a {self.name}.")
         return _checked_line(option, text)
 
     def __eq__(self, other: object) -> bool:
@@ -163,62 +167,126 @@ def _checked_line(option: str, text: str) -> str:
     raise ConfigurationError(f"{option} has {wrong}. It is not shown here. Set it again.")
 
 
-@dataclass(slots=True)
-class Login:
-    """A bearer token, or else a user name and a password. ``note`` is added to the message of a refusal."""
+@dataclass(slots=True, init=False)
+class Auth:
+    """The caller's credentials: a bearer token, or else a user name and a password; and cookies beside either.
+
+    A secret is given as its text, as the file that contains it (``…_file``), or as a command that prints it
+    (``…_command``, a list of arguments or one line, run without a shell). Files and commands are read when the secret
+    is needed, and again when a server refuses it. ``token`` may also be a function that returns it, called for each
+    request. ``cookies`` are those of a login in front of the engine. ``repr`` shows no secret. Raises
+    ``ConfigurationError`` if one secret is given in two ways.
+
+    >>> Auth.of(("ada", "hunter2"))
+    Auth(token=<Secret none>, username='ada', password=<Secret password>, cookies=<Secret none>)
+    """
 
     token: Secret
     username: str | None
     password: Secret
-    note: str = ""
+    cookies: Secret
+    note: str = field(default="", repr=False, compare=False)
+    """A sentence that is added to the message of a refusal."""
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         *,
-        token: str | None = None,
+        token: str | Callable[[], str] | None = None,
         token_file: str | os.PathLike[str] | None = None,
         token_command: str | Sequence[str] | None = None,
         username: str | None = None,
         password: str | None = None,
         password_file: str | os.PathLike[str] | None = None,
         password_command: str | Sequence[str] | None = None,
-    ) -> Login:
-        """Create a login from the options that all adapters take. Raises ``ConfigurationError``."""
-        return cls(
-            Secret("token", token, token_file, token_command),
-            username,
-            Secret("password", password, password_file, password_command),
+        cookies: str | None = None,
+        cookies_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.token = Secret("token", token, token_file, token_command)
+        self.username = username
+        self.password = Secret("password", password, password_file, password_command)
+        self.cookies = Secret("cookies", cookies, cookies_file)
+        self.note = ""
+
+    @classmethod
+    def of(cls, auth: AuthLike | None) -> Auth:
+        """Return ``auth`` itself, or the credentials that a token or a pair of user name and password stands for.
+
+        Raises ``ConfigurationError`` for anything else.
+        """
+        match auth:
+            case None:
+                return cls()
+            case Auth():
+                return auth
+            case str():
+                return cls(token=auth)
+            case (str() as username, str() as password):
+                return cls(username=username, password=password)
+        raise ConfigurationError(  # which does not show the value
+            f"auth is a {type(auth).__name__}. Give a token, a pair of user name and password, or an Auth(…)."
         )
 
     @classmethod
-    def in_url(cls, url: str) -> Login:
+    def in_url(cls, url: str) -> Auth:
         """Return the user and the password in an HTTP URL; empty if it has none."""
         from urllib.parse import unquote, urlsplit
 
         try:
             parts = urlsplit(url)
         except ValueError:
-            return cls.of()
+            return cls()
         if parts.username is None and parts.password is None:
-            return cls.of()
-        return cls.of(username=unquote(parts.username or ""), password=unquote(parts.password or ""))
+            return cls()
+        return cls(username=unquote(parts.username or ""), password=unquote(parts.password or ""))
+
+    @classmethod
+    def merged(cls, auth: AuthLike | None, *others: Auth) -> Auth:
+        """Return a copy, completed from other sources for the same address: the first comes first.
+
+        What names a user or has a token gets no token of a later source, which may be another user's, and a password
+        only if that source names no other user. Raises ``ConfigurationError`` for a password without a user.
+        """
+        merged = copy(cls.of(auth))
+        for other in others:
+            merged.cookies = merged.cookies or other.cookies
+            if merged.token:
+                continue
+            if merged.username is None and not merged.password:
+                merged.token, merged.username, merged.password = other.token, other.username, other.password
+            elif merged.username is None:
+                merged.username = other.username
+            elif not merged.password and other.username in (None, merged.username):
+                merged.password = other.password
+        if merged.password and merged.username is None and not merged.token:
+            raise ConfigurationError("password needs a user name beside it: auth=(username, password).")
+        return merged
 
     def __bool__(self) -> bool:
-        return bool(self.token) or self.username is not None
+        return bool(self.token or self.cookies) or self.username is not None
 
     def headers(self) -> dict[str, str]:
-        """Return the headers of each call. Reads the secret at the first call."""
+        """Return the headers of each call. Reads the secrets at the first call."""
         if self.token:
-            return {"Authorization": f"Bearer {self.token.get()}"}
+            return {"Authorization": f"Bearer {self.token.get()}", **self.cookie_header()}
         if self.username is not None:
             pair = f"{self.username}:{self.password.get() or ''}".encode()
-            return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
-        return {}
+            return {"Authorization": f"Basic {base64.b64encode(pair).decode()}", **self.cookie_header()}
+        return self.cookie_header()
+
+    def cookie_header(self) -> dict[str, str]:
+        """Return the header for what stands in front of the engine, for calls without the engine's own credentials."""
+        return {"Cookie": cookies} if (cookies := self.cookies.get()) else {}
 
     def renew(self, refused: Mapping[str, str]) -> bool:
-        """Read the secret again after a refusal of these headers. True if another try makes sense."""
-        secret = self.token or self.password
+        """Read the secrets again after a refusal of these headers. True if another try makes sense."""
         if refused != self.headers():  # another thread has renewed it
             return True
-        return secret.renew(secret.get() or "")
+        renewed = [secret.renew(secret.get() or "") for secret in (self.token or self.password, self.cookies)]
+        return any(renewed)
+
+
+AuthLike = str | tuple[str, str] | Auth
+"""Credentials as constructors take them: a token, ``(username, password)``, or an ``Auth``."""
+
+AUTH_OPTIONS = tuple(Auth.__init__.__kwdefaults__ or ())
+"""The keywords of ``Auth``, which are settings of targets by these names."""

@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
 from opentelemetry.sdk.resources import Resource
 
-from flowyml.core.credentials import Login
+from flowyml.core.credentials import Auth
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.urls import same_address, without_credentials
 
@@ -28,13 +28,13 @@ class Meters:
 
     def __init__(self, endpoint: str | None, job: str, timeout: float, buckets: Sequence[float]) -> None:
         """Create them. Without ``endpoint``, OpenTelemetry's environment variables name the target."""
-        own = None if endpoint is None or _is_of_variables(endpoint) else Login.in_url(endpoint).headers()
+        own = None if endpoint is None or _is_of_variables(endpoint) else Auth.in_url(endpoint).headers()
         session = requests.Session() if own is None else _Session(own)
         session.hooks["response"].append(_refuse_redirect)
         session.headers["Connection"] = "close"  # the next run may end much later, or never
         self._exporter = OTLPMetricExporter(
             endpoint and without_credentials(endpoint), timeout=timeout, session=session,
-            headers=Login.in_url(endpoint).headers() if endpoint else None,
+            headers=Auth.in_url(endpoint).headers() if endpoint else None,
         )  # fmt: skip
         self._reader = InMemoryMetricReader()
         instance = f"{platform.node()}:{os.getpid()}-{os.urandom(4).hex()}"

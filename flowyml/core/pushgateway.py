@@ -7,7 +7,7 @@ from http.client import HTTPException
 
 from prometheus_client import CollectorRegistry, pushadd_to_gateway
 
-from flowyml.core.credentials import Login
+from flowyml.core.credentials import Auth
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.urls import shown, without_credentials
 from flowyml.core.web import Answer, exchange
@@ -29,7 +29,7 @@ class Pushgateway:
 
     def __init__(self, url: str, job: str, timeout: float) -> None:
         self._root = without_credentials(url).rstrip("/")
-        self._login = Login.in_url(url)
+        self._auth = Auth.in_url(url)
         self._job = job
         self._timeout = timeout
         self._is_checked = False
@@ -67,7 +67,7 @@ class Pushgateway:
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         return exchange(
-            url, method=method, headers={**headers, **self._login.headers()}, body=body, timeout=self._timeout,
+            url, method=method, headers={**headers, **self._auth.headers()}, body=body, timeout=self._timeout,
             limit=_LONGEST_ANSWER, cut=True,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""TLS: the authorities that a client trusts, and its own certificate. The same three options for every engine."""
+"""TLS: the authorities that a client trusts, and its own certificate. The same for every engine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from flowyml.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from ssl import SSLContext, SSLError
 
-__all__ = ["TLS_OPTIONS", "ClientCertificate", "Tls", "tls_cause", "tls_trouble"]
+__all__ = ["ClientCertificate", "Tls", "tls_cause", "tls_trouble"]
 
 ClientCertificate = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 """A file with a certificate and its key, or a file for each."""
-
-TLS_OPTIONS = ("verify", "ca_file", "client_cert")
-"""The keywords of ``Tls``, which every adapter's constructor takes by these names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +24,11 @@ class Tls:
     """The trusted authorities, and the client's certificate.
 
     ``ca_file`` is a file of authorities in PEM format, trusted instead of the system's; ``client_cert`` is a file with
-    a certificate and its key, or a pair of files. ``verify=False`` trusts any server; a path there is a ``ca_file``.
+    a certificate and its key, or a pair of files. ``verify=False`` trusts any server.
     Options that ``refusing_sources`` refuses raise ``ConfigurationError`` where they are used.
     """
 
-    verify: bool | str = True
+    verify: bool = True
     ca_file: str | os.PathLike[str] | None = None
     client_cert: ClientCertificate | None = None
     _refusal: str = field(default="", init=False, repr=False, compare=False)
@@ -40,21 +37,11 @@ class Tls:
         given = {"verify": self.verify is not True, "ca_file": self.ca_file, "client_cert": self.client_cert}
         object.__setattr__(self, "_refusal", refusals(option for option, value in given.items() if value))
 
-    @classmethod
-    def of(
-        cls, verify: bool | str, ca_file: str | os.PathLike[str] | None, client_cert: ClientCertificate | None
-    ) -> Tls | None:
-        """Create it from options; None if none was given, so that other settings may decide."""
-        made = cls(verify, ca_file, client_cert)
-        return None if made == cls() else made
-
     @property
     def authorities(self) -> str | None:
-        """The file of authorities, from either option."""
+        """The file of authorities."""
         self._check()
-        if self.ca_file is not None:
-            return _path(self.ca_file)
-        return _path(self.verify) if isinstance(self.verify, str) else None
+        return None if self.ca_file is None else _path(self.ca_file)
 
     @property
     def certificate(self) -> tuple[str, str | None] | None:
@@ -81,12 +68,10 @@ class Tls:
         try:
             context = ssl.create_default_context(cafile=self.authorities)
         except OSError as error:  # SSLError too
-            option = "ca_file" if self.ca_file is not None else "verify"
             raise ConfigurationError(
-                f"{option}={self.authorities!r} is not a PEM file of certificate authorities: "
-                f"{error.strerror or error}."
+                f"ca_file={self.authorities!r} is not a PEM file of certificate authorities: {error.strerror or error}."
             ) from error
-        if self.verify is False:
+        if not self.verify:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if self.certificate is not None:
             try:
@@ -112,8 +97,8 @@ def tls_trouble(cause: SSLError) -> str:
     """Explain why the two sides could not agree, and suggest options."""
     reason = getattr(cause, "verify_message", "") or cause.reason or str(cause)
     return (
-        f"{reason}. Give ca_file='/path/to/ca.pem' for a private authority and client_cert=… where the server wants "
-        f"one, or check that the server speaks https."
+        f"{reason}. Give tls=Tls(ca_file='/path/to/ca.pem') for a private authority, with client_cert=… where the "
+        f"server wants a certificate, or check that the server speaks https."
     )
 
 

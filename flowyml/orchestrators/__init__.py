@@ -6,16 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowyml.core.credentials import Auth
+    from flowyml.core.tls import Tls
     from flowyml.orchestrators.base import Orchestrator
     from flowyml.orchestrators.local import LocalOrchestrator
     from flowyml.orchestrators.remote import RemoteOrchestrator
 
-__all__ = ["LocalOrchestrator", "Orchestrator", "RemoteOrchestrator"]
+__all__ = ["Auth", "LocalOrchestrator", "Orchestrator", "RemoteOrchestrator", "Tls"]
 
 _HOMES = {
+    "Auth": "flowyml.core.credentials",
     "LocalOrchestrator": "flowyml.orchestrators.local",
     "Orchestrator": "flowyml.orchestrators.base",
     "RemoteOrchestrator": "flowyml.orchestrators.remote",
+    "Tls": "flowyml.core.tls",
 }
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from flowyml.artifacts.store import Store
-    from flowyml.core.credentials import Login
+    from flowyml.core.credentials import Auth
     from flowyml.core.origin import Origin
     from flowyml.core.pruning import Bounds, Prunable, Pruned
     from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
@@ -134,7 +134,7 @@ class Orchestrator(ABC):
         self.retry_policy = retry_policy
         self.secrets = check_names(secrets)
         """Names in this engine's store of secrets, by the different names in pipelines."""
-        self.login: Login | None = None  # who asks; an adapter that signs in sets it
+        self.auth: Auth | None = None  # an adapter that signs in sets it
 
     @property
     def artifact_place(self) -> str | None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.credentials import LOGIN_OPTIONS
+from flowyml.core.credentials import AUTH_OPTIONS
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.settings import is_trusted, without_consent
 from flowyml.core.urls import same_address, shown
@@ -24,8 +24,8 @@ from flowyml.orchestrators.config import PREFIX, Target
 
 __all__ = ["CREDENTIALS", "refused_sources", "with_own_credentials", "without_credentials_of"]
 
-CREDENTIALS = frozenset({*LOGIN_OPTIONS, "api_key", "client_cert", "cookies", "cookies_file", "credentials"})
-"""The options of targets that are credentials."""
+CREDENTIALS = frozenset({*AUTH_OPTIONS, "client_cert", "api_key", "credentials"})
+"""The options of targets that are credentials; the last two may be those of other adapters."""
 
 Tables = Mapping[str, Mapping[str, Any]]
 _DOES = {

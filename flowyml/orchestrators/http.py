@@ -25,7 +25,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
-from flowyml.core.credentials import Login, lacks_permission
+from flowyml.core.credentials import Auth, lacks_permission
 from flowyml.core.durations import span_text
 from flowyml.core.errors import (
     AuthenticationError,
@@ -215,13 +215,13 @@ class HttpClient:
         self,
         url: str,
         *,
-        login: Login | None = None,
+        auth: Auth | None = None,
         tls: Tls | None = None,
         timeout: float = 30,
         policy: OrchestratorRetryPolicy | None = None,
     ) -> None:
         self.url = url
-        self.login = login or Login.of()
+        self.auth = Auth() if auth is None else auth  # an empty one may have a note
         self.tls = tls or Tls()
         self.timeout = timeout
         self.policy = policy
@@ -236,16 +236,16 @@ class HttpClient:
 
     def headers(self) -> dict[str, str]:
         """Return the credentials of each call."""
-        return self.login.headers()
+        return self.auth.headers()
 
     def renew(self, refused: Mapping[str, str]) -> bool:
         """Return whether another try makes sense after a refusal of these headers."""
-        return self.login.renew(refused)
+        return self.auth.renew(refused)
 
     def refusal(self, status: int) -> AuthenticationError:
         """Return the error for a 401 or 403."""
         return AuthenticationError(
-            f"{self.engine} at {self.url} refuses these credentials ({status}). {self.login.note}"
+            f"{self.engine} at {self.url} refuses these credentials ({status}). {self.auth.note}"
         )
 
     def permission(self, method: str, path: str) -> str:
@@ -271,7 +271,9 @@ class HttpClient:
         if target := answer.headers.get("location"):
             return self._moved(what, urljoin(self.url, target), path)
         if status in (401, 403, 407) or 300 <= status < 400:
-            return ProxyLoginError(f"{what}. A proxy in front of {self.engine} requires a login of its own.")
+            return ProxyLoginError(
+                f"{what}. A proxy in front of {self.engine} requires a login of its own: give auth=Auth(cookies=…)."
+            )
         if status >= 500:
             return ServerTroubleError(f"{what}. Its log says why.")
         return EngineError(f"{what}. A proxy or a login page answered, or the URL is another site's.")
@@ -314,7 +316,7 @@ class HttpClient:
             pool.close()
 
     def _send_signed_in(self, method: str, target: str, json: Any, again: bool, anonymous: bool) -> Answer:
-        headers = {} if anonymous else self.headers()
+        headers = self.auth.cookie_header() if anonymous else self.headers()
         answer = self._send_until_free(method, target, json, headers, again)
         if answer.status in (401, 403) and not anonymous and self.renew(headers):
             answer = self._send_until_free(method, target, json, self.headers(), again)

@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.capabilities import Capabilities
-from flowyml.core.credentials import LOGIN_OPTIONS, Login, Secret
+from flowyml.core.credentials import Auth
 from flowyml.core.errors import (
     AuthenticationError,
     EngineError,
@@ -20,7 +20,7 @@ from flowyml.core.errors import (
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
-from flowyml.core.tls import TLS_OPTIONS, Tls, tls_cause
+from flowyml.core.tls import Tls, tls_cause
 from flowyml.core.urls import checked_url, shown
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline
@@ -46,8 +46,8 @@ _COMPOSED = (
 class RemoteOrchestrator(Orchestrator):
     """The engine that answers at ``url``. Constructing one needs no network: the URL is requested at first use.
 
-    ``engine`` names the adapter and skips the detection. ``options`` are further keywords of that adapter; those for
-    signing in and for TLS also apply to the detection. Methods that only this engine's adapter has, such as Airflow's
+    ``engine`` names the adapter and skips the detection. ``options`` are further keywords of that adapter; ``auth`` and
+    ``tls`` also apply to the detection. Methods that only this engine's adapter has, such as Airflow's
     ``backfill``, can be called here as well.
 
     Raises, at the first use, ``EngineUnreachableError`` if nothing answers, ``AuthenticationError`` if the server
@@ -89,7 +89,8 @@ class RemoteOrchestrator(Orchestrator):
         delays = iter(self.retry_policy.delays if self.retry_policy else ())
         while True:
             try:
-                return recognized_engine(self.url, **_to_sign_in(self.url, self._options))
+                auth = Auth.merged(self._options.get("auth"), Auth.in_url(self.url))
+                return recognized_engine(self.url, headers=auth.headers(), tls=self._options.get("tls"))
             except EngineUnreachableError as error:
                 if (delay := next(delays, None)) is None or tls_cause(error):
                     raise
@@ -201,15 +202,6 @@ def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | N
         f"{_seen(site, broken)}\n"
         f"Check the address, or name the engine yourself with engine=…."
     )
-
-
-def _to_sign_in(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of the detection: credentials of the URL or the options, cookies, TLS."""
-    given = {name: options[name] for name in LOGIN_OPTIONS if options.get(name)}
-    headers = (Login.of(**given) if given else Login.in_url(url)).headers()
-    if cookies := Secret("cookies", options.get("cookies"), options.get("cookies_file")).get():
-        headers["Cookie"] = cookies
-    return {"headers": headers, "tls": Tls(**{name: options[name] for name in TLS_OPTIONS if name in options})}
 
 
 def _seen(site: Site, broken: Mapping[str, Exception]) -> str:

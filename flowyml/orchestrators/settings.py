@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, SettingsConfigDict
 
+from flowyml.core.credentials import Auth
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.settings import read_settings
+from flowyml.core.tls import Tls
 from flowyml.orchestrators.config import PREFIX, Target
 from flowyml.orchestrators.credential_scope import refused_sources, with_own_credentials
 from flowyml.orchestrators.registry import declared
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
 
     from flowyml.orchestrators.registry import Factory
 
-__all__ = ["checked", "read"]
+__all__ = ["checked", "grouped", "read"]
 
 Tables = dict[str, dict[str, Any]]
+
+_GROUPS: Mapping[str, type] = {"auth": Auth, "tls": Tls}
+"""Keywords of constructors that are objects, whose own keywords are the settings."""
 
 
 class Settings(BaseSettings):
@@ -92,19 +97,38 @@ def read(path: Path | None) -> dict[str, Target]:
 
 
 def checked(factory: Factory, found: Target) -> dict[str, Any]:
-    """Return the target's options, converted to the constructor's types."""
-    parameters = _keywords(factory)
-    hints = _hints(factory)
+    """Return the target's options, converted to the types of the constructor, of ``Auth`` and of ``Tls``."""
+    parameters, hints, groups = _keywords(factory), _hints(factory), _groups(factory)
+    if parameters is not None:
+        parameters = [name for kind in (factory, *groups.values()) for name in _keywords(kind) or ()]
+    for kind in groups.values():
+        hints |= _hints(kind)
     values = {}
     for key, value in found.options.items():
-        if parameters is not None and key not in parameters:
-            known = ", ".join(parameters) or "nothing"
+        if parameters is not None and (key not in parameters or key in groups):
+            known = ", ".join(name for name in parameters if name not in groups) or "nothing"
             raise ConfigurationError(f"{found.origins[key]}: {found.engine!r} has no option {key!r}. It has: {known}.")
         if key not in hints:
             values[key] = value
             continue
         values[key] = _converted(_placed(value, hints[key], found, key), hints[key], found.origins[key], key)
     return values
+
+
+def grouped(factory: Factory, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with ``auth`` and ``tls`` instead of the keywords of ``Auth`` and ``Tls``.
+
+    Only for a constructor that takes these. Raises ``ConfigurationError`` as they do.
+    """
+    rest = dict(values)
+    for name, kind in _groups(factory).items():
+        if options := {key: rest.pop(key) for key in _keywords(kind) or () if key in rest}:
+            rest[name] = kind(**options)
+    return rest
+
+
+def _groups(factory: Factory) -> dict[str, type]:
+    return {name: kind for name, kind in _GROUPS.items() if name in (_keywords(factory) or ())}
 
 
 def _placed(value: Any, hint: Any, found: Target, key: str) -> Any:
@@ -170,7 +194,7 @@ def _plain(name: str) -> str:
     return name.replace("-", "_").lower()
 
 
-def _keywords(factory: Factory) -> list[str] | None:
+def _keywords(factory: Callable[..., object]) -> list[str] | None:
     """Return the keywords that a constructor takes; None if it takes any."""
     parameters = inspect.signature(factory).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -178,7 +202,7 @@ def _keywords(factory: Factory) -> list[str] | None:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def _hints(factory: Factory) -> dict[str, Any]:
+def _hints(factory: Callable[..., object]) -> dict[str, Any]:
     """Return the types of a constructor's keywords, as far as they are annotated."""
     try:
         return get_type_hints(inspect.getattr_static(factory, "__init__") if isinstance(factory, type) else factory)

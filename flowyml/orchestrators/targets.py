@@ -74,16 +74,16 @@ def construct(factory: Factory, found: Target, options: Mapping[str, Any]) -> Or
     if not found.options:
         return factory(**options)
     from flowyml.orchestrators.credential_scope import without_credentials_of
-    from flowyml.orchestrators.settings import checked
+    from flowyml.orchestrators.settings import checked, grouped
 
     found = without_credentials_of(found, options.get("url"))
-    values = {**checked(factory, found), **options}
+    values = checked(factory, found)
     refused = {key: why for key, why in found.refused.items() if key not in options}
     try:
         with refusing_sources(refused):
-            made = factory(**values)
-        if made.login is not None and found.withheld:
-            made.login.note = f"{made.login.note} {found.withheld}".lstrip()
+            made = factory(**{**grouped(factory, values), **options})
+        if made.auth is not None and found.withheld:
+            made.auth.note = f"{made.auth.note} {found.withheld}".lstrip()
         return made
     except ConfigurationError as error:  # it knows the value, but not where it is set
         raise ConfigurationError(f"{error} Configured in {', '.join(sorted({*found.origins.values()}))}.") from error

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowyml import step
-from flowyml.core.credentials import Login, Secret
+from flowyml.core.credentials import Auth, Secret
 from flowyml.core.urls import checked_url, shown
 from flowyml.steps.waiting import wait_for
 
@@ -100,7 +100,7 @@ def _text_at(
             f"params=…, or write them as %20."
         )
     kind = {} if json is None else {"Content-Type": "application/json"}
-    sent = {**kind, **Login.in_url(url).headers(), **_checked(headers), **_bearer(token)}  # a name may have any case
+    sent = {**kind, **Auth.in_url(url).headers(), **_checked(headers), **_bearer(token)}  # a name may have any case
     body = _body(json, data)
     asked = f"{method} {shown(url)}"
     try:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from flowyml.core.credentials import LOGIN_OPTIONS
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.tls import TLS_OPTIONS
+from flowyml.core.settings import TRUSTED
+from flowyml.core.tls import Tls
+from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.orchestrators.targets import resolve
 from tests.engines.web import Authority, Recorded, Reply, authority, web
 
@@ -50,7 +51,7 @@ def orchestrator(engine: str, url: str, **options: Any) -> Any:
     pytest.importorskip({"airflow": "httpx", "kubeflow": "kfp"}.get(engine, engine))
     if engine == "prefect":
         options["work_pool"] = "pool"
-    return resolve(engine, url=url, token="x", retry_policy=ONCE, **options)
+    return resolve(engine, url=url, auth="x", retry_policy=ONCE, **options)
 
 
 def answers_of(engine: str) -> Callable[[Recorded], Reply]:
@@ -64,19 +65,19 @@ def answers_of(engine: str) -> Callable[[Recorded], Reply]:
 @pytest.mark.parametrize("engine", ANSWERS)
 def test_an_engine_behind_tls(engine: str, private: Authority) -> None:
     reply = answers_of(engine)
-    trusting: dict[str, Any] = {"ca_file": private.ca}
-    known = {**trusting, "client_cert": [str(private.client_cert), str(private.client_key)]}
+    trusting = Tls(ca_file=private.ca)
+    known = Tls(ca_file=private.ca, client_cert=(private.client_cert, private.client_key))
     with web(reply, private.server()) as server:
-        for options in (trusting, known, {"verify": False}):
-            reached = orchestrator(engine, server.url, **options)
-            assert reached.runs() == [], options
-            assert reached.health().reachable, options
-        with pytest.raises(EngineUnreachableError, match=r"^TLS with .* fails: .*certificate.* Give ca_file="):
+        for tls in (trusting, known, Tls(verify=False)):
+            reached = orchestrator(engine, server.url, tls=tls)
+            assert reached.runs() == [], tls
+            assert reached.health().reachable, tls
+        with pytest.raises(EngineUnreachableError, match=r"^TLS with .* fails: .*certificate.* Give tls=Tls\(ca_file="):
             orchestrator(engine, server.url).runs()
     with web(reply, private.server(wants_certificate=True)) as server:
-        assert orchestrator(engine, server.url, **known).runs() == []
+        assert orchestrator(engine, server.url, tls=known).runs() == []
         with pytest.raises(EngineUnreachableError):  # it just ends the connection, at times
-            orchestrator(engine, server.url, **trusting).runs()
+            orchestrator(engine, server.url, tls=trusting).runs()
         assert "Bearer x" in {request.headers.get("authorization") for request in server.requests}
 
 
@@ -101,6 +102,33 @@ def test_airflow_by_the_environment(
 
 
 @pytest.mark.parametrize("engine", ANSWERS)
-def test_the_options_have_the_same_names(engine: str) -> None:
-    taken = inspect.signature(type(orchestrator(engine, "http://127.0.0.1:9"))).parameters
-    assert {*LOGIN_OPTIONS, *TLS_OPTIONS} <= taken.keys()
+def test_the_settings_of_a_target_have_the_same_names(
+    engine: str, private: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are relative to that of the settings. Each call has the cookies, which a proxy may ask for."""
+    files = {"token": b"from-a-file\n", "cookies": b"session=of-a-proxy\n", "ca.pem": Path(private.ca).read_bytes()}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setenv(TRUSTED, str(tmp_path))
+    pair = [str(private.client_cert), str(private.client_key)]
+    pool = 'work_pool = "pool"\n' if engine == "prefect" else ""
+    with web(answers_of(engine), private.server(wants_certificate=True)) as server:
+        (tmp_path / "flowyml.toml").write_text(
+            f'[orchestrators.prod]\nengine = "{engine}"\nurl = "{server.url}"\ntoken_file = "token"\n'
+            f'cookies_file = "cookies"\nca_file = "ca.pem"\nclient_cert = {json.dumps(pair)}\ntimeout = 9\n{pool}'
+        )
+        (tmp_path / "below").mkdir()
+        monkeypatch.chdir(tmp_path / "below")
+        reached = resolve("prod")
+        assert reached.runs() == []
+        options = {"work_pool": "pool"} if engine == "prefect" else {}
+        tls = Tls(verify=False, client_cert=(pair[0], pair[1]))
+        assert RemoteOrchestrator(server.url, auth=reached.auth, tls=tls, **options).name == engine
+    assert {request.headers["cookie"] for request in server.requests} == {"session=of-a-proxy"}
+    assert "Bearer from-a-file" in {request.headers.get("authorization") for request in server.requests}
+
+
+def test_the_constructors_take_the_same() -> None:
+    kinds = [type(orchestrator(engine, "http://127.0.0.1:9")) for engine in ANSWERS]
+    taken = [{str(inspect.signature(kind).parameters[name]) for kind in kinds} for name in ("auth", "tls", "timeout")]
+    assert taken == [{"auth: 'AuthLike | None' = None"}, {"tls: 'Tls | None' = None"}, {"timeout: 'float' = 30"}]

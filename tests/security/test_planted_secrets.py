@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, context, step
+from flowyml.core.credentials import Auth, AuthLike
 from flowyml.core.errors import ConfigurationError, FlowymlError
 from flowyml.core.observability import OtlpMetricsCollector, PrometheusMetricsCollector, set_metrics_collector
 from flowyml.orchestrators.base import Orchestrator
@@ -182,10 +183,10 @@ def test_a_store_with_credentials_in_its_url_is_refused(place: str, monkeypatch:
     assert not found("".join(traceback.format_exception(refused.value)))
 
 
-OPTIONS: Mapping[str, list[dict[str, Any]]] = {
-    "airflow": [{"token": AS_TOKEN}, {"username": "ada", "password": AS_PASSWORD}],
-    "kubeflow": [{"token": AS_TOKEN}, {"cookies": f"session={AS_COOKIE}"}],
-    "prefect": [{"token": AS_TOKEN}, {"username": "ada", "password": AS_PASSWORD}, {"api_key": f"ada:{AS_PASSWORD}"}],
+AUTHS: Mapping[str, list[AuthLike]] = {
+    "airflow": [AS_TOKEN, ("ada", AS_PASSWORD)],
+    "kubeflow": [AS_TOKEN, Auth(cookies=f"session={AS_COOKIE}")],
+    "prefect": [AS_TOKEN, ("ada", AS_PASSWORD)],
 }
 ANSWERS = {
     "silence": None,
@@ -204,9 +205,8 @@ def test_no_error_repr_or_log_shows_one(engine: str, answer: str, caplog: pytest
     with web(lambda _: reply or Reply()) as server:
         bare = server.url if reply else "http://127.0.0.1:9"
         shown = ""
-        for options in OPTIONS[engine]:
-            shown += tried(resolve(engine, url=bare, timeout=5, **options) if engine != "prefect" else
-                           resolve(engine, url=bare, **options))  # fmt: skip
+        for auth in AUTHS[engine]:
+            shown += tried(resolve(engine, url=bare, auth=auth, timeout=5))
         shown += tried(resolve(engine, url=bare.replace("//", f"//ada:{AS_PASSWORD}@") + f"/?key={AS_TOKEN}"))
     assert "127.0.0.1" in shown
     assert not found(shown)

@@ -34,7 +34,7 @@ def prefect(url: str) -> Iterator[Any]:
 
 
 def airflow(url: str) -> Iterator[Any]:
-    connection = airflow_connection.Connection.to(url, Tls(), token="t")
+    connection = airflow_connection.Connection.to(url, "t", Tls())
     return AirflowClient(Transport(connection, timeout=30), "3.1.0").dags()
 
 

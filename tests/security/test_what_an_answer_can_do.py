@@ -14,6 +14,7 @@ from tests.engines.web import authority, dripping
 
 pytest.importorskip("kfp")
 
+from flowyml.core.tls import Tls
 from flowyml_kubeflow import KubeflowOrchestrator, client, transport
 
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n"
@@ -30,7 +31,7 @@ def test_an_answer_that_drips_over_tls_is_given_up(beginning: bytes, tmp_path: P
     private = authority(tmp_path)
     drip = dripping(beginning, tls=private.server())
     with drip as url, pytest.raises(EngineUnreachableError, match=r"not complete after 4 s|timed out"):
-        KubeflowOrchestrator(url, timeout=1, ca_file=private.ca).runs()
+        KubeflowOrchestrator(url, timeout=1, tls=Tls(ca_file=private.ca)).runs()
 
 
 @pytest.mark.parametrize("below", ["", "/pipeline"], ids=["is it KFP", "a call"])

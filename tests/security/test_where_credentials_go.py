@@ -17,7 +17,8 @@ import pytest
 from flowyml import Pipeline
 from flowyml.artifacts import open_store
 from flowyml.artifacts.housekeeping import discard, stored
-from flowyml.core.errors import ArtifactError, AuthenticationError, EngineError, FlowymlError
+from flowyml.core.credentials import Auth, AuthLike
+from flowyml.core.errors import ArtifactError, AuthenticationError, ConfigurationError, EngineError, FlowymlError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import OtlpMetricsCollector, PrometheusMetricsCollector
 from flowyml.core.process_identity import identity_of
@@ -77,9 +78,9 @@ def check(thief: Web, caught: BaseException | None = None, *texts: str) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_the_probe_takes_nothing_along(thief: Web, status: int) -> None:
     with web(redirecting(thief, status=status)) as engine:
-        for options in ({"token": TOKEN, "cookies": COOKIE}, {"username": "ada", "password": PASSWORD}):
+        for auth in (Auth(token=TOKEN, cookies=COOKIE), ("ada", PASSWORD)):
             with pytest.raises(FlowymlError) as caught:
-                _ = RemoteOrchestrator(engine.url, **options).name
+                _ = RemoteOrchestrator(engine.url, auth=auth).name
             check(thief, caught.value)
         assert TOKEN in engine.everything
         assert thief.requests, "the probe follows, and tells where it was led"
@@ -87,8 +88,8 @@ def test_the_probe_takes_nothing_along(thief: Web, status: int) -> None:
 
 @pytest.mark.parametrize("status", [302, 307, 308])
 @pytest.mark.parametrize("major", ["v2", "v1"])
-@pytest.mark.parametrize("options", [{"token": TOKEN}, {"username": "ada", "password": PASSWORD}])
-def test_airflow(thief: Web, status: int, major: str, options: Mapping[str, str]) -> None:
+@pytest.mark.parametrize("auth", [TOKEN, ("ada", PASSWORD)])
+def test_airflow(thief: Web, status: int, major: str, auth: AuthLike) -> None:
     pytest.importorskip("httpcore")
     from flowyml_airflow import AirflowOrchestrator
 
@@ -99,7 +100,7 @@ def test_airflow(thief: Web, status: int, major: str, options: Mapping[str, str]
 
     engine_reply = redirecting(thief, f"/api/{major}/version", status=status)
     with web(reply) as engine:
-        orchestrator = AirflowOrchestrator(engine.url, retry_policy=ONCE, **options)
+        orchestrator = AirflowOrchestrator(engine.url, auth=auth, retry_policy=ONCE)
         with pytest.raises(EngineError, match="redirects to") as caught:
             orchestrator.runs()
         check(thief, caught.value)
@@ -125,13 +126,13 @@ def test_external_dag(thief: Web, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 307, 308])
-@pytest.mark.parametrize("key", [TOKEN, f"ada:{PASSWORD}"])
-def test_prefect(thief: Web, status: int, key: str) -> None:
+@pytest.mark.parametrize("auth", [TOKEN, ("ada", PASSWORD)])
+def test_prefect(thief: Web, status: int, auth: AuthLike) -> None:
     pytest.importorskip("prefect")
     from flowyml_prefect import PrefectOrchestrator
 
     with web(redirecting(thief, status=status)) as engine:
-        orchestrator = PrefectOrchestrator(engine.url, api_key=key)
+        orchestrator = PrefectOrchestrator(engine.url, auth=auth)
         with pytest.raises(EngineError, match="redirect") as caught:
             orchestrator.runs()
         check(thief, caught.value)
@@ -307,9 +308,24 @@ def test_so_do_those_in_files_and_of_commands(option: str) -> None:
     assert f"{option} belongs to {HOME}" in elsewhere.withheld
 
 
-def test_a_refusal_says_what_was_withheld(thief: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("spelled", ['auth="{token}"', 'auth={{token="{token}"}}'])
+def test_a_file_gives_no_credential_in_one_piece(spelled: str) -> None:
+    """It would escape the check of each: whose it is, and whether the folder may name a file or a command."""
+    pytest.importorskip("httpcore")
+    given = spelled.format(token=TOKEN)
+    Path("flowyml.toml").write_text(f'[orchestrators.prod]\nengine="airflow"\nurl="{HOME}"\n{given}')
+    with pytest.raises(ConfigurationError, match=r"has no option 'auth'\. It has: .*token, token_file") as caught:
+        resolve("prod")
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize(("engine", "package"), [("airflow", "httpx"), ("kubeflow", "kfp"), ("prefect", "prefect")])
+def test_a_refusal_says_what_was_withheld(
+    engine: str, package: str, thief: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(package)
     thief.reply = locked
-    Path("flowyml.toml").write_text(f'[orchestrators.prod]\nengine="airflow"\nurl="{HOME}"\ntoken="{TOKEN}"')
+    Path("flowyml.toml").write_text(f'[orchestrators.prod]\nengine="{engine}"\nurl="{HOME}"\ntoken="{TOKEN}"')
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__URL", thief.url)
     message = fails(resolve("prod"))
     assert f"token belongs to {HOME}" in message

@@ -16,7 +16,7 @@ from flowyml.core.errors import ConfigurationError, EngineError
 from flowyml.core.settings import TRUSTED
 from flowyml_prefect import server
 from flowyml_prefect.client import PrefectClient
-from flowyml_prefect.connection import Connection, login_of
+from flowyml_prefect.connection import Connection, auth_of
 from flowyml_prefect.engine_process import ControlChannel
 from tests.waiting import wait_until
 
@@ -86,7 +86,7 @@ def test_a_folder_changes_nothing_for_the_owners_server(
     )
     connection = Connection.configured()
     assert connection is not None
-    assert (connection.api_url, connection.login.token.get()) == ("https://mine/api", "pnu_mine")
+    assert (connection.api_url, connection.auth.token.get()) == ("https://mine/api", "pnu_mine")
     assert connection.tls.verify is not False
     assert connection.password is None
     assert connection.ui_url == "https://mine"
@@ -99,7 +99,7 @@ def test_a_folder_cannot_have_variables_of_its_user_sent(folder: Path, monkeypat
     )
     connection = Connection.configured()
     assert connection is not None
-    assert "planted" not in f"{connection.api_url} {connection.login.token.get()}"
+    assert "planted" not in f"{connection.api_url} {connection.auth.token.get()}"
 
 
 TLS = {
@@ -117,7 +117,7 @@ def test_a_folder_decides_nothing_about_tls(
     name, value, said = TLS[option]
     line = f"PREFECT_API_{name.upper()}={value}" if file == ".env" else f'{name} = "{value}"'
     (folder / file).write_text(f"{FOLDER[file]}{line}\n")
-    for made in (Connection.configured(), Connection.to(STRANGER, login_of("pnu_mine"))):
+    for made in (Connection.configured(), Connection.to(STRANGER, auth_of("pnu_mine"))):
         assert made is not None
         with pytest.raises(ConfigurationError, match=said):
             made.tls.context()
@@ -151,7 +151,7 @@ def test_a_file_that_is_a_link_out_of_the_folder_gives_nothing(
     monkeypatch.setenv(TRUSTED, str(folder))
     trusted = Connection.configured()
     assert trusted is not None
-    assert trusted.login.token.get() == "pnu_planted"
+    assert trusted.auth.token.get() == "pnu_planted"
 
 
 def test_a_link_to_what_is_not_prefects_is_no_matter(folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_login_beside_the_address_is_sent_there(folder: Path, monkeypatch: pyt
     (folder / "prefect.toml").write_text(f'[api]\nurl = "{STRANGER}"\nkey = "pnu_theirs"\n')
     connection = Connection.configured()
     assert connection is not None
-    assert connection.login.token.get() == "pnu_theirs"
+    assert connection.auth.token.get() == "pnu_theirs"
 
 
 @pytest.mark.parametrize("release", ["3.4.25", "3.6.21", "3.6.21.dev3"])

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from flowyml.core.credentials import Login, Secret
+from flowyml.core.credentials import Auth, AuthLike, Secret
 from flowyml.core.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -220,7 +220,7 @@ def test_titles_of_hostile_pages(piece: str) -> None:
 def test_nothing_follows_a_redirect_with_credentials(status: int) -> None:
     with web(lambda _: Reply(body=b'"caught"')) as thief:
         moved = Reply(status, b"", {"Location": f"{thief.url}/login?token=hunter2", "Set-Cookie": "a=b"})
-        with asked_of(moved, login=Login.of(token="hunter2")) as (client, server):
+        with asked_of(moved, auth=Auth(token="hunter2")) as (client, server):
             with pytest.raises(EngineError, match="redirects to") as caught:
                 client.call("POST", "/x", json={"password": "hunter2"})
             assert "hunter2" not in str(caught.value)
@@ -248,12 +248,12 @@ def test_a_private_authority(private: Authority) -> None:
     with web(lambda _: Reply(body=b"1"), private.server()) as server:
         with (
             asking(server.url) as client,
-            pytest.raises(EngineUnreachableError, match=r"TLS .* fails: .*certificate.* ca_file"),
+            pytest.raises(EngineUnreachableError, match=r"TLS .* fails: .*certificate.* tls=Tls\(ca_file"),
         ):
             client.get("/x")
         with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
             exchange(server.url)
-        for tls in (Tls(ca_file=private.ca), Tls(verify=str(private.ca)), Tls(verify=False)):
+        for tls in (Tls(ca_file=private.ca), Tls(verify=False)):
             with asking(server.url, tls=tls) as trusting:
                 assert trusting.get("/x") == exchange(server.url, tls=tls).json() == 1
 
@@ -322,8 +322,8 @@ def test_a_token_is_read_again_when_it_is_refused(tmp_path: Path) -> None:
     for options in ({"token_file": file}, {"token_command": ["cat", str(file)]}, {"token_command": f"cat '{file}'"}):
         file.write_text("old\n")
         valid = "Bearer old"
-        login = Login.of(**options)  # type: ignore[arg-type]  # options of several types
-        with asked_of(reply, login=login) as (client, server):
+        auth = Auth(**options)  # type: ignore[arg-type]  # options of several types
+        with asked_of(reply, auth=auth) as (client, server):
             assert client.get("/x") == 1
             file.write_text("new\n")
             assert client.get("/x") == 1, "what is not refused is not read again"
@@ -335,9 +335,60 @@ def test_a_token_is_read_again_when_it_is_refused(tmp_path: Path) -> None:
                 client.get("/x")
 
 
+def test_a_token_from_a_function_is_asked_for_at_each_call() -> None:
+    tokens = iter(["one", "two", "three", ""])
+    with asked_of(Reply(body=b"1"), auth=Auth(token=lambda: next(tokens))) as (client, server):
+        for _ in range(3):
+            assert client.get("/x") == 1
+        assert [request.headers["authorization"] for request in server.requests] == [
+            "Bearer one", "Bearer two", "Bearer three",
+        ]  # fmt: skip
+        with pytest.raises(ConfigurationError, match="token returned nothing; it must return a token"):
+            client.get("/x")
+
+
+ADA, BOB, TOKEN = ("ada", "word"), ("bob", "other"), "t0ken"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sent"),
+    [
+        (None, ADA, ADA),
+        (None, TOKEN, TOKEN),
+        (TOKEN, ADA, TOKEN),
+        (ADA, TOKEN, ADA),
+        (ADA, BOB, ADA),
+        (Auth(username="ada"), ADA, ADA),
+        (Auth(username="ada"), Auth(password="word"), ADA),
+        (Auth(username="ada"), BOB, ("ada", "")),
+        (Auth(username="ada"), TOKEN, ("ada", "")),
+        (Auth(password="word"), Auth(username="ada"), ADA),
+        (Auth(password="word"), Auth(username="ada", token=TOKEN), ADA),
+    ],
+)
+def test_credentials_of_several_sources(first: AuthLike | None, second: AuthLike, sent: AuthLike) -> None:
+    """A user gets no password and no token of another one."""
+    assert Auth.merged(first, Auth.of(second)).headers() == Auth.of(sent).headers()
+
+
+def test_cookies_go_beside_either() -> None:
+    for auth in (ADA, TOKEN):
+        sent = Auth.merged(auth, Auth(cookies="a=b")).headers()
+        assert sent == {**Auth.of(auth).headers(), "Cookie": "a=b"}
+
+
+def test_what_is_no_credential_is_refused_and_not_shown() -> None:
+    for wrong in (17, b"hunter2", ("ada",), ("ada", "hunter2", "x"), {"token": "hunter2"}):
+        with pytest.raises(ConfigurationError, match="Give a token, a pair of user name and password") as caught:
+            Auth.of(wrong)  # type: ignore[arg-type]
+        assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="password needs a user name"):
+        Auth.merged(Auth(password="x"), Auth(token="t"))
+
+
 def test_a_password_from_a_command() -> None:
-    login = Login.of(username="ada", password_command=["printf", "pass word\\n"])
-    assert login.headers() == {"Authorization": "Basic YWRhOnBhc3Mgd29yZA=="}
+    auth = Auth(username="ada", password_command=["printf", "pass word\\n"])
+    assert auth.headers() == {"Authorization": "Basic YWRhOnBhc3Mgd29yZA=="}
 
 
 def test_secrets_that_cannot_be_read(tmp_path: Path) -> None:
@@ -357,4 +408,4 @@ def test_secrets_that_cannot_be_read(tmp_path: Path) -> None:
         assert "hunter2" not in str(caught.value)
     with pytest.raises(ConfigurationError, match="token and token_file are both given"):
         Secret("token", "hunter2", tmp_path / "empty")
-    assert "hunter2" not in repr(Login.of(token="hunter2", username="ada", password="hunter2"))
+    assert "hunter2" not in repr(Auth(token="hunter2", username="ada", password="hunter2"))

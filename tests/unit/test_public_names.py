@@ -63,7 +63,7 @@ PUBLIC = {
         "Mapping",
         "Place", "Reference", "Symbolic", "TaskModel", "Value", "ValueEdge", "values_in",
     ],
-    "flowyml.orchestrators": ["LocalOrchestrator", "Orchestrator", "RemoteOrchestrator"],
+    "flowyml.orchestrators": ["Auth", "LocalOrchestrator", "Orchestrator", "RemoteOrchestrator", "Tls"],
     "flowyml.orchestrators.base": [
         "Health", "Orchestrator", "RunnablePipeline", "SignIn", "about_step", "located",
     ],
@@ -92,7 +92,7 @@ PUBLIC = {
     ],
     "flowyml_airflow": ["AirflowOrchestrator", "airflow_operator", "external_dag", "imported", "run_dag", "xcom"],
     "flowyml_airflow.orchestrator": ["AirflowOrchestrator"],
-    "flowyml_kubeflow": ["KubeflowLocalOrchestrator", "KubeflowOrchestrator"],
+    "flowyml_kubeflow": ["KubeflowLocalOrchestrator", "KubeflowOrchestrator", "token_of"],
     "flowyml_kubeflow.local.orchestrator": ["KubeflowLocalOrchestrator"],
     "flowyml_kubeflow.orchestrator": ["KubeflowOrchestrator"],
     "flowyml_prefect": ["PrefectOrchestrator"],

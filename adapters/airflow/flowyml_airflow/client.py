@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from flowyml.core.credentials import Login
+from flowyml.core.credentials import Auth
 from flowyml.core.errors import (
     AuthenticationError,
     EngineError,
@@ -83,20 +83,20 @@ class AirflowClient:
         """A command line for this Airflow; with its target, if an orchestrator has one."""
         transport.credentials = self._credentials()
 
-    def _credentials(self) -> Login | Token:
-        return Token(self.transport.login, self._log_in)
+    def _credentials(self) -> Auth | Token:
+        return Token(self.transport.auth, self._log_in)
 
     def _log_in(self) -> str:
         """Return a new token. A password from a file or a command is read again when it is refused."""
-        login = self.transport.login
+        auth = self.transport.auth
         for _ in range(2):
-            who = {"username": login.username, "password": login.password.get()}
+            who = {"username": auth.username, "password": auth.password.get()}
             try:
                 return str(self.transport.call("POST", "/auth/token", json=who, anonymous=True)["access_token"])
             except ProxyLoginError:
                 raise
             except AuthenticationError:
-                if not login.password.renew(who["password"] or ""):
+                if not auth.password.renew(who["password"] or ""):
                     break
         raise refusal(self.transport.connection, 401)
 
@@ -472,13 +472,13 @@ class AirflowClient:
             from airflow_client.client import ApiClient, Configuration  # takes seconds to import
         except ModuleNotFoundError as error:
             raise MissingExtraError(f"{error.name!r} is not installed: pip install 'flowyml[airflow]'") from error
-        login, tls = self.transport.login, self.transport.tls
-        token = self._log_in() if login.username and login.password else login.token.get()
+        auth, tls = self.transport.auth, self.transport.tls
+        token = self._log_in() if auth.username and auth.password else auth.token.get()
         settings = Configuration(
-            self.transport.url, access_token=token, ssl_ca_cert=tls.authorities, verify_ssl=bool(tls.verify)
+            self.transport.url, access_token=token, ssl_ca_cert=tls.authorities, verify_ssl=tls.verify
         )
         settings.cert_file, settings.key_file = tls.certificate or (None, None)
-        return ApiClient(settings)
+        return ApiClient(settings, cookie=auth.cookies.get())
 
     # Backfills.
 

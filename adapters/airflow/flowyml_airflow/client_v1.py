@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flowyml.core.credentials import Login
+from flowyml.core.credentials import Auth
 from flowyml.core.errors import ServerTroubleError, UnsupportedFeatureError
 from flowyml_airflow.client import AirflowClient, NotThereError, quoted
 from flowyml_airflow.log_events import LogEvent, text_log_events
@@ -32,8 +32,8 @@ class Airflow2Client(AirflowClient):
     may_run_after_end = True
     integers: range | None = None
 
-    def _credentials(self) -> Login:
-        return self.transport.login
+    def _credentials(self) -> Auth:
+        return self.transport.auth
 
     @property
     def _alive(self) -> Mapping[str, Any]:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
-from flowyml.core.credentials import LOGIN_OPTIONS, Login
+from flowyml.core.credentials import AUTH_OPTIONS, Auth, AuthLike
 from flowyml.core.errors import AuthenticationError, ConfigurationError
 from flowyml.core.tls import Tls
-from flowyml.core.urls import checked_url, same_address, shown
+from flowyml.core.urls import checked_url, same_address, shown, without_credentials
 
 __all__ = ["Connection", "Token", "expiry", "permission", "refusal"]
 
@@ -25,39 +24,37 @@ __all__ = ["Connection", "Token", "expiry", "permission", "refusal"]
 class Connection:
     """The address of an Airflow and the credentials for it, of which ``repr`` shows none.
 
-    The address can come from ``FLOWYML_AIRFLOW_URL``, and its credentials from ``FLOWYML_AIRFLOW_TOKEN``,
-    ``_TOKEN_FILE``, ``_TOKEN_COMMAND``, ``_USERNAME``, ``_PASSWORD``, ``_PASSWORD_FILE`` and ``_PASSWORD_COMMAND``,
-    which are sent to that address and to no other. The same goes for ``_CA_FILE``, ``_CLIENT_CERT`` and
-    ``_CLIENT_KEY``.
+    The address can come from ``FLOWYML_AIRFLOW_URL``, and its credentials from ``FLOWYML_AIRFLOW_TOKEN`` and the other
+    keywords of ``Auth`` in capitals, which are sent to that address and to no other. The same goes for ``_CA_FILE``,
+    ``_CLIENT_CERT`` and ``_CLIENT_KEY``.
 
     >>> Connection.to("http://ada:secret@127.0.0.1:8080/")
     Connection(url='http://127.0.0.1:8080')
     """
 
     url: str
-    login: Login = field(default_factory=Login.of, repr=False, compare=False)
+    auth: Auth = field(default_factory=Auth, repr=False, compare=False)
     tls: Tls = field(default_factory=Tls, repr=False)
 
     @classmethod
-    def to(cls, url: str | None = None, tls: Tls | None = None, **options: Any) -> Connection:
-        """Merge credentials: ``options`` (see ``Login.of``), then the URL, then the environment.
+    def to(cls, url: str | None = None, auth: AuthLike | None = None, tls: Tls | None = None) -> Connection:
+        """Connect with ``auth``, completed from the URL, and then from the environment if that is for this address.
 
         Without a URL the connection has no address, which is enough for compiling: see ``checked_address``. Raises
         ``ConfigurationError``.
         """
-        address = url or _environment("URL")
+        home = _environment("URL")
+        address = url or home
         if not address:
             return cls("")
-        parts = urlsplit(checked_url(address))
-        plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-        home = _environment("URL")
-        is_home = bool(home) and same_address(str(home), plain)
-        of_environment = {name: value for name in LOGIN_OPTIONS if (value := _environment(name.upper()))}
-        in_url = {"username": unquote(parts.username or ""), "password": unquote(parts.password or "")}
-        login = Login.of(**_merged(options, in_url, of_environment if is_home else {}))
-        if of_environment and not is_home:
-            login.note = _withheld(of_environment, home, plain)
-        return cls(plain, login, tls or (_tls() if is_home else Tls()))._checked()
+        plain = without_credentials(checked_url(address)).rstrip("/")
+        is_home = home is not None and same_address(home, plain)
+        environment = {name: value for name in AUTH_OPTIONS if (value := _environment(name.upper()))}
+        others = [Auth.in_url(address), Auth(**environment)] if is_home else [Auth.in_url(address)]
+        auth = Auth.merged(auth, *others)
+        if environment and not is_home:
+            auth.note = _withheld(environment, home, plain)
+        return cls(plain, auth, tls or (_tls() if is_home else Tls()))._checked()
 
     def checked_address(self) -> str:
         """Return the URL. Raises ``ConfigurationError`` if none was given."""
@@ -68,33 +65,12 @@ class Connection:
         return self.url
 
     def _checked(self) -> Connection:
-        if self.login.username and not self.login.password and not self.login.token:
+        if self.auth.username and not self.auth.password and not self.auth.token:
             raise ConfigurationError(
-                f"user {self.login.username!r} of Airflow at {self.url} has no password. Give password=…, or set "
-                f"FLOWYML_AIRFLOW_PASSWORD. {self.login.note}".rstrip()
+                f"user {self.auth.username!r} of Airflow at {self.url} has no password. Give "
+                f"auth=(username, password), or set FLOWYML_AIRFLOW_PASSWORD. {self.auth.note}".rstrip()
             )
         return self
-
-
-def _merged(given: Mapping[str, Any], in_url: Mapping[str, str], of_environment: Mapping[str, str]) -> dict[str, Any]:
-    """Merge credentials: the arguments, then the URL for what they lack, then the environment.
-
-    If the arguments or the URL name a user, no token is taken from the environment: it is another user's.
-    """
-    merged = {name: value for name, value in given.items() if value}
-    if in_url["username"] and not _has(merged, "token"):
-        merged.setdefault("username", in_url["username"])
-        if in_url["password"] and not _has(merged, "password"):
-            merged["password"] = in_url["password"]
-    is_named = _has(merged, "token") or _has(merged, "username")
-    for kind in ("password",) if is_named else ("token", "username", "password"):
-        if not _has(merged, kind):
-            merged |= {name: value for name, value in of_environment.items() if name.partition("_")[0] == kind}
-    return merged
-
-
-def _has(options: Mapping[str, Any], kind: str) -> bool:
-    return any(options.get(name) for name in (kind, f"{kind}_file", f"{kind}_command"))
 
 
 def _withheld(names: Mapping[str, str], home: str | None, plain: str) -> str:
@@ -124,26 +100,26 @@ class Token:
     command, or is replaced by a fetched token if there is a password.
     """
 
-    def __init__(self, login: Login, fetch: Callable[[], str]) -> None:
-        self._login = login
+    def __init__(self, auth: Auth, fetch: Callable[[], str]) -> None:
+        self._auth = auth
         self._fetch = fetch
         self._fetched: str | None = None
         self._lock = threading.Lock()
 
     def headers(self) -> dict[str, str]:
-        if self._fetched is None and self._login.token:
-            return self._login.headers()
-        if self._fetched is None and self._login.username is not None:
+        if self._fetched is None and (self._auth.token or self._auth.username is None):
+            return self._auth.headers()
+        if self._fetched is None:
             with self._lock:
                 if self._fetched is None:  # another thread may have been quicker
                     self._fetched = self._fetch()
-        return {"Authorization": f"Bearer {self._fetched}"} if self._fetched else {}
+        return {"Authorization": f"Bearer {self._fetched}", **self._auth.cookie_header()}
 
     def renew(self, refused: Mapping[str, str]) -> bool:
         """Get a new token, unless another thread has done so since the refused call."""
-        if self._fetched is None and self._login.token and self._login.renew(refused):
+        if self._fetched is None and self._auth.token and self._auth.renew(refused):
             return True
-        if self._login.username is None or not self._login.password:
+        if self._auth.username is None or not self._auth.password:
             return False
         with self._lock:
             if self._fetched is None or refused.get("Authorization") == f"Bearer {self._fetched}":
@@ -193,20 +169,20 @@ def refusal(connection: Connection, status: int, *, known: bool = True) -> Authe
 
     Airflow 2 answers 403 for a wrong password too, so its reason is not ``known``.
     """
-    reason = _refusal(f"Airflow at {connection.url}", connection.login, status, known)
-    return AuthenticationError(f"{reason} {connection.login.note}".rstrip())
+    reason = _refusal(f"Airflow at {connection.url}", connection.auth, status, known)
+    return AuthenticationError(f"{reason} {connection.auth.note}".rstrip())
 
 
-def _refusal(where: str, login: Login, status: int, known: bool) -> str:
-    if login.username is not None and status == 401:
-        return f"{where} refuses user {login.username!r}: wrong user name or password."
-    if login.username is not None and not known:
-        return f"{where} refuses user {login.username!r}: wrong user name or password, or no permission for this."
-    if login.username is not None:
-        return f"{where} does not permit this to user {login.username!r}."
-    if not login.token:
-        return f"{where} requires credentials. Give username=… and password=…, or token=…."
-    ends = expiry(login.token.get() or "")
+def _refusal(where: str, auth: Auth, status: int, known: bool) -> str:
+    if auth.username is not None and status == 401:
+        return f"{where} refuses user {auth.username!r}: wrong user name or password."
+    if auth.username is not None and not known:
+        return f"{where} refuses user {auth.username!r}: wrong user name or password, or no permission for this."
+    if auth.username is not None:
+        return f"{where} does not permit this to user {auth.username!r}."
+    if not auth.token:
+        return f"{where} requires credentials. Give auth=(username, password) or auth=token."
+    ends = expiry(auth.token.get() or "")
     if ends is not None and ends < datetime.now(UTC):
         return f"{where} refuses the token: it expired at {ends:%Y-%m-%d %H:%M:%S} UTC. Get a new one."
     return (

@@ -20,7 +20,7 @@ from ssl import SSLError
 from typing import Any
 from urllib.parse import quote
 
-from flowyml.core.credentials import Login, lacks_permission
+from flowyml.core.credentials import Auth, lacks_permission
 from flowyml.core.durations import span_text
 from flowyml.core.errors import AuthenticationError, StepCancelledError
 from flowyml.core.urls import shown
@@ -128,11 +128,11 @@ class Calls:
         self.root = self.connection.url
         self.dag_id = dag_id
         self.patience = patience
-        self.credentials: Login | Token | None = None  # none is needed to ask for the version
+        self.credentials: Auth | Token | None = None  # none is needed to ask for the version
         self.api = self._api()
         self.dag = f"/api/{self.api}/dags/{quote(dag_id, safe='')}"
-        login = self.connection.login
-        self.credentials = Token(login, self._log_in) if self.api == "v2" else login
+        auth = self.connection.auth
+        self.credentials = Token(auth, self._log_in) if self.api == "v2" else auth
 
     def state(self, run_id: str) -> str | None:
         """Return the state of a run; None if it does not exist."""
@@ -196,23 +196,23 @@ class Calls:
 
     def _api(self) -> str:
         for api in ("v2", "v1"):
-            if self._patient("GET", f"/api/{api}/version")[0] == 200:
+            if self._patient("GET", f"/api/{api}/version", headers=self._headers())[0] == 200:
                 return api
         raise LookupError(f"{self.root} responds, but is not Airflow. Is the URL right?")
 
     def _log_in(self) -> str:
         """Return a new token. A password from a file or a command is read again when it is refused."""
-        login = self.connection.login
+        auth = self.connection.auth
         while True:
-            who = {"username": login.username, "password": login.password.get()}
-            status, found = self._patient("POST", "/auth/token", who)
+            who = {"username": auth.username, "password": auth.password.get()}
+            status, found = self._patient("POST", "/auth/token", who, auth.cookie_header())
             if status < 300:
                 return str(found["access_token"])
-            if status not in (401, 403) or not login.password.renew(who["password"] or ""):
+            if status not in (401, 403) or not auth.password.renew(who["password"] or ""):
                 raise refusal(self.connection, 401)
 
     def _headers(self) -> dict[str, str]:
-        return self.credentials.headers() if self.credentials else {}
+        return self.credentials.headers() if self.credentials else self.connection.auth.cookie_header()
 
     def _call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Return status and answer. Log in again when the token expires, and wait while Airflow does not answer."""

@@ -10,12 +10,13 @@ from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from flowyml.core.credentials import AuthLike
 from flowyml.core.errors import EngineError, FlowymlError, RetryRefusedError, ScheduleError
 from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
 from flowyml.core.submission_result import SubmissionResult
-from flowyml.core.tls import ClientCertificate, Tls
+from flowyml.core.tls import Tls
 from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.handover import ForeignSchedule
 from flowyml.orchestrators.http import is_this_machine
@@ -68,22 +69,19 @@ __all__ = ["AirflowOrchestrator"]
 class AirflowOrchestrator(Orchestrator):
     """Runs pipelines as Airflow DAGs, on Airflow 3, and on 2.11 as far as its API allows.
 
-    ``url`` is the address of Airflow's UI, by default ``FLOWYML_AIRFLOW_URL``. Credentials are a user name and a
-    password, or a token, by default ``FLOWYML_AIRFLOW_USERNAME``, ``_PASSWORD`` and ``_TOKEN``, which are sent only to
-    ``FLOWYML_AIRFLOW_URL``. ``password_file`` and ``token_file`` name a file that holds one, ``password_command`` and
-    ``token_command`` a command that prints one; both are read again if Airflow refuses the credential. ``dags_folder``
-    is the folder that Airflow reads its DAGs from, as a path or an fsspec URL; runs of what is already deployed do not
-    need it.
+    ``url`` is the address of Airflow's UI, by default ``FLOWYML_AIRFLOW_URL``. ``auth`` is ``(username, password)``, a
+    token, or an ``Auth``, by default that of ``FLOWYML_AIRFLOW_USERNAME``, ``_PASSWORD``, ``_TOKEN`` and so on, which
+    are sent only to ``FLOWYML_AIRFLOW_URL``. ``tls`` says whom TLS trusts. ``timeout`` is how long one call may wait
+    for Airflow, in seconds. ``dags_folder`` is the folder that Airflow reads its DAGs from, as a path or an fsspec URL;
+    runs of what is already deployed do not need it.
 
     ``python`` is the interpreter on the workers that runs the steps, by default Airflow's own. ``artifacts`` is the
     store of large outputs, which this machine must reach too; ``artifact_links`` is the address of an output for a
     browser, with ``{key}`` in it. A run unpauses a DAG that has been paused since Airflow made it. ``unpause=True``
     also unpauses one that was paused on purpose, or has a schedule, which then fires again; ``unpause=False`` refuses
     every paused DAG. ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, by default as
-    long as Airflow's settings let that take; ``timeout`` is how long one call may wait for Airflow; both in seconds.
-    ``ca_file`` is a file with the certificate authorities to trust, ``client_cert`` a file with a certificate and its
-    key, or the two files; ``verify=False`` trusts any server. ``retry_policy`` retries failed steps, and calls to an
-    Airflow that does not answer.
+    long as Airflow's settings let that take, in seconds. ``retry_policy`` retries failed steps, and calls to an Airflow
+    that does not answer.
     """
 
     name = "airflow"
@@ -95,33 +93,21 @@ class AirflowOrchestrator(Orchestrator):
         self,
         url: str | None = None,
         *,
-        username: str | None = None,
-        password: str | None = None,
-        password_file: str | os.PathLike[str] | None = None,
-        password_command: str | Sequence[str] | None = None,
-        token: str | None = None,
-        token_file: str | os.PathLike[str] | None = None,
-        token_command: str | Sequence[str] | None = None,
+        auth: AuthLike | None = None,
+        tls: Tls | None = None,
+        timeout: float = 30,
         dags_folder: str | os.PathLike[str] | None = None,
         python: str | None = None,
         artifacts: str | None = None,
         artifact_links: str | None = None,
         unpause: bool | None = None,
         deploy_timeout: float | None = None,
-        timeout: float = 30,
-        verify: bool | str = True,
-        ca_file: str | os.PathLike[str] | None = None,
-        client_cert: ClientCertificate | None = None,
         retry_policy: OrchestratorRetryPolicy | None = None,
         secrets: Mapping[str, str] = {},
     ) -> None:
         super().__init__(retry_policy=retry_policy, secrets=secrets)
-        self.connection = Connection.to(
-            url, Tls.of(verify, ca_file, client_cert), username=username,
-            password=password, password_file=password_file, password_command=password_command,
-            token=token, token_file=token_file, token_command=token_command,
-        )  # fmt: skip
-        self.login = self.connection.login
+        self.connection = Connection.to(url, auth, tls)
+        self.auth = self.connection.auth
         self.unpause = unpause
         self._transport = Transport(self.connection, timeout=timeout, policy=retry_policy)
         place = dags_folder or os.environ.get("FLOWYML_AIRFLOW_DAGS_FOLDER")

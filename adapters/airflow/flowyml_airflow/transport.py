@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from flowyml.core.credentials import Login
+from flowyml.core.credentials import Auth
 from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.http import HttpClient
@@ -31,16 +31,16 @@ class Transport(HttpClient):
         self, connection: Connection, *, timeout: float, policy: OrchestratorRetryPolicy | None = None
     ) -> None:
         super().__init__(
-            connection.url, login=connection.login, tls=connection.tls, timeout=timeout, policy=policy or _PATIENCE
+            connection.url, auth=connection.auth, tls=connection.tls, timeout=timeout, policy=policy or _PATIENCE
         )
         self.connection = connection
-        self.credentials: Login | Token | None = None  # none is needed to ask for the version
+        self.credentials: Auth | Token | None = None  # none is needed to ask for the version
 
     def base(self) -> str:
         return self.connection.checked_address()
 
     def headers(self) -> dict[str, str]:
-        return self.credentials.headers() if self.credentials else {}
+        return self.credentials.headers() if self.credentials else self.auth.cookie_header()
 
     def renew(self, refused: Mapping[str, str]) -> bool:
         return self.credentials.renew(refused) if self.credentials else False

@@ -25,7 +25,7 @@ from flowyml.core.urls import shown
 from flowyml.core.web import LARGEST_ANSWER, parsed
 from flowyml.orchestrators.http import Listing, status_error
 from flowyml_kubeflow.connection import Connection
-from flowyml_kubeflow.transport import api_client, sign, within
+from flowyml_kubeflow.transport import api_client, within
 
 __all__ = ["MAYBE_DONE", "SERVICES", "Client", "equals", "lines_of"]
 
@@ -202,7 +202,8 @@ class Client:
         message = f"KFP at {self.connection.where} answered {error.status}: {_message(error)}"
         if error.status == 401:
             return AuthenticationError(
-                f"{message} Check the token, the credentials, the password or the cookies: they may have expired."
+                f"{message} Check the token, the password or the cookies: they may have expired. "
+                f"{self.connection.auth.note}".rstrip()
             )
         if error.status == 403:
             given = self.connection.given_namespace
@@ -214,7 +215,7 @@ class Client:
             target = shown(urljoin(f"{self.connection.url}/", headers.get("location", ""))).partition("?")[0]
             return AuthenticationError(
                 f"A proxy, not KFP, answered at {self.connection.where}: it redirects to {target}, probably a login. "
-                f"No credentials were sent there. Give token=…, credentials=… or cookies=…, and check the URL."
+                f"No credentials were sent there. Give auth=token or auth=Auth(cookies=…), and check the URL."
             )
         if "unknown field" in message:
             message += (
@@ -235,7 +236,7 @@ class Client:
 
         def call() -> Any:
             return self.api.call_api(
-                *words, header_params={"Accept": "text/plain"}, auth_settings=["Bearer"], _preload_content=False,
+                *words, header_params={"Accept": "text/plain"}, _preload_content=False,
                 _return_http_data_only=True, **self._limits,
             )  # fmt: skip
 
@@ -243,15 +244,15 @@ class Client:
 
     def _call(self, call: Callable[[], Any], asked: str) -> Any:
         """Make a call; repeat it if the credentials were refused and new ones exist."""
-        sign_in = self.connection.sign_in
-        headers = sign_in.headers()
+        auth = self.connection.auth
+        self.api.default_headers.update(headers := auth.headers())
         try:
             with self._translated(asked):
                 return call()
         except AuthenticationError:
-            if not sign_in.renew(headers):
+            if not auth.renew(headers):
                 raise
-        sign(self.api, sign_in)
+        self.api.default_headers.update(auth.headers())
         with self._translated(asked):
             return call()
 

@@ -1,16 +1,16 @@
-"""The connection to a KFP: its address, and a token, an object of kfp's, a user, or cookies of a login before it."""
+"""The address of a KFP, the credentials for it, and KFP's description of itself."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
-from flowyml.core.credentials import Login, Secret
+from flowyml.core.credentials import Auth, AuthLike
 from flowyml.core.errors import ConfigurationError, EngineUnreachableError
 from flowyml.core.tls import Tls
 from flowyml.core.urls import checked_url, shown, without_credentials
@@ -18,7 +18,7 @@ from flowyml.core.urls import checked_url, shown, without_credentials
 if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
 
-__all__ = ["HEALTHZ", "About", "Connection", "SignIn"]
+__all__ = ["HEALTHZ", "About", "Connection", "token_of"]
 
 HEALTHZ = "/apis/v2beta1/healthz"  # answers without a login
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # of a pod; source: Kubernetes
@@ -55,21 +55,21 @@ class About:
 class Connection:
     """The address of a KFP, and the credentials for it. KFP's description of itself is requested once, on demand.
 
-    ``timeout`` is in seconds, for one call. A user and a password in the URL sign in if ``sign_in`` has no user.
+    ``timeout`` is in seconds, for one call. ``auth`` is completed from the URL.
     """
 
     def __init__(
         self,
         url: str,
+        auth: AuthLike | None = None,
+        tls: Tls | None = None,
         *,
         namespace: str | None = None,
-        sign_in: SignIn | None = None,
-        tls: Tls | None = None,
         timeout: float = 30,
     ) -> None:
-        self.url = without_credentials(checked_url(url)).partition("?")[0].rstrip("/")
+        self.url = without_credentials(checked_url(url)).rstrip("/")
         self.given_namespace = namespace
-        self.sign_in = (sign_in or SignIn()).beside(url)
+        self.auth = Auth.merged(auth, Auth.in_url(url))
         self.tls = tls or Tls()
         self.timeout = timeout
 
@@ -140,72 +140,18 @@ class Connection:
         """Return a URL of this KFP, for requests with these credentials."""
         from flowyml.orchestrators.probe import Site
 
-        return Site(url, timeout=min(self.timeout, 5), headers=self.sign_in.headers(), tls=self.tls)
+        return Site(url, timeout=min(self.timeout, 5), headers=self.auth.headers(), tls=self.tls)
 
 
-@dataclass(slots=True)
-class SignIn:
-    """The credentials of a connection.
+def token_of(credentials: Any) -> Callable[[], str]:
+    """Return a function that returns the token of an object of ``kfp.client``, for ``Auth(token=…)``.
 
-    ``credentials`` is kfp.Client's argument of that name; it is used if ``login`` has no token, and before its user
-    name and password. The official client takes this object for its own ``credentials``, and calls it before each call.
+    ``kfp.client.ServiceAccountTokenVolumeCredentials`` is one. It writes its token into a configuration.
     """
 
-    login: Login = field(default_factory=Login.of, repr=False)
-    credentials: Any = field(default=None, repr=False)
-    cookies: Secret = field(default_factory=lambda: Secret("cookies"))
+    def token() -> str:
+        configuration = SimpleNamespace(api_key=dict[str, str]())
+        credentials.refresh_api_key_hook(configuration)
+        return configuration.api_key.get("authorization") or ""
 
-    def beside(self, url: str) -> Self:
-        """Add the user in the URL if none is named, and the password there if none is given.
-
-        Raises ``ConfigurationError`` for a password without a user.
-        """
-        login = self.login
-        if login.username is None and (in_url := Login.in_url(url)):
-            login = replace(login, username=in_url.username, password=login.password or in_url.password)
-        if login.password and login.username is None:
-            raise ConfigurationError("password needs username=… beside it.")
-        return replace(self, login=login)
-
-    @property
-    def gives_token(self) -> bool:
-        """True if there is a token, which is known before it is read."""
-        return bool(self.login.token) or self.credentials is not None
-
-    def headers(self) -> dict[str, str]:
-        """Return the headers of each call. Raises ``ConfigurationError`` if a file or a command is empty."""
-        if self.login.token or self.credentials is None:
-            found = self.login.headers()
-        else:
-            found = {"Authorization": f"Bearer {token}"} if (token := _token_of(self.credentials)) else {}
-        if cookies := self.cookies.get():
-            found["Cookie"] = cookies
-        return found
-
-    def refresh_api_key_hook(self, configuration: Any) -> None:
-        """Write the token into a configuration of the official client."""
-        if token := self.login.token.get():
-            configuration.api_key["authorization"] = token
-        elif self.credentials is not None:
-            self.credentials.refresh_api_key_hook(configuration)
-        else:
-            configuration.api_key.pop("authorization", None)
-
-    def renew(self, refused: Mapping[str, str]) -> bool:
-        """Read the credentials again after a refusal of these headers. True if another try makes sense.
-
-        Files and commands have new tokens before the old ones expire.
-        """
-        if refused != self.headers():  # another thread has renewed it
-            return True
-        asks = self.login.token if self.gives_token else self.login.password
-        renewed = [secret.renew(secret.get() or "") for secret in (asks, self.cookies) if secret]
-        return any(renewed)
-
-
-def _token_of(credentials: Any) -> str | None:
-    """Return the token of an object of ``kfp.client``, which writes it into a configuration."""
-    configuration = SimpleNamespace(api_key=dict[str, str]())
-    credentials.refresh_api_key_hook(configuration)
-    api_key: dict[str, str] = configuration.api_key
-    return api_key.get("authorization")
+    return token

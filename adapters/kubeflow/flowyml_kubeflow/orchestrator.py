@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowyml.artifacts import Store, open_store
 from flowyml.core.capabilities import Capabilities
-from flowyml.core.credentials import Login, Secret
+from flowyml.core.credentials import AuthLike
 from flowyml.core.errors import (
     ConfigurationError,
     EngineError,
@@ -21,12 +20,12 @@ from flowyml.core.errors import (
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
-from flowyml.core.tls import ClientCertificate, Tls
+from flowyml.core.tls import Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.submission import submit_once
 from flowyml_kubeflow.capabilities import CLUSTER
-from flowyml_kubeflow.connection import HEALTHZ, About, Connection, SignIn
+from flowyml_kubeflow.connection import HEALTHZ, About, Connection
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -46,16 +45,12 @@ _LONGEST_EXPERIMENT = 128  # bytes; source: KFP, apiserver/validation/length.go
 class KubeflowOrchestrator(Orchestrator):
     """Runs pipelines on the Kubeflow Pipelines at ``url``. Compiling needs no ``url``.
 
-    ``namespace`` is the user's namespace on a multi-user KFP. ``token`` is a bearer token, ``token_file`` a file that
-    contains it, ``token_command`` a command that prints it, and ``credentials`` an object of ``kfp.client`` that
-    provides it. ``username`` and ``password``, or ``password_file`` or ``password_command``, sign in to a proxy in
-    front of KFP by basic authentication, if there is no token. ``cookies`` are those of a login in front of KFP,
-    ``cookies_file`` a file that contains them. Files and commands are read again if a credential is refused.
-    ``ca_file`` is a file with the certificate authorities to trust, ``client_cert`` a file with a certificate and its
-    key, or the two files; ``verify=False`` trusts any server. ``service_account`` is the service account of the pods.
-    ``experiment`` is the experiment of the runs. ``artifacts`` is a store that both the steps and you can reach,
-    ``timeout`` the seconds that one call to KFP may take. ``release`` is that of the KFP for which files are compiled
-    where none can be asked, such as "2.16".
+    ``auth`` is a bearer token, ``(username, password)`` for a proxy in front of KFP with basic authentication, or an
+    ``Auth``, which also takes the cookies of a login in front of KFP. ``tls`` says whom TLS trusts. ``timeout`` is how
+    long one call may wait for KFP, in seconds. ``namespace`` is the user's namespace on a multi-user KFP,
+    ``service_account`` the service account of the pods, ``experiment`` the experiment of the runs, and ``artifacts`` a
+    store that both the steps and you can reach. ``release`` is that of the KFP for which files are compiled where none
+    can be asked, such as "2.16".
     """
 
     name: ClassVar[str] = "kubeflow"
@@ -67,39 +62,21 @@ class KubeflowOrchestrator(Orchestrator):
         self,
         url: str | None = None,
         *,
+        auth: AuthLike | None = None,
+        tls: Tls | None = None,
+        timeout: float = 30,
         namespace: str | None = None,
-        token: str | None = None,
-        token_file: str | os.PathLike[str] | None = None,
-        token_command: str | Sequence[str] | None = None,
-        username: str | None = None,
-        password: str | None = None,
-        password_file: str | os.PathLike[str] | None = None,
-        password_command: str | Sequence[str] | None = None,
-        credentials: Any = None,
-        cookies: str | None = None,
-        cookies_file: str | os.PathLike[str] | None = None,
-        verify: bool | str = True,
-        ca_file: str | os.PathLike[str] | None = None,
-        client_cert: ClientCertificate | None = None,
         service_account: str | None = None,
         experiment: str = "Default",
         artifacts: str | None = None,
-        timeout: float = 30,
         release: str | None = None,
         retry_policy: OrchestratorRetryPolicy | None = None,
         secrets: Mapping[str, str] = {},
     ) -> None:
         super().__init__(retry_policy=retry_policy, secrets=secrets)
         refuse_credentials(artifacts or "", "artifacts")
-        login = Login.of(
-            token=token, token_file=token_file, token_command=token_command, username=username,
-            password=password, password_file=password_file, password_command=password_command,
-        )  # fmt: skip
-        sign_in = SignIn(login, credentials, Secret("cookies", cookies, cookies_file))
-        tls = Tls(verify, ca_file, client_cert)
-        self._connection = (
-            Connection(url, namespace=namespace, sign_in=sign_in, tls=tls, timeout=timeout) if url else None
-        )
+        self._connection = Connection(url, auth, tls, namespace=namespace, timeout=timeout) if url else None
+        self.auth = self._connection.auth if self._connection else None
         self.url = None if url is None else without_credentials(url)
         self.service_account = service_account
         self.experiment = _checked_experiment(experiment)

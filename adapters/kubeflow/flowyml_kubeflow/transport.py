@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 
 from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.web import LARGEST_ANSWER, Deadline, check_values, media_type, note_received
-from flowyml_kubeflow.connection import Connection, SignIn
+from flowyml_kubeflow.connection import Connection
 
-__all__ = ["api_client", "sign", "within"]
+__all__ = ["api_client", "within"]
 
 _deadline: ContextVar[Deadline | None] = ContextVar("_deadline", default=None)
 _until: ContextVar[float] = ContextVar("_until", default=math.inf)
@@ -40,42 +40,29 @@ def within(seconds: float) -> Iterator[float]:
 
 
 def api_client(connection: Connection) -> Any:
-    """Return a ``kfp_server_api.ApiClient`` that signs in, follows no redirect and reads bounded answers only.
+    """Return a ``kfp_server_api.ApiClient`` that follows no redirect and reads bounded answers only.
 
     Answers are limited in bytes and in time, however slowly they come; logs and files, read in pieces, only in bytes.
     """
     import kfp_server_api  # type: ignore[import-untyped]  # ships no types
     from urllib3 import Retry
 
-    sign_in, tls = connection.sign_in, connection.tls
+    tls = connection.tls
     configuration = kfp_server_api.Configuration(host=connection.host)
-    configuration.verify_ssl = tls.verify is not False
+    configuration.verify_ssl = tls.verify
     configuration.ssl_ca_cert = tls.authorities
     # Ignore Retry-After: a server could make a call wait for hours.
     configuration.retries = Retry(3, redirect=False, respect_retry_after_header=False)
     if tls.certificate:
         configuration.cert_file, configuration.key_file = tls.certificate
-    if tls.verify is False:
+    if not tls.verify:
         _warn_not_of(connection.host)
-    if sign_in.gives_token:
-        configuration.api_key["authorization"] = "replaced before each call"
-        configuration.api_key_prefix["authorization"] = "Bearer"
-        configuration.refresh_api_key_hook = sign_in.refresh_api_key_hook
     client = kfp_server_api.ApiClient(configuration)
-    sign(client, sign_in)
     rest = client.rest_client
     rest.pool_manager.pool_classes_by_scheme = _watched_pools()
     rest.pool_manager.request = _bounded(rest.pool_manager.request, connection.where, connection.longest)
     rest.request = partial(_no_page, rest.request, connection.where)
     return client
-
-
-def sign(client: Any, sign_in: SignIn) -> None:
-    """Set up a client with cookies and a password, which it does not read before each call as it does a token."""
-    client.cookie = sign_in.cookies.get() or ""
-    if not sign_in.gives_token:
-        for name, value in sign_in.login.headers().items():
-            client.set_default_header(name, value)
 
 
 def _warn_not_of(host: str) -> None:
@@ -158,6 +145,6 @@ def _no_page(request: Callable[..., Any], where: str, *arguments: Any, **options
             answer.close()  # it has not been read
         raise AuthenticationError(
             f"A proxy, not KFP, answered at {where}, with {kind or 'no content type'} instead of JSON: probably a "
-            f"login page. Give token=…, credentials=… or cookies=…, and check the URL."
+            f"login page. Give auth=token or auth=Auth(cookies=…), and check the URL."
         )
     return answer

@@ -51,7 +51,7 @@ class PrefectClient(HttpClient):
         self, connection: Connection, retry_policy: OrchestratorRetryPolicy | None = None, *, timeout: float = 30
     ) -> None:
         super().__init__(
-            connection.api_url, login=connection.login, tls=connection.tls, timeout=timeout, policy=retry_policy
+            connection.api_url, auth=connection.auth, tls=connection.tls, timeout=timeout, policy=retry_policy
         )
         self.connection = connection
         self.command: Callable[..., str] = command_line
@@ -67,8 +67,8 @@ class PrefectClient(HttpClient):
                 f"if you trust it, set PREFECT_API_URL={self.url}. "
             )
         return AuthenticationError(
-            f"Prefect at {self.url} refuses these credentials ({status}). {withheld}Pass token=…, or username=… and "
-            f"password=…; or set PREFECT_API_KEY or PREFECT_API_AUTH_STRING. {self.login.note}".rstrip()
+            f"Prefect at {self.url} refuses these credentials ({status}). {withheld}Give auth=key or "
+            f"auth=(username, password); or set PREFECT_API_KEY or PREFECT_API_AUTH_STRING. {self.auth.note}".rstrip()
         )
 
     def busy_seconds(self, answer: Answer) -> float:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flowyml.core.credentials import Login, refusing_sources
+from flowyml.core.credentials import Auth, AuthLike, refusing_sources
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.settings import is_planted, is_trusted, leads_out, without_consent
 from flowyml.core.tls import Tls
 from flowyml.core.urls import checked_url, without_credentials
 
-__all__ = ["Connection", "login_of"]
+__all__ = ["Connection", "auth_of"]
 
 _NOTHING = {
     "PREFECT_API_KEY": "",
@@ -39,7 +39,7 @@ class Connection:
     """The address of a Prefect API, and the credentials for it."""
 
     api_url: str
-    login: Login = field(default_factory=Login.of, repr=False)
+    auth: Auth = field(default_factory=Auth, repr=False)
     tls: Tls = field(default_factory=Tls, repr=False)
     ui: str | None = field(default=None, repr=False, compare=False)
     """The address of the UI, if it is known and not just beside the API."""
@@ -47,11 +47,11 @@ class Connection:
     """True if the server is named by a file of the working folder, and not by the environment or a user's profile."""
 
     @classmethod
-    def to(cls, url: str, login: Login | None = None, tls: Tls | None = None) -> Connection:
+    def to(cls, url: str, auth: AuthLike | None = None, tls: Tls | None = None) -> Connection:
         """Connect to the server at ``url``, with or without ``/api``.
 
-        Without ``login``, user and password are taken from the URL, or else from Prefect's own settings if they name
-        this server. The same goes for ``tls``.
+        ``auth`` is completed from the URL, and then from Prefect's own settings if they name this server; ``tls`` is
+        taken from these if none is given.
 
         >>> Connection.to("http://ada:secret@127.0.0.1:4200/")
         Connection(api_url='http://127.0.0.1:4200/api')
@@ -60,16 +60,16 @@ class Connection:
         configured = cls.configured()
         if configured is None or configured.api_url != api_url:
             configured = cls(api_url)
-        login = login or in_url or configured.login
-        return cls(api_url, login, tls or configured.tls, is_folders=configured.is_folders)
+        merged = Auth.merged(auth, in_url, configured.auth)
+        return cls(api_url, merged, tls or configured.tls, is_folders=configured.is_folders)
 
     @classmethod
     def configured(cls) -> Connection | None:
         """Return the server of Prefect's own settings; None if they name no server.
 
-        Login and TLS come from the same source as the address. The working folder may be a cloned repository: a server
-        that one of its files names never receives a key from the environment or a profile, and its files change nothing
-        for a server that is named there. Whom TLS trusts is used from a folder only if the user has allowed it.
+        Credentials and TLS come from the same source as the address. The working folder may be a cloned repository: a
+        server that one of its files names never receives a key from the environment or a profile, and its files change
+        nothing for a server that is named there. Whom TLS trusts is used from a folder only if the user has allowed it.
         """
         for settings, is_folders in _sources():
             if url := settings.get("PREFECT_API_URL"):
@@ -77,11 +77,11 @@ class Connection:
                 first = partial(_first, is_folders=is_folders)
                 # The order of Prefect's own client: a password in the URL, a password in its own setting, a key.
                 password, key = first("PREFECT_API_AUTH_STRING"), first("PREFECT_API_KEY")
-                login = in_url or (login_of(password, is_password=True) if password else login_of(key))
+                auth = in_url or (auth_of(password, is_password=True) if password else auth_of(key))
                 is_open = (first("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true", "yes", "on")
                 with refusing_sources(_refused() if is_folders else {}):
                     tls = Tls(verify=not is_open, ca_file=first("PREFECT_API_SSL_CERT_FILE"))
-                return cls(api_url, login, tls, is_folders=is_folders)
+                return cls(api_url, auth, tls, is_folders=is_folders)
         return None
 
     @property
@@ -118,37 +118,37 @@ class Connection:
         is_configured = configured is not None and configured.api_url == self.api_url
         if others := [*_custom_headers(but_of_folder=self.is_folders if is_configured else None)]:
             settings["PREFECT_CLIENT_CUSTOM_HEADERS"] = json.dumps(dict.fromkeys(others, ""))
-        if self.login.token:
-            settings["PREFECT_API_KEY"] = self.login.token.get() or ""
+        if self.auth.token:
+            settings["PREFECT_API_KEY"] = self.auth.token.get() or ""
         elif password := self.password:
             settings["PREFECT_API_AUTH_STRING"] = password
         if self.tls.authorities:
             settings["PREFECT_API_SSL_CERT_FILE"] = self.tls.authorities
-        if self.tls.verify is False:
+        if not self.tls.verify:
             settings["PREFECT_API_TLS_INSECURE_SKIP_VERIFY"] = "true"
         return settings
 
     @property
     def password(self) -> str | None:
         """``"user:password"``, as Prefect accepts it; None without a password."""
-        if self.login.username is None:
+        if self.auth.username is None:
             return None
-        return f"{self.login.username}:{self.login.password.get() or ''}"
+        return f"{self.auth.username}:{self.auth.password.get() or ''}"
 
 
-def login_of(key: str | None, *, is_password: bool = False) -> Login:
-    """Return the login for a key of Prefect's, or for ``"user:password"`` of a server with basic authentication."""
+def auth_of(key: str | None, *, is_password: bool = False) -> Auth:
+    """Return the credentials in Prefect's settings: a key, or ``"user:password"`` for basic authentication."""
     if key and (is_password or ":" in key):
         username, _, password = key.partition(":")
-        return Login.of(username=username, password=password)
-    return Login.of(token=key)
+        return Auth(username=username, password=password)
+    return Auth(token=key)
 
 
-def _apart(url: str) -> tuple[str, Login | None]:
-    """Split a URL: the address of the API without credentials, and the login that was in it."""
+def _apart(url: str) -> tuple[str, Auth]:
+    """Split a URL: the address of the API without credentials, and the credentials in it."""
     plain = without_credentials(checked_url(url)).rstrip("/")
     api_url = plain if re.search(r"/api(/|$)", urlsplit(plain).path) else f"{plain}/api"
-    return api_url, Login.in_url(url) or None
+    return api_url, Auth.in_url(url)
 
 
 def _first(name: str, *, is_folders: bool) -> str | None:

@@ -9,13 +9,13 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flowyml.core.credentials import Login
+from flowyml.core.credentials import Auth, AuthLike
 from flowyml.core.errors import ConfigurationError, EngineError
 from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
 from flowyml.core.submission_result import SubmissionResult
-from flowyml.core.tls import ClientCertificate, Tls
+from flowyml.core.tls import Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Health, Orchestrator, SignIn
 from flowyml.orchestrators.http import is_this_machine
@@ -24,7 +24,7 @@ from flowyml.plan.secrets import slug_of
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.compiler import compile_flow
-from flowyml_prefect.connection import Connection, login_of
+from flowyml_prefect.connection import Connection
 from flowyml_prefect.deployer import PrefectDeployer, Target
 from flowyml_prefect.names import RUN_ID
 from flowyml_prefect.parameters import given_parameters
@@ -56,11 +56,9 @@ class PrefectOrchestrator(Orchestrator):
 
     ``url`` is the address of a Prefect server, with or without ``/api``; without it, Prefect's own settings apply
     (``PREFECT_API_URL``, a profile), and without those, an embedded Prefect on SQLite is started on this machine.
-    ``token`` is a key of Prefect Cloud, ``username`` and ``password`` are for a server with basic authentication; they
-    may also be in the URL, which FlowyML always shows without them. Instead of a token or a password, a file that
-    contains it or a command that prints it can be given. ``api_key`` is another name of ``token``, or
-    ``"user:password"``. ``ca_file`` is a file with the certificate authorities to trust, ``client_cert`` a file with a
-    certificate and its key, or the two files; ``verify=False`` trusts any server.
+    ``auth`` is a key of Prefect Cloud, ``(username, password)`` for a server with basic authentication, or an ``Auth``;
+    user and password may also be in the URL, which FlowyML always shows without them. ``tls`` says whom TLS trusts.
+    ``timeout`` is how long one call may wait for the server, in seconds.
 
     ``work_pool`` names the pool whose workers execute the runs. Without one, each run is executed on this machine, in a
     separate process that outlives the caller. ``artifacts`` is the folder or URL of large outputs, which the workers
@@ -77,42 +75,28 @@ class PrefectOrchestrator(Orchestrator):
         url: str | None = None,
         work_pool: str | None = None,
         *,
+        auth: AuthLike | None = None,
+        tls: Tls | None = None,
+        timeout: float = 30,
+        artifacts: str | os.PathLike[str] | None = None,
         retry_policy: OrchestratorRetryPolicy | None = None,
         secrets: Mapping[str, str] = {},
-        api_key: str | None = None,
-        token: str | None = None,
-        token_file: str | os.PathLike[str] | None = None,
-        token_command: str | Sequence[str] | None = None,
-        username: str | None = None,
-        password: str | None = None,
-        password_file: str | os.PathLike[str] | None = None,
-        password_command: str | Sequence[str] | None = None,
-        verify: bool | str = True,
-        ca_file: str | os.PathLike[str] | None = None,
-        client_cert: ClientCertificate | None = None,
-        artifacts: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(retry_policy=retry_policy, secrets=secrets)
-        login = Login.of(
-            token=token, token_file=token_file, token_command=token_command, username=username,
-            password=password, password_file=password_file, password_command=password_command,
-        )  # fmt: skip
-        if api_key and (login or login.password):
-            raise ConfigurationError("api_key is another name of token, or of username and password. Give one of them.")
-        if login.password and username is None:
-            raise ConfigurationError("password needs username=… beside it.")
-        if client_cert is not None and work_pool is None:
+        self._asks = Auth.of(auth)
+        unknown_to_prefect = {"client_cert": tls is not None and tls.client_cert, "cookies": self._asks.cookies}
+        if work_pool is None and (given := [option for option, value in unknown_to_prefect.items() if value]):
             raise ConfigurationError(
-                "client_cert: without a work pool, runs are executed on this machine by Prefect's own client, which "
-                "presents no certificate. Give work_pool=… too."
+                f"{given[0]}: without a work pool, runs are executed on this machine by Prefect's own client, which "
+                "sends no client certificate and no cookies. Give work_pool=… too."
             )
         self.url = None if url is None else without_credentials(url)
         self.work_pool = work_pool
         self.artifacts = None if artifacts is None else refuse_credentials(os.fspath(artifacts), "artifacts")
-        self._asks = login_of(api_key) if api_key else login
-        self._tls = Tls.of(verify, ca_file, client_cert)
-        self._connection = Connection.to(url, self._asks, self._tls) if url is not None else None
-        self.login = self._connection.login if self._connection else self._asks
+        self._tls = tls
+        self._timeout = timeout
+        self._connection = Connection.to(url, self._asks, tls) if url is not None else None
+        self.auth = self._connection.auth if self._connection else self._asks
         self._settings_read = False
         self._client: PrefectClient | None = None
         self._deployer: PrefectDeployer | None = None
@@ -294,14 +278,14 @@ class PrefectOrchestrator(Orchestrator):
 
     def _client_if_there(self) -> PrefectClient | None:
         given = None if self._is_embedded() else self._connection
-        server = embedded_server(start=False) if given is None or not given.login else None
+        server = embedded_server(start=False) if given is None or not given.auth else None
         if server is not None and (given is None or given.api_url == server.connection.api_url):
             return self._use(server.connection)  # its password comes along, also where its URL is given
         return None if given is None else self._use(given)
 
     def _use(self, connection: Connection) -> PrefectClient:
         if self._client is None or self._client.connection != connection:
-            self._client = PrefectClient(connection, self.retry_policy)
+            self._client = PrefectClient(connection, self.retry_policy, timeout=self._timeout)
             self._client.command = partial(command_on, self)
         return self._client
 

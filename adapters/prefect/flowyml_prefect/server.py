@@ -48,7 +48,7 @@ from flowyml.core.process_identity import (
 )
 from flowyml.orchestrators.background import start_detached
 from flowyml_prefect.client import PrefectClient
-from flowyml_prefect.connection import Connection, login_of
+from flowyml_prefect.connection import Connection, auth_of
 
 __all__ = [
     "POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "is_embedded", "one_writer", "prefect_home",
@@ -115,7 +115,7 @@ class EmbeddedServer:
     def connection(self) -> Connection:
         """The connection to the server."""
         secret = _password(prefect_home())
-        return Connection(f"{self.url}/api", login_of(secret, is_password=True), ui=self.url + self.ui)
+        return Connection(f"{self.url}/api", auth_of(secret, is_password=True), ui=self.url + self.ui)
 
     @property
     def has_password(self) -> bool:

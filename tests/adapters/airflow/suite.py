@@ -38,8 +38,7 @@ def maker(airflow: Airflow) -> Callable[..., AirflowOrchestrator]:
 
     def make(**options: Any) -> AirflowOrchestrator:
         return AirflowOrchestrator(
-            airflow.url, username=airflow.username, password=airflow.password, dags_folder=airflow.dags_folder,
-            **options,
+            airflow.url, dags_folder=airflow.dags_folder, **{"auth": (airflow.username, airflow.password), **options},
         )  # fmt: skip
 
     return make

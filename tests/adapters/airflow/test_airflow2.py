@@ -66,7 +66,7 @@ def test_drift_of_the_pause(airflow2: Airflow) -> None:
         "users", "create", "--username", "grace", "--password", "grace-word", "--role", "User",
         "--firstname", "G", "--lastname", "H", "--email", "g@example.org",
     )  # fmt: skip
-    grace = orchestrator_of(airflow2, username="grace", password="grace-word")
+    grace = orchestrator_of(airflow2, auth=("grace", "grace-word"))
     made = grace.schedule_pipeline(short("two drift"), Schedule.of("daily", 6))
     assert made.drift == ()
     airflow2.command("dags", "pause", made.schedule_id)
@@ -161,7 +161,7 @@ def test_what_it_cannot_do_says_so(airflow2: Airflow) -> None:
     with pytest.raises(UnsupportedFeatureError, match="does not support /api/v1"):
         orchestrator.api_client()
     with pytest.raises(AuthenticationError, match="wrong user name or password"):
-        orchestrator_of(airflow2, password="wrong").runs()
+        orchestrator_of(airflow2, auth=(airflow2.username, "wrong")).runs()
 
 
 @pytest.mark.beside

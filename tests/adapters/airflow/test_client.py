@@ -16,6 +16,7 @@ from pathlib import Path
 import certifi
 import pytest
 
+from flowyml.core.credentials import Auth
 from flowyml.core.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -26,6 +27,7 @@ from flowyml.core.errors import (
     UnsupportedFeatureError,
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.tls import Tls
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.client import NotThereError
@@ -91,7 +93,7 @@ def test_strange_answers_are_distinguished(
     status: int, media_type: str, body: str, error: type[Exception], message: str
 ) -> None:
     with site(always(status, media_type, body)) as url:
-        orchestrator = AirflowOrchestrator(url, token=jwt(10**9), retry_policy=ONCE)
+        orchestrator = AirflowOrchestrator(url, auth=jwt(10**9), retry_policy=ONCE)
         with pytest.raises(error, match=message) as caught:
             orchestrator.runs()
         assert jwt(10**9) not in str(caught.value)
@@ -116,17 +118,17 @@ def test_strange_answers_are_distinguished(
 def test_a_redirect_names_where_it_leads(location: str, error: type[Exception], message: str) -> None:
     with site(always(308, "text/html", ""), location=location) as url:
         with pytest.raises(error, match=message) as caught:
-            AirflowOrchestrator(url, token="x", retry_policy=ONCE).runs()
+            AirflowOrchestrator(url, auth="x", retry_policy=ONCE).runs()
         assert "secret" not in str(caught.value)
 
 
 def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("no certificate")
-    for verify in ("/no/such.pem", str(empty)):
+    for file in ("/no/such.pem", str(empty)):
         for kind in (AirflowOrchestrator, RemoteOrchestrator):
-            made = kind("https://127.0.0.1:9", verify=verify)
-            with pytest.raises(ConfigurationError, match=f"verify='{verify}' is not a PEM file of certificate auth"):
+            made = kind("https://127.0.0.1:9", tls=Tls(ca_file=file))
+            with pytest.raises(ConfigurationError, match=f"ca_file='{file}' is not a PEM file of certificate auth"):
                 made.runs()
 
 
@@ -145,7 +147,7 @@ def test_a_token_that_is_none_is_not_shown(token: str, monkeypatch: pytest.Monke
     monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", token)
     for given in (None, token):
         with pytest.raises(ConfigurationError, match="which a token cannot contain") as caught:
-            Connection.to("http://h", token=given)
+            Connection.to("http://h", given)
         assert "ret" not in str(caught.value)
 
 
@@ -161,7 +163,7 @@ def test_an_address_without_airflow() -> None:
 def test_airflow_2_has_a_page_where_airflow_3_has_an_api() -> None:
     pages = {"/api/v1/version": (200, "application/json", VERSION2)}
     with site(lambda request: pages.get(request.path, (404, "text/html", "<title>Airflow 404</title>"))) as url:
-        orchestrator = AirflowOrchestrator(url, username="ada", password="x", retry_policy=ONCE)
+        orchestrator = AirflowOrchestrator(url, auth=("ada", "x"), retry_policy=ONCE)
         assert orchestrator.client.version == "2.11.2"
         with pytest.raises(
             UnsupportedFeatureError, match=r"does not support /api/v1, the only API of Airflow 2\.11\.2"
@@ -178,7 +180,7 @@ def test_a_passing_failure_is_tried_again() -> None:
         return next(answers, (200, "application/json", '{"dag_runs": []}'))
 
     with site(answer) as url:
-        assert AirflowOrchestrator(url, token="x").runs() == []
+        assert AirflowOrchestrator(url, auth="x").runs() == []
 
 
 @pytest.mark.parametrize("asked", ["details", "dagSources/token"])
@@ -207,7 +209,7 @@ def test_what_airflow_2_answers_with_500_is_missing_unless_its_database_is_away(
 
     with site(answer) as url:
         policy = OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=0.01)
-        client = AirflowOrchestrator(url, token="x", retry_policy=policy).client
+        client = AirflowOrchestrator(url, auth="x", retry_policy=policy).client
         ask = {"details": lambda: client.dag("d"), "dagSources/token": lambda: client.source(found)}[asked]
         if error is None:
             assert ask() == (found if asked == "details" else found["content"])
@@ -229,7 +231,7 @@ def test_a_token_is_renewed_when_it_is_refused() -> None:
         return (200, "application/json", '{"dag_runs": []}') if good else (401, "application/json", "{}")
 
     with site(answer) as url:
-        orchestrator = AirflowOrchestrator(url, username="ada", password="secret-word")
+        orchestrator = AirflowOrchestrator(url, auth=("ada", "secret-word"))
         assert orchestrator.runs() == []
         assert orchestrator.runs() == []
     assert given == ["token0", "token1"]
@@ -238,8 +240,8 @@ def test_a_token_is_renewed_when_it_is_refused() -> None:
 def test_credentials_are_never_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with site(always(401, "application/json", '{"detail":"no"}')) as url:
-        for options in ({"username": "ada", "password": "secret-word"}, {"token": "secret-word"}):
-            orchestrator = AirflowOrchestrator(url, retry_policy=ONCE, **options)
+        for auth in (("ada", "secret-word"), "secret-word"):
+            orchestrator = AirflowOrchestrator(url, auth=auth, retry_policy=ONCE)
             with pytest.raises(AuthenticationError) as caught:
                 orchestrator.runs()
             shown = [repr(orchestrator), repr(orchestrator.connection), str(caught.value), repr(caught.value)]
@@ -250,11 +252,12 @@ def test_credentials_are_never_shown(caplog: pytest.LogCaptureFixture) -> None:
 def test_airflows_own_client_is_loaded_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes seconds to import, so that nothing else may do it. It trusts whom FlowyML trusts."""
     script = (
-        "import sys; from flowyml_airflow import AirflowOrchestrator as A; made = A(sys.argv[1], token='abc')\n"
+        "import sys; from flowyml.orchestrators import Tls; from flowyml_airflow import AirflowOrchestrator as A\n"
+        "made = A(sys.argv[1], auth='abc')\n"
         "made.runs(); assert 'airflow_client' not in sys.modules\n"
         "own = made.api_client().configuration; print(own.host, own.access_token, own.verify_ssl)\n"
-        "for verify in (False, sys.argv[2]):\n"
-        "    own = A(sys.argv[1], token='x', verify=verify).api_client().configuration\n"
+        "for tls in (Tls(verify=False), Tls(ca_file=sys.argv[2])):\n"
+        "    own = A(sys.argv[1], auth='x', tls=tls).api_client().configuration\n"
         "    print(own.verify_ssl, own.ssl_ca_cert)\n"
     )
     with site(always(200, "application/json", '{"dag_runs": []}')) as url:
@@ -263,7 +266,7 @@ def test_airflows_own_client_is_loaded_when_it_is_asked_for(monkeypatch: pytest.
         assert done.stdout == f"{url} abc True\nFalse None\nTrue {CERTIFICATES}\n", done.stderr
         monkeypatch.setitem(sys.modules, "airflow_client.client", None)
         with pytest.raises(MissingExtraError, match=r"pip install 'flowyml\[airflow\]'"):
-            AirflowOrchestrator(url, token="x").api_client()
+            AirflowOrchestrator(url, auth="x").api_client()
 
 
 def test_where_credentials_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,18 +274,18 @@ def test_where_credentials_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="No Airflow URL is set"):
         Connection.to().checked_address()
     with pytest.raises(ConfigurationError, match="has no password"):
-        Connection.to("http://h", username="ada")
+        Connection.to("http://h", Auth(username="ada"))
     with pytest.raises(ConfigurationError, match="not the address"):
         Connection.to("ftp://h")
-    assert Connection.to("http://bob:p%40ss@h:1").login.password.get() == "p@ss"
+    assert Connection.to("http://bob:p%40ss@h:1").auth.password.get() == "p@ss"
     monkeypatch.setenv("FLOWYML_AIRFLOW_URL", "http://airflow.example:8080/af/")
     monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "from-environment\n")
     monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", "my secret \n")
     assert Connection.to().url == "http://airflow.example:8080/af"
-    assert Connection.to().login.token.get() == "from-environment", "what is mounted ends with a line break"
-    assert Connection.to(token="secret\r\n").login.token.get() == "secret"
-    assert not Connection.to(username="ada", password="x").login.token
-    assert Connection.to(username="ada").login.password.get() == "my secret "
+    assert Connection.to().auth.token.get() == "from-environment", "what is mounted ends with a line break"
+    assert Connection.to(auth="secret\r\n").auth.token.get() == "secret"
+    assert not Connection.to(auth=("ada", "x")).auth.token
+    assert Connection.to(auth=Auth(username="ada")).auth.password.get() == "my secret "
 
 
 def test_an_import_error_of_another_file_of_the_same_name_is_not_ours() -> None:
@@ -298,7 +301,7 @@ def test_an_import_error_of_another_file_of_the_same_name_is_not_ours() -> None:
         return 200, "application/json", json.dumps({"import_errors": errors, "total_entries": len(errors)})
 
     with site(answer) as url:
-        client = AirflowOrchestrator(url, token="x", dags_folder="s3://bucket/dags/").client
+        client = AirflowOrchestrator(url, auth="x", dags_folder="s3://bucket/dags/").client
         assert client.import_error("beside.py") is None
         errors.append({"filename": "dags/beside.py", "timestamp": "3", "stack_trace": "ours, below the bundle's root"})
         assert (client.import_error("beside.py") or {})["timestamp"] == "3"

@@ -23,7 +23,7 @@ class Answers(Transport):
     """``answer`` gets the path, the parameters and the body of each call."""
 
     def __init__(self, answer: Callable[[str, Mapping[str, Any], Any], Any]) -> None:
-        super().__init__(Connection.to("http://127.0.0.1:9", token="x"), timeout=1)
+        super().__init__(Connection.to("http://127.0.0.1:9", "x"), timeout=1)
         self.answer = answer
 
     def call(
@@ -148,7 +148,7 @@ def test_what_is_cleared_is_not_cleared_a_second_time() -> None:
 
     with site(answer) as url:
         policy = OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=0.01)
-        client = AirflowClient(Transport(Connection.to(url, token="x"), timeout=60, policy=policy), "3.0.0")
+        client = AirflowClient(Transport(Connection.to(url, "x"), timeout=60, policy=policy), "3.0.0")
         for call in (lambda: client.clear("d", "r", True), lambda: client.clear_tasks("d", "r", {"t": None})):
             sent.clear()
             with pytest.raises(

@@ -89,7 +89,7 @@ class Walked(Transport):
     """Every call is answered by the contract of its path."""
 
     def __init__(self, contracts: list[Contract]) -> None:
-        super().__init__(Connection.to("http://127.0.0.1:9", username="ada", password="word"), timeout=1)
+        super().__init__(Connection.to("http://127.0.0.1:9", ("ada", "word")), timeout=1)
         self.contracts = contracts
 
     def call(

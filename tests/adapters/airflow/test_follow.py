@@ -69,7 +69,7 @@ def followed(api: str, looks: Sequence[object]) -> list[str]:
         return 200, "application/json", json.dumps(body)
 
     with site(answer) as url:
-        return [line.message for line in AirflowOrchestrator(url, token="x").logs("d/r", follow=True)]
+        return [line.message for line in AirflowOrchestrator(url, auth="x").logs("d/r", follow=True)]
 
 
 def test_a_line_that_is_half_written_is_shown_when_it_is_whole() -> None:
@@ -139,7 +139,7 @@ def test_attempts_come_in_order_and_ended_ones_are_read_no_more() -> None:
         return 200, "application/json", json.dumps(body)
 
     with site(answer) as url:
-        lines = list(AirflowOrchestrator(url, token="x").logs("d/r", follow=True))
+        lines = list(AirflowOrchestrator(url, auth="x").logs("d/r", follow=True))
     assert sorted((line.attempt, line.message) for line in lines) == [
         (1, "one"), (1, "two"), (2, "early"), (2, "one"), (2, "two"),
     ]  # fmt: skip
@@ -169,5 +169,5 @@ def test_a_list_of_runs_asks_for_each_dag_once() -> None:
         return 200, "application/json", json.dumps({**body, "dag_runs": runs, "total_entries": 20})
 
     with site(answer) as url:
-        assert {run.pipeline for run in AirflowOrchestrator(url, token="x").runs()} == {"shown"}
+        assert {run.pipeline for run in AirflowOrchestrator(url, auth="x").runs()} == {"shown"}
     assert len(asked) <= 6

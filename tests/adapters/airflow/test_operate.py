@@ -187,7 +187,7 @@ def test_each_backfill_gives_its_own_runs(airflow3: Airflow) -> None:
     for wrong in ({"nubmer": 3}, {"number": "three"}):
         with pytest.raises(ParameterError, match=r"pipeline 'operate backfills': .*'number'"):
             orchestrator.backfill(name, start, start, parameters=wrong)
-    remote = RemoteOrchestrator(airflow3.url, username=airflow3.username, password=airflow3.password)
+    remote = RemoteOrchestrator(airflow3.url, auth=(airflow3.username, airflow3.password))
     naive = start.replace(tzinfo=None)
     first = _backfilled(remote, name, naive, naive + timedelta(days=2))
     second = _backfilled(remote, name, start, start + timedelta(days=3))
@@ -308,13 +308,13 @@ def test_airflows_own_client_for_the_rest(airflow3: Airflow) -> None:
     assert {pool.name: pool.slots for pool in pools.get_pools().pools}["warehouse"] == 3
     pools.delete_pool("warehouse")
     with pytest.raises(AuthenticationError, match="refuses user 'admin'"):
-        orchestrator_of(airflow3, password="wrong").api_client()
+        orchestrator_of(airflow3, auth=(airflow3.username, "wrong")).api_client()
     with pytest.raises(LookupError, match="has no DAG of 'no such'"):
         orchestrator.backfill("no such", datetime.now(UTC), datetime.now(UTC))
 
 
 def test_what_a_user_may_not_do_names_the_permission(airflow3: Airflow) -> None:
-    reader = orchestrator_of(airflow3, username=READER)
+    reader = orchestrator_of(airflow3, auth=(READER, airflow3.password))
     assert isinstance(reader.runs(), list)
     with pytest.raises(
         AuthenticationError, match=r"does not permit this to user 'reader'.* \"can create on DAG Runs\""

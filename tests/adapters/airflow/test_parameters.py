@@ -90,7 +90,7 @@ def numbered(default: int) -> Pipeline:
 
 
 def orchestrator_at(url: str, folder: Path) -> AirflowOrchestrator:
-    return AirflowOrchestrator(url, token="t", dags_folder=folder)
+    return AirflowOrchestrator(url, auth="t", dags_folder=folder)
 
 
 def test_a_run_and_a_schedule_are_refused_before_anything_is_sent(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ class OneRun:
 
 
 def run_again(client: Any) -> Any:
-    orchestrator = AirflowOrchestrator("http://127.0.0.1:9", token="t")
+    orchestrator = AirflowOrchestrator("http://127.0.0.1:9", auth="t")
     orchestrator._client = client
     orchestrator.run_again("d/r", None)
     return client.cleared
@@ -204,7 +204,7 @@ class Calls:
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
-        self.login = None
+        self.auth = None
 
     def call(self, method: str, path: str, *, json: dict[str, Any], again: bool) -> None:
         assert (method, path.rpartition("/")[2], again) == ("POST", "clearTaskInstances", False)

@@ -47,7 +47,7 @@ class Api:
     def __init__(self, url: str, state: Any, root: Path | None = None) -> None:
         self.url = url
         self.state = state
-        of_server = {} if state else _given(namespace="NAMESPACE", token="TOKEN", artifacts="STORE")
+        of_server = {} if state else _given(namespace="NAMESPACE", auth="TOKEN", artifacts="STORE")
         self.options: dict[str, Any] = {"url": url, **of_server}
         if root:  # of KFP's own store, which the fake has in a folder
             self.options["artifacts"] = root.as_uri()

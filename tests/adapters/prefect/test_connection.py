@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from flowyml.core.errors import ConfigurationError
 from flowyml_prefect.client import PrefectClient
-from flowyml_prefect.connection import Connection, login_of
+from flowyml_prefect.connection import Connection, auth_of
 
 _PROFILES = """
 active = "team"
@@ -71,7 +71,7 @@ def test_the_settings_of_prefect(
     theirs = Settings().api
     assert (ours and ours.api_url) == theirs.url == expected
     if ours:
-        assert (ours.login.token.get(), ours.password) == (said(theirs.key), said(theirs.auth_string))
+        assert (ours.auth.token.get(), ours.password) == (said(theirs.key), said(theirs.auth_string))
 
 
 def said(secret: SecretStr | None) -> str | None:
@@ -112,15 +112,15 @@ def test_settings_that_are_no_table_are_named(
 
 
 def test_prefect_cloud_has_its_ui_elsewhere() -> None:
-    cloud = Connection.to("https://api.prefect.cloud/api/accounts/a1/workspaces/w1", login_of("pnu_secret"))
+    cloud = Connection.to("https://api.prefect.cloud/api/accounts/a1/workspaces/w1", auth_of("pnu_secret"))
     assert cloud.ui_url == "https://app.prefect.cloud/account/a1/workspace/w1"
-    assert cloud.login.headers() == {"Authorization": "Bearer pnu_secret"}
+    assert cloud.auth.headers() == {"Authorization": "Bearer pnu_secret"}
     assert "secret" not in repr(cloud)
 
 
 def test_a_user_and_password_are_basic_authentication() -> None:
-    connection = Connection.to("http://h:4200", login_of("admin:secret"))
-    assert connection.login.headers() == {"Authorization": "Basic YWRtaW46c2VjcmV0"}
+    connection = Connection.to("http://h:4200", auth_of("admin:secret"))
+    assert connection.auth.headers() == {"Authorization": "Basic YWRtaW46c2VjcmV0"}
     environment = {name: value for name, value in connection.environment.items() if value not in ("", "{}", "false")}
     assert environment == {"PREFECT_API_URL": "http://h:4200/api", "PREFECT_API_AUTH_STRING": "admin:secret"}
     assert "secret" not in repr(connection)
@@ -133,17 +133,17 @@ def test_a_user_and_password_in_the_url_are_sent_and_never_shown(
     in_url: str, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = Connection.to(f"http://{in_url}@h:4200/api?token=s3cret")
-    assert connection.login.headers() == {"Authorization": f"Basic {base64.b64encode(sent).decode()}"}
+    assert connection.auth.headers() == {"Authorization": f"Basic {base64.b64encode(sent).decode()}"}
     assert (connection.api_url, connection.ui_url) == ("http://h:4200/api", "http://h:4200")
     assert "s3cr" not in repr(connection)
-    assert Connection.to(f"http://{in_url}@h:4200", login_of("key")).login.headers() == {"Authorization": "Bearer key"}
+    assert Connection.to(f"http://{in_url}@h:4200", auth_of("key")).auth.headers() == {"Authorization": "Bearer key"}
     monkeypatch.setenv("PREFECT_API_URL", f"http://{in_url}@h:4200/api")
     monkeypatch.setenv("PREFECT_API_KEY", "key")
     assert Connection.configured() == connection
     assert Connection.to("http://h:4200") == connection
     monkeypatch.setenv("PREFECT_API_URL", "http://h:4200/api")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", sent.decode())
-    assert Connection.to("http://h:4200").login.headers() == connection.login.headers()
+    assert Connection.to("http://h:4200").auth.headers() == connection.auth.headers()
     monkeypatch.setenv("PREFECT_UI_URL", f"https://{in_url}@ui")
     assert Connection.to("http://h:4200").ui_url == "https://ui"
 

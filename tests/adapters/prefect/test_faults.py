@@ -91,7 +91,7 @@ def test_the_server_may_be_killed_in_the_middle_of_a_run(
     """
     orchestrator = PrefectOrchestrator(frail.url.replace("//", "//admin:secret@"))
     policy = OrchestratorRetryPolicy(max_attempts=300, initial_delay_seconds=1, backoff_multiplier=1)
-    patient = PrefectOrchestrator(frail.url, api_key="admin:secret", retry_policy=policy)
+    patient = PrefectOrchestrator(frail.url, auth=("admin", "secret"), retry_policy=policy)
     goes_on, is_killed = tmp_path_factory.mktemp("on"), tmp_path_factory.mktemp("killed")
     handle = orchestrator.run_pipeline(waiting(str(goes_on)))
     killed = orchestrator.run_pipeline(sleeping(str(is_killed), 600))
@@ -126,7 +126,7 @@ def test_the_server_may_be_killed_in_the_middle_of_a_run(
 
 @pytest.mark.parametrize("key", [None, "admin:wrong", "a-key-of-prefect-cloud"])
 def test_wrong_credentials_are_distinguished_and_never_shown(frail: PrefectServer, key: str | None) -> None:
-    orchestrator = PrefectOrchestrator(frail.url, api_key=key)
+    orchestrator = PrefectOrchestrator(frail.url, auth=key)
     with pytest.raises(AuthenticationError) as caught:
         orchestrator.runs()
     assert "refuses these credentials" in str(caught.value)
@@ -140,7 +140,7 @@ def test_a_server_that_asks_for_a_password_is_recognized_without_one(frail: Pref
     assert stranger.name == "prefect"
     with pytest.raises(AuthenticationError, match="refuses these credentials"):
         stranger.runs()
-    remote = RemoteOrchestrator(frail.url, api_key="admin:secret")
+    remote = RemoteOrchestrator(frail.url, auth=("admin", "secret"))
     assert remote.health().reachable
     for orchestrator in (stranger, remote):
         assert isinstance(orchestrator.adapter, PrefectOrchestrator)
