@@ -98,16 +98,16 @@ def read(path: Path | None) -> dict[str, Target]:
 
 def checked(factory: Factory, found: Target) -> dict[str, Any]:
     """Return the target's options, converted to the types of the constructor, of ``Auth`` and of ``Tls``."""
-    parameters, hints, groups = _keywords(factory), _hints(factory), _groups(factory)
-    if parameters is not None:
-        parameters = [name for kind in (factory, *groups.values()) for name in _keywords(kind) or ()]
-    for kind in groups.values():
-        hints |= _hints(kind)
+    groups = _groups(factory)
+    kinds: list[Callable[..., object]] = [factory, *groups.values()]
+    hints = {name: hint for kind in kinds for name, hint in _hints(kind).items()}
+    known = [name for kind in kinds for name in _keywords(kind) or () if name not in groups]
+    takes_all = _keywords(factory) is None
     values = {}
     for key, value in found.options.items():
-        if parameters is not None and (key not in parameters or key in groups):
-            known = ", ".join(name for name in parameters if name not in groups) or "nothing"
-            raise ConfigurationError(f"{found.origins[key]}: {found.engine!r} has no option {key!r}. It has: {known}.")
+        if not takes_all and key not in known:
+            has = ", ".join(known) or "nothing"
+            raise ConfigurationError(f"{found.origins[key]}: {found.engine!r} has no option {key!r}. It has: {has}.")
         if key not in hints:
             values[key] = value
             continue
