@@ -8,6 +8,7 @@ import logging
 import os
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from flowyml import for_each, pipeline, step
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.locks import held
 from flowyml.core.process_identity import ProcessIdentity, this_process
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -168,6 +170,40 @@ def test_a_broken_database_is_reported_once(store: RunStore) -> None:
         "then, `flowyml prune` frees more, and FLOWYML_HOME can name a folder on another disk. "
         "Or a step closed file descriptors that it did not open, as os.closerange does."
     )
+
+
+_FILLS_ITS_DISK = """
+import resource
+from flowyml import pipeline, step
+
+@step
+def talk(lines: int) -> int:
+    for number in range(lines):
+        print(f"{number:04} " + "x" * 1000)
+    return lines
+
+@pipeline
+def talking(lines: int = 5000) -> int:
+    return talk(lines)
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+run = talking.run(run_id="talking")
+assert run["talk"] == 5000
+"""
+
+
+def test_steps_of_a_run_whose_log_fills_the_disk_are_recorded(tmp_path: Path) -> None:
+    """A limit for each file is to SQLite what a full disk is."""
+    script = tmp_path / "talking.py"
+    script.write_text(_FILLS_ITS_DISK)
+    environment = {**os.environ, "FLOWYML_HOME": str(tmp_path / "home")}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    orchestrator = LocalOrchestrator(store=tmp_path / "home/runs.db")
+    assert [run.status for run in orchestrator.step_runs("talking")] == [ExecutionStatus.COMPLETED]
+    said = "lines of this run could not be saved"
+    assert said in done.stderr
+    assert said in list(orchestrator.logs("talking"))[-1].message
 
 
 def test_a_record_that_cannot_be_written_is_not_taken_for_a_full_disk(store: RunStore) -> None:

@@ -60,12 +60,17 @@ class Recorder:
         return Sink(line)
 
     def close(self) -> None:
-        """Write the rest and end."""
+        """Write the rest and end. On a full disk, lines are left out, so that there is room for the ends of steps."""
         self._over.set()
         if self._thread not in (None, threading.current_thread()):
             self._thread.join()
         with self._store.session() as db:
             self._flush(db)
+            if lost := len(_taken(self._lines)):
+                message = f"The last {lost} lines of this run could not be saved: {self._trouble}."
+                logger.error("%s", message)
+                self._lines.append(Line(None, "ERROR", time.time(), message, ""))
+                self._flush(db)
 
     def _loop(self, tick: Callable[[sqlite3.Connection], None]) -> None:
         """Write batches. A run that is over before the first tick needs no connection in this thread."""
