@@ -6,7 +6,7 @@ are loaded where they are used.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any
 
 from flowyml._version import __version__
 from flowyml.authoring.cache import Cache
@@ -22,9 +22,12 @@ from flowyml.core.logs import get_logger
 from flowyml.runtime.reporting import report
 from flowyml.runtime.running_step import CurrentRun, current_run
 
+if TYPE_CHECKING:
+    from flowyml.core.schedule import Schedule
+
 __all__ = [
     "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If", "Pipeline",
-    "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
+    "Schedule", "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
     "gather", "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
 ]  # fmt: skip
 
@@ -33,7 +36,11 @@ _REMOVED = {
 }
 
 
-def __getattr__(name: str) -> NoReturn:
+def __getattr__(name: str) -> Any:
+    if name == "Schedule":  # most pipelines declare none, and it takes a thirtieth of the import
+        from flowyml.core.schedule import Schedule
+
+        return Schedule
     if name in _REMOVED:
         raise ImportError(f"flowyml.{name} was removed in 1.0. {_REMOVED[name]}.", name=__name__)
     raise AttributeError(f"module 'flowyml' has no attribute {name!r}")

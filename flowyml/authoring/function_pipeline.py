@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from flowyml.authoring.calls import Recorded, Recorder, as_placeholder, record_calls
 from flowyml.authoring.notebooks import newest, version_in_notebook
@@ -18,6 +18,9 @@ from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
 from flowyml.plan.model import FromParameter, Parameter
 from flowyml.plan.types import plain
+
+if TYPE_CHECKING:
+    from flowyml.core.schedule import Schedule
 
 __all__ = ["FunctionPipeline", "pipeline"]
 
@@ -103,6 +106,7 @@ def pipeline(
     description: str | None = None,
     include: Iterable[str] = (),
     enable_cache: bool | None = None,
+    schedule: Schedule | None = None,
     **engines: Mapping[str, Any],
 ) -> Callable[[Callable[..., Any]], Pipeline]: ...
 @names_unknown_options("pipeline")
@@ -119,6 +123,7 @@ def pipeline(
     description: str | None = None,
     include: Iterable[str] = (),
     enable_cache: bool | None = None,
+    schedule: Schedule | None = None,
     **engines: Mapping[str, Any],
 ) -> Any:
     """Make a pipeline from a function that calls steps. The function's parameters are those of a run.
@@ -144,7 +149,7 @@ def pipeline(
         return FunctionPipeline(
             function, name or function.__name__, hooks=hooks, context=context, outputs=outputs, timeout=timeout,
             tags=tags, description=doc if description is None else description, include=include,
-            enable_cache=enable_cache, **engines,
+            enable_cache=enable_cache, schedule=schedule, **engines,
         )  # fmt: skip
 
     return adds_source_line(decorate) if function is None else decorate(function)

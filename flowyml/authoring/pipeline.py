@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from flowyml.core.origin import Origin
     from flowyml.core.runs import PipelineResult
-    from flowyml.core.schedule import ScheduleInfo
+    from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
     from flowyml.orchestrators.base import Orchestrator
     from flowyml.orchestrators.deployer import Deployment
@@ -66,7 +66,8 @@ class Pipeline:
     relative to the folder of the pipeline's file, of data files that the workers need beside the code; names that begin
     with a dot, and FlowyML's settings, must be written out. A single name, tag or glob needs no list.
     ``enable_cache=True`` caches each step that has an output, unless the step has its own setting; False caches none.
-    Options for one engine go under its name: ``airflow={"owner": "ml"}``.
+    ``schedule`` is the schedule that ``deploy`` gives it on any engine, and that ``flowyml compile`` writes into a DAG
+    file; a run ignores it. Options for one engine go under its name: ``airflow={"owner": "ml"}``.
 
     Compiling it raises ``DefinitionError``, which names the step and the fix.
 
@@ -97,6 +98,7 @@ class Pipeline:
         description: str = "",
         include: Iterable[str] = (),
         enable_cache: bool | None = None,
+        schedule: Schedule | None = None,
         **engines: Mapping[str, Any],
     ) -> None:
         self.name, who = check_name(name, "pipeline"), f"Pipeline {name!r}"
@@ -112,6 +114,7 @@ class Pipeline:
 
             note_modules()
         self.enable_cache = enable_cache
+        self._schedule = None if schedule is None else _checked_schedule(schedule, who)
         self.engines = engine_options(engines, f"pipeline {name!r}")
         self._file = defining_file(self)
         self._line = users_line()
@@ -310,7 +313,7 @@ class Pipeline:
         return _resolve(on).run_pipeline(self, run_id, parameters=parameters, force=force)
 
     def deploy(self, *, on: str | Orchestrator | None = None, force: bool = False) -> Deployment:
-        """Deploy the pipeline to an engine without running it.
+        """Deploy the pipeline to an engine without running it, with the schedule that it declares, if any.
 
         Raises ``OwnershipError`` if another pipeline of this name is deployed there, which ``force`` replaces.
         """
@@ -329,11 +332,13 @@ class Pipeline:
         end: datetime | None = None,
         catch_up: bool = False,
         parameters: Mapping[str, Any] | None = None,
+        paused: bool = False,
         force: bool = False,
     ) -> ScheduleInfo:
         """Let the engine's own scheduler run the pipeline; the same call again updates the schedule in place.
 
-        ``schedule_type`` and ``value`` are as in ``Schedule.of``. Raises ``ScheduleError``, and ``OwnershipError`` if
+        ``schedule_type`` and ``value`` are as in ``Schedule.of``. If the pipeline declares another schedule, its next
+        deployment puts that one back. Raises ``ScheduleError``, and ``OwnershipError`` if
         another pipeline of this name has a schedule there, which ``force`` replaces.
         """
         self._stop_if_loading("schedule")
@@ -347,6 +352,7 @@ class Pipeline:
             end=end,
             catch_up=catch_up,
             parameters={} if parameters is None else parameters,
+            paused=paused,
         )
         return _resolve(on).schedule_pipeline(self, made, force=force)
 
@@ -464,10 +470,13 @@ class Pipeline:
         if returned is not None and self.outputs is not None:
             raise DefinitionError(f"Pipeline {self.name!r} returns its outputs; drop outputs=[…].")
         context = {name: context_parameter(name, types[name], value) for name, value in self.context.items()}
+        parameters = (*self._own_parameters(), *context.values())
+        schedule = self._declared_schedule(parameters)
+        is_old = not (groups or schedule) and all(map(is_flat, steps))
         plan = Plan(
             name=self.name,
             steps=with_types(steps, calls, {name: kind for name, kind in types.items() if is_rich(kind)}, groups),
-            parameters=(*self._own_parameters(), *context.values()),
+            parameters=parameters,
             outputs=compile_outputs(self.name, structure, steps, self.outputs, returned),
             hooks=tuple(_class_name(type(hook)) for hook in self.hooks),
             timeout_seconds=self.timeout,
@@ -475,12 +484,21 @@ class Pipeline:
             description=storable_text(self.description),
             options=self.engines,
             groups=groups,
-            schema_version=FLAT_SCHEMA_VERSION if not groups and all(map(is_flat, steps)) else SCHEMA_VERSION,
+            schedule=schedule,
+            schema_version=FLAT_SCHEMA_VERSION if is_old else SCHEMA_VERSION,
         )
         check_annotations(structure, by_name, types, steps, lines)
         defaults = {parameter.name: parameter.default for parameter in plan.parameters if not parameter.required}
         check_values(self.name, [parameter for parameter in plan.parameters if not parameter.required], defaults)
         return plan
+
+    def _declared_schedule(self, parameters: Sequence[Parameter]) -> dict[str, Any]:
+        """Return the schedule as JSON, with the values of its parameters as a run has them."""
+        if self._schedule is None:
+            return {}
+        checked = check_values(self.name, parameters, self._schedule.parameters)
+        given = {name: checked[name] for name in self._schedule.parameters}
+        return replace(self._schedule, parameters=given).to_dict(declared=True)
 
     def _context_types(self, calls: Sequence[Call], steps: Sequence[PlanStep]) -> dict[str, object]:
         wired = {step.name: step.inputs for step in steps}
@@ -564,6 +582,17 @@ def _resolve(on: str | Orchestrator | None) -> Orchestrator:
     from flowyml.orchestrators.targets import resolve
 
     return resolve(on)
+
+
+def _checked_schedule(schedule: object, who: str) -> Schedule:
+    from flowyml.core.schedule import Schedule
+
+    if isinstance(schedule, Schedule):
+        return schedule
+    raise DefinitionError(
+        f"{who}: schedule={schedule!r:.80} is not a Schedule. Write schedule=Schedule.of('daily', '03:30'), with "
+        f"Schedule from flowyml."
+    )
 
 
 def _checked_hooks(hooks: Iterable[PipelineHook], who: str) -> tuple[PipelineHook, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from flowyml.cli.failures import UsageError
 from flowyml.cli.options import AsJson, File, Option
-from flowyml.cli.output import Output
+from flowyml.cli.output import Output, note
 from flowyml.cli.source import load
 from flowyml.core.files import refuse_others_link, write_whole
 from flowyml.core.schedule import Schedule
@@ -41,28 +41,40 @@ def compile_(
         ),
     ],
     output: OutputPath = None,
+    check: Annotated[
+        bool, Option(("--check",), "Write nothing: show how the files at -o differ, and exit with 1 if they do.")
+    ] = False,
     force: Force = False,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Write the files that an engine would get.
 
-    Needs neither the engine nor its client library. Without -o the main file goes to standard output.
+    Needs neither the engine nor its client library. Without -o the main file goes to standard output. A schedule that
+    the pipeline declares stands in Airflow's DAG file; on other engines `flowyml deploy` sets it.
     """
     with Output(as_json) as out:
-        files = _compiled(load(file), to)
+        if check and output is None:
+            raise UsageError("--check compares files: name them with -o.")
+        pipeline = load(file)
+        files = _compiled(pipeline, to)
+        if pipeline.compile().schedule and to != "plan" and not any(map(_schedule_in, files.values())):
+            note("the files of this engine hold no schedule: `flowyml deploy` sets the one that the pipeline declares")
+        if check and output is not None:
+            return _tell_changed(out, to, _paths(files, output))
         if output is None:
             main = next(iter(files.values()))
             if as_json:
                 out.document({"engine": to, "files": [], "text": main.decode()})
             else:
                 out.raw(main)
-            return
-        written = _write(files, output, force)
+            return 0
+        written = _write(_paths(files, output), force)
         if as_json:
             out.document({"engine": to, "files": [str(path) for path in written]})
-            return
+            return 0
         for path in written:
             out.line(str(path))
+        return 0
 
 
 def bundle(
@@ -156,15 +168,42 @@ def _compiled(pipeline: RunnablePipeline, to: str) -> Mapping[str, bytes]:
     return orchestrator.compile_pipeline(pipeline)
 
 
-def _write(files: Mapping[str, bytes], output: Path, force: bool) -> list[Path]:
-    """Write the main file under the requested name and the others beside it, or all into a folder.
-
-    The main file is written last: then an engine that watches the folder finds the others.
-    """
+def _paths(files: Mapping[str, bytes], output: Path) -> dict[Path, bytes]:
+    """Return the main file under the requested name and the others beside it, or all in a folder."""
     main, *_ = files
     is_folder = output.is_dir() or not output.suffix
     folder, first = (output, output / main) if is_folder else (output.parent, output)
-    places = {(first if name == main else folder / name): data for name, data in files.items()}
+    return {(first if name == main else folder / name): data for name, data in files.items()}
+
+
+def _tell_changed(out: Output, to: str, places: Mapping[Path, bytes]) -> int:
+    """Print how the files there differ from these, and return the exit code. Line ends do not count: git changes them.
+
+    A bundle is only named: its DAG file has its digest.
+    """
+    from flowyml.plan.differences import difference
+
+    there = {path: _text_of(path.read_bytes()) if path.is_file() else b"" for path in places}
+    changed = [path for path, data in places.items() if there[path] != _text_of(data)]
+    if out.as_json:
+        names = {"files": [str(path) for path in places], "changed": [str(path) for path in changed]}
+        out.document({"engine": to, **names})
+        return 1 if changed else 0
+    for path in changed:
+        if path.suffix != ".pyz":
+            old, new = there[path].decode("utf-8", "replace"), places[path].decode()
+            out.text(difference(path.as_posix(), old, new).rstrip("\n"))
+        note(f"{path} {'is not what its source gives' if there[path] else 'is missing'}")
+    return 1 if changed else 0
+
+
+def _text_of(data: bytes) -> bytes:
+    """Return a text with the line ends that FlowyML writes; a bundle as it is."""
+    return data if b"\0" in data else data.replace(b"\r\n", b"\n")
+
+
+def _write(places: dict[Path, bytes], force: bool) -> list[Path]:
+    """Write files, the main one last: then an engine that watches the folder finds the others."""
     for path, data in places.items():
         _check_place(path, data, force)
     for path, data in reversed(places.items()):
@@ -186,8 +225,9 @@ def _check_place(path: Path, data: bytes, force: bool) -> None:
         raise UsageError(f"{path} {reason}")
     if not force and (schedule := _schedule_in(old)) and not _schedule_in(data):
         raise UsageError(
-            f"{path} has the schedule `{schedule}`, and the new file has none: no run would start any more. "
-            f"`flowyml deploy` keeps the schedule; --force writes the file without it."
+            f"{path} has the schedule `{schedule}`, and the new file has none: no run would start any more. Declare "
+            f"it, as Pipeline(…, schedule=Schedule.of(…)), or use `flowyml deploy`, which keeps it; --force writes the "
+            f"file without it."
         )
 
 

@@ -108,6 +108,8 @@ def deploy(
             return
         word = "deployed" if deployment.changed else "already deployed"
         out.line(f"{deployment.name} {word}, version {deployment.digest[:8]}")
+        if deployment.scheduled:
+            out.line(f"scheduled: {deployment.scheduled}")
         for name in deployment.also:
             out.line(f"{name} moved to this version too")
         if deployment.url:

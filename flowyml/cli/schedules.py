@@ -39,10 +39,14 @@ def create(
     start: Annotated[str | None, Option(("--start",), "ISO 8601.", metavar="TIME")] = None,
     end: Annotated[str | None, Option(("--end",), "ISO 8601.", metavar="TIME")] = None,
     catch_up: Annotated[bool, Option(("--catch-up",), "Make up for runs that were missed, from --start on.")] = False,
+    paused: Annotated[bool, Option(("--paused",), "Create it paused.")] = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Create the schedule of a pipeline, or change it in place."""
+    """Create the schedule of a pipeline, or change it in place.
+
+    If the pipeline declares another schedule, its next deployment puts that one back.
+    """
     with Output(as_json) as out:
         pipeline = load(file)
         schedule = Schedule.of(
@@ -53,6 +57,7 @@ def create(
             end=_moment("--end", end),
             catch_up=catch_up,
             parameters=read_parameters(pipeline.compile(), parameters or ()),
+            paused=paused,
         )
         orchestrator = resolve(on)
         _print_schedule(out, orchestrator.schedule_pipeline(pipeline, schedule, force=force), orchestrator)

@@ -13,6 +13,7 @@ from typing import Any
 from flowyml.core.dates import RunDates
 from flowyml.core.durations import span_text
 from flowyml.core.errors import ScheduleError
+from flowyml.core.loading import is_loading_on_worker
 
 __all__ = ["Schedule", "ScheduleInfo"]
 
@@ -27,7 +28,8 @@ class Schedule:
     """Either a cron expression of five fields or an interval, in a time zone.
 
     ``catch_up`` lets the engine run the times that it missed, including those since a ``start`` in the past. Each
-    scheduled run gets ``parameters``.
+    scheduled run gets ``parameters``. ``paused`` creates the schedule paused; one that exists stays as it is, and so
+    two schedules that differ in it alone are equal.
 
     >>> Schedule.of("weekly", "MON:09:00").cron
     '0 9 * * 1'
@@ -44,10 +46,13 @@ class Schedule:
     end: datetime | None = None
     catch_up: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    paused: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         from zoneinfo import ZoneInfo
 
+        if is_loading_on_worker():  # it was checked where it was submitted, and the worker may know no time zones
+            return
         if (self.cron is None) == (self.interval_seconds is None):
             raise ScheduleError("A schedule has either a cron expression or an interval.")
         if self.interval_seconds is not None and not _is_interval(self.interval_seconds):
@@ -181,10 +186,11 @@ class Schedule:
     def __str__(self) -> str:
         return f"cron {self.cron} {self.timezone}" if self.cron else f"every {span_text(self.interval_seconds or 0)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON, without defaults."""
+    def to_dict(self, *, declared: bool = False) -> dict[str, Any]:
+        """Return plain JSON, without defaults; ``paused`` only of a ``declared`` one, since it is no rule of times."""
         plain: dict[str, Any] = {"timezone": self.timezone}
-        for name in ("cron", "interval_seconds", "start", "end", "catch_up", "parameters"):
+        names = ("cron", "interval_seconds", "start", "end", "catch_up", "parameters")
+        for name in (*names, "paused") if declared else names:
             if value := getattr(self, name):
                 plain[name] = value.isoformat() if isinstance(value, datetime) else value
         return plain

@@ -7,6 +7,7 @@ here, in terms of those.
 
 from __future__ import annotations
 
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,9 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.needs import first_of_each
+from flowyml.orchestrators.scheduler import declared_schedule
 from flowyml.orchestrators.submission import claim_new, new_run_id
+from flowyml.plan.differences import difference
 from flowyml.plan.marks import marked
 from flowyml.plan.names import MAX_NAME_LENGTH, check_name
 from flowyml.plan.secrets import check_names
@@ -283,13 +286,33 @@ class Orchestrator(ABC):
             return self.create_schedule(pipeline.bundle(plan), schedule, force=force)
 
     def deploy_pipeline(self, pipeline: RunnablePipeline, *, force: bool = False) -> Deployment:
-        """Deploy the pipeline to the engine without running it.
+        """Deploy the pipeline to the engine without running it, with the schedule that it declares.
 
-        Raises ``OwnershipError`` if that would replace another pipeline's deployment; ``force`` replaces it.
+        A pipeline that declares none keeps the schedule that it has there. Raises ``OwnershipError`` if the deployment
+        would replace another pipeline's; ``force`` replaces it. Raises ``UnsupportedFeatureError`` for a schedule that
+        the engine cannot follow.
         """
         stop_if_loading(pipeline.name, "deploy")
+        plan = self.plan(pipeline)
         with located(pipeline):
-            return self.deploy(pipeline.bundle(self.plan(pipeline)), force=force)
+            bundle = pipeline.bundle(plan)
+            schedule = self._to_set(plan)
+            made = self.create_schedule(bundle, schedule, force=force) if schedule else None
+            deployment = self.deploy(bundle, force=force)
+        if made is None:
+            return deployment
+        return replace(deployment, changed=True, scheduled=str(made.schedule))
+
+    def _to_set(self, plan: Plan) -> Schedule | None:
+        """Return the schedule that a deployment has to set; None if none is declared, or the engine has it already."""
+        schedule = declared_schedule(plan)
+        if schedule is None:
+            return None
+        self.capabilities.require(_schedule_needs(plan, schedule))
+        if schedule in [info.schedule for info in self.schedules(plan.name)]:
+            return None
+        schedule.check_future()
+        return schedule
 
     def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
         """Return the files that the engine would get, by name, the main file first, each with FlowyML's mark.
@@ -360,7 +383,11 @@ class Orchestrator(ABC):
 
     def diff(self, bundle: Bundle) -> str:
         """Return the changes that deploying this bundle would make, as a unified diff; empty if there are none."""
-        return self.deployer.diff(bundle)
+        changes = self.deployer.diff(bundle)
+        if schedule := self._to_set(bundle.plan):
+            before = [json.dumps(info.schedule.to_dict(), indent=2) for info in self.schedules(bundle.plan.name)]
+            changes += difference("schedule", "".join(before), json.dumps(schedule.to_dict(), indent=2))
+        return changes
 
     def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
         """Raise what ``deploy`` would raise, as far as possible without changing anything."""
@@ -594,4 +621,6 @@ def _schedule_needs(plan: Plan, schedule: Schedule) -> dict[Feature, str]:
         needs[Feature.SCHEDULE_TIMEZONE] = f"{who} in {schedule.timezone}"
     if schedule.catch_up:
         needs[Feature.SCHEDULE_CATCH_UP] = f"{who} one with catch-up"
+    if schedule.paused:
+        needs[Feature.SCHEDULE_PAUSE] = f"{who} paused at first"
     return needs

@@ -19,6 +19,7 @@ class Deployment:
     """A deployed pipeline. ``changed`` is False if the engine already had this very version.
 
     ``also`` names the pipeline's other deployments that were moved to this version, on an engine that can have several.
+    ``scheduled`` is the declared schedule if this deployment has set it.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Deployment:
     changed: bool
     url: str | None = None
     also: tuple[str, ...] = ()
+    scheduled: str = ""
 
 
 class Deployer(Protocol):

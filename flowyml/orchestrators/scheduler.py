@@ -5,15 +5,22 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    from flowyml.core.schedule import Schedule, ScheduleInfo
-    from flowyml.plan.bundle import Bundle
+from flowyml.core.errors import PlanError
+from flowyml.core.schedule import Schedule
 
-__all__ = ["Scheduler"]
+if TYPE_CHECKING:
+    from flowyml.core.schedule import ScheduleInfo
+    from flowyml.plan.bundle import Bundle
+    from flowyml.plan.model import Plan
+
+__all__ = ["Scheduler", "declared_schedule"]
 
 
 class Scheduler(Protocol):
     """The schedules that FlowyML created on one engine: at most one for each pipeline.
+
+    A schedule that is set again changes its times, not its state: a paused one stays paused, unless ``force`` is given.
+    Only a new one with ``Schedule.paused`` begins paused.
 
     Methods that take a ``schedule_id`` raise ``ScheduleNotFoundError``.
     """
@@ -37,3 +44,11 @@ class Scheduler(Protocol):
     @abstractmethod
     def delete_schedule(self, schedule_id: str) -> None:
         """Remove a schedule."""
+
+
+def declared_schedule(plan: Plan) -> Schedule | None:
+    """Return the schedule that a pipeline declares: ``Pipeline(…, schedule=…)``. Raises ``PlanError``."""
+    try:
+        return Schedule.from_dict(plan.schedule) if plan.schedule else None
+    except (TypeError, ValueError) as error:  # a plan from a file, which people or another release wrote
+        raise PlanError(f"The schedule in the plan of {plan.name!r} cannot be read: {error}") from error

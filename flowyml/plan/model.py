@@ -41,7 +41,7 @@ SCHEMA_VERSION = 2
 """The newest schema that this FlowyML reads."""
 
 FLAT_SCHEMA_VERSION = 1
-"""The schema of a plan without control flow, secrets, execution groups and caching, whose bytes stay the same."""
+"""The schema of a plan without control flow, secrets, execution groups, caching and schedule, whose bytes stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,8 @@ class PipelineOutput:
 class Plan:
     """A compiled pipeline. ``steps`` are in topological order; hooks are named here and travel in the bundle.
 
-    ``options`` are for single engines, by the engine's name.
+    ``options`` are for single engines, by the engine's name. ``schedule`` is the declared one as
+    ``Schedule.to_dict`` writes it, since workers read plans and not schedules; empty without one.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Plan:
     description: str = ""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     groups: tuple[Group, ...] = ()
+    schedule: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = FLAT_SCHEMA_VERSION
 
     def __iter__(self) -> Iterator[Step]:

@@ -77,11 +77,8 @@ class DeploymentConformance(Conformance):
 class ScheduleConformance(Conformance):
     """Schedules on the engine.
 
-    Scheduling again changes the times, not the state: a paused schedule stays paused. Override
-    ``scheduling_again_resumes`` for an engine on which deploying a schedule resumes it.
+    Scheduling again changes the times, not the state: a paused schedule stays paused.
     """
-
-    scheduling_again_resumes = False
 
     def test_create_list_pause_resume_delete(self, orchestrator: Orchestrator) -> None:
         schedule = Schedule.of("daily", "03:30", parameters={"name": "early"})
@@ -111,8 +108,32 @@ class ScheduleConformance(Conformance):
             orchestrator.pause_schedule(made.schedule_id)
             again = orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("hourly", 7))
             info = self.listed(orchestrator, made.schedule_id)
-            assert (again.paused, info.paused) == (not self.scheduling_again_resumes,) * 2
+            assert (again.paused, info.paused) == (True, True)
             assert info.schedule.cron == "7 * * * *"
+
+    def test_a_deployment_sets_the_schedule_that_its_pipeline_declares(self, orchestrator: Orchestrator) -> None:
+        name = f"conformance declared {time.time_ns()}"
+        hourly = Schedule.of("hourly", 5, parameters={"name": "early"})
+        first, second = (pipelines.greeting(name=name, schedule=each) for each in (hourly, Schedule.of("hourly", 7)))
+        with self.deployed(orchestrator, Feature.SCHEDULE_CRON, first) as made:
+            assert (made.schedule, made.paused, made.drift) == (hourly, False, ())
+            assert not orchestrator.deploy_pipeline(first).changed
+            orchestrator.pause_schedule(made.schedule_id)
+            assert '"7 * * * *"' in orchestrator.diff(second.bundle(orchestrator.plan(second)))
+            assert orchestrator.deploy_pipeline(second).scheduled
+            (changed,) = orchestrator.schedules(name)
+            assert (changed.schedule.cron, changed.paused) == ("7 * * * *", True)
+            orchestrator.deploy_pipeline(pipelines.greeting(name=name))
+            assert orchestrator.schedules(name)[0].schedule.cron == "7 * * * *", "one that declares none leaves it"
+
+    def test_a_schedule_begins_paused_where_that_is_asked_for(self, orchestrator: Orchestrator) -> None:
+        hourly = Schedule.of("hourly", 5, paused=True)
+        resting = pipelines.greeting(name=f"conformance begun paused {time.time_ns()}", schedule=hourly)
+        with self.deployed(orchestrator, Feature.SCHEDULE_PAUSE, resting) as made:
+            assert made.paused
+            assert not orchestrator.resume_schedule(made.schedule_id).paused
+            orchestrator.deploy_pipeline(resting)
+            assert not self.listed(orchestrator, made.schedule_id).paused
 
     def test_next_runs_are_in_the_time_zone(self, orchestrator: Orchestrator) -> None:
         schedule = Schedule.of("daily", 6, timezone="America/New_York")
@@ -159,6 +180,19 @@ class ScheduleConformance(Conformance):
         """Schedule the greeting, which needs the feature, for the block."""
         self.needs(orchestrator, feature, lambda: orchestrator.schedule_pipeline(pipelines.greeting(), schedule))
         made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
+        try:
+            yield made
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+
+    @contextmanager
+    def deployed(self, orchestrator: Orchestrator, feature: Feature, pipeline: Pipeline) -> Iterator[ScheduleInfo]:
+        """Deploy a pipeline that declares a schedule, which needs the feature, for the block."""
+        self.needs(orchestrator, feature, lambda: orchestrator.deploy_pipeline(pipeline))
+        assert '"5 * * * *"' in orchestrator.diff(pipeline.bundle(orchestrator.plan(pipeline)))
+        orchestrator.deploy_pipeline(pipeline)
+        assert orchestrator.diff(pipeline.bundle(orchestrator.plan(pipeline))) == ""
+        (made,) = orchestrator.schedules(pipeline.name)
         try:
             yield made
         finally:

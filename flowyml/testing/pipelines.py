@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from flowyml import LOGICAL_DATE, Pipeline, context, get_logger, pipeline, step
+from flowyml import LOGICAL_DATE, Pipeline, Schedule, context, get_logger, pipeline, step
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 
@@ -31,7 +31,7 @@ VALUES: dict[str, Any] = {
 }
 
 
-def greeting(first: str = "hello", *, name: str = "conformance greeting") -> Pipeline:
+def greeting(first: str = "hello", *, name: str = "conformance greeting", schedule: Schedule | None = None) -> Pipeline:
     """Two steps, a parameter, a line of output. Another first word is other code."""
 
     @step(outputs=["words"])
@@ -44,7 +44,7 @@ def greeting(first: str = "hello", *, name: str = "conformance greeting") -> Pip
     async def join(words: list[str]) -> str:
         return " ".join(words)
 
-    return Pipeline(name, context=context(name="world")).add_step(gather).add_step(join)
+    return Pipeline(name, context=context(name="world"), schedule=schedule).add_step(gather).add_step(join)
 
 
 def on_time() -> Pipeline:

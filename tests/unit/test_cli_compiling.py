@@ -119,7 +119,7 @@ def test_deploy_and_what_would_change() -> None:
     for _ in range(2):  # the first has changed nothing
         assert "A new bundle" in flowyml("deploy", "train.py", "--dry-run", "--json").json["diff"]
     first = flowyml("deploy", "train.py", "--json").json
-    assert (set(first), first["changed"]) == ({"name", "digest", "changed", "url", "also"}, True)
+    assert (set(first), first["changed"]) == ({"name", "digest", "changed", "url", "also", "scheduled"}, True)
     assert not flowyml("deploy", "train.py", "--json").json["changed"]
     assert "training already deployed, version " in flowyml("deploy", "train.py").out
     assert flowyml("deploy", "train.py", "--dry-run").out == "Nothing would change.\n"
@@ -302,6 +302,62 @@ def test_compile_takes_no_schedule_away() -> None:
     assert path.read_bytes() == next(iter(scheduled.files.values()))
     assert flowyml(*again, "--force").code == 0
     assert path.read_bytes() == plain
+
+
+DECLARED = """
+from flowyml import Pipeline, Schedule, step
+
+@step(outputs=["rows"])
+def load() -> int:
+    return 1
+
+nightly = Pipeline("nightly", schedule=Schedule.of("daily", "03:30", timezone="Europe/Berlin")).add_step(load)
+"""
+
+
+def test_check_says_which_committed_files_are_not_what_the_source_gives() -> None:
+    Path("nightly.py").write_text(DECLARED)
+    compiling = ("compile", "nightly.py", "--to", "airflow", "-o", "dags/")
+    checking = (*compiling, "--check")
+    missing = flowyml(*checking)
+    assert (missing.code, Path("dags").exists()) == (1, False)
+    assert "dags/nightly.py is missing" in missing.err
+    assert flowyml(*compiling).code == 0
+    assert (flowyml(*checking).code, flowyml(*checking).out) == (0, "")
+    dag = Path("dags/nightly.py")
+    dag.write_bytes(dag.read_bytes().replace(b"\n", b"\r\n"))
+    assert flowyml(*checking).code == 0, "git changes line ends"
+    Path("nightly.py").write_text(DECLARED.replace("03:30", "04:30"))
+    before = dag.read_bytes()
+    changed = flowyml(*checking)
+    assert (changed.code, dag.read_bytes()) == (1, before)
+    assert '-    schedule=CronTriggerTimetable("30 3 * * *", timezone="Europe/Berlin"),' in changed.out
+    assert '+    schedule=CronTriggerTimetable("30 4 * * *", timezone="Europe/Berlin"),' in changed.out
+    assert "dags/nightly.py is not what its source gives\n" in changed.err
+    assert "dags/nightly.py" in flowyml(*checking, "--json").json["changed"]
+    assert flowyml("compile", "nightly.py", "--to", "airflow", "--check").code == 2
+
+
+def test_a_declared_schedule_is_in_the_dag_file_and_has_no_clock() -> None:
+    Path("nightly.py").write_text(DECLARED)
+    text = flowyml("compile", "nightly.py", "--to", "airflow").out
+    assert 'CronTriggerTimetable("30 3 * * *", timezone="Europe/Berlin")' in text
+    assert "start_date=datetime(2020, 1, 1, tzinfo=timezone.utc)" in text
+    assert "is_paused_upon_creation" not in text
+    Path("nightly.py").write_text(DECLARED.replace('Berlin"', 'Berlin", paused=True'))
+    assert "    is_paused_upon_creation=True,\n" in flowyml("compile", "nightly.py", "--to", "airflow").out
+    assert "the files of this engine hold no schedule" in flowyml("compile", "nightly.py", "--to", "prefect").err
+
+
+@quietly
+def test_a_deployment_says_that_it_has_set_the_schedule() -> None:
+    Path("nightly.py").write_text(DECLARED)
+    assert '+  "cron": "30 3 * * *"' in flowyml("deploy", "nightly.py", "--dry-run").out
+    assert "scheduled: cron 30 3 * * * Europe/Berlin\n" in flowyml("deploy", "nightly.py").out
+    assert flowyml("schedule", "create", "nightly.py", "hourly", "5").code == 0
+    assert '-  "cron": "5 * * * *"' in flowyml("deploy", "nightly.py", "--dry-run").out
+    assert flowyml("run", "nightly.py").code == 0
+    assert [item["schedule"]["cron"] for item in flowyml("schedule", "list", "--json").json] == ["5 * * * *"]
 
 
 def test_a_bundle_takes_no_place_of_what_people_wrote() -> None:

@@ -24,7 +24,7 @@ REFERENCE = DOCS / "reference"
 PUBLIC = {
     "flowyml": [
         "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If",
-        "Pipeline",
+        "Pipeline", "Schedule",
         "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
         "gather", "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
     ],

@@ -14,9 +14,13 @@ import pytest
 
 from flowyml import Pipeline, step
 from flowyml.core import errors
-from flowyml.core.errors import ScheduleError
+from flowyml.core.errors import DefinitionError, ParameterError, PlanError, ScheduleError
+from flowyml.core.loading import loading
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.scheduler import declared_schedule
+from flowyml.plan.codec import decode
+from flowyml.plan.model import SCHEMA_VERSION
 
 
 class TestSchedule:
@@ -146,3 +150,46 @@ class TestSchedule:
             parameters={"rows": 1},
         )
         assert Schedule.from_dict(schedule.to_dict()) == schedule
+
+
+class TestDeclared:
+    """A pipeline's own schedule, which travels in its plan."""
+
+    def test_is_in_the_plan_as_it_is_in_the_source(self) -> None:
+        schedule = Schedule.of(
+            "daily", 3, timezone="Europe/Berlin", start=datetime(2026, 1, 31, tzinfo=UTC), paused=True
+        )
+        plan = declaring(schedule).compile()
+        read = decode(plan.canonical)
+        found = declared_schedule(read)
+        assert (found, found and found.paused, read.schema_version) == (schedule, True, SCHEMA_VERSION)
+        assert declaring(None).compile().canonical == Pipeline("p").add_step(rows).compile().canonical
+
+    def test_is_checked_with_the_pipeline(self) -> None:
+        with pytest.raises(DefinitionError, match=r"schedule='daily' is not a Schedule\. Write schedule="):
+            declaring("daily")
+        with pytest.raises(ParameterError, match="size"):
+            declaring(Schedule.of("daily", 3, parameters={"size": 2})).compile()
+
+    def test_of_a_plan_that_someone_wrote_is_a_plan_error(self) -> None:
+        for written in ({"cron": "0 3 * * *", "every": 3}, {"cron": "0 3 * *"}, {"cron": "0 3 * * *", "start": "x"}):
+            with pytest.raises(PlanError, match="The schedule in the plan of 'p' cannot be read"):
+                declared_schedule(replace(declaring(None).compile(), schedule=written))
+
+    def test_of_a_module_is_not_checked_again_on_a_worker_which_may_know_no_time_zones(self) -> None:
+        with loading():
+            Schedule.of("daily", 3, timezone="Nowhere/There")
+
+    def test_paused_is_no_difference_of_schedules(self) -> None:
+        one = Schedule.of("daily", 3)
+        assert replace(one, paused=True) == one
+        assert replace(one, paused=True).to_dict() == one.to_dict()
+
+
+@step(outputs=["rows"])
+def rows() -> int:
+    return 1
+
+
+def declaring(schedule: Any) -> Pipeline:
+    return Pipeline("p", schedule=schedule).add_step(rows)

@@ -222,11 +222,15 @@ class Longer(Window):
 def test_a_schedule_holds_the_json_of_its_parameters() -> None:
     values = {"day": date(2026, 2, 1), "folder": Path("a"), "window": SINCE}
     local = LocalOrchestrator()
-    made = local.schedule_pipeline(typed, Schedule(cron="0 3 * * *", parameters=values))
+    schedule = Schedule(cron="0 3 * * *", parameters=values)
+    made = local.schedule_pipeline(typed, schedule)
     assert [found.schedule.parameters for found in local.schedules()] == [made.schedule.parameters]
     assert made.schedule.parameters == {
         "day": "2026-02-01", "folder": "a", "window": {"since": "2020-01-01", "rate": 0.5, "paths": []},
     }  # fmt: skip
+
+    declaring = pipeline(name="typed", schedule=schedule)(typed.function)  # type: ignore[attr-defined]  # `@pipeline` makes a FunctionPipeline
+    assert declaring.compile().schedule["parameters"] == made.schedule.parameters
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,99 @@
-"""Read Airflow's audit log of a run: the note of its cancellation, and who marked it as failed."""
+"""Read Airflow's audit log: who paused a DAG, the note of a run's cancellation, and who marked it as failed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.web import parsed
 from flowyml_airflow.cancel_notes import had_ended, was_cancelled, was_withdrawn
-from flowyml_airflow.client import AirflowClient, Mark
 from flowyml_airflow.status import DAG_RUN, moment
+from flowyml_airflow.transport import Transport
 
-__all__ = ["AuditLog"]
+if TYPE_CHECKING:
+    from flowyml_airflow.client import AirflowClient
 
+__all__ = ["AuditLog", "AuditLogCalls", "Mark"]
+
+_PAGE = 100
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
+
+
+class Mark(NamedTuple):
+    """A task that a user marked as failed; without a ``task``, a run or a group of tasks."""
+
+    task: str | None
+    user: str
+    time: str
+
+
+class AuditLogCalls:
+    """The calls of a client that read the audit log, which may have been cleaned, or be closed to the user.
+
+    They read the newest 100 entries.
+    """
+
+    api: str
+    transport: Transport
+
+    def runs(self, dag_ids: Sequence[str] | None, limit: int | None) -> list[dict[str, Any]]:
+        """Return runs of these DAGs, newest first."""
+        raise NotImplementedError
+
+    def _entries(self, dag_id: str, limit: int = _PAGE, **asked: Any) -> list[dict[str, Any]] | None:
+        """Return entries about a DAG; None if the user may not read them."""
+        try:
+            log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=limit, **asked)
+        except AuthenticationError:
+            return None
+        return list(log["event_logs"])
+
+    def pause_we_set(self, dag_id: str) -> bool | None:
+        """Return whether FlowyML paused (True) or unpaused (False) the DAG last; None if the audit log lacks it."""
+        calls = map(_call_of, self._entries(dag_id, **self._pauses) or ())
+        return next((bool(call.get("is_paused")) for call in calls if self._mark.keys() <= call.keys()), None)
+
+    _mark: Mapping[str, str] = {"flowyml": "yes"}
+    """The query of a call of ours that pauses a DAG, which stands in the audit log."""
+    _pauses: Mapping[str, Any] = {"event": "patch_dag", "order_by": "-event_log_id"}
+
+    def was_paused_by_hand(self, dag_id: str) -> bool:
+        """Return whether a paused DAG was paused after Airflow had created it, by a user or by FlowyML on request.
+
+        A new DAG is paused until it is unpaused for the first time, unless Airflow's settings say otherwise. The audit
+        log has every change; without an entry, a DAG that has had runs was unpaused before.
+        """
+        return bool(self._entries(dag_id, limit=1, **self._any_pause)) or bool(self.runs([dag_id], 1))
+
+    _any_pause: Mapping[str, Any] = {"included_events": ["patch_dag", "cli_dag_pause", "cli_dag_unpause"]}
+
+    def notes_written(self, dag_id: str) -> dict[str, list[str]]:
+        """Return the notes on runs of a DAG: by run id, newest first."""
+        notes: dict[str, list[str]] = {}
+        for entry in self._entries(dag_id, **self._note_events) or ():
+            note = _call_of(entry).get("note")
+            if isinstance(note, str) and entry.get("run_id"):
+                notes.setdefault(entry["run_id"], []).append(note)
+        return notes
+
+    _note_events: Mapping[str, Any] = {"event": "patch_dag_run", "order_by": "-event_log_id"}
+
+    def marked_failed(self, dag_id: str, run_id: str) -> list[Mark]:
+        """Return who marked a run, or tasks of it, as failed, newest first."""
+        entries = self._entries(dag_id, run_id=run_id, **self._mark_events) or ()
+        return [mark for entry in entries for mark in _marks(entry)]
+
+    _mark_events: Mapping[str, Any] = {
+        "included_events": [
+            "patch_dag_run", "patch_task_instance", "bulk_task_instances", "patch_task_group_instances"
+        ],
+        "order_by": "-event_log_id",
+    }  # fmt: skip
 
 
 class AuditLog:
@@ -78,3 +156,23 @@ class AuditLog:
             if is_meant and began <= (moment(mark.time) or _EARLIEST) <= ended:
                 return f"marked as failed in Airflow by user {mark.user!r}, at {mark.time}"
         return ""
+
+
+def _call_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the call that an entry of the audit log records; empty if they are not JSON."""
+    try:
+        fields = parsed((entry.get("extra") or "{}").encode())
+    except (ValueError, AttributeError, EngineError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _marks(entry: Mapping[str, Any]) -> Iterator[Mark]:
+    """Yield what was marked as failed, by an entry of the audit log. Airflow 2 has an event for just that."""
+    call = _call_of(entry)
+    actions = call.get("actions")
+    changed: list[Any] = [each for action in actions or () for each in action.get("entities") or ()]
+    for change in changed or [{"task_id": entry.get("task_id"), **call}]:
+        state = change.get("new_state") or change.get("state")
+        if state == "failed" or (entry["event"] in ("failed", "dagrun_failed") and call.get("confirmed") != "false"):
+            yield Mark(change.get("task_id"), entry.get("owner") or "unknown", entry["when"])

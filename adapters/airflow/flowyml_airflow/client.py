@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from flowyml.core.credentials import Auth
@@ -25,9 +25,9 @@ from flowyml.core.errors import (
 )
 from flowyml.core.following import command_line
 from flowyml.core.urls import shown
-from flowyml.core.web import parsed
 from flowyml.orchestrators.http import ConflictError, ProxyLoginError, RefusedError, paged
 from flowyml.orchestrators.http import NotFoundError as NotThereError
+from flowyml_airflow.audit_log import AuditLogCalls
 from flowyml_airflow.connection import Token, refusal
 from flowyml_airflow.log_events import LogEvent, log_events
 from flowyml_airflow.parameters import SIXTY_FOUR_BITS
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
 __all__ = [
-    "AirflowClient", "ConflictError", "KeptElsewhereError", "Mark", "NotThereError", "RefusedError", "quoted",
-    "usable_id", "with_display_names",
+    "AirflowClient", "ConflictError", "KeptElsewhereError", "NotThereError", "RefusedError", "quoted", "usable_id",
+    "with_display_names",
 ]  # fmt: skip
 
 _PAGE = 100  # Airflow's limit for a page, unless its [api] maximum_page_limit is another
@@ -51,15 +51,7 @@ class KeptElsewhereError(EngineError):
     """The value of an XCom is stored by an XCom backend, where Airflow's API does not read it."""
 
 
-class Mark(NamedTuple):
-    """A task that a user marked as failed; without a ``task``, a run or a group of tasks."""
-
-    task: str | None
-    user: str
-    time: str
-
-
-class AirflowClient:
+class AirflowClient(AuditLogCalls):
     """The API as plain JSON; ids are quoted here. ``version`` is that of the server."""
 
     api = "/api/v2"
@@ -134,45 +126,6 @@ class AirflowClient:
     def pause(self, dag_id: str, paused: bool) -> None:
         """Pause or unpause a DAG. The mark in the query stays in Airflow's audit log and shows that FlowyML did it."""
         self.transport.call("PATCH", self._dag(dag_id), params=self._mark, json={"is_paused": paused})
-
-    @property
-    def _mark(self) -> Mapping[str, str]:
-        return {"flowyml": "yes"}
-
-    def pause_we_set(self, dag_id: str) -> bool | None:
-        """Return whether FlowyML paused (True) or unpaused (False) the DAG last; None if the audit log lacks it.
-
-        The log may have been cleaned since, or the user may not read it.
-        """
-        try:
-            log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=_PAGE, **self._pauses)
-        except AuthenticationError:
-            return None
-        for entry in log["event_logs"]:
-            asked = _call_of(entry)
-            if self._mark.keys() <= asked.keys():
-                return bool(asked.get("is_paused"))
-        return None
-
-    def was_paused_by_hand(self, dag_id: str) -> bool:
-        """Return whether a paused DAG was paused after Airflow had created it, by a user or by FlowyML on request.
-
-        A new DAG is paused until it is unpaused for the first time, unless Airflow's settings say otherwise. The audit
-        log has every change; if the user may not read the log, or it names no DAG, a DAG that has had runs was unpaused
-        before.
-        """
-        with suppress(AuthenticationError):
-            log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=1, **self._any_pause)
-            if log["event_logs"]:
-                return True
-        return bool(self.runs([dag_id], 1))
-
-    _any_pause: Mapping[str, Any] = {"included_events": ["patch_dag", "cli_dag_pause", "cli_dag_unpause"]}
-
-    @property
-    def _pauses(self) -> Mapping[str, Any]:
-        """The query for calls that pause or unpause in the audit log, newest first."""
-        return {"event": "patch_dag", "order_by": "-event_log_id"}
 
     def tasks(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the tasks of the DAG as it is now."""
@@ -350,43 +303,6 @@ class AirflowClient:
         """Write a note on a run."""
         self.transport.call("PATCH", self._run(dag_id, run_id), json={"note": note})
 
-    def notes_written(self, dag_id: str) -> dict[str, list[str]]:
-        """Read from the audit log the notes on runs of a DAG: by run id, newest first.
-
-        Empty if the log was cleaned or may not be read. Only the newest 100 entries are read.
-        """
-        try:
-            log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=_PAGE, **self._note_events)
-        except AuthenticationError:
-            return {}
-        notes: dict[str, list[str]] = {}
-        for entry in log["event_logs"]:
-            note = _call_of(entry).get("note")
-            if isinstance(note, str) and entry.get("run_id"):
-                notes.setdefault(entry["run_id"], []).append(note)
-        return notes
-
-    _note_events: Mapping[str, Any] = {"event": "patch_dag_run", "order_by": "-event_log_id"}
-
-    def marked_failed(self, dag_id: str, run_id: str) -> list[Mark]:
-        """Read from the audit log who marked a run, or tasks of it, as failed, newest first.
-
-        Empty if the log was cleaned or may not be read. Only the newest 100 entries are read.
-        """
-        asked = {"dag_id": dag_id, "run_id": run_id, "limit": _PAGE, **self._mark_events}
-        try:
-            log = self.transport.get(f"{self.api}/eventLogs", **asked)
-        except AuthenticationError:
-            return []
-        return [mark for entry in log["event_logs"] for mark in _marks(entry)]
-
-    _mark_events: Mapping[str, Any] = {
-        "included_events": [
-            "patch_dag_run", "patch_task_instance", "bulk_task_instances", "patch_task_group_instances"
-        ],
-        "order_by": "-event_log_id",
-    }  # fmt: skip
-
     def fail(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Mark a run as failed, which ends its tasks. Returns the run as it is then."""
         found: dict[str, Any] = self.transport.call("PATCH", self._run(dag_id, run_id), json={"state": "failed"})
@@ -535,23 +451,3 @@ def quoted(part: str) -> str:
     if not usable_id(part) and part != "~":
         raise EngineError(f"{part!r} cannot be an id in Airflow.")
     return quote(part, safe="~")
-
-
-def _call_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the call that an entry of the audit log records; empty if they are not JSON."""
-    try:
-        fields = parsed((entry.get("extra") or "{}").encode())
-    except (ValueError, AttributeError, EngineError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
-
-
-def _marks(entry: Mapping[str, Any]) -> Iterator[Mark]:
-    """Yield what was marked as failed, by an entry of the audit log. Airflow 2 has an event for just that."""
-    call = _call_of(entry)
-    actions = call.get("actions")
-    changed: list[Any] = [each for action in actions or () for each in action.get("entities") or ()]
-    for change in changed or [{"task_id": entry.get("task_id"), **call}]:
-        state = change.get("new_state") or change.get("state")
-        if state == "failed" or (entry["event"] in ("failed", "dagrun_failed") and call.get("confirmed") != "false"):
-            yield Mark(change.get("task_id"), entry.get("owner") or "unknown", entry["when"])

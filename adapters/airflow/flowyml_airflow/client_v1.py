@@ -68,10 +68,8 @@ class Airflow2Client(AirflowClient):
         except ServerTroubleError as error:
             raise NotThereError(str(error)) from error
 
-    @property
-    def _mark(self) -> Mapping[str, str]:
-        return {"update_mask": "is_paused"}
-
+    _mark: Mapping[str, str] = {"update_mask": "is_paused"}
+    _pauses: Mapping[str, Any] = {"event": "api.patch_dag", "order_by": "-when"}
     _any_pause: Mapping[str, Any] = {"included_events": "api.patch_dag,paused,cli_dag_pause,cli_dag_unpause"}
     _rhythm: Sequence[tuple[str, str, float]] = (
         ("scheduler", "dag_dir_list_interval", 300),
@@ -83,10 +81,6 @@ class Airflow2Client(AirflowClient):
         ("core", "min_serialized_dag_fetch_interval", 10),
         ("scheduler", "min_file_process_interval", 30),
     )
-
-    @property
-    def _pauses(self) -> Mapping[str, Any]:
-        return {"event": "api.patch_dag", "order_by": "-when"}
 
     def _is_file(self, path: str, filename: str) -> bool:
         """Compare file names alone: Airflow 2 reports the path on its machine, where the folder may differ."""

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flowyml.core.errors import DefinitionError
 from flowyml.core.schedule import Schedule
 from flowyml.core.urls import refuse_credentials
+from flowyml.orchestrators.scheduler import declared_schedule
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, Text, docstring, source, text_literal, value
 from flowyml.plan.marks import marked
@@ -93,7 +94,7 @@ class CompiledDag:
 def compile_dag(
     bundle: Bundle,
     *,
-    schedule: Schedule | None = None,
+    schedule: Schedule | Literal["declared"] | None = "declared",
     python: str | None = None,
     artifacts: str | None = None,
     artifact_links: str | None = None,
@@ -101,9 +102,10 @@ def compile_dag(
 ) -> CompiledDag:
     """Compile a bundle's plan to a DAG; with ``development`` to the DAG for code that is not deployed.
 
-    ``python`` is the interpreter that runs the steps on the workers, by default Airflow's own. ``artifacts`` is the
-    store for large outputs, by default ``FLOWYML_ARTIFACTS`` of the workers; ``artifact_links`` is the address of an
-    output for a browser, with ``{key}`` in it. The pipeline's own options take precedence. Raises ``DefinitionError``,
+    ``schedule`` is by default the one that the pipeline declares; None for a DAG without one. ``python`` is the
+    interpreter that runs the steps on the workers, by default Airflow's own. ``artifacts`` is the store for large
+    outputs, by default ``FLOWYML_ARTIFACTS`` of the workers; ``artifact_links`` is the address of an output for a
+    browser, with ``{key}`` in it. The pipeline's own options take precedence. Raises ``DefinitionError``,
     ``UnknownOptionError`` and ``ScheduleError``; ``ConfigurationError`` for credentials in a URL.
     """
     ours = bundle.with_files(_worker_files())
@@ -113,7 +115,8 @@ def compile_dag(
     options = {**given, **pipeline_options(bundle.plan)}
     refuse_credentials(options["artifacts"] or "", "artifacts")
     check_template(options["artifact_links"])
-    dag = _Dag(ours, schedule, options, identity)
+    when = declared_schedule(bundle.plan) if schedule == "declared" else schedule
+    dag = _Dag(ours, when, options, identity)
     version = hashlib.sha256(f"{dag.text('')}{ours.digest}".encode()).hexdigest()[:12]
     return CompiledDag(dag_id=dag.id, version=version, structure=dag.structure, text=dag.text(version), bundle=ours)
 
@@ -136,7 +139,7 @@ class _Dag:
         self.bundle = bundle
         self.plan = bundle.plan
         self.schedule = schedule
-        self.options = options
+        self.options = {**options, "is_paused_upon_creation": True} if schedule and schedule.paused else options
         self.graph = TaskGraph(self.plan)
         check_schedule(self.plan, schedule)
         self._tasks = TaskTexts(self.graph, links=bool(options["artifact_links"]))
@@ -266,7 +269,7 @@ class _Dag:
             "timeout": self.plan.timeout_seconds,
             "outputs": {out.name: self._place(out.source) for out in self.plan.outputs},
             "hooks": bool(self.plan.hooks),
-            "schedule": self.schedule.to_dict() if self.schedule else None,
+            "schedule": self.schedule.to_dict(declared=True) if self.schedule else None,
             **({"cached": cached} if (cached := self._cached()) else {}),
             **({"operators": True} if self.graph.operators else {}),
             **self._together_facts(),

@@ -434,7 +434,7 @@ def _compiled(data: bytes, schedule: str, given: Iterable[tuple[str, str | None]
 
 
 def _plain(schedule: Schedule | None) -> str:
-    return json.dumps(schedule.to_dict(), sort_keys=True) if schedule else ""
+    return json.dumps(schedule.to_dict(declared=True), sort_keys=True) if schedule else ""
 
 
 def remove_old_bundles(folder: Folder, client: AirflowClient, pipeline: str, keep: Collection[str]) -> Sequence[str]:

@@ -21,6 +21,7 @@ from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.handover import ForeignSchedule
 from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.ownership import check_replaceable
+from flowyml.orchestrators.scheduler import declared_schedule
 from flowyml.orchestrators.submission import new_run_id, submit_once
 from flowyml.orchestrators.workflows import Workflow
 from flowyml.runtime.execution import TAKEN_FILE
@@ -125,7 +126,7 @@ class AirflowOrchestrator(Orchestrator):
         return any("git_version" in (site.get(f"/api/{v}/version").json() or ()) for v in ("v2", "v1"))
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
-        return self._deployer.compiled(bundle, None).files
+        return self._deployer.compiled(bundle, declared_schedule(bundle.plan)).files
 
     @property
     def client(self) -> AirflowClient:

@@ -416,8 +416,7 @@ class AirflowReader(RunReader):
         """Return the record that an execution group's task wrote about its steps."""
         if not may_have_written(task):
             return {}
-        written: Mapping[str, Any] = restored(self._kept(found, (task["task_id"], map_index(task)), STEPS_KEY)) or {}
-        return written
+        return dict(restored(self._kept(found, (task["task_id"], map_index(task)), STEPS_KEY)) or {})
 
     def _why(self, found: Mapping[str, Any], status: ExecutionStatus) -> str:
         """Return the error of a run that failed, took too long or was cancelled."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.schedule import Schedule, ScheduleInfo
-from flowyml.orchestrators.scheduler import Scheduler
+from flowyml.orchestrators.scheduler import Scheduler, declared_schedule
 from flowyml.plan.bundle import Bundle
 from flowyml_airflow.client import usable_id
 from flowyml_airflow.deployed_dag import Deployed, has_schedule, is_untouched, tags_of
@@ -33,12 +33,16 @@ class AirflowScheduler(Scheduler):
         deployer, client = self.deployer, self.deployer.client()
         check_carried(schedule.parameters, client.integers)
         found = deployer.found(dag_id(bundle.plan.name))
-        wanted = since(schedule, deployer.schedule(bundle.plan.name, found))
-        compiled = deployer.compiled(bundle, wanted)
-        if found and not force:
+        before = deployer.schedule(bundle.plan.name, found)
+        is_declared = schedule == declared_schedule(bundle.plan)
+        compiled = deployer.compiled(bundle, schedule if is_declared else since(schedule, before))
+        paused = schedule.paused
+        if found and before:
+            paused = not force and found.dag["is_paused"] and bool(client.pause_we_set(compiled.dag_id))
+        if found and not force and not paused:
             check_resumable(found)
         deployer.write(compiled, found, force=force)
-        client.pause(compiled.dag_id, False)
+        client.pause(compiled.dag_id, paused)
         return self._info(compiled.dag_id)
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:

@@ -58,7 +58,7 @@ class KubeflowScheduler(Scheduler):
             body = self._recurring_run(bundle.plan, schedule, version, self._last_tick(schedule, older))
             kept = [item.recurring_run_id for item in older[:1] if _is_same(item, body)]
             wanted = kept[0] if kept else self._create_recurring_run(body, {item.recurring_run_id for item in older})
-            paused = bool(older) and older[0].status == "DISABLED"
+            paused = older[0].status == "DISABLED" if older else schedule.paused
             for item in older:
                 if item.recurring_run_id != wanted:
                     self._retire(item.recurring_run_id)

@@ -61,9 +61,9 @@ class PrefectScheduler(Scheduler):
             self._check_unedited(bundle.plan.name, target.pool, body)
         deployed = self.deployer.deploy(bundle, force=force, target=target)
         try:
-            self._save(deployed.id, body)
+            self._save(deployed.id, body, schedule.paused)
         except ConflictError:  # created since the look-up, by another process or by a call whose answer was lost
-            self._save(deployed.id, body)
+            self._save(deployed.id, body, schedule.paused)
         self._note(deployed.id)
         return self._info(deployed.id)
 
@@ -149,10 +149,10 @@ class PrefectScheduler(Scheduler):
             if schedule["active"]:
                 self.client.plan_runs(deployment_id)
 
-    def _save(self, deployment_id: str, body: Mapping[str, Any]) -> None:
-        """Save a schedule. A new one is active; an existing one stays paused if it was, and only its timing changes."""
+    def _save(self, deployment_id: str, body: Mapping[str, Any], paused: bool) -> None:
+        """Save a schedule, a new one ``paused`` or active; an existing one stays as it was, but for its timing."""
         existing = own_schedule(self.client.deployment_by_id(deployment_id))
-        active = existing["active"] if existing else True
+        active = existing["active"] if existing else not paused
         self.client.save_schedule(deployment_id, {**body, "active": active}, existing["id"] if existing else None)
 
     def _info(self, deployment_id: str) -> ScheduleInfo:

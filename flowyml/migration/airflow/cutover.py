@@ -188,7 +188,7 @@ class Cutover:
             self._check_goes(self._old.look())
             self._write(phase="begun", begun=_text(_now()), last="", first="", made_up=[], stopped="", shadow="")
         if not self._record.shadow:
-            new.deploy_pipeline(pipeline)
+            new.deploy(pipeline.bundle(new.plan(pipeline)))
             self._say(f"deployed {pipeline.name!r} on {self._record.new}")
 
     def _pause(self, new: Orchestrator) -> None:

@@ -80,12 +80,12 @@ class ScheduleStore:
             self._check_owner(db, schedule_id, origin, force)
             found = db.execute("SELECT schedule, seen FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
             db.execute(
-                "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen, origin)"
-                " VALUES (?,?,?,?,?,?,?) ON CONFLICT (schedule_id) DO UPDATE SET bundle = excluded.bundle,"
+                "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen, origin, paused)"
+                " VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (schedule_id) DO UPDATE SET bundle = excluded.bundle,"
                 " orchestrator = excluded.orchestrator, schedule = excluded.schedule, version = version + 1,"
                 " seen = excluded.seen, origin = excluded.origin",
                 (schedule_id, pipeline, bundle, orchestrator, json.dumps(schedule.to_dict()),
-                 _seen(schedule, *found or ()), origin and json.dumps(origin.to_dict())),
+                 _seen(schedule, *found or ()), origin and json.dumps(origin.to_dict()), schedule.paused),
             )  # fmt: skip
         return self.get(schedule_id)
 

@@ -11,8 +11,8 @@ import pytest
 from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.audit_log import Mark
 from flowyml_airflow.cancel_notes import cancelled_note, was_cancelled
-from flowyml_airflow.client import Mark
 from flowyml_airflow.log_events import LogEvent
 
 NOW = datetime.now(UTC)

@@ -11,7 +11,8 @@ import pytest
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.http import RefusedError
-from flowyml_airflow.client import AirflowClient, KeptElsewhereError, Mark
+from flowyml_airflow.audit_log import Mark
+from flowyml_airflow.client import AirflowClient, KeptElsewhereError
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.transport import Transport

@@ -19,7 +19,6 @@ class TestAirflow(OnAirflow, OrchestratorConformance):
     """Nothing is left out."""
 
     run_ids_span_pipelines = False  # they are those of one DAG
-    scheduling_again_resumes = True  # it deploys the DAG and unpauses it
 
     @pytest.fixture(scope="class")
     @classmethod

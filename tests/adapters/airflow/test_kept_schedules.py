@@ -10,6 +10,7 @@ import pytest
 
 from flowyml.core.errors import ScheduleError, WaitTimeoutError
 from flowyml.core.schedule import Schedule
+from flowyml.testing.pipelines import greeting
 from flowyml_airflow.backfills import backfill
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed_dag import Deployed, facts_of
@@ -56,6 +57,14 @@ def test_the_schedule_is_that_of_the_file_which_airflow_may_have_yet_to_read(tmp
     assert kept(tmp_path, shown(None)) == DAILY.to_dict()
     path.write_text(compile_dag(short("kept").bundle()).text)
     assert kept(tmp_path, shown(DAILY)) is None, "it was deleted, and Airflow has yet to read that"
+
+
+def test_a_declared_schedule_is_compiled_as_it_is_declared_unless_another_or_none_is_given() -> None:
+    declared = greeting(schedule=DAILY).bundle()
+    assert facts_of(compile_dag(declared).text)["schedule"] == DAILY.to_dict()
+    assert "start_date=datetime(2020, 1, 1, tzinfo=timezone.utc)" in compile_dag(declared).text, "no clock"
+    assert facts_of(compile_dag(declared, schedule=None).text)["schedule"] is None
+    assert compile_dag(declared, schedule=None).bundle.data == compile_dag(declared).bundle.data
 
 
 def test_a_backfill_before_the_start_of_a_schedule_names_that() -> None:

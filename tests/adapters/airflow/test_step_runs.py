@@ -10,7 +10,8 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Outputs
-from flowyml_airflow.client import Mark, NotThereError
+from flowyml_airflow.audit_log import Mark
+from flowyml_airflow.client import NotThereError
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.log_events import LogEvent

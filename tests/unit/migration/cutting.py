@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from flowyml import Pipeline
+from flowyml import Pipeline, step
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Run
@@ -16,7 +16,13 @@ from flowyml.migration.airflow.cutover import Cutover, Record
 from flowyml.orchestrators.handover import OldSchedule
 
 HOURLY = Schedule(cron="0 * * * *")
-PIPELINE = cast("Any", Pipeline("x"))
+
+
+@step
+def nothing() -> None: ...
+
+
+PIPELINE = cast("Any", Pipeline("x").add_step(nothing))
 
 
 def at(hour: int, minute: int = 0) -> datetime:
@@ -84,7 +90,9 @@ class New:
     def schedules(self, pipeline: str) -> list[ScheduleInfo]:
         return list(self.there)
 
-    def deploy_pipeline(self, pipeline: object) -> None: ...
+    def plan(self, pipeline: object) -> None: ...
+
+    def deploy(self, bundle: object) -> None: ...
 
     def check_fires(self) -> None: ...
 
