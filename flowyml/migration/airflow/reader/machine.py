@@ -16,7 +16,7 @@ from flowyml.migration.airflow.model import DagWarning, Place
 from flowyml.migration.airflow.reader import parts
 from flowyml.migration.airflow.reader.context import Context
 from flowyml.migration.airflow.reader.files import Files, Refused
-from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge
+from flowyml.migration.airflow.reader.operations import LARGEST
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -28,6 +28,7 @@ from flowyml.migration.airflow.reader.values import (
     Machine,
     Module,
     Native,
+    NotKnown,
     Once,
     OutOfSteps,
     Raised,
@@ -122,7 +123,7 @@ class Base(Machine):
     def charge(self, *values: Any) -> None:
         """Charge the steps of an operation of Python that iterates over these values, but not deeper.
 
-        A step is about two microseconds: 50 items or letters. Raises ``TooLarge`` for a range of too many numbers.
+        A step is about two microseconds: 50 items or letters. Raises ``NotKnown`` for a range of too many numbers.
         """
         touched = 0
         for one in values:
@@ -130,7 +131,7 @@ class Base(Machine):
                 touched += len(one)
             elif isinstance(one, range):
                 if one[LARGEST:]:
-                    raise TooLarge
+                    raise NotKnown
                 touched += len(one)
         if touched >= 50:
             self.step(touched // 50)
@@ -201,7 +202,7 @@ class Base(Machine):
             return found
         except (Raised, OutOfSteps, RecursionError, MissingExtraError):
             raise
-        except TooLarge:
+        except NotKnown:
             return self.unknown(node)
         except Refused as error:
             self.warn("unread", str(error), node)

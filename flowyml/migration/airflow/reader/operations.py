@@ -1,6 +1,6 @@
 """Python's operations on plain data, within bounds: no result exceeds ``LARGEST``, and only listed methods are called.
 
-All functions raise the errors of Python, and ``TooLarge`` if a result would exceed the bounds.
+All functions raise the errors of Python, and ``NotKnown`` if a result would exceed the bounds.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from flowyml.migration.airflow.reader.values import NotKnown
+
 __all__ = [
     "BINARY",
     "CHANGES",
@@ -29,7 +31,6 @@ __all__ = [
     "PythonVersion",
     "STRUCTURAL",
     "Section",
-    "TooLarge",
     "UNARY",
     "binary",
     "checked",
@@ -47,39 +48,35 @@ LARGEST = 200_000
 _PLAIN = (str, bytes, int, float, bool, type(None), datetime.date, datetime.timedelta, datetime.time, PurePosixPath)
 
 
-class TooLarge(Exception):
-    """A result would exceed the bounds."""
-
-
 def checked(value: Any) -> Any:
     """Return the value, unless it is too large."""
     if isinstance(value, (str, bytes, list, tuple, set, dict)) and len(value) > LARGEST:
-        raise TooLarge
+        raise NotKnown
     if isinstance(value, PurePosixPath) and len(str(value)) > 4096:
-        raise TooLarge
+        raise NotKnown
     if type(value) is int and value.bit_length() > 4096:
-        raise TooLarge
+        raise NotKnown
     return value
 
 
 def _multiply(left: Any, right: Any) -> Any:
     for one, other in ((left, right), (right, left)):
         if isinstance(one, (str, bytes, list, tuple)) and isinstance(other, int) and len(one) * other > LARGEST:
-            raise TooLarge
+            raise NotKnown
     return left * right
 
 
 def _power(left: Any, right: Any) -> Any:
     if not isinstance(right, (int, float)) or abs(right) > 512:
-        raise TooLarge
+        raise NotKnown
     if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > 4096:
-        raise TooLarge
+        raise NotKnown
     return left**right
 
 
 def _shift(left: Any, right: Any) -> Any:
     if not isinstance(right, int) or right > 512:
-        raise TooLarge
+        raise NotKnown
     return left << right
 
 
@@ -88,7 +85,7 @@ def _modulo(left: Any, right: Any) -> Any:
         _widths(left if isinstance(left, str) else left.decode("latin-1"))
         _only_plain(right)
         if re.search(r"%[^%a-zA-Z(]*\*", str(left)):
-            raise TooLarge
+            raise NotKnown
     return left % right
 
 
@@ -101,12 +98,12 @@ def _only_plain(value: Any, depth: int = 0) -> None:
         for one in value.values():
             _only_plain(one, depth + 1)
     elif not isinstance(value, _PLAIN):
-        raise TooLarge
+        raise NotKnown
 
 
 def _widths(text: str) -> None:
     if any(len(digits) > 4 for digits in re.findall(r"\d+", text)):
-        raise TooLarge
+        raise NotKnown
 
 
 class PythonVersion(NamedTuple):
@@ -288,8 +285,9 @@ def method(value: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> An
         raise AttributeError(name)
     if name in _OF_OTHERS and isinstance(value, (datetime.datetime, datetime.tzinfo)):
         return checked(_OF_OTHERS[name](value, *args, **kwargs))
-    if name in ("center", "ljust", "rjust", "zfill", "expandtabs") and args and isinstance(args[0], int):
-        checked(range(0)) if args[0] <= LARGEST else _too_large()
+    pads = name in ("center", "ljust", "rjust", "zfill", "expandtabs") and args and isinstance(args[0], int)
+    if pads and args[0] > LARGEST:
+        raise NotKnown
     if name == "replace" and isinstance(value, str) and len(args) >= 2:
         _growth(value, args)
     if name == "join" and len(args) == 1 and not kwargs:
@@ -309,25 +307,21 @@ def method(value: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> An
 def _growing(value: Any, args: list[Any]) -> None:
     more = sum(len(one) for one in args if isinstance(one, (str, list, tuple, dict, set, range)))
     if len(value) + more > LARGEST:
-        raise TooLarge
-
-
-def _too_large() -> None:
-    raise TooLarge
+        raise NotKnown
 
 
 def _growth(value: str, args: list[Any]) -> None:
     old, new = args[0], args[1]
     if isinstance(old, str) and isinstance(new, str) and (value.count(old) + 1) * len(new) > LARGEST:
-        raise TooLarge
+        raise NotKnown
 
 
 def joined(separator: Any, items: Iterable[Any]) -> Any:
-    """``separator.join(items)``. Raises ``TooLarge`` before the text is built."""
+    """``separator.join(items)``. Raises ``NotKnown`` before the text is built."""
     parts = list(items)
     size = sum(len(part) for part in parts if isinstance(part, (str, bytes))) + len(separator) * len(parts)
     if size > LARGEST:
-        raise TooLarge
+        raise NotKnown
     return separator.join(parts)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from flowyml.migration.airflow.model import DagWarning
 from flowyml.migration.airflow.reader.machine import MISSING, short
 from flowyml.migration.airflow.reader.members import Members
-from flowyml.migration.airflow.reader.operations import COMPARE, LARGEST, TooLarge, binary, effort, formatted
+from flowyml.migration.airflow.reader.operations import COMPARE, LARGEST, binary, effort, formatted
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,
@@ -23,6 +23,7 @@ from flowyml.migration.airflow.reader.values import (
     Member,
     Module,
     Native,
+    NotKnown,
     Once,
     Raised,
     Soft,
@@ -238,6 +239,13 @@ class Protocols(Members):
         self.step(len(items) // 10)
         return items
 
+    def items_of(self, value: Any, node: ast.AST) -> list[Any]:
+        """Return the items of a value. Raises ``NotKnown``."""
+        items = self.iterate(value, node)
+        if items is None:
+            raise NotKnown
+        return items
+
     def _instance_items(self, value: Instance, node: ast.AST) -> list[Any] | None:
         found = self.world.attribute(value, "__iter__", node)
         if isinstance(found, list):
@@ -330,7 +338,7 @@ class Protocols(Members):
             return self.unknown(node, text=shape(value), parts=parts)
         try:
             return self.soft(formatted(plain, conversion, hard(spec)), *soft, spec, parts=parts)
-        except TooLarge:
+        except NotKnown:
             return self.unknown(node)
         except (ValueError, TypeError) as error:
             return self.fail(type(error).__name__, str(error), node)

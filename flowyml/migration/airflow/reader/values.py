@@ -27,6 +27,7 @@ __all__ = [
     "Module",
     "Moment",
     "Native",
+    "NotKnown",
     "Once",
     "OutOfSteps",
     "Raised",
@@ -42,6 +43,10 @@ __all__ = [
 
 class OutOfSteps(Exception):
     """The file exceeded its limit of steps, tasks or edges: the text names the limit."""
+
+
+class NotKnown(Exception):
+    """A result is unknown: it depends on what is unknown, or would exceed the bounds."""
 
 
 class Raised(Exception):
@@ -146,6 +151,13 @@ class Arguments:
     def value(self, name: str, position: int | None = None, default: Any = None) -> Any:
         given = self.get(name, position)
         return default if given is None else given.value
+
+    def expect(self, kind: Any, name: str, position: int | None = None, default: Any = None) -> Any:
+        """Return the value of an argument, without the mark of a default. Raises ``NotKnown`` for another class."""
+        value = hard(self.value(name, position, default))
+        if not isinstance(value, kind):
+            raise NotKnown
+        return value
 
     def joined(self, more: Arguments) -> Arguments:
         """Return these and more arguments, whose names win."""
@@ -326,7 +338,14 @@ class Native:
     """A function that the evaluator knows."""
 
     name: str
-    call: Callable[[Any, Arguments, ast.AST], Any]
+    run: Callable[[Any, Arguments, ast.AST], Any]
+
+    def call(self, machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        """Return the result; unknown if the function raises ``NotKnown``."""
+        try:
+            return self.run(machine, arguments, node)
+        except NotKnown:
+            return machine.unknown(node)
 
 
 class Once(list[Any]):

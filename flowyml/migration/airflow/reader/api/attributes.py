@@ -267,11 +267,6 @@ def _of_path(world: Making, path: PurePosixPath, name: str, node: ast.AST) -> An
     return MISSING if found is None else found
 
 
-def _of_opened(world: Making, value: Opened, name: str, node: ast.AST) -> Any:
-    found = opened_attribute(world.machine, value, name)
-    return MISSING if found is None else found
-
-
 def _of_partial_call(world: Making, value: PartialCall, name: str, node: ast.AST) -> Any:
     match name:
         case "func":
@@ -424,7 +419,7 @@ _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     Partial: _of_partial,
     Class: _of_class,
     PurePosixPath: _of_path,
-    Opened: _of_opened,
+    Opened: lambda world, value, name, _: opened_attribute(value, name) or MISSING,
     PartialCall: _of_partial_call,
     Stack: _of_stack,
     Native: _of_native,

@@ -5,17 +5,23 @@ from __future__ import annotations
 import ast
 import collections
 import copy
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.items import NAMES as BUILT
 from flowyml.migration.airflow.reader.library.items import in_rows, keys_of
-from flowyml.migration.airflow.reader.library.natives import known, plain
-from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge
-from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Items, Native, Once, Unknown, hard
+from flowyml.migration.airflow.reader.library.natives import natives, plain
+from flowyml.migration.airflow.reader.operations import LARGEST
+from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Items, NotKnown, Once, Unknown, hard
 
 __all__ = ["NAMES"]
+
+_MOST = 10_000
+"""The largest number of results of a function of itertools; more are unknown."""
+_ENDLESS = 5_000
+"""The number of items of an iterator without an end."""
 
 
 class _Defaults(dict[Any, Any]):
@@ -54,11 +60,7 @@ def _ordered_dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.soft(collections.OrderedDict(hard(items)), items) if isinstance(hard(items), dict) else items
 
 
-def _copied(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    return _deep(machine, arguments.value("x", 0), 0)
-
-
-def _deep(machine: Any, value: Any, depth: int) -> Any:
+def _deep(machine: Any, value: Any, depth: int = 0) -> Any:
     machine.step()
     if depth > 30:
         return value
@@ -87,37 +89,29 @@ def _shallow(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def _chained(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     froms = [given.value for given in arguments.positional]
-    lists = [machine.iterate(one, node) for one in froms]
-    if arguments.open or any(one is None for one in lists):
-        return machine.unknown(node)
-    return machine.once(lambda: [one for each in lists for one in each], node, *froms)
+    lists = [machine.items_of(one, node) for one in froms]
+    if arguments.open:
+        raise NotKnown
+    return machine.once(lambda: list(itertools.chain(*lists)), node, *froms)
 
 
 def _chained_from(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    outer = machine.iterate(arguments.value("iterable", 0), node)
-    if outer is None:
-        return machine.unknown(node)
+    outer = machine.items_of(arguments.value("iterable", 0), node)
     return _chained(machine, Arguments([Given(one) for one in outer]), node)
 
 
-def _combined(function: Callable[..., Any], lists: int) -> Native:
-    """Return a function of itertools whose first ``lists`` arguments are iterables.
-
-    More than 10,000 results are unknown.
-    """
+def _combined(function: Callable[..., Any], lists: int) -> Callable[..., Any]:
+    """Return a function of itertools whose first ``lists`` arguments are iterables."""
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-        count = len(arguments.positional)
-        args = [
-            machine.iterate(given.value, node) if index < lists else hard(given.value)
-            for index, given in enumerate(arguments.positional)
-        ]
+        froms = [given.value for given in arguments.positional]
+        args = [machine.iterate(value, node) if index < lists else hard(value) for index, value in enumerate(froms)]
         kwargs = {name: hard(given.value) for name, given in arguments.named.items()}
         repeat = kwargs.get("repeat", 1)
         if not isinstance(repeat, int) or repeat > 10 or arguments.open:
-            return machine.unknown(node)
-        if any(isinstance(one, Unknown) or one is None for one in args) or not count:
-            return machine.unknown(node)
+            raise NotKnown
+        if any(isinstance(one, Unknown) or one is None for one in args) or not args:
+            raise NotKnown
 
         def rows() -> list[Any]:
             found: list[Any] = []
@@ -125,23 +119,20 @@ def _combined(function: Callable[..., Any], lists: int) -> Native:
             for row in function(*args, **kwargs):
                 count += len(row) if isinstance(row, tuple) else 1
                 if count > LARGEST or len(found) == _MOST:
-                    raise TooLarge
+                    raise NotKnown
                 found.append(row)
             machine.step(len(found) + count // 10)
             return found
 
         found = machine.attempt(node, rows)
-        froms = [given.value for given in arguments.positional]
         return machine.once(lambda: found, node, *froms) if isinstance(found, list) else found
 
-    return Native("combined", call)
+    return call
 
 
 def _grouped(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``itertools.groupby``: pairs of a key and the list of its run."""
-    items = machine.iterate(arguments.value("iterable", 0), node)
-    if items is None:
-        return machine.unknown(node)
+    items = machine.items_of(arguments.value("iterable", 0), node)
     keys = keys_of(machine, items, arguments.value("key", 1), node)
     rows: list[Any] = []
     for one, name in zip(items, keys, strict=True):
@@ -159,60 +150,59 @@ def _sliced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = hard(given.value)
     stop = limits[0] if len(limits) == 1 else limits[1] if limits else None
     if not all(one is None or isinstance(one, int) for one in limits):
-        return machine.unknown(node)
+        raise NotKnown
     if isinstance(value, Once):
         items = machine.take(value, len(value) if stop is None else max(stop, 0), node)
     else:
-        items = machine.iterate(value, node)
-    if items is None:
-        return machine.unknown(node)
+        items = machine.items_of(value, node)
     found = machine.attempt(node, lambda items: list(itertools.islice(items, *limits)), items)
     return machine.once(lambda: found, node, value) if isinstance(found, list) else found
 
 
 def _zipped(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``itertools.zip_longest``."""
     filler = arguments.value("fillvalue")
     return in_rows(machine, arguments, node, lambda each: itertools.zip_longest(*each, fillvalue=filler))
 
 
+def _called_with_two(machine: Any, function: Any, node: ast.AST) -> Callable[[Any, Any], Any]:
+    """Return a function of the file, by default addition, as one that Python can call."""
+    if function is None:
+        return lambda one, other: machine.operate(ast.Add, one, other, node)
+    return lambda one, other: machine.call(function, Arguments([Given(one), Given(other)]), node)
+
+
 def _accumulated(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    given, function = arguments.value("iterable", 0), arguments.value("func", 1)
-    items = machine.iterate(given, node)
-    if items is None:
-        return machine.unknown(node)
-    if (start := arguments.get("initial")) is not None and hard(start.value) is not None:
-        items = [start.value, *items]
+    given, join = arguments.value("iterable", 0), _called_with_two(machine, arguments.value("func", 1), node)
+    items, start = machine.items_of(given, node), arguments.value("initial")
+    initial = start if hard(start) is not None else None
+    return machine.once(lambda: list(itertools.accumulate(items, join, initial=initial)), node, given)
 
-    def joined(one: Any, other: Any) -> Any:
-        if function is None:
-            return machine.operate(ast.Add, one, other, node)
-        return machine.call(function, Arguments([Given(one), Given(other)]), node)
 
-    return machine.once(lambda: list(itertools.accumulate(items, joined)), node, given)
+def _reduce(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    items = machine.items_of(arguments.value("iterable", 1), node)
+    items = [*(given.value for given in arguments.positional[2:3]), *items]
+    if not items:
+        raise NotKnown
+    return functools.reduce(_called_with_two(machine, arguments.value("function", 0), node), items)
 
 
 def _teed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    given, count = arguments.value("iterable", 0), hard(arguments.value("n", 1, 2))
-    items = machine.iterate(given, node)
-    if items is None or not isinstance(count, int) or not 0 <= count <= 10:
-        return machine.unknown(node)
+    given = arguments.value("iterable", 0)
+    items, count = machine.items_of(given, node), arguments.expect(int, "n", 1, 2)
+    if not 0 <= count <= 10:
+        raise NotKnown
     return tuple(machine.once(lambda: list(items), node, given) for _ in range(count))
 
 
 def _counted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    start, step = hard(arguments.value("start", 0, 0)), hard(arguments.value("step", 1, 1))
-    if not isinstance(start, int) or not isinstance(step, int):
-        return machine.unknown(node)
+    counted = itertools.count(arguments.expect(int, "start", 0, 0), arguments.expect(int, "step", 1, 1))
     machine.step(_ENDLESS // 10)
-    return machine.once(lambda: [start + number * step for number in range(_ENDLESS)], node)
+    return machine.once(lambda: list(itertools.islice(counted, _ENDLESS)), node)
 
 
 def _cycled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     given = arguments.value("iterable", 0)
-    items = machine.iterate(given, node)
-    if items is None:
-        return machine.unknown(node)
+    items = machine.items_of(given, node)
     machine.step(_ENDLESS // 10)
     return machine.once(lambda: list(itertools.islice(itertools.cycle(items), _ENDLESS)), node, given)
 
@@ -220,11 +210,8 @@ def _cycled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 def _starred(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``itertools.starmap``."""
     function, given = arguments.value("function", 0), arguments.value("iterable", 1)
-    rows = machine.iterate(given, node)
-    items = None if rows is None else [machine.iterate(row, node) for row in rows]
-    if items is None or any(one is None for one in items):
-        return machine.unknown(node)
-    calls = [Arguments([Given(one) for one in row]) for row in items]
+    rows = [machine.items_of(row, node) for row in machine.items_of(given, node)]
+    calls = [Arguments([Given(one) for one in row]) for row in rows]
     return machine.once(lambda: [machine.call(function, each, node) for each in calls], node, given)
 
 
@@ -234,51 +221,36 @@ def _shuffled(machine: Any, arguments: Arguments, node: ast.AST) -> None:
 
 def _queue(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``collections.deque``, as a list. One with ``maxlen`` is unknown."""
-    items = machine.iterate(arguments.value("iterable", 0, ()), node)
-    bounded = hard(arguments.value("maxlen", 1)) is not None
-    return machine.unknown(node) if items is None or bounded else list(items)
+    items = machine.items_of(arguments.value("iterable", 0, ()), node)
+    if hard(arguments.value("maxlen", 1)) is not None:
+        raise NotKnown
+    return list(items)
 
 
-def _reduce(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    function, items = arguments.value("function", 0), machine.iterate(arguments.value("iterable", 1), node)
-    if items is None:
-        return machine.unknown(node)
-    items = [*([arguments.positional[2].value] if len(arguments.positional) > 2 else []), *items]
-    if not items:
-        return machine.unknown(node)
-    value = items[0]
-    for one in items[1:]:
-        value = machine.call(function, Arguments([Given(value), Given(one)]), node)
-    return value
-
-
-_MOST = 10_000
-_ENDLESS = 5_000
-"""The number of items of an iterator without an end."""
-NAMES: dict[str, Any] = {
-    "itertools.groupby": known(_grouped),
-    "functools.reduce": known(_reduce),
-    "collections.defaultdict": known(_defaultdict),
-    "collections.Counter": known(_counter),
-    "collections.OrderedDict": known(_ordered_dict),
+NAMES = natives({
+    "itertools.groupby": _grouped,
+    "functools.reduce": _reduce,
+    "collections.defaultdict": _defaultdict,
+    "collections.Counter": _counter,
+    "collections.OrderedDict": _ordered_dict,
     "collections.ChainMap": plain(lambda *maps: dict(collections.ChainMap(*maps))),
-    "copy.copy": known(_shallow),
-    "copy.deepcopy": known(_copied),
-    "itertools.chain": known(_chained),
-    "itertools.chain.from_iterable": known(_chained_from),
+    "copy.copy": _shallow,
+    "copy.deepcopy": lambda machine, arguments, node: _deep(machine, arguments.value("x", 0)),
+    "itertools.chain": _chained,
+    "itertools.chain.from_iterable": _chained_from,
     "itertools.product": _combined(itertools.product, lists=100),
     "itertools.combinations": _combined(itertools.combinations, lists=1),
     "itertools.combinations_with_replacement": _combined(itertools.combinations_with_replacement, lists=1),
     "itertools.permutations": _combined(itertools.permutations, lists=1),
     "itertools.pairwise": _combined(itertools.pairwise, lists=1),
-    "itertools.islice": known(_sliced),
+    "itertools.islice": _sliced,
     "itertools.repeat": _combined(itertools.repeat, lists=0),
-    "itertools.zip_longest": known(_zipped),
-    "itertools.accumulate": known(_accumulated),
-    "itertools.starmap": known(_starred),
-    "itertools.tee": known(_teed),
-    "itertools.count": known(_counted),
-    "random.shuffle": known(_shuffled),
-    "itertools.cycle": known(_cycled),
-    "collections.deque": known(_queue),
-}
+    "itertools.zip_longest": _zipped,
+    "itertools.accumulate": _accumulated,
+    "itertools.starmap": _starred,
+    "itertools.tee": _teed,
+    "itertools.count": _counted,
+    "random.shuffle": _shuffled,
+    "itertools.cycle": _cycled,
+    "collections.deque": _queue,
+})  # fmt: skip

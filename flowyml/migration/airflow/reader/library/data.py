@@ -11,11 +11,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from flowyml.migration.airflow.reader.files import parse_json, parse_yaml
-from flowyml.migration.airflow.reader.library.natives import known, plain
+from flowyml.migration.airflow.reader.library.natives import natives, plain
 from flowyml.migration.airflow.reader.library.paths import Opened
 from flowyml.migration.airflow.reader.library.paths import read as text_of
-from flowyml.migration.airflow.reader.operations import TooLarge
-from flowyml.migration.airflow.reader.values import Arguments, Given, Native, hard
+from flowyml.migration.airflow.reader.values import Arguments, Given, Native, NotKnown, hard
 
 __all__ = ["NAMES", "text_in"]
 
@@ -32,12 +31,12 @@ def _loader(parse: Callable[..., Any], *options: Any, letters: int) -> Native:
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         given = arguments.positional[0].value if arguments.positional else arguments.value("stream")
         if not set(arguments.named) <= _KEEPING and not _keeps_order(arguments):
-            return machine.unknown(node)
+            raise NotKnown
         text = text_in(machine, given)
         if isinstance(text, bytes):
             text = text.decode(errors="replace")
         if not isinstance(text, str):
-            return machine.unknown(node)
+            raise NotKnown
         machine.step(len(text) // letters)
         found = machine.attempt(node, parse, text, *options)
         if (hook := arguments.value("object_hook")) is not None:
@@ -55,7 +54,7 @@ def _keeps_order(arguments: Arguments) -> bool:
     """Return whether the only other option is ``object_pairs_hook=OrderedDict``, or ``dict``."""
     hook = arguments.value("object_pairs_hook")
     others = set(arguments.named) - _KEEPING - {"object_pairs_hook"}
-    return not others and isinstance(hook, Native) and hook.name in ("dict", "ordered_dict")
+    return not others and isinstance(hook, Native) and hook.name in ("dict", "OrderedDict")
 
 
 def _hooked(machine: Any, hook: Any, value: Any, node: ast.AST) -> Any:
@@ -68,77 +67,58 @@ def _hooked(machine: Any, hook: Any, value: Any, node: ast.AST) -> Any:
     return machine.call(hook, Arguments([Given(inner)]), node)
 
 
+_TOML = _loader(tomllib.loads, letters=2)
+
+
 def _toml_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``toml.load``, of an open file or of the path of one."""
     given = hard(arguments.value("f", 0))
     if isinstance(given, (str, PurePosixPath)):
         given = machine.attempt(node, lambda: text_of(machine, str(given)))
-    return NAMES["toml.loads"].call(machine, Arguments([Given(given)]), node)
+    return _TOML.call(machine, Arguments([Given(given)]), node)
 
 
-def _rows(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``csv.reader``."""
-    return _table(machine, arguments, node, csv.reader, ())
+def _table(reader: Callable[..., Any], *positional: str) -> Callable[..., Any]:
+    """Return a reader of CSV; ``positional`` are the names of its arguments after the first."""
 
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        given = hard(arguments.value("f", 0))
+        lines = given.attributes["__items__"] if isinstance(given, Opened) else given
+        options = {name: each.value for name, each in arguments.named.items() if name != "f"}
+        options |= {name: each.value for name, each in zip(positional, arguments.positional[1:], strict=False)}
+        (lines,), options, soft, all_known = machine.settle([lines], options)
+        too_many = len(arguments.positional) > 1 + len(positional)
+        if not isinstance(lines, list) or not all_known or too_many or arguments.open:
+            raise NotKnown
+        rows = machine.attempt(node, lambda lines: list(reader(lines, **options)), lines)
+        return machine.soft(machine.once(lambda: rows, node), *soft) if isinstance(rows, list) else rows
 
-def _dict_rows(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``csv.DictReader``."""
-    return _table(machine, arguments, node, csv.DictReader, ("fieldnames",))
-
-
-def _table(
-    machine: Any, arguments: Arguments, node: ast.AST, reader: Callable[..., Any], positional: tuple[str, ...]
-) -> Any:
-    given = hard(arguments.value("f", 0))
-    lines = given.attributes["__items__"] if isinstance(given, Opened) else given
-    options = {name: each.value for name, each in arguments.named.items() if name != "f"}
-    options |= {name: each.value for name, each in zip(positional, arguments.positional[1:], strict=False)}
-    (lines,), options, soft, all_known = machine.settle([lines], options)
-    too_many = len(arguments.positional) > 1 + len(positional)
-    if not isinstance(lines, list) or not all_known or too_many or arguments.open:
-        return machine.unknown(node)
-    rows = machine.attempt(node, lambda lines: list(reader(lines, **options)), lines)
-    return machine.soft(machine.once(lambda: rows, node), *soft) if isinstance(rows, list) else rows
+    return call
 
 
 def _literal(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    text = hard(arguments.value("node_or_string", 0))
-    if not isinstance(text, str) or len(text) > 20_000:
-        return machine.unknown(node)
+    text = arguments.expect(str, "node_or_string", 0)
+    if len(text) > 20_000:
+        raise NotKnown
     machine.step(len(text) // 4)
     return plain(ast.literal_eval).call(machine, arguments, node)
 
 
 def _dumped(value: Any, **options: Any) -> str:
-    if not set(options) <= {"sort_keys", "ensure_ascii", "indent"} or options.get("indent") not in (
-        None,
-        0,
-        1,
-        2,
-        3,
-        4,
-        8,
-    ):
-        raise TooLarge
+    indents = (None, 0, 1, 2, 3, 4, 8)
+    if not set(options) <= {"sort_keys", "ensure_ascii", "indent"} or options.get("indent") not in indents:
+        raise NotKnown
     return json.dumps(value, **options)
 
 
-NAMES: dict[str, Any] = {
-    "tomllib.load": _loader(tomllib.loads, letters=2),
-    "tomllib.loads": _loader(tomllib.loads, letters=2),
-    "tomli.load": _loader(tomllib.loads, letters=2),
-    "tomli.loads": _loader(tomllib.loads, letters=2),
-    "toml.load": known(_toml_file),
-    "toml.loads": _loader(tomllib.loads, letters=2),
-    "ast.literal_eval": known(_literal),
-    "json.load": _loader(parse_json, letters=20),
-    "json.loads": _loader(parse_json, letters=20),
+NAMES = natives({
+    **dict.fromkeys(("tomllib.load", "tomllib.loads", "tomli.load", "tomli.loads", "toml.loads"), _TOML),
+    "toml.load": _toml_file,
+    "ast.literal_eval": _literal,
+    **dict.fromkeys(("json.load", "json.loads"), _loader(parse_json, letters=20)),
     "json.dumps": plain(_dumped),
-    "yaml.load": _loader(parse_yaml, letters=3),
-    "yaml.safe_load": _loader(parse_yaml, letters=3),
-    "yaml.full_load": _loader(parse_yaml, letters=3),
-    "yaml.load_all": _loader(parse_yaml, True, letters=3),
-    "yaml.safe_load_all": _loader(parse_yaml, True, letters=3),
-    "csv.reader": known(_rows),
-    "csv.DictReader": known(_dict_rows),
-}
+    **dict.fromkeys(("yaml.load", "yaml.safe_load", "yaml.full_load"), _loader(parse_yaml, letters=3)),
+    **dict.fromkeys(("yaml.load_all", "yaml.safe_load_all"), _loader(parse_yaml, True, letters=3)),
+    "csv.reader": _table(csv.reader),
+    "csv.DictReader": _table(csv.DictReader, "fieldnames"),
+})  # fmt: skip

@@ -10,8 +10,7 @@ import zoneinfo
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import plain
-from flowyml.migration.airflow.reader.operations import TooLarge
-from flowyml.migration.airflow.reader.values import Arguments, Foreign, Native
+from flowyml.migration.airflow.reader.values import Arguments, Foreign, Native, NotKnown
 
 __all__ = ["CALLED", "NAMES", "clock"]
 
@@ -51,14 +50,14 @@ def _read_by_pendulum(text: str, **options: Any) -> datetime.datetime:
     except ValueError as error:
         if re.search(r"[^\W\d_]{2}", text):
             raise ParserError(str(error)) from error
-        raise TooLarge from error  # it reads more forms than Python does
+        raise NotKnown from error  # it reads more forms than Python does
 
 
 def _read_by_dateutil(text: str, **options: Any) -> datetime.datetime:
     try:
         return _parsed(text, **options)
     except ValueError as error:
-        raise TooLarge from error  # it reads far more forms than Python does
+        raise NotKnown from error  # it reads far more forms than Python does
 
 
 def _duration(
@@ -71,10 +70,6 @@ def _duration(
     weeks: float = 0,
 ) -> datetime.timedelta:
     return datetime.timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
-
-
-def _strptime(text: str, pattern: str) -> datetime.datetime:
-    return datetime.datetime.strptime(text, pattern)  # noqa: DTZ007  # what the file writes has no zone either
 
 
 def clock(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -91,7 +86,7 @@ NAMES: dict[str, Any] = {
     "datetime.datetime": Foreign("datetime.datetime"),
     "datetime.datetime.min": datetime.datetime.min,  # noqa: DTZ901  # as in the file
     "datetime.datetime.max": datetime.datetime.max,  # noqa: DTZ901  # as in the file
-    "datetime.datetime.strptime": plain(_strptime),
+    "datetime.datetime.strptime": plain(datetime.datetime.strptime),
     "datetime.datetime.fromisoformat": plain(datetime.datetime.fromisoformat),
     "datetime.datetime.combine": plain(datetime.datetime.combine),
     "datetime.time.min": datetime.time.min,

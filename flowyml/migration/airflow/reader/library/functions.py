@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from flowyml.migration.airflow.reader.library.natives import known, nothing
-from flowyml.migration.airflow.reader.values import Arguments, Class, Function, Given, Instance, Native, hard
+from flowyml.migration.airflow.reader.library.natives import natives, nothing
+from flowyml.migration.airflow.reader.values import Arguments, Class, Function, Given, Instance, Native, NotKnown, hard
 
 __all__ = ["NAMES", "PartialCall", "Stack"]
 
@@ -89,11 +89,6 @@ def _cached_property(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return function
 
 
-def _unknown(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """Return a decorator that replaces the function by an unknown one."""
-    return machine.unknown(node)
-
-
 def _context_manager(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     function = arguments.value("func", 0)
     if isinstance(function, Function):
@@ -102,13 +97,10 @@ def _context_manager(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _import_module(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    name = hard(arguments.value("name", 0))
-    package = hard(arguments.value("package", 1))
-    if not isinstance(name, str) or (name.startswith(".") and not isinstance(package, str)):
-        return machine.unknown(node)
+    name = arguments.expect(str, "name", 0)
     if name.startswith("."):
         up = len(name) - len(name.lstrip(".")) - 1
-        parts = package.split(".")
+        parts = arguments.expect(str, "package", 1).split(".")
         name = ".".join([*parts[: len(parts) - up], name.lstrip(".")])
     return machine.imported(name, node)
 
@@ -118,7 +110,7 @@ def _spec(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     name, path = hard(arguments.value("name", 0)), hard(arguments.value("location", 1, arguments.value("path")))
     found = machine.files.resolve(str(path)) if isinstance(path, (str, PurePosixPath)) else None
     if not isinstance(name, str) or found is None or not found.is_file():
-        return machine.unknown(node)
+        raise NotKnown
     loader = Instance(None, {"load_module": Native("load_module", lambda *_: machine.load(name, found, node))})
     loader.attributes["exec_module"] = Native("exec_module", nothing)  # the module is evaluated when it is created
     return Instance(None, {**loader.attributes, "name": name, "loader": loader, "origin": str(found)})
@@ -130,26 +122,17 @@ def _loaded(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return load.call(machine, Arguments(), node) if isinstance(load, Native) else machine.unknown(node)
 
 
-def _operation(name: str, kind: type[ast.operator]) -> Native:
-    """Return a function of ``operator`` for a binary operator."""
+def _operation(method: str, kind: type[ast.AST], *, swapped: bool = False) -> Callable[..., Any]:
+    """Return a function of ``operator`` for two values; ``method`` is the evaluator's, ``operate`` or ``compare``."""
 
-    def operate(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-        return machine.operate(kind, arguments.value("a", 0), arguments.value("b", 1), node)
-
-    return Native(name, operate)
-
-
-def _comparison(name: str, kind: type[ast.cmpop], *, swapped: bool = False) -> Native:
-    """Return a function of ``operator`` that compares two values."""
-
-    def compare(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         pair = [arguments.value("a", 0), arguments.value("b", 1)]
-        return machine.compare(kind, *(reversed(pair) if swapped else pair), node)
+        return getattr(machine, method)(kind, *(reversed(pair) if swapped else pair), node)
 
-    return Native(name, compare)
+    return call
 
 
-def _getter(get: Callable[[Any, Any, Any, ast.AST], Any]) -> Native:
+def _getter(get: Callable[[Any, Any, Any, ast.AST], Any]) -> Callable[..., Any]:
     """``itemgetter`` or ``attrgetter``: with several names, the getter returns a tuple."""
 
     def make(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -161,7 +144,7 @@ def _getter(get: Callable[[Any, Any, Any, ast.AST], Any]) -> Native:
 
         return Native("getter", call)
 
-    return Native("getter", make)
+    return make
 
 
 def _dotted(machine: Any, value: Any, path: Any, node: ast.AST) -> Any:
@@ -191,33 +174,30 @@ _OPERATIONS: Mapping[str, type[ast.operator]] = {
 }  # fmt: skip
 
 
-NAMES: dict[str, Any] = {
-    **{f"operator.{name}": _operation(name, kind) for name, kind in _OPERATIONS.items()},
-    "contextlib.contextmanager": known(_context_manager),
-    "contextlib.ExitStack": Native("ExitStack", lambda machine, arguments, node: Stack()),
-    "functools.partial": known(_partial),
-    "functools.wraps": known(_wraps),
-    "functools.lru_cache": known(_cached),
-    "functools.cache": known(_cached),
-    "functools.cached_property": known(_cached_property),
-    "functools.singledispatch": known(_unknown),
-    "abc.abstractmethod": known(_identity),
-    "typing.overload": known(_identity),
-    "typing.cast": Native("cast", lambda machine, arguments, node: arguments.value("val", 1)),
-    "importlib.import_module": known(_import_module),
-    "importlib.machinery.SourceFileLoader": known(_spec),
-    "importlib.util.module_from_spec": known(_loaded),
-    "importlib.util.spec_from_file_location": known(_spec),
-    "imp.load_source": Native(
-        "load_source",
-        lambda machine, given, node: _loaded(machine, Arguments([Given(_spec(machine, given, node))]), node),
+NAMES = natives({
+    **{f"operator.{name}": _operation("operate", kind) for name, kind in _OPERATIONS.items()},
+    "contextlib.contextmanager": _context_manager,
+    "contextlib.ExitStack": lambda machine, arguments, node: Stack(),
+    "functools.partial": _partial,
+    "functools.wraps": _wraps,
+    "functools.lru_cache": _cached,
+    "functools.cache": _cached,
+    "functools.cached_property": _cached_property,
+    "functools.singledispatch": lambda machine, arguments, node: machine.unknown(node),
+    "abc.abstractmethod": _identity,
+    "typing.overload": _identity,
+    "typing.cast": lambda machine, arguments, node: arguments.value("val", 1),
+    "importlib.import_module": _import_module,
+    "importlib.machinery.SourceFileLoader": _spec,
+    "importlib.util.module_from_spec": _loaded,
+    "importlib.util.spec_from_file_location": _spec,
+    "imp.load_source": lambda machine, given, node: _loaded(
+        machine, Arguments([Given(_spec(machine, given, node))]), node
     ),
     "operator.itemgetter": _getter(lambda machine, value, key, node: machine.item(value, key, node)),
     "operator.attrgetter": _getter(_dotted),
-    "operator.methodcaller": known(_method_caller),
-    "operator.contains": _comparison("contains", ast.In, swapped=True),
-    **{f"operator.{name}": _comparison(name, kind) for name, kind in _COMPARISONS.items()},
-    "operator.getitem": Native(
-        "getitem", lambda machine, given, node: machine.item(given.value("a", 0), given.value("b", 1), node)
-    ),
-}
+    "operator.methodcaller": _method_caller,
+    "operator.contains": _operation("compare", ast.In, swapped=True),
+    **{f"operator.{name}": _operation("compare", kind) for name, kind in _COMPARISONS.items()},
+    "operator.getitem": lambda machine, given, node: machine.item(given.value("a", 0), given.value("b", 1), node),
+})  # fmt: skip

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from typing import Any
 
-from flowyml.migration.airflow.reader.library.natives import known
+from flowyml.migration.airflow.reader.library.natives import natives
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -14,7 +15,7 @@ from flowyml.migration.airflow.reader.values import (
     Given,
     Instance,
     Module,
-    Native,
+    NotKnown,
     Unknown,
     hard,
 )
@@ -25,13 +26,13 @@ _WITHOUT_NAMES = frozenset({"ABC", "object", "Generic", "Protocol"})
 """Bases from other libraries whose subclasses inherit only names with underscores."""
 
 
-def _names_of(value: Any) -> list[str] | None:
-    """Return the names that a file gives to a module, class or instance; None if a library adds others."""
-    if isinstance(value, Module):
-        return None if value.stars else sorted(map(str, value.scope.names))
+def _names_of(value: Any) -> list[str]:
+    """Return the names that a file gives to a module, class or instance. Raises ``NotKnown`` if a library adds some."""
+    if isinstance(value, Module) and not value.stars:
+        return sorted(map(str, value.scope.names))
     cls = value.cls if type(value) is Instance else value
     if not isinstance(cls, Class) or any(one.name not in _WITHOUT_NAMES for one in cls.foreign()):
-        return None
+        raise NotKnown
     found = {name for one in cls.mro() if isinstance(one, Class) for name in one.names}
     return sorted({*found, *(value.attributes if isinstance(value, Instance) else ())})
 
@@ -39,33 +40,29 @@ def _names_of(value: Any) -> list[str] | None:
 def _dir(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if not arguments.positional:
         return sorted(map(str, machine.scope.names))
-    names = _names_of(hard(arguments.positional[0].value))
-    return machine.unknown(node) if names is None else names
+    return _names_of(hard(arguments.positional[0].value))
 
 
 def _members(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``inspect.getmembers(value, predicate)``."""
     value, wanted = hard(arguments.value("object", 0)), arguments.value("predicate", 1)
-    names = _names_of(value)
-    if names is None:
-        return machine.unknown(node)
     found: list[Any] = []
-    for name in names:
+    for name in _names_of(value):
         member = machine.attribute(value, name, node)
         answer = True if wanted is None else machine.truth(machine.call(wanted, Arguments([Given(member)]), node))
         if answer is None:
-            return machine.unknown(node)
+            raise NotKnown
         if answer:
             found.append((name, member))
     return found
 
 
-def _is_a(*kinds: type) -> Native:
+def _is_a(kind: type) -> Callable[..., Any]:
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         value = hard(arguments.value("object", 0))
-        return machine.unknown(node) if isinstance(value, Unknown) else isinstance(value, kinds)
+        return machine.unknown(node) if isinstance(value, Unknown) else isinstance(value, kind)
 
-    return Native("is_a", call)
+    return call
 
 
 def _signature(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -73,7 +70,7 @@ def _signature(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = hard(arguments.value("obj", 0))
     function = value.function if isinstance(value, Bound) else value
     if not isinstance(function, Function) or function.wraps:
-        return machine.unknown(node)
+        raise NotKnown
     spec = function.node.args
     args = [*spec.posonlyargs, *spec.args][isinstance(value, Bound) :]
     args += [*([spec.vararg] if spec.vararg else []), *spec.kwonlyargs, *([spec.kwarg] if spec.kwarg else [])]
@@ -84,11 +81,11 @@ def _signature(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return Instance(None, {"parameters": parameters})
 
 
-NAMES: dict[str, Any] = {
-    "builtins.dir": known(_dir),
-    "inspect.getmembers": known(_members),
+NAMES = natives({
+    "builtins.dir": _dir,
+    "inspect.getmembers": _members,
     "inspect.isclass": _is_a(Class),
     "inspect.isfunction": _is_a(Function),
     "inspect.ismethod": _is_a(Bound),
-    "inspect.signature": known(_signature),
-}
+    "inspect.signature": _signature,
+})  # fmt: skip

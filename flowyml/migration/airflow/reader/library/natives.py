@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any
 
 from flowyml.migration.airflow.reader.operations import checked
 from flowyml.migration.airflow.reader.values import Arguments, Native
 
-__all__ = ["known", "native", "nothing", "plain"]
+__all__ = ["native", "natives", "nothing", "plain"]
 
 
 def plain(function: Callable[..., Any]) -> Native:
@@ -30,9 +31,12 @@ def plain(function: Callable[..., Any]) -> Native:
     return Native(getattr(function, "__name__", "native"), call)
 
 
-def known(function: Callable[[Any, Arguments, ast.AST], Any]) -> Native:
-    """Return a native that checks its arguments itself."""
-    return Native(function.__name__.strip("_"), function)
+def natives(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table by import path whose functions are natives: they check their arguments themselves."""
+    return {
+        path: Native(path.rpartition(".")[2], value) if isinstance(value, FunctionType) else value
+        for path, value in table.items()
+    }
 
 
 def native(name: str, function: Callable[[Arguments, ast.AST], Any]) -> Native:

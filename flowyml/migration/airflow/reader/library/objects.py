@@ -6,11 +6,11 @@ import ast
 import collections
 import collections.abc
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from flowyml.migration.airflow.reader.library.natives import known
+from flowyml.migration.airflow.reader.library.natives import natives
 from flowyml.migration.airflow.reader.machine import is_code
 from flowyml.migration.airflow.reader.parts import flat
 from flowyml.migration.airflow.reader.values import (
@@ -22,6 +22,7 @@ from flowyml.migration.airflow.reader.values import (
     Instance,
     Module,
     Native,
+    NotKnown,
     Once,
     Raised,
     Super,
@@ -51,14 +52,14 @@ _KINDS: Mapping[str, Any] = {
     "Dict": dict,
     "MutableMapping": dict,
     "OrderedDict": collections.OrderedDict,
-    "ordered_dict": collections.OrderedDict,
     "MutableSequence": list,
     "Set": (set, frozenset),
     "frozenset": frozenset,
     "Collection": (list, tuple, str, dict, set, frozenset, range),
     "Number": (int, float),
     "Path": PurePosixPath,
-    "path": PurePosixPath,
+    "PosixPath": PurePosixPath,
+    "PurePosixPath": PurePosixPath,
     "PurePath": PurePosixPath,
     "NoneType": type(None),
     "basestring": str,  # of Python 2, as `past` has it; then those of `six`
@@ -83,16 +84,19 @@ _EMPTY = frozenset({"abc.ABC", "builtins.object", "object", "typing.Generic", "t
 
 def _isinstance(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value, kinds = hard(arguments.value("obj", 0)), hard(arguments.value("cls", 1))
-    answers = [_is_kind(value, hard(kind)) for kind in flat(kinds)]
-    return True if True in answers else machine.unknown(node) if None in answers else False
+    return _one_of([_is_kind(value, hard(kind)) for kind in flat(kinds)])
 
 
 def _issubclass(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    cls = hard(arguments.value("cls", 0))
-    if not isinstance(cls, Class):
-        return machine.unknown(node)
-    answers = [_is_below(cls, hard(kind)) for kind in flat(arguments.value("class_or_tuple", 1))]
-    return True if True in answers else machine.unknown(node) if None in answers else False
+    cls = arguments.expect(Class, "cls", 0)
+    return _one_of([_is_below(cls, hard(kind)) for kind in flat(arguments.value("class_or_tuple", 1))])
+
+
+def _one_of(answers: list[bool | None]) -> bool:
+    """Return whether one of some answers is true. Raises ``NotKnown`` if that depends on an unknown one."""
+    if True not in answers and None in answers:
+        raise NotKnown
+    return True in answers
 
 
 def _is_below(cls: Class, kind: Any) -> bool | None:
@@ -125,16 +129,14 @@ def _is_kind(value: Any, kind: Any) -> bool | None:
 
 
 def _getattr(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    owner, name = arguments.value("o", 0), hard(arguments.value("name", 1))
-    if not isinstance(name, str):
-        return machine.unknown(node)
+    owner, name = arguments.value("o", 0), arguments.expect(str, "name", 1)
     if len(arguments.positional) < 3:
         return machine.attribute(owner, name, node)
     there = _has(owner, name)
     if there is False:
         return arguments.positional[2].value
     if there is None and isinstance(hard(owner), Class):
-        return machine.unknown(node)
+        raise NotKnown
     try:
         return machine.attribute(owner, name, node)
     except Raised as error:  # by a `__getattr__`
@@ -185,18 +187,10 @@ def _delattr(machine: Any, arguments: Arguments, node: ast.AST) -> None:
         machine.delete_attribute(hard(arguments.value("o", 0)), name)
 
 
-def _globals(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    return machine.module.scope.names
-
-
-def _locals(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    return machine.scope.names
-
-
 def _vars(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if arguments.positional:
         return machine.attribute(arguments.positional[0].value, "__dict__", node)
-    return _locals(machine, arguments, node)
+    return machine.scope.names
 
 
 def _super(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -214,14 +208,14 @@ def _type(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         return _made_class(machine, arguments, node)
     if len(arguments.positional) == 1 and type(value).__name__ in machine.builtins:
         return machine.builtins[type(value).__name__]
-    return machine.unknown(node)
+    raise NotKnown
 
 
 def _made_class(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``type(name, bases, names)``."""
     name, bases, names = (hard(given.value) for given in arguments.positional)
     if not isinstance(name, str) or not isinstance(bases, tuple) or not isinstance(names, dict):
-        return machine.unknown(node)
+        raise NotKnown
     empty = ast.ClassDef(name=name, bases=[], keywords=[], body=[], decorator_list=[])
     return Class(
         name, empty, machine.module, tuple(one for one in bases if isinstance(one, (Class, Foreign))), dict(names)
@@ -230,9 +224,9 @@ def _made_class(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def _evaluated(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``eval(text)``: the text is evaluated like the rest of the file."""
-    text = hard(arguments.value("expression", 0))
-    if not isinstance(text, str) or len(text) > 10_000:
-        return machine.unknown(node)
+    text = arguments.expect(str, "expression", 0)
+    if len(text) > 10_000:
+        raise NotKnown
     machine.step(len(text) // 4)
     tree = machine.attempt(node, ast.parse, text.strip(), "<eval>", "eval")
     return machine.elsewhere(text, lambda: machine.eval(tree.body)) if isinstance(tree, ast.Expression) else tree
@@ -240,22 +234,15 @@ def _evaluated(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def _executed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``exec(text)``, likewise."""
-    text = hard(arguments.value("source", 0))
-    if (
-        not isinstance(text, str)
-        or len(text) > 50_000
-        or (len(arguments.positional) > 1 and not _is_here(machine, arguments))
-    ):
-        return machine.unknown(node)
+    text = arguments.expect(str, "source", 0)
+    elsewhere = [one for one in arguments.positional[1:2] if hard(one.value) is not machine.module.scope.names]
+    if len(text) > 50_000 or elsewhere:
+        raise NotKnown
     machine.step(len(text) // 4)
     tree = machine.attempt(node, ast.parse, text, "<exec>")
     if isinstance(tree, ast.Module):
         machine.elsewhere(text, lambda: machine.block(tree.body))
     return None
-
-
-def _is_here(machine: Any, arguments: Arguments) -> bool:
-    return hard(arguments.positional[1].value) is machine.module.scope.names
 
 
 def _callable(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -267,29 +254,32 @@ def _callable(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return False if isinstance(value, (str, int, float, list, dict, tuple, type(None))) else machine.unknown(node)
 
 
-def _marked(arguments: Arguments, kind: str) -> Any:
-    function = arguments.value("function", 0)
-    if isinstance(function, Function):
-        function.kind = kind
-    return function
+def _marking(kind: str) -> Callable[..., Any]:
+    def mark(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        function = arguments.value("function", 0)
+        if isinstance(function, Function):
+            function.kind = kind
+        return function
+
+    return mark
 
 
-NAMES: dict[str, Any] = {
-    "isinstance": known(_isinstance),
-    "issubclass": known(_issubclass),
-    "getattr": known(_getattr),
-    "hasattr": known(_hasattr),
-    "setattr": known(_setattr),
-    "delattr": known(_delattr),
-    "globals": known(_globals),
-    "locals": known(_locals),
-    "vars": known(_vars),
-    "super": known(_super),
-    "type": known(_type),
-    "callable": known(_callable),
-    "eval": known(_evaluated),
-    "exec": known(_executed),
-    "staticmethod": Native("staticmethod", lambda machine, arguments, node: _marked(arguments, "static")),
-    "classmethod": Native("classmethod", lambda machine, arguments, node: _marked(arguments, "class")),
-    "property": Native("property", lambda machine, arguments, node: _marked(arguments, "property")),
-}
+NAMES = natives({
+    "isinstance": _isinstance,
+    "issubclass": _issubclass,
+    "getattr": _getattr,
+    "hasattr": _hasattr,
+    "setattr": _setattr,
+    "delattr": _delattr,
+    "globals": lambda machine, arguments, node: machine.module.scope.names,
+    "locals": lambda machine, arguments, node: machine.scope.names,
+    "vars": _vars,
+    "super": _super,
+    "type": _type,
+    "callable": _callable,
+    "eval": _evaluated,
+    "exec": _executed,
+    "staticmethod": _marking("static"),
+    "classmethod": _marking("class"),
+    "property": _marking("property"),
+})  # fmt: skip

@@ -6,8 +6,8 @@ import ast
 import re
 from typing import Any
 
-from flowyml.migration.airflow.reader.library.natives import known
-from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Native, hard
+from flowyml.migration.airflow.reader.library.natives import natives
+from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Native, NotKnown, hard
 
 __all__ = [
     "NAMES",
@@ -62,23 +62,20 @@ def only_for_init(cls: Class, instance: Instance) -> Arguments:
 
 
 def _dataclass(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    if arguments.positional and isinstance(arguments.positional[0].value, Class):
-        return machine.fields(arguments.positional[0].value)
-    return Native(
-        "dataclass",
-        lambda _, given, __: (
-            machine.fields(given.positional[0].value)
-            if isinstance(given.positional[0].value, Class)
-            else given.positional[0].value
-        ),
-    )
+    if not arguments.positional or not isinstance(arguments.positional[0].value, Class):
+        return Native("dataclass", lambda _, given, __: _shaped(machine, given.positional[0].value))
+    return _shaped(machine, arguments.positional[0].value)
+
+
+def _shaped(machine: Any, value: Any) -> Any:
+    return machine.fields(value) if isinstance(value, Class) else value
 
 
 def _named_tuple(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     name, spec = hard(arguments.value("typename", 0)), hard(arguments.value("field_names", 1))
     names = spec.replace(",", " ").split() if isinstance(spec, str) else spec
     if not isinstance(names, (list, tuple)) or not all(isinstance(hard(one), str) for one in names):
-        return machine.unknown(node)
+        raise NotKnown
     empty = ast.ClassDef(name=str(name), bases=[], keywords=[], body=[], decorator_list=[])
     fields: dict[Any, Any] = dict.fromkeys(map(hard, names), machine.unknown(node))
     defaults = hard(arguments.value("defaults"))
@@ -89,15 +86,11 @@ def _named_tuple(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def _replaced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``dataclasses.replace`` and ``_replace``: a copy with other values of some fields."""
-    old = hard(arguments.value("obj", 0))
-    if not isinstance(old, Instance) or old.cls is None or old.cls.fields is None:
-        return machine.unknown(node)
+    old = arguments.expect(Instance, "obj", 0)
+    if old.cls is None or old.cls.fields is None:
+        raise NotKnown
     named = {name: Given(old.attributes.get(name)) for name in old.cls.fields} | arguments.named
     return machine.instantiate(old.cls, Arguments([], named), node)
-
-
-def _as_dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    return _unfolded(machine, arguments.value("obj", 0), node, 0)
 
 
 def _fields(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -105,21 +98,21 @@ def _fields(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = hard(arguments.value("class_or_instance", 0))
     cls = value.cls if isinstance(value, Instance) else value
     if not isinstance(cls, Class) or cls.fields is None:
-        return machine.unknown(node)
+        raise NotKnown
     return tuple(Instance(None, {"name": name}) for name in cls.fields)
 
 
-def _unfolded(machine: Any, value: Any, node: ast.AST, depth: int) -> Any:
+def _unfolded(machine: Any, value: Any, depth: int = 0) -> Any:
     value = hard(value)
     machine.step()
     if depth > 20:
         return value
     if isinstance(value, Instance) and value.cls is not None and value.cls.fields is not None:
-        return {name: _unfolded(machine, value.attributes.get(name), node, depth + 1) for name in value.cls.fields}
+        return {name: _unfolded(machine, value.attributes.get(name), depth + 1) for name in value.cls.fields}
     if isinstance(value, (list, tuple)):
-        return [_unfolded(machine, one, node, depth + 1) for one in value]
+        return [_unfolded(machine, one, depth + 1) for one in value]
     if isinstance(value, dict):
-        return {key: _unfolded(machine, one, node, depth + 1) for key, one in value.items()}
+        return {key: _unfolded(machine, one, depth + 1) for key, one in value.items()}
     return value
 
 
@@ -142,16 +135,20 @@ def instance_method(machine: Any, value: Instance, name: str) -> Any:
 def _dumped(machine: Any, value: Instance, given: Arguments, node: ast.AST) -> Any:
     """Return a dictionary of all fields; unknown if options leave some of them out."""
     is_whole = all(hard(each.value) in (False, None) for name, each in given.named.items() if name not in _KEEPS_ALL)
-    return _unfolded(machine, value, node, 0) if is_whole and not given.open else machine.unknown(node)
+    return _unfolded(machine, value) if is_whole and not given.open else machine.unknown(node)
 
 
 def _updated(machine: Any, value: Instance, given: Arguments, node: ast.AST) -> Any:
     """Return a copy of a pydantic model with other values of the fields that ``update`` names."""
-    items = hard(given.value("update", default={}))
-    if not isinstance(items, dict) or given.open:
-        return machine.unknown(node)
-    named = {str(hard(key)): Given(one) for key, one in items.items()}
+    named = _named(given.expect(dict, "update", None, {}))
+    if given.open:
+        raise NotKnown
     return _replaced(machine, Arguments([Given(value)], named), node)
+
+
+def _named(items: dict[Any, Any]) -> dict[str, Given]:
+    """Return the items of a dictionary as arguments."""
+    return {str(hard(key)): Given(one) for key, one in items.items()}
 
 
 _KEEPS_ALL = frozenset({"mode", "indent", "round_trip", "warnings", "serialize_as_any"})
@@ -168,19 +165,13 @@ def class_method(value: Class, name: str) -> Any:
         return None
 
     def make(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-        items = hard(arguments.value("obj", 0))
-        if not isinstance(items, dict):
-            return machine.unknown(node)
-        named = {str(hard(key)): Given(one) for key, one in items.items()}
-        return machine.instantiate(value, Arguments([], named), node)
+        return machine.instantiate(value, Arguments([], _named(arguments.expect(dict, "obj", 0))), node)
 
     return Native(name, make)
 
 
 def _made_of(machine: Any, cls: Class, arguments: Arguments, node: ast.AST) -> Any:
-    items = machine.iterate(arguments.value("iterable", 0), node)
-    if items is None:
-        return machine.unknown(node)
+    items = machine.items_of(arguments.value("iterable", 0), node)
     return machine.instantiate(cls, Arguments([Given(one) for one in items]), node)
 
 
@@ -237,29 +228,23 @@ def _as_annotated(machine: Any, annotation: ast.expr, value: Any) -> Any:
         case ((ast.Name() | ast.Attribute()), dict() as items):
             model = machine.eval(annotation)
             if isinstance(model, Class) and model.fields is not None:
-                named = {str(hard(key)): Given(one) for key, one in items.items()}
-                return machine.instantiate(model, Arguments([], named), annotation)
+                return machine.instantiate(model, Arguments([], _named(items)), annotation)
     return value
 
 
-def _namespace(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    return Instance(None, {name: given.value for name, given in arguments.named.items()})
-
-
-NAMES: dict[str, Any] = {
-    "dataclasses.replace": known(_replaced),
-    "dataclasses.asdict": known(_as_dict),
-    "dataclasses.astuple": Native(
-        "astuple",
-        lambda machine, arguments, node: (
-            tuple(found.values()) if isinstance(found := _as_dict(machine, arguments, node), dict) else found
-        ),
+NAMES = natives({
+    "dataclasses.replace": _replaced,
+    "dataclasses.asdict": lambda machine, arguments, node: _unfolded(machine, arguments.value("obj", 0)),
+    "dataclasses.astuple": lambda machine, arguments, node: (
+        tuple(found.values()) if isinstance(found := _unfolded(machine, arguments.value("obj", 0)), dict) else found
     ),
-    "dataclasses.fields": known(_fields),
-    "dataclasses.dataclass": known(_dataclass),
-    "pydantic.dataclasses.dataclass": known(_dataclass),
-    "attr.s": known(_dataclass),
-    "attrs.define": known(_dataclass),
-    "collections.namedtuple": known(_named_tuple),
-    "types.SimpleNamespace": known(_namespace),
-}
+    "dataclasses.fields": _fields,
+    "dataclasses.dataclass": _dataclass,
+    "pydantic.dataclasses.dataclass": _dataclass,
+    "attr.s": _dataclass,
+    "attrs.define": _dataclass,
+    "collections.namedtuple": _named_tuple,
+    "types.SimpleNamespace": lambda machine, arguments, node: Instance(
+        None, {name: given.value for name, given in arguments.named.items()}
+    ),
+})  # fmt: skip

@@ -9,10 +9,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.data import text_in
-from flowyml.migration.airflow.reader.library.natives import known
+from flowyml.migration.airflow.reader.library.natives import natives
 from flowyml.migration.airflow.reader.library.paths import read as text_of
-from flowyml.migration.airflow.reader.operations import LARGEST, Section, TooLarge
-from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard
+from flowyml.migration.airflow.reader.operations import LARGEST, Section
+from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, NotKnown, hard
 
 __all__ = ["NAMES"]
 
@@ -78,7 +78,7 @@ class Settings(Instance):
         self.attributes |= {"__sections__": found, "__items__": [*found]}
 
     def _sections(self) -> dict[str, Section]:
-        """Return all values, with interpolation. Raises ``TooLarge``."""
+        """Return all values, with interpolation. Raises ``NotKnown``."""
         if isinstance(self.parser, configparser.ConfigParser):
             for section in self.parser.values():
                 _check_lengths({option: section.get(option, "", raw=True) for option in section})
@@ -93,16 +93,16 @@ class Settings(Instance):
         def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
             given = [hard(one) for one in arguments.values()]
             if arguments.open or not self.complete or not all(isinstance(one, str) for one in given):
-                return machine.unknown(node)
+                raise NotKnown
             return machine.attempt(node, function, *given)
 
         return Native("settings", call)
 
     def _getter(self, convert: Callable[[str], Any]) -> Native:
         def get(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-            section, option = hard(arguments.value("section", 0)), hard(arguments.value("option", 1))
-            if arguments.open or not isinstance(section, str) or not isinstance(option, str):
-                return machine.unknown(node)
+            section, option = arguments.expect(str, "section", 0), arguments.expect(str, "option", 1)
+            if arguments.open:
+                raise NotKnown
             if self.parser.has_option(section, option):
                 machine.step(len(self.parser.get(section, option, raw=True)))
                 return machine.attempt(node, lambda: convert(self.parser.get(section, option)))
@@ -113,14 +113,14 @@ class Settings(Instance):
 
 
 def _check_lengths(options: Mapping[str, str]) -> None:
-    """Raise ``TooLarge`` if options that interpolate others (``%(name)s``) become too long."""
+    """Raise ``NotKnown`` if options that interpolate others (``%(name)s``) become too long."""
     lengths = {name: len(text) for name, text in options.items()}
     for _ in range(configparser.MAX_INTERPOLATION_DEPTH):
         lengths = {
             name: len(text) + sum(lengths.get(taken, 0) for taken in _taken(text)) for name, text in options.items()
         }
         if sum(lengths.values()) > LARGEST:
-            raise TooLarge
+            raise NotKnown
 
 
 def _taken(text: str) -> list[str]:
@@ -139,18 +139,18 @@ def _taken(text: str) -> list[str]:
     return found
 
 
-def _maker(kind: type[configparser.RawConfigParser]) -> Native:
+def _maker(kind: type[configparser.RawConfigParser]) -> Callable[..., Any]:
     def make(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         options = {name: hard(given.value) for name, given in arguments.named.items()}
         is_read = set(options) <= {"allow_no_value", "interpolation"} and options.get("interpolation") is None
         if arguments.positional or arguments.open or not is_read:
-            return machine.unknown(node)
+            raise NotKnown
         return Settings(kind(**options))
 
-    return known(make)
+    return make
 
 
-NAMES: dict[str, Any] = {
+NAMES = natives({
     "configparser.ConfigParser": _maker(configparser.ConfigParser),
     "configparser.RawConfigParser": _maker(configparser.RawConfigParser),
-}
+})  # fmt: skip

@@ -19,13 +19,13 @@ from flowyml.migration.airflow.reader.library import (
     text,
 )
 from flowyml.migration.airflow.reader.library.items import from_keys
-from flowyml.migration.airflow.reader.library.natives import plain
+from flowyml.migration.airflow.reader.library.natives import natives, plain
 from flowyml.migration.airflow.reader.operations import PythonVersion
 from flowyml.migration.airflow.reader.values import Arguments, Auto, Native
 
 __all__ = ["LIBRARY", "native_attribute"]
 
-LIBRARY: dict[str, Any] = {
+LIBRARY = natives({
     "typing.TYPE_CHECKING": False,
     "typing_extensions.TYPE_CHECKING": False,
     "sys.version_info": PythonVersion(3, 11, 0),
@@ -34,7 +34,7 @@ LIBRARY: dict[str, Any] = {
     "sys.maxsize": 2**63 - 1,
     "math.inf": math.inf,
     "math.pi": math.pi,
-    "enum.auto": Native("auto", lambda machine, arguments, node: Auto()),
+    "enum.auto": lambda machine, arguments, node: Auto(),
     "graphlib.TopologicalSorter": plain(graphlib.TopologicalSorter),
     **{f"math.{name}": plain(getattr(math, name)) for name in ("ceil", "floor", "gcd", "log", "log10", "log2", "sqrt")},
     **collecting.NAMES,
@@ -46,7 +46,7 @@ LIBRARY: dict[str, Any] = {
     **records.NAMES,
     **settings.NAMES,
     **text.NAMES,
-}
+})  # fmt: skip
 
 
 _PATHS = {id(value): path for path, value in LIBRARY.items() if isinstance(value, Native)}

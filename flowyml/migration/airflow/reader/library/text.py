@@ -11,11 +11,12 @@ import string
 import textwrap
 import unicodedata
 import zlib
+from collections.abc import Callable
 from typing import Any
 
-from flowyml.migration.airflow.reader.library.natives import known, plain
+from flowyml.migration.airflow.reader.library.natives import natives, plain
 from flowyml.migration.airflow.reader.machine import short
-from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge, joined, pieces
+from flowyml.migration.airflow.reader.operations import LARGEST, joined, pieces
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -23,6 +24,7 @@ from flowyml.migration.airflow.reader.values import (
     Given,
     Instance,
     Native,
+    NotKnown,
     hard,
     parts_of,
     shape,
@@ -68,22 +70,25 @@ def _walk(machine: Any, value: Any, parts: list[str], node: ast.AST) -> Any:
 
 def _template(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``string.Template``: its ``substitute`` on plain values."""
-    text = hard(arguments.value("template", 0))
+    text = arguments.expect(str, "template", 0)
 
     def substitute(_: Any, given: Arguments, where: ast.AST) -> Any:
         values = {name: one.value for name, one in given.named.items()}
         if given.positional and isinstance(hard(given.positional[0].value), dict):
             values = {**hard(given.positional[0].value), **values}
         values, _, soft, known = machine.settle([values])
-        if not known or not isinstance(text, str):
-            return machine.unknown(where)
-        if text.count("$") * max((len(str(one)) for one in values[0].values()), default=0) > LARGEST:
-            return machine.unknown(where)
+        if not known or text.count("$") * max((len(str(one)) for one in values[0].values()), default=0) > LARGEST:
+            raise NotKnown
         return machine.soft(machine.attempt(where, string.Template(text).safe_substitute, values[0]), *soft)
 
     return Instance(None, {name: Native(name, substitute) for name in ("substitute", "safe_substitute")})
 
 
+_LETTERS = ("ascii_letters", "ascii_lowercase", "ascii_uppercase", "digits", "hexdigits", "punctuation")
+_VERSIONS = (
+    "packaging.version.Version", "packaging.version.parse", "pkg_resources.parse_version",
+    "distutils.version.LooseVersion", "distutils.version.StrictVersion",
+)  # fmt: skip
 _FUNCTIONS = ("sub", "match", "search", "fullmatch", "findall", "finditer", "split")
 
 
@@ -93,11 +98,11 @@ def _regex(name: str) -> Native:
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         def found(*args: Any, **kwargs: Any) -> Any:
             if not all(isinstance(one, (str, int)) for one in (*args, *kwargs.values())):
-                raise TooLarge
+                raise NotKnown
             machine.step(10)
             if not machine.ends_in_time("re", name, *args, **kwargs):
                 machine.warn("steps", f"`{short(machine.source(node))}` takes too long: its result is unknown", node)
-                raise TooLarge
+                raise NotKnown
             result = getattr(re, name)(*args, **kwargs)
             return list(result) if name == "finditer" else result
 
@@ -111,15 +116,15 @@ def _substituted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     function = hard(arguments.value("repl", 1))
     if not isinstance(function, (Function, Bound, Native)):
         return _SUB.call(machine, arguments, node)
-    pattern, text = hard(arguments.value("pattern", 0)), hard(arguments.value("string", 2))
     found = machine.call(NAMES["re.finditer"], _without_replacement(arguments), node)
-    if not isinstance(found, list) or not isinstance(text, str) or not isinstance(pattern, str):
-        return machine.unknown(node)
+    _, text = arguments.expect(str, "pattern", 0), arguments.expect(str, "string", 2)
+    if not isinstance(found, list):
+        raise NotKnown
     out, end = [], 0
     for one in found:
         new = hard(machine.call(function, Arguments([Given(one)]), node))
         if not isinstance(new, str):
-            return machine.unknown(node)
+            raise NotKnown
         out += [text[end : one.start()], new]
         end = one.end()
     return machine.soft(machine.attempt(node, joined, "", [*out, text[end:]]), *arguments.values())
@@ -162,7 +167,7 @@ class Digest(Instance):
 
         def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
             if self.data is None or arguments.positional:
-                return machine.unknown(node)
+                raise NotKnown
             machine.charge(self.data)
             return getattr(hashlib.new(self.name, self.data, usedforsecurity=False), name)()
 
@@ -174,19 +179,14 @@ class Digest(Instance):
         self.data = self.data + data if known else None
 
 
-def _digest(name: str) -> Native:
-    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-        data = hard(arguments.value("string", 0, b""))
-        return Digest(name, data) if isinstance(data, bytes) else machine.unknown(node)
-
-    return Native(name, call)
+def _digest(name: str) -> Callable[..., Any]:
+    return lambda machine, arguments, node: Digest(name, arguments.expect(bytes, "string", 0, b""))
 
 
 def _new_digest(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``hashlib.new(name, data)``."""
-    name, data = hard(arguments.value("name", 0)), hard(arguments.value("data", 1, b""))
-    known_name = isinstance(name, str) and name.lower() in _DIGESTS
-    return Digest(name.lower(), data) if known_name and isinstance(data, bytes) else machine.unknown(node)
+    name, data = arguments.expect(str, "name", 0).lower(), arguments.expect(bytes, "data", 1, b"")
+    return Digest(name, data) if name in _DIGESTS else machine.unknown(node)
 
 
 _DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
@@ -194,13 +194,13 @@ _DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 
 def _indented(text: str, prefix: str) -> str:
     if (text.count("\n") + 1) * len(prefix) > LARGEST:
-        raise TooLarge
+        raise NotKnown
     return textwrap.indent(text, prefix)
 
 
 def _normalized(form: Any, text: str) -> str:
     if len(text) > 500:  # it sorts combining letters in the square of their number
-        raise TooLarge
+        raise NotKnown
     return unicodedata.normalize(form, text)
 
 
@@ -210,26 +210,17 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple([*found, 0, 0, 0][:3])
 
 
-NAMES: dict[str, Any] = {
-    "packaging.version.Version": plain(_version),
-    "packaging.version.parse": plain(_version),
-    "pkg_resources.parse_version": plain(_version),
-    "distutils.version.LooseVersion": plain(_version),
-    "distutils.version.StrictVersion": plain(_version),
-    "string.ascii_lowercase": "abcdefghijklmnopqrstuvwxyz",
-    "string.ascii_uppercase": "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-    "string.ascii_letters": string.ascii_letters,
-    "string.hexdigits": string.hexdigits,
+NAMES = natives({
+    **dict.fromkeys(_VERSIONS, plain(_version)),
+    **{f"string.{name}": getattr(string, name) for name in _LETTERS},
     "string.capwords": plain(string.capwords),
-    "string.digits": "0123456789",
-    "string.punctuation": "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
-    "string.Template": known(_template),
+    "string.Template": _template,
     "re.escape": plain(re.escape),
-    "re.compile": known(_compiled),
+    "re.compile": _compiled,
     **{f"re.{name}": int(re.RegexFlag[name]) for name in ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE")},
     **{f"re.{name}": int(re.RegexFlag[name]) for name in ("I", "M", "S", "X")},
     **{f"hashlib.{name}": _digest(name) for name in _DIGESTS},
-    "hashlib.new": known(_new_digest),
+    "hashlib.new": _new_digest,
     "base64.b64encode": plain(base64.b64encode),
     "base64.b64decode": plain(base64.b64decode),
     "base64.urlsafe_b64encode": plain(base64.urlsafe_b64encode),
@@ -238,7 +229,6 @@ NAMES: dict[str, Any] = {
     "shlex.quote": plain(shlex.quote),
     "unicodedata.normalize": plain(_normalized),
     "zlib.crc32": plain(zlib.crc32),
-}
+})  # fmt: skip
 _SUB = _regex("sub")
-NAMES.update({f"re.{name}": _regex(name) for name in _FUNCTIONS})
-NAMES["re.sub"] = known(_substituted)
+NAMES |= natives({**{f"re.{name}": _regex(name) for name in _FUNCTIONS}, "re.sub": _substituted})
