@@ -14,8 +14,7 @@ pytest.importorskip("libcst")
 from flowyml.cli import main
 from flowyml.migration.legacy.migrate import migrate
 from flowyml.migration.legacy.notebooks import migrate_notebook
-from flowyml.migration.legacy.pins import update_pins
-from flowyml.migration.legacy.scripts import migrate_script
+from flowyml.migration.legacy.pins import migrate_script, update_pins
 from flowyml.migration.legacy.source import Unreadable
 
 OLD = "from flowyml.core.pipeline import Pipeline\n"

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from inspect import signature
 
 import libcst as cst
-from libcst.metadata import Assignment, ImportAssignment
+from libcst.metadata import ImportAssignment
 
 from flowyml.core.hooks import EVENTS, PipelineHook
 from flowyml.migration.legacy.checklist import Item
 from flowyml.migration.legacy.kinds import Kinds
-from flowyml.migration.legacy.source import Source, literal_text
+from flowyml.migration.legacy.source import Source, always, is_of_flowyml, keyword_of, literal_text, named_argument
 
 __all__ = ["replace_callbacks"]
 
@@ -36,11 +36,8 @@ def replace_callbacks(source: Source, kinds: Kinds) -> None:
         if name != "register_callback":
             continue
         made = _callback(source, kinds, call)
-        if isinstance(made, str):
-            source.needs_you(Item.CALLBACKS, call, f"{made}: {_skeleton(call)}")
-            continue
-        pipeline = _pipeline(source, kinds, call)
-        if isinstance(pipeline, str):
+        pipeline = made if isinstance(made, str) else _pipeline(source, kinds, call)
+        if isinstance(made, str) or isinstance(pipeline, str):
             source.needs_you(Item.CALLBACKS, call, f"{pipeline}: {_skeleton(call)}")
         else:
             by_pipeline.setdefault(pipeline, []).append(made)
@@ -57,19 +54,16 @@ def _callback(source: Source, kinds: Kinds, call: cst.Call) -> _Callback | str:
     event = text if text is None or text.startswith("on_") else f"on_{text}"
     if event not in EVENTS:
         return f"the event is not one of {', '.join(EVENTS)}"
-    if not isinstance(values[1], cst.Name):
-        return "the callback is not a function of this file"
-    found = kinds.assignments(values[1])
-    function = found[0].node if len(found) == 1 and isinstance(found[0], Assignment) else None
+    binding = kinds.binding(values[1])
+    function = binding.node if binding else None
     if not isinstance(function, cst.FunctionDef) or source.parents.get(function) is not source.module:
         return "the callback is not a function of this file"
     takes = [parameter.name.value for parameter in function.params.params]
     plain = len(takes) == len(_all_parameters(function.params)) and function.asynchronous is None
     if not plain or not set(takes) <= set(_PARAMETERS[event]):
-        return (
-            f"{event} gives {', '.join(_PARAMETERS[event])}, and {values[1].value} takes {', '.join(takes) or 'none'}"
-        )
-    return _Callback(call, event, values[1].value, takes)
+        name, own = function.name.value, ", ".join(takes)
+        return f"{event} gives {', '.join(_PARAMETERS[event])}, and {name} takes {own or 'none'}"
+    return _Callback(call, event, function.name.value, takes)
 
 
 def _all_parameters(parameters: cst.Parameters) -> list[object]:
@@ -81,14 +75,12 @@ def _pipeline(source: Source, kinds: Kinds, call: cst.Call) -> cst.Call | str:
     """Return the call of ``Pipeline(…)`` that creates the object on which the callback is registered."""
     if not isinstance(call.func, cst.Attribute):
         return "it is for all pipelines"
-    receiver = call.func.value
-    found = kinds.assignments(receiver) if isinstance(receiver, cst.Name) else []
-    made = kinds.value_of(found[0]) if len(found) == 1 else None
+    made = kinds.bound_value(call.func.value)
     if not isinstance(made, cst.Call) or source.flowyml_name(made.func) != "Pipeline":
         return "the Pipeline(…) it is on is not visible here"
     if not _is_a_line_of(source, call) or not _is_a_line_of(source, made):
         return "it or its Pipeline(…) is within a function or a block: give that Pipeline(…) hooks=[…] by hand"
-    if any(_is_called(argument, "hooks") or argument.star for argument in made.args):
+    if any(keyword_of(argument) == "hooks" or argument.star for argument in made.args):
         return "the pipeline has hooks already"
     return made
 
@@ -113,12 +105,12 @@ def _put_hook(source: Source, pipeline: cst.Call, callbacks: list[_Callback]) ->
     name = _class_name(source, pipeline_name)
     made = cst.parse_module(_class_text(name, callbacks)).body[0]
     assert isinstance(made, cst.ClassDef)
-    argument = cst.ensure_type(cst.parse_expression(f"Pipeline(hooks=[{name}()])"), cst.Call).args[0]
+    argument = named_argument("hooks", cst.parse_expression(f"[{name}()]"))
     source.edits.change(pipeline, lambda updated: _with_argument(updated, argument))
     source.edits.change(source.statement(pipeline), lambda updated: _after_class(made, updated))
     source.want_import("flowyml.core.hooks", "PipelineHook")
     for callback in callbacks:
-        source.edits.change(source.statement(callback.call), _removed)
+        source.edits.change(source.statement(callback.call), always(cst.RemoveFromParent()))
         source.done(Item.CALLBACKS, callback.call, f"{callback.function} is called by {name}.{callback.event}")
 
 
@@ -167,14 +159,6 @@ def _after_class(made: cst.ClassDef, line: cst.SimpleStatementLine) -> cst.Flatt
     return cst.FlattenSentinel([placed, line.with_changes(leading_lines=[*blank, *comments])])
 
 
-def _removed(line: cst.SimpleStatementLine) -> cst.RemovalSentinel | cst.SimpleStatementLine:
-    return cst.RemoveFromParent()
-
-
-def _is_called(argument: cst.Arg, name: str) -> bool:
-    return argument.keyword is not None and argument.keyword.value == name
-
-
 def _skeleton(call: cst.Call) -> str:
     event = next((text for argument in call.args if (text := literal_text(argument.value))), "on_step_end")
     event = event if event.startswith("on_") else f"on_{event}"
@@ -188,7 +172,7 @@ def _drop_imports(source: Source) -> None:
         if isinstance(node.names, cst.ImportStar):
             continue
         for alias in node.names:
-            if alias.evaluated_name != "register_callback" or not _is_flowyml(node):
+            if alias.evaluated_name != "register_callback" or not is_of_flowyml(node):
                 continue
             scope = source.scope(node)
             used = [
@@ -199,11 +183,3 @@ def _drop_imports(source: Source) -> None:
             ]
             if not used:
                 source.needs_you(Item.CALLBACKS, node, "register_callback has gone: drop its import")
-
-
-def _is_flowyml(node: cst.ImportFrom) -> bool:
-    return (
-        not node.relative
-        and node.module is not None
-        and cst.Module(body=[]).code_for_node(node.module).partition(".")[0] == "flowyml"
-    )

@@ -61,9 +61,6 @@ class Note:
 def unaccepted(notes: Iterable[Note], text: str) -> list[Note]:
     """Return the notes without those at lines that a person has accepted, without duplicates, in the order of lines."""
     lines = text.split("\n")
-    kept = {note: None for note in notes if note.is_done or ACCEPTED not in _line(lines, note.line)}
+    accepted = {number for number, line in enumerate(lines, 1) if ACCEPTED in line}
+    kept = {note: None for note in notes if note.is_done or note.line not in accepted}
     return sorted(kept, key=lambda note: note.line)
-
-
-def _line(lines: list[str], number: int) -> str:
-    return lines[number - 1] if 0 < number <= len(lines) else ""

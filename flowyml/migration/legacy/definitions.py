@@ -7,15 +7,14 @@ from inspect import signature
 from typing import Any
 
 import libcst as cst
-from libcst.metadata import Assignment
 
 from flowyml.authoring.pipeline import Pipeline
 from flowyml.authoring.steps import step
 from flowyml.core.errors import DefinitionError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.migration.legacy.checklist import Item
-from flowyml.migration.legacy.kinds import Kinds
-from flowyml.migration.legacy.source import Source, literal_text
+from flowyml.migration.legacy.kinds import Kinds, method_of
+from flowyml.migration.legacy.source import Source, keyword_of, literal_text, named_argument
 from flowyml.migration.legacy.source import always as _to
 from flowyml.orchestrators.registry import declared
 
@@ -80,7 +79,7 @@ def replace_resources(source: Source, kinds: Kinds) -> None:
         if source.flowyml_name(call.func) != "step":
             continue
         for argument in call.args:
-            if argument.keyword is not None and argument.keyword.value == "resources":
+            if keyword_of(argument) == "resources":
                 _resources(source, kinds, argument.value, seen)
 
 
@@ -89,14 +88,9 @@ def _resources(source: Source, kinds: Kinds, value: cst.BaseExpression, seen: se
     if isinstance(value, cst.Name):
         made = _constant(source, kinds, value)
         if made is None:
-            found = kinds.assignments(value)
-            bound = kinds.value_of(found[0]) if len(found) == 1 else None
-            if isinstance(bound, cst.Dict):
-                source.needs_you(
-                    Item.RESOURCES,
-                    value,
-                    f"{value.value} is a dict with other uses: write ResourceRequirements(…) here",
-                )
+            if isinstance(kinds.bound_value(value), cst.Dict):
+                message = f"{value.value} is a dict with other uses: write ResourceRequirements(…) here"
+                source.needs_you(Item.RESOURCES, value, message)
             return
     if made is None or made in seen:
         return
@@ -105,9 +99,8 @@ def _resources(source: Source, kinds: Kinds, value: cst.BaseExpression, seen: se
     if pairs is None:
         return
     if isinstance(pairs, str):
-        source.needs_you(
-            Item.RESOURCES, made, f"{pairs}: write ResourceRequirements(cpu=…, memory=…, gpu=…, gpu_type=…)"
-        )
+        message = f"{pairs}: write ResourceRequirements(cpu=…, memory=…, gpu=…, gpu_type=…)"
+        source.needs_you(Item.RESOURCES, made, message)
         return
     if not source.can_import("ResourceRequirements"):
         source.needs_you(Item.RESOURCES, made, "ResourceRequirements is another thing in this file")
@@ -123,18 +116,14 @@ def _resources(source: Source, kinds: Kinds, value: cst.BaseExpression, seen: se
 
 def _constant(source: Source, kinds: Kinds, name: cst.Name) -> cst.BaseExpression | None:
     """Return the dict that a name refers to, if it is only used for resources of steps."""
-    found = kinds.assignments(name)
-    if len(found) != 1 or not isinstance(found[0], Assignment):
-        return None
-    for access in found[0].references:
+    found = kinds.binding(name)
+    for access in found.references if found else ():
         argument = source.parents.get(access.node)
-        call = source.parents.get(argument) if argument is not None else None
-        if not (
-            isinstance(argument, cst.Arg) and argument.keyword is not None and argument.keyword.value == "resources"
-            and isinstance(call, cst.Call) and source.flowyml_name(call.func) == "step"
-        ):  # fmt: skip
+        call = source.parents.get(argument) if isinstance(argument, cst.Arg) else None
+        is_given = isinstance(argument, cst.Arg) and keyword_of(argument) == "resources"
+        if not (is_given and isinstance(call, cst.Call) and source.flowyml_name(call.func) == "step"):
             return None
-    return kinds.value_of(found[0])
+    return kinds.bound_value(name)
 
 
 def _pairs(value: cst.BaseExpression) -> dict[str, cst.BaseExpression] | str | None:
@@ -156,14 +145,13 @@ def _pairs(value: cst.BaseExpression) -> dict[str, cst.BaseExpression] | str | N
     if unknown := [key for key in pairs if key not in _RESOURCES]:
         return f"1.0 has no resource {unknown[0]!r}"
     try:
-        ResourceRequirements(**{key: _literal(key, item) for key, item in pairs.items() if _is_literal(item)})
+        ResourceRequirements(**{key: _literal(key, item) for key, item in pairs.items() if isinstance(item, _LITERALS)})
     except DefinitionError as error:
         return str(error).rstrip(".")
     return pairs
 
 
-def _is_literal(value: cst.BaseExpression) -> bool:
-    return literal_text(value) is not None or isinstance(value, cst.Integer | cst.Float | cst.Dict | cst.List)
+_LITERALS = cst.SimpleString | cst.Integer | cst.Float | cst.Dict | cst.List
 
 
 def _literal(key: str, value: cst.BaseExpression) -> Any:
@@ -183,14 +171,7 @@ def _requirements(value: cst.Dict) -> cst.Call:
         text = literal_text(item)
         if key == "gpu" and text is not None and text.isdecimal():
             item = cst.Integer(str(int(text)))
-        arguments.append(
-            cst.Arg(
-                item,
-                keyword=cst.Name(str(key)),
-                equal=cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace("")),
-                comma=element.comma,
-            )
-        )
+        arguments.append(named_argument(str(key), item).with_changes(comma=element.comma))
     if arguments:
         arguments[-1] = arguments[-1].with_changes(whitespace_after_arg=value.rbrace.whitespace_before)
     return cst.Call(
@@ -241,7 +222,7 @@ def _callee(source: Source, kinds: Kinds, call: cst.Call) -> str:
 def _options(source: Source, call: cst.Call, what: str, known: set[str], advice: Mapping[str, str]) -> None:
     dropped: set[int] = set()
     for index, argument in enumerate(call.args):
-        name = argument.keyword.value if argument.keyword is not None else ""
+        name = keyword_of(argument)
         if not name or name in known or (what != "run" and name in declared()):
             if what == "step" and name == "cache":
                 _cache(source, argument)
@@ -284,8 +265,8 @@ def _second_argument(source: Source, call: cst.Call) -> None:
     """Name the arguments after the first in ``Pipeline("name", context)``, as 1.0 requires."""
     plain = [argument for argument in call.args if argument.keyword is None and not argument.star]
     if len(plain) == 2:
-        equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
-        source.edits.change(plain[1], lambda updated: updated.with_changes(keyword=cst.Name("context"), equal=equal))
+        named = named_argument("context", plain[1].value)
+        source.edits.change(plain[1], lambda updated: updated.with_changes(keyword=named.keyword, equal=named.equal))
         source.done(Item.OPTIONS, plain[1], "the context of a pipeline is passed by name: context=…")
     elif len(plain) > 2:
         source.needs_you(Item.OPTIONS, call, "only the name of a pipeline goes without one: context=…, hooks=[…]")
@@ -338,10 +319,7 @@ def check_subclasses(source: Source, kinds: Kinds) -> None:
     for node in source.nodes(cst.ClassDef):
         if kinds.class_kind(node) != "pipeline":
             continue
-        run = next(
-            (each for each in node.body.body if isinstance(each, cst.FunctionDef) and each.name.value == "run"), None
-        )
-        if run is not None:
+        if (run := method_of(node, "run")) is not None:
             source.needs_you(
                 Item.SUBCLASSES,
                 run,

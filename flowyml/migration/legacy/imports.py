@@ -11,7 +11,7 @@ from pathlib import Path
 import libcst as cst
 
 from flowyml.migration.legacy.checklist import Item
-from flowyml.migration.legacy.source import Source
+from flowyml.migration.legacy.source import Source, code_of, module_of
 
 __all__ = ["move_imports", "with_imports"]
 
@@ -69,7 +69,7 @@ def move_imports(source: Source) -> None:
             if module.partition(".")[0] == "flowyml" and not _exists(module):
                 source.needs_you(Item.IMPORTS, node, f"{module} has gone: import the names from flowyml")
     for node in source.nodes(cst.ImportFrom):
-        module = "" if node.module is None or node.relative else cst.Module(body=[]).code_for_node(node.module)
+        module = module_of(node)
         if module.partition(".")[0] == "flowyml":
             _move(source, node, module)
 
@@ -162,7 +162,10 @@ def with_imports(module: cst.Module, wanted: dict[str, str], moved: Collection[s
     Imports from the modules that names have ``moved`` to are merged if they follow one another.
     """
     body = _joined(list(module.body), moved)
-    missing = {name: home for name, home in wanted.items() if not _imports(body, name, home)}
+    missing = {
+        name: home for name, home in wanted.items()
+        if not any(_home_of(line) == home and name in _names_of(line) for line in body)
+    }  # fmt: skip
     for name, home in sorted(missing.items(), key=lambda pair: pair[1]):
         made = cst.SimpleStatementLine([cst.ImportFrom(module=_dotted(home), names=[cst.ImportAlias(cst.Name(name))])])
         index = _place(body, home)
@@ -205,18 +208,11 @@ def _with_names_of(line: _Line, other: _Line) -> _Line:
     assert not isinstance(node.names, cst.ImportStar)
     assert not isinstance(more.names, cst.ImportStar)
     names = {
-        _written(alias): alias.with_changes(comma=cst.MaybeSentinel.DEFAULT) for alias in (*node.names, *more.names)
+        code_of(alias).rstrip(", "): alias.with_changes(comma=cst.MaybeSentinel.DEFAULT)
+        for alias in (*node.names, *more.names)
     }
     ordered = [names[name] for name in sorted(names, key=lambda name: (name[:1].islower(), name))]
     return line.with_changes(body=[node.with_changes(names=ordered)])
-
-
-def _written(node: cst.CSTNode) -> str:
-    return cst.Module(body=[]).code_for_node(node).rstrip(", ")
-
-
-def _imports(body: list[_Line], name: str, home: str) -> bool:
-    return any(_home_of(line) == home and name in _names_of(line) for line in body)
 
 
 def _place(body: list[_Line], home: str) -> int:
@@ -228,19 +224,11 @@ def _place(body: list[_Line], home: str) -> int:
     imports = [index for index, line in enumerate(body) if _home_of(line)]
     if imports:
         return imports[-1] + 1
-    return int(bool(body) and _is_docstring(body[0]))
+    return int(cst.Module(body=body).get_docstring() is not None)
 
 
 def _is_ours(line: cst.CSTNode) -> bool:
     return _home_of(line).partition(".")[0] == "flowyml"
-
-
-def _is_docstring(line: cst.CSTNode) -> bool:
-    return (
-        isinstance(line, cst.SimpleStatementLine)
-        and isinstance(line.body[0], cst.Expr)
-        and isinstance(line.body[0].value, cst.SimpleString | cst.ConcatenatedString)
-    )
 
 
 def _home_of(line: cst.CSTNode) -> str:
@@ -249,8 +237,7 @@ def _home_of(line: cst.CSTNode) -> str:
     if isinstance(node, cst.Import):
         return node.names[0].evaluated_name
     if isinstance(node, cst.ImportFrom):
-        written = "" if node.module is None else cst.Module(body=[]).code_for_node(node.module)
-        return "." * len(node.relative) + written
+        return "." * len(node.relative) + ("" if node.module is None else code_of(node.module))
     return ""
 
 

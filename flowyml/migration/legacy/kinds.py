@@ -6,14 +6,13 @@ A kind is a word; ``*status`` is a list (or set, or tuple) of statuses, and ``%s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import libcst as cst
 from libcst.metadata import Assignment, BaseAssignment
 
 from flowyml.migration.legacy.source import Source, literal_text
 
-__all__ = ["ORCHESTRATORS", "SUBMISSION_ATTRIBUTES", "Kinds"]
+__all__ = ["ORCHESTRATORS", "SUBMISSION_ATTRIBUTES", "Kinds", "method_of"]
 
 ORCHESTRATORS = frozenset({
     "Orchestrator", "LocalOrchestrator", "RemoteOrchestrator", "AirflowOrchestrator", "KubeflowOrchestrator",
@@ -69,6 +68,16 @@ class Kinds:
         """Return the bindings of a name in its scope."""
         scope = self._source.scope(name)
         return [] if scope is None else list(scope[name.value])
+
+    def binding(self, node: cst.CSTNode) -> Assignment | None:
+        """Return the only binding of a name, unless it is an import; None for any other node."""
+        found = self.assignments(node) if isinstance(node, cst.Name) else []
+        return found[0] if len(found) == 1 and isinstance(found[0], Assignment) else None
+
+    def bound_value(self, node: cst.CSTNode) -> cst.BaseExpression | None:
+        """Return the value of the only binding of a name; None for parameters, loops and imports, and other nodes."""
+        found = self.binding(node)
+        return self.value_of(found) if found else None
 
     def value_of(self, assignment: BaseAssignment) -> cst.BaseExpression | None:
         """Return the value of an assignment; None for parameters, loops and imports."""
@@ -148,20 +157,16 @@ class Kinds:
         return _same([self.of(each.value) if each.value is not None else _NONE for each in returns])
 
     def _function(self, function: cst.BaseExpression) -> cst.FunctionDef | None:
-        if isinstance(function, cst.Name):
-            found = self.assignments(function)
-            if len(found) == 1 and isinstance(found[0], Assignment) and isinstance(found[0].node, cst.FunctionDef):
-                return None if found[0].node.decorators else found[0].node
+        found = self.binding(function)
+        if found and isinstance(found.node, cst.FunctionDef):
+            return None if found.node.decorators else found.node
         if isinstance(function, cst.Attribute) and _is_self(function.value):
-            for each in self._members(self._class_around(function)):
-                if isinstance(each, cst.FunctionDef) and each.name.value == function.attr.value:
-                    return None if each.decorators else each
+            made = method_of(self._class_around(function), function.attr.value)
+            return made if made and not made.decorators else None
         return None
 
     def _of_name(self, node: cst.Name) -> str:
-        found = self.assignments(node)
-        kinds = [self._of_binding(assignment) for assignment in found]
-        return _same(kinds)
+        return _same([self._of_binding(assignment) for assignment in self.assignments(node)])
 
     def _of_binding(self, assignment: BaseAssignment) -> str:
         if isinstance(assignment, Assignment) and (ask := self._bound.get(assignment.node)) is not None:
@@ -184,7 +189,8 @@ class Kinds:
                 for base in each.bases:
                     if kind := self._class_called(base.value):
                         self._own_classes[each.name.value] = kind
-                        if _has_init(each) or getattr(base.value, "value", None) in self._with_own_arguments:
+                        takes_others = getattr(base.value, "value", None) in self._with_own_arguments
+                        if takes_others or method_of(each, "__init__"):
                             self._with_own_arguments.add(each.name.value)
 
     def _find_bindings(self) -> None:
@@ -243,7 +249,7 @@ class Kinds:
 
     def _asking(self, value: cst.BaseExpression) -> Callable[[], str]:
         def ask() -> str:
-            if _is_none(value):
+            if isinstance(value, cst.Name) and value.value == "None":
                 return _NONE
             return "word" if literal_text(value) is not None else self.of(value)
 
@@ -255,9 +261,6 @@ class Kinds:
             found = self._source.parents.get(found)
         return found
 
-    def _members(self, owner: cst.ClassDef | None) -> list[Any]:
-        return [] if owner is None else list(owner.body.body)
-
 
 def _same(kinds: list[str]) -> str:
     """Return the one kind of all, ignoring None, and words that begin as a literal."""
@@ -265,10 +268,6 @@ def _same(kinds: list[str]) -> str:
     if known == {"status", "word"}:
         return "status"
     return known.pop() if len(known) == 1 else ""
-
-
-def _is_none(node: cst.CSTNode) -> bool:
-    return isinstance(node, cst.Name) and node.value == "None"
 
 
 def _is_self(node: cst.CSTNode) -> bool:
@@ -292,5 +291,7 @@ class _Returns(cst.CSTVisitor):
         return not isinstance(node, cst.FunctionDef | cst.Lambda)
 
 
-def _has_init(node: cst.ClassDef) -> bool:
-    return any(isinstance(each, cst.FunctionDef) and each.name.value == "__init__" for each in node.body.body)
+def method_of(owner: cst.ClassDef | None, name: str) -> cst.FunctionDef | None:
+    """Return the first method of this name in the body of a class."""
+    methods = [each for each in owner.body.body if isinstance(each, cst.FunctionDef)] if owner else []
+    return next((each for each in methods if each.name.value == name), None)

@@ -75,18 +75,13 @@ def migrate(paths: Sequence[str]) -> Report:
             files.append(found)
         else:
             report.unreadable.append(found)
-    modules = _modules(files)
+    modules = frozenset(
+        file.path.stem for file in files if file.kind == "python" and b"flowyml" in file.data and file.path.stem
+    )  # that import FlowyML
     report.uses_flowyml = bool(modules) or any(b"flowyml" in file.data for file in files)
     for file in files:
         _look_at(file, modules, report)
     return report
-
-
-def _modules(files: Sequence[File]) -> frozenset[str]:
-    """Return the names of Python files that import FlowyML."""
-    return frozenset(
-        file.path.stem for file in files if file.kind == "python" and b"flowyml" in file.data and file.path.stem
-    )
 
 
 def _look_at(file: File, modules: frozenset[str], report: Report) -> None:
@@ -128,9 +123,8 @@ def _decoded(file: File) -> tuple[str, str, bytes]:
 
 def _migrated(file: File, text: str, modules: frozenset[str], report: Report) -> tuple[str, list[tuple[Place, Note]]]:
     from flowyml.migration.legacy.notebooks import migrate_notebook
-    from flowyml.migration.legacy.pins import update_locks, update_pins
+    from flowyml.migration.legacy.pins import migrate_script, update_locks, update_pins
     from flowyml.migration.legacy.python import migrate_python, uses_flowyml
-    from flowyml.migration.legacy.scripts import migrate_script
 
     starts: list[int] = []
     if file.kind == "notebook":

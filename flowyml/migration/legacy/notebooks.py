@@ -45,7 +45,7 @@ def migrate_notebook(text: str) -> tuple[Migrated, list[int]]:
         joined += "".join(_without_magic(code, kept, pins, joined.count("\n")))
     migrated = migrate_python(joined)
     parts = re.split(rf"^{_MARK}\d+\n", migrated.text, flags=re.MULTILINE)[1:]
-    restored = [_with_magic(part, kept) for part in parts]
+    restored = [re.sub(rf"{_MAGIC}(\d+)", lambda match: kept[int(match[1])], part) for part in parts]
     if len(parts) != len(codes):
         raise Unreadable("has cells that look alike once they are changed")
     for cell, before, after in zip(cells, codes, restored, strict=True):
@@ -82,10 +82,6 @@ def _without_magic(code: str, kept: list[str], pins: list[Note], before: int) ->
         pins += [replace(note, line=number) for note in made.notes]
         kept.append(made.text)
         yield f"{match[1]}{_MAGIC}{len(kept) - 1}\n"
-
-
-def _with_magic(code: str, kept: list[str]) -> str:
-    return re.sub(rf"{_MAGIC}(\d+)", lambda match: kept[int(match[1])], code)
 
 
 def _writer(text: str, document: Any) -> Any:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, metadata
 from typing import Literal
 
 from flowyml._version import __version__
 from flowyml.migration.legacy.checklist import Item, Note, unaccepted
 from flowyml.migration.legacy.python import Migrated
+from flowyml.migration.legacy.statuses import STATUS_WORDS
 
-__all__ = ["LONGEST_LINE", "update_locks", "update_pins"]
+__all__ = ["LONGEST_LINE", "migrate_script", "update_locks", "update_pins"]
 
 #: No requirement and no line of a script is longer; the patterns below would be slow on a longer one.
 LONGEST_LINE = 2_000
@@ -154,3 +156,37 @@ def _without_comment(line: str) -> str:
     """Return the line without its comment; a ``#`` in a URL does not begin a comment."""
     match = re.search(r"(?:^|(?<=\s))#", line)
     return line if match is None else line[: match.start()]
+
+
+_WORD = re.compile(rf"(?<![\w.-])({'|'.join(sorted(STATUS_WORDS))})(?![\w-])")
+_LOWER_WORD = re.compile(rf"(['\"])({'|'.join(sorted(STATUS_WORDS)).lower()})\1")
+_READS = re.compile(
+    r"==|!=|=~|\[\[? |\btest\b|\b[ef]?grep\b|\bjq\b|\bawk\b|\bsed\b|\bcontains\(|\bselect\(|\bfindstr\b"
+)
+_PATTERN = re.compile(r"^\s*\(?[\"']?[A-Z_]+[\"']?(\s*\|\s*[\"']?[A-Z_]+[\"']?)*\)")
+_ADVICE = "reads a status string: go by the exit code of `flowyml run` or `flowyml status`, or by `--json`"
+
+
+def migrate_script(text: str, modules: Iterable[str]) -> Migrated:
+    """Migrate a script. ``modules`` are the names of the project's Python files that use FlowyML.
+
+    A script that runs one of them is checked.
+    """
+    pins = update_pins(text, "shell")
+    if not _is_concerned(text, modules):
+        return pins
+    notes = list(pins.notes)
+    for number, line in enumerate(pins.text.split("\n"), 1):
+        if len(line) > LONGEST_LINE or line.lstrip().startswith("#"):
+            continue
+        is_read = _WORD.search(line) and (_READS.search(line) or _PATTERN.match(line))
+        if is_read or (_LOWER_WORD.search(line) and "==" in line):
+            notes.append(Note(Item.SCRIPTS, number, _ADVICE, False))
+    return Migrated(pins.text, unaccepted(notes, text))
+
+
+def _is_concerned(text: str, modules: Iterable[str]) -> bool:
+    if "flowyml" in text.lower():
+        return True
+    names = [name for name in modules if name not in ("__init__", "setup", "conftest")]
+    return any(re.search(rf"(?<![\w-]){re.escape(name)}(\.py\b|\b(?=\s|$))", text) for name in names if name in text)

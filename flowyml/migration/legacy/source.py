@@ -21,7 +21,17 @@ from libcst.metadata.scope_provider import Scope
 from flowyml.migration.legacy.checklist import Item, Note
 from flowyml.migration.trial import parse_module
 
-__all__ = ["Source", "Unreadable", "always", "literal_text"]
+__all__ = [
+    "Source",
+    "Unreadable",
+    "always",
+    "code_of",
+    "is_of_flowyml",
+    "keyword_of",
+    "literal_text",
+    "module_of",
+    "named_argument",
+]
 
 Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
 Change = Callable[[Any], Any]
@@ -84,14 +94,6 @@ class Source:
                 return str(each.name.rpartition(".")[2])
         return ""
 
-    def imported_name(self, node: cst.CSTNode) -> str:
-        """Return the full name of an imported object, such as ``json.dumps``; else ``""``."""
-        found = self._names.get(node, ())
-        for each in found() if callable(found) else cast(Any, found):
-            if each.source is QualifiedNameSource.IMPORT:
-                return str(each.name)
-        return ""
-
     def done(self, item: Item, node: cst.CSTNode, message: str) -> None:
         """Note a change at a node."""
         self.notes.append(Note(item, self.line(node), message, is_done=True))
@@ -103,7 +105,7 @@ class Source:
     def can_import(self, name: str) -> bool:
         """Return whether the module can import this name: it has no other meaning in the module."""
         return all(
-            self.flowyml_name(assignment.node) or _is_import(assignment)
+            self.flowyml_name(assignment.node) or is_of_flowyml(assignment.node)
             for scope in {scope for scope in self._scopes.values() if scope is not None}
             for assignment in scope.assignments
             if assignment.name == name and hasattr(assignment, "node")
@@ -155,7 +157,7 @@ class _All(cst.CSTVisitor):
         return True
 
 
-def always(node: cst.CSTNode) -> Change:
+def always(node: cst.CSTNode | cst.RemovalSentinel) -> Change:
     """Return a change that replaces a node whatever it is now."""
     return lambda _: node
 
@@ -168,11 +170,27 @@ def literal_text(node: cst.CSTNode) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _is_import(assignment: Any) -> bool:
-    return isinstance(assignment.node, cst.Import | cst.ImportFrom) and _module_of(assignment.node) == "flowyml"
+def code_of(node: cst.CSTNode) -> str:
+    """Return the text of a node."""
+    return cst.Module(body=[]).code_for_node(node)
 
 
-def _module_of(node: cst.Import | cst.ImportFrom) -> str:
-    if isinstance(node, cst.Import) or node.relative or node.module is None:
-        return ""
-    return cst.Module(body=[]).code_for_node(node.module).partition(".")[0]
+def is_of_flowyml(node: cst.CSTNode) -> bool:
+    """Return whether a node is ``from flowyml… import …``."""
+    return isinstance(node, cst.ImportFrom) and module_of(node).partition(".")[0] == "flowyml"
+
+
+def module_of(node: cst.ImportFrom) -> str:
+    """Return the module of an import; "" for a relative one."""
+    return "" if node.relative or node.module is None else code_of(node.module)
+
+
+def keyword_of(argument: cst.Arg) -> str:
+    """Return the name that a call gives an argument; "" for a positional one."""
+    return "" if argument.keyword is None else argument.keyword.value
+
+
+def named_argument(name: str, value: cst.BaseExpression) -> cst.Arg:
+    """Return ``name=value``."""
+    tight = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
+    return cst.Arg(value, keyword=cst.Name(name), equal=tight)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import libcst as cst
 import libcst.matchers as m
-from libcst.metadata import Assignment
 
 from flowyml.migration.legacy.checklist import Item
 from flowyml.migration.legacy.kinds import Kinds
@@ -52,7 +51,7 @@ class _Statuses:
 
     def write(self) -> None:
         for node, member in self._literals.items():
-            self._source.edits.change(node, always(_member(member)))
+            self._source.edits.change(node, always(cst.Attribute(cst.Name(NAME), cst.Name(member))))
             self._source.want_import(MODULE, NAME)
         for node in self._plain:
             self._source.edits.change(node, _without_call)
@@ -110,15 +109,9 @@ class _Statuses:
 
     def _constant(self, node: cst.BaseExpression) -> cst.BaseExpression | None:
         """Return the literal that a name is bound to once, if the name is only compared with statuses."""
-        if not isinstance(node, cst.Name):
-            return None
-        found = self._kinds.assignments(node)
-        if len(found) != 1 or not isinstance(found[0], Assignment):
-            return None
-        users = [access.node for access in found[0].references]
-        if all(self._is_in_comparison_with_status(user) for user in users):
-            return self._kinds.value_of(found[0])
-        return None
+        found = self._kinds.binding(node)
+        users = [access.node for access in found.references] if found else []
+        return self._kinds.bound_value(node) if all(map(self._is_in_comparison_with_status, users)) else None
 
     def _is_in_comparison_with_status(self, node: cst.CSTNode) -> bool:
         target = self._source.parents.get(node)
@@ -173,9 +166,7 @@ class _Statuses:
         looked_in = node.value if isinstance(node, cst.Subscript) else node.func
         if isinstance(looked_in, cst.Attribute) and not isinstance(node, cst.Subscript):
             looked_in = looked_in.value
-        found = self._kinds.assignments(looked_in) if isinstance(looked_in, cst.Name) else []
-        value = self._kinds.value_of(found[0]) if len(found) == 1 else None
-        if isinstance(value, cst.Dict):
+        if isinstance(value := self._kinds.bound_value(looked_in), cst.Dict):
             keys = [element.key for element in value.elements if isinstance(element, cst.DictElement)]
             if len(keys) == len(value.elements) and all(map(self._is_new, keys)):
                 return
@@ -265,10 +256,6 @@ def _without_call(node: cst.Call) -> cst.BaseExpression:
     inner = _unwrapped(node)
     assert isinstance(inner, cst.BaseExpression)
     return inner
-
-
-def _member(name: str) -> cst.Attribute:
-    return cst.Attribute(cst.Name(NAME), cst.Name(name))
 
 
 def _is_called_status(node: cst.CSTNode) -> bool:

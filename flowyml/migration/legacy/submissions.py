@@ -9,7 +9,7 @@ from libcst.metadata import Assignment
 
 from flowyml.migration.legacy.checklist import Item
 from flowyml.migration.legacy.kinds import SUBMISSION_ATTRIBUTES, Kinds
-from flowyml.migration.legacy.source import Source
+from flowyml.migration.legacy.source import Source, code_of, keyword_of, named_argument
 
 __all__ = ["replace_ids"]
 
@@ -28,11 +28,8 @@ def replace_ids(source: Source, kinds: Kinds) -> None:
         if isinstance(call.func, cst.Attribute) and call.func.attr.value == "run_pipeline":
             rule.call(call)
     for attribute in source.nodes(cst.Attribute):
-        if (
-            attribute.attr.value == "run_pipeline"
-            and attribute not in called
-            and kinds.of(attribute.value) == "orchestrator"
-        ):
+        is_named = attribute.attr.value == "run_pipeline" and attribute not in called
+        if is_named and kinds.of(attribute.value) == "orchestrator":
             source.needs_you(Item.SUBMISSIONS, attribute, f"run_pipeline is handed on. {_ADVICE}")
 
 
@@ -43,7 +40,7 @@ class _Submissions:
         self._may_name = re.search(rf"\b{_HANDLE}\b", source.text) is None
 
     def call(self, call: cst.Call) -> None:
-        if any(argument.keyword is not None and argument.keyword.value == "run_id" for argument in call.args):
+        if any(keyword_of(argument) == "run_id" for argument in call.args):
             return  # 0.x had none
         assert isinstance(call.func, cst.Attribute)
         if self._kinds.of(call.func.value) != "orchestrator":
@@ -123,11 +120,11 @@ class _Submissions:
             found = [each for each in self._kinds.assignments(target) if isinstance(each, Assignment)]
             return [access.node for each in found[:1] for access in each.references]
         if isinstance(target, cst.Attribute):
-            written = cst.Module(body=[]).code_for_node(target)
+            written = code_of(target)
             return [
                 node
                 for node in self._source.nodes(cst.Attribute)
-                if node is not target and cst.Module(body=[]).code_for_node(node) == written
+                if node is not target and code_of(node) == written
                 and not isinstance(self._source.parents.get(node), cst.AssignTarget)
             ]  # fmt: skip
         return []
@@ -139,12 +136,7 @@ class _Submissions:
 def _waiting(call: cst.BaseExpression) -> cst.Call:
     """Add a wait: 0.x waited without a limit; 1.0 waits for an hour unless it gets another time."""
     forever = cst.Call(cst.Name("float"), [cst.Arg(cst.SimpleString('"inf"'))])
-    timeout = cst.Arg(
-        forever,
-        keyword=cst.Name("timeout"),
-        equal=cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace("")),
-    )
-    return cst.Call(cst.Attribute(call, cst.Name("wait_for_completion")), [timeout])
+    return cst.Call(cst.Attribute(call, cst.Name("wait_for_completion")), [named_argument("timeout", forever)])
 
 
 def _in_three_lines(line: cst.SimpleStatementLine) -> cst.FlattenSentinel[cst.BaseStatement]:

@@ -18,9 +18,8 @@ from flowyml.migration.legacy import pins
 from flowyml.migration.legacy.checklist import Item
 from flowyml.migration.legacy.migrate import migrate
 from flowyml.migration.legacy.notebooks import migrate_notebook
-from flowyml.migration.legacy.pins import Style, update_locks, update_pins
+from flowyml.migration.legacy.pins import Style, migrate_script, update_locks, update_pins
 from flowyml.migration.legacy.python import Migrated, migrate_python
-from flowyml.migration.legacy.scripts import migrate_script
 from flowyml.migration.legacy.source import Unreadable
 
 HEAD = """\

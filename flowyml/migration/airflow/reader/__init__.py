@@ -2,8 +2,8 @@
 
 ``reading.read_file`` reads one file, ``reading.read_files`` many of them in parallel processes. From the bottom up:
 ``values`` (the values of expressions), ``nodes`` (DAGs, tasks, groups), ``parts`` (which of these a value contains),
-``context`` and ``linking`` (the groups of tasks, their edges), ``files`` (the files that may be read), ``operations``
-and ``library`` (Python on plain data, its library by subjects), ``machine``, ``protocols``, ``expressions``,
-``assignments``, ``loops``, ``statements`` and ``calls`` (the evaluator), ``api`` (Airflow's own names), ``schedules``
-and ``modelling`` (from nodes to the model).
+``context`` (the groups of tasks, their edges), ``files`` (the files that may be read), ``operations`` and ``library``
+(Python on plain data, its library by subjects), ``machine``, ``members``, ``protocols``, ``expressions``,
+``assignments``, ``loops``, ``statements``, ``calls`` and ``evaluator`` (the evaluator), ``api`` (Airflow's own names),
+``schedules`` and ``modelling`` (from nodes to the model).
 """

@@ -38,15 +38,6 @@ class Expressions(Protocols):
 
     # Names, constants, containers
 
-    def _constant(self, node: ast.Constant) -> Any:
-        return node.value
-
-    def _name(self, node: ast.Name) -> Any:
-        return self.lookup(node.id, node)
-
-    def _attribute(self, node: ast.Attribute) -> Any:
-        return self.attribute(self.eval(node.value), self.mangled(node.attr), node)
-
     def _items(self, node: ast.List | ast.Tuple | ast.Set, made: Callable[[list[Any]], Any]) -> Any:
         """Evaluate the items of a display, and pass them to ``made``."""
         items: list[Any] = []
@@ -61,12 +52,6 @@ class Expressions(Protocols):
             else:
                 items.append(self.eval(one))
         return self.of_defaults(made(items), froms, node)
-
-    def _list(self, node: ast.List) -> Any:
-        return self._items(node, list)
-
-    def _tuple(self, node: ast.Tuple) -> Any:
-        return self._items(node, tuple)
 
     def _set(self, node: ast.Set) -> Any:
         return self._items(
@@ -115,10 +100,6 @@ class Expressions(Protocols):
         return self.text_of(node.value, value, conversion, spec)
 
     # Operators
-
-    def _binary(self, node: ast.BinOp) -> Any:
-        left, right = self.eval(node.left), self.eval(node.right)
-        return self.operate(type(node.op), left, right, node)
 
     def _unary(self, node: ast.UnaryOp) -> Any:
         value = self.eval(node.operand)
@@ -186,9 +167,6 @@ class Expressions(Protocols):
         self.bind(node.target.id, value)
         return value
 
-    def _lambda(self, node: ast.Lambda) -> Any:
-        return self.function(node, "<lambda>")
-
     def function(self, node: Any, name: str) -> Function:
         """Return a function of the current scope, with its defaults evaluated."""
         return Function(name, node, self.module, self.scope, self._defaults(node.args))
@@ -200,9 +178,6 @@ class Expressions(Protocols):
         return {arg.arg: self.eval(value) for arg, value in pairs}
 
     # Items
-
-    def _subscript(self, node: ast.Subscript) -> Any:
-        return self.item(self.eval(node.value), self.eval(node.slice), node)
 
     def _slice(self, node: ast.Slice) -> Any:
         given = [None if one is None else self.eval(one) for one in (node.lower, node.upper, node.step)]
@@ -293,14 +268,7 @@ class Expressions(Protocols):
             text = f"what `{self.source(first.iter)[:80]}` holds is unknown: its tasks are read once"
             self.warn("unknown-loop", text, first.iter)
 
-    def assign(self, target: ast.expr, value: Any) -> None:
-        raise NotImplementedError  # a part of the evaluator further down the line of classes has it
-
     # Calls
-
-    def _call(self, node: ast.Call) -> Any:
-        function = self.eval(node.func)
-        return self.call(function, self.arguments(node), node)
 
     def arguments(self, node: ast.Call) -> Arguments:
         """Return the arguments of a call, evaluated."""
@@ -337,12 +305,6 @@ class Expressions(Protocols):
         """Return an item of a value that is unpacked into the arguments of a call."""
         return item if isinstance(hard(item), Unknown) else self.soft(item, owner)
 
-    def call(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
-        raise NotImplementedError  # a part of the evaluator further down the line of classes has it
-
-    def _starred(self, node: ast.Starred) -> Any:
-        return self.eval(node.value)
-
     def _awaited(self, node: ast.Await) -> Any:
         self.eval(node.value)
         return self.unknown(node)
@@ -352,39 +314,35 @@ class Expressions(Protocols):
         self.give(value, node)
         return self.unknown(node)
 
-    def _yielded_from(self, node: ast.YieldFrom) -> Any:
-        raise NotImplementedError  # a part of the evaluator further down the line of classes has it
-
-    def give(self, value: Any, node: ast.AST) -> None:
-        raise NotImplementedError  # a part of the evaluator further down the line of classes has it
-
 
 _EVALUATORS: Mapping[type[ast.expr], Callable[[Expressions, Any], Any]] = {
-    ast.Constant: Expressions._constant,
-    ast.Name: Expressions._name,
-    ast.Attribute: Expressions._attribute,
-    ast.List: Expressions._list,
-    ast.Tuple: Expressions._tuple,
+    ast.Constant: lambda machine, node: node.value,
+    ast.Name: lambda machine, node: machine.lookup(node.id, node),
+    ast.Attribute: lambda machine, node: machine.attribute(machine.eval(node.value), machine.mangled(node.attr), node),
+    ast.List: lambda machine, node: machine._items(node, list),
+    ast.Tuple: lambda machine, node: machine._items(node, tuple),
     ast.Set: Expressions._set,
     ast.Dict: Expressions._dict,
     ast.JoinedStr: Expressions._joined,
     ast.FormattedValue: Expressions._formatted,
-    ast.BinOp: Expressions._binary,
+    ast.BinOp: lambda machine, node: machine.operate(
+        type(node.op), machine.eval(node.left), machine.eval(node.right), node
+    ),
     ast.UnaryOp: Expressions._unary,
     ast.BoolOp: Expressions._boolean,
     ast.Compare: Expressions._compare,
     ast.IfExp: Expressions._either_arm,
     ast.NamedExpr: Expressions._walrus,
-    ast.Lambda: Expressions._lambda,
-    ast.Subscript: Expressions._subscript,
+    ast.Lambda: lambda machine, node: machine.function(node, "<lambda>"),
+    ast.Subscript: lambda machine, node: machine.item(machine.eval(node.value), machine.eval(node.slice), node),
     ast.Slice: Expressions._slice,
     ast.ListComp: Expressions._comprehension,
     ast.GeneratorExp: Expressions._comprehension,
     ast.SetComp: Expressions._comprehension,
     ast.DictComp: Expressions._dict_comprehension,
-    ast.Call: Expressions._call,
-    ast.Starred: Expressions._starred,
+    ast.Call: lambda machine, node: machine.call(machine.eval(node.func), machine.arguments(node), node),
+    ast.Starred: lambda machine, node: machine.eval(node.value),
     ast.Await: Expressions._awaited,
     ast.Yield: Expressions._yielded,
-    ast.YieldFrom: lambda machine, node: machine._yielded_from(node),
+    ast.YieldFrom: lambda machine, node: machine.yielded_from(node),
 }

@@ -54,7 +54,7 @@ class Members(Base):
         """``value.name``."""
         if type(value) is Soft:
             found = self.attribute(value.value, name, node)
-            return self._soft_native(found, value) if isinstance(found, Native) else self.soft(found, value)
+            return _of_default(found, value) if isinstance(found, Native) else self.soft(found, value)
         finder = _FINDERS.get(type(value))
         if finder is not None:
             return finder(self, value, name, node)
@@ -69,17 +69,10 @@ class Members(Base):
             return self.unknown(node, origin=f"call:{value.path}" if isinstance(value, ForeignValue) else "")
         return self.plain_attribute(value, name, node)
 
-    def _soft_native(self, found: Native, owner: Soft) -> Native:
-        """Return a method of a default: its result is derived from that default."""
-        return Native(
-            found.name,
-            lambda machine, arguments, node: _marked(machine, found.call(machine, arguments, node), owner),
-        )
-
     def either(self, node: ast.AST, options: list[Any]) -> Any:
         """Return one of several values; equal values count once."""
         kept: list[Any] = []
-        for one in _unfolded(options):
+        for one in (one for each in options for one in (each.options if isinstance(each, Either) else (each,))):
             if not any(one is other or _same(one, other) for other in kept):
                 kept.append(one)
         if len(kept) == 1:
@@ -207,10 +200,6 @@ class Members(Base):
         return found
 
 
-def _unfolded(options: list[Any]) -> list[Any]:
-    return [one for each in options for one in (each.options if isinstance(each, Either) else (each,))]
-
-
 def _of_foreign(machine: Members, value: Foreign, name: str, node: ast.AST) -> Any:
     path = f"{value.path}.{name}"
     found = machine.world.lookup(path)
@@ -220,7 +209,7 @@ def _of_foreign(machine: Members, value: Foreign, name: str, node: ast.AST) -> A
 def _of_module(machine: Members, value: Module, name: str, node: ast.AST) -> Any:
     if name in value.scope.names:
         return value.scope.names[name]
-    found = machine.submodule(value, name)  # type: ignore[attr-defined]  # a Machine has it
+    found = machine.submodule(value, name)
     if found is not None:
         return found
     if name == "__dict__":
@@ -282,16 +271,17 @@ def _of_function(machine: Members, value: Function, name: str, node: ast.AST) ->
     if name in ("__name__", "__qualname__"):
         return value.name
     if value.kind == "property" and name == "setter":
-        return Native(name, lambda _, given, __: _with_setter(value, given.value("fset", 0)))
+
+        def with_setter(_: Any, given: Arguments, __: ast.AST) -> Function:
+            setter = given.value("fset", 0)
+            return replace(value, setter=setter) if isinstance(setter, Function) else value
+
+        return Native(name, with_setter)
     if value.kind == "property" and name in ("deleter", "getter"):
         return Native(name, lambda *_: value)  # assigned values are stored unchanged
     if name == "__doc__":
         return None if isinstance(value.node, ast.Lambda) else ast.get_docstring(value.node, clean=False)
     return machine.unknown(node)
-
-
-def _with_setter(value: Function, setter: Any) -> Function:
-    return replace(value, setter=setter) if isinstance(setter, Function) else value
 
 
 def _of_bound(machine: Members, value: Bound, name: str, node: ast.AST) -> Any:
@@ -310,9 +300,14 @@ _FINDERS: dict[type, Callable[[Members, Any, str, ast.AST], Any]] = {
 }
 
 
-def _marked(machine: Members, found: Any, owner: Soft) -> Any:
-    """Mark the result of a method of a default as derived, unless it has a mark of its own (the parts of a text)."""
-    return found if found is None or type(found) is Soft else machine.soft(found, owner)
+def _of_default(method: Native, owner: Soft) -> Native:
+    """Return a method of a default: its result is derived, unless it has a mark of its own (the parts of a text)."""
+
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        found = method.call(machine, arguments, node)
+        return found if found is None or type(found) is Soft else machine.soft(found, owner)
+
+    return Native(method.name, call)
 
 
 def _parts_joined(value: Any, name: str, args: list[Any]) -> tuple[Any, ...]:

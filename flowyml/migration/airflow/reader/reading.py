@@ -15,9 +15,8 @@ from pathlib import Path
 
 from flowyml.core.errors import MissingExtraError
 from flowyml.migration.airflow.model import DagWarning, FileModel, Place
-from flowyml.migration.airflow.reader.evaluator import Evaluator
+from flowyml.migration.airflow.reader.evaluator import Evaluator, parse
 from flowyml.migration.airflow.reader.files import Files, Refused, find_root
-from flowyml.migration.airflow.reader.imports import parse
 from flowyml.migration.airflow.reader.machine import Options
 from flowyml.migration.airflow.reader.modelling import dag_model
 

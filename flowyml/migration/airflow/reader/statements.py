@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Return
+from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Return, Tries, catches
 from flowyml.migration.airflow.reader.machine import short
-from flowyml.migration.airflow.reader.tries import Tries, catches
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,
@@ -141,7 +140,9 @@ class Statements(Tries):
                 return
             if fits is None:
                 arms = [partial(self._case, one, hard(subject)) for one in node.cases[index:]]
-                self.both([*arms, *([] if _takes_all(node.cases[-1]) else [lambda: None])], node)
+                last = node.cases[-1]  # `case _:` and `case name:` take all
+                takes_all = isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None and not last.guard
+                self.both([*arms, *([] if takes_all else [lambda: None])], node)
                 self.warn("unknown-condition", f"`match {self.source(node.subject)[:60]}` is unknown", node)
                 return
 
@@ -328,9 +329,6 @@ class Statements(Tries):
             self.warn("unknown-call", f"what `@{short(self.source(decorator))}` makes is unknown", node)
         return found
 
-    def _class(self, node: ast.ClassDef) -> None:
-        raise NotImplementedError  # a part of the evaluator further down the line of classes has it
-
     def _import(self, node: ast.Import) -> None:
         for alias in node.names:
             top = alias.name.split(".")[0]
@@ -339,12 +337,6 @@ class Statements(Tries):
                 self.bind(alias.asname, value)
             else:
                 self.bind(top, value if top == alias.name else self.imported(top, node))
-
-    def imported(self, name: str, node: ast.AST) -> Any:
-        raise NotImplementedError  # a part of the evaluator further down the line of classes has it
-
-    def _import_from(self, node: ast.ImportFrom) -> None:
-        raise NotImplementedError  # a part of the evaluator further down the line of classes has it
 
 
 _CLASSES: Mapping[str, type] = {one.__name__: one for one in (bool, bytes, dict, float, int, list, set, str, tuple)}
@@ -361,11 +353,6 @@ def _suppressed(value: Any) -> set[str]:
     if isinstance(value, ForeignValue) and value.path == "contextlib.suppress" and value.arguments is not None:
         return {_exception_name(hard(one.value)) for one in value.arguments.positional}
     return set()
-
-
-def _takes_all(case: ast.match_case) -> bool:
-    """Return whether a case is ``case _:`` or ``case name:``."""
-    return isinstance(case.pattern, ast.MatchAs) and case.pattern.pattern is None and case.guard is None
 
 
 def _exception_name(value: Any) -> str:
@@ -392,8 +379,8 @@ _EXECUTORS: Mapping[type[ast.stmt], Callable[[Any, Any], None]] = {
     ast.For: Statements._for,
     ast.AsyncFor: Statements._for,
     ast.While: Statements._while,
-    ast.Break: Statements._break,
-    ast.Continue: Statements._continue,
+    ast.Break: Statements.ended,
+    ast.Continue: Statements.ended,
     ast.Return: Statements._return,
     ast.Raise: Statements._raise,
     ast.Assert: Statements._assert,

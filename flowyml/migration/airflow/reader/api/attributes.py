@@ -8,8 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from flowyml.migration.airflow.reader.api import decorators, edges, outside
-from flowyml.migration.airflow.reader.api.import_paths import is_operator
-from flowyml.migration.airflow.reader.api.making import SCHEDULES, Handler, Making, given_items
+from flowyml.migration.airflow.reader.api.making import SCHEDULES, Handler, Making, given_items, is_operator
 from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack
 from flowyml.migration.airflow.reader.library.natives import native
 from flowyml.migration.airflow.reader.library.paths import Opened, opened_attribute, path_attribute

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from flowyml.migration.airflow.reader.api.making import Handler, Making, path_of
-from flowyml.migration.airflow.reader.linking import link
+from flowyml.migration.airflow.reader.context import link
 from flowyml.migration.airflow.reader.nodes import (
     DagFactory,
     Group,

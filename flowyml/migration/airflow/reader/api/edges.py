@@ -7,9 +7,8 @@ from collections.abc import KeysView, Mapping, ValuesView
 from typing import Any
 
 from flowyml.migration.airflow.reader.api.making import Handler, Making
-from flowyml.migration.airflow.reader.context import close_bracket, open_bracket
+from flowyml.migration.airflow.reader.context import chain, close_bracket, linear, link, open_bracket
 from flowyml.migration.airflow.reader.library.natives import native
-from flowyml.migration.airflow.reader.linking import chain, linear, link
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.nodes import Dag, Group, Label, Task, TaskFactory, XCom
 from flowyml.migration.airflow.reader.parts import flat, is_node

@@ -9,8 +9,14 @@ from typing import Any
 
 from flowyml.migration.airflow.model import Place
 from flowyml.migration.airflow.reader.api import assets, attributes, decorators, edges, outside
-from flowyml.migration.airflow.reader.api.import_paths import harmless, is_operator, looks_like_dag, only_shows
-from flowyml.migration.airflow.reader.api.making import Handler, Making
+from flowyml.migration.airflow.reader.api.making import (
+    Handler,
+    Making,
+    harmless,
+    is_operator,
+    looks_like_dag,
+    only_shows,
+)
 from flowyml.migration.airflow.reader.library.built_in import BUILTINS
 from flowyml.migration.airflow.reader.library.dates import CALLED
 from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack

@@ -18,8 +18,8 @@ from unicodedata import normalize
 
 from flowyml.migration.airflow.model import DagModel, Symbolic, TaskModel, ValueEdge, values_in
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
-from flowyml.migration.airflow.writer.deciding.dates import Dated, dated, zone_of
 from flowyml.migration.airflow.writer.deciding.params import default_of
+from flowyml.migration.airflow.writer.deciding.schedules import Dated, dated, zone_of
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain
 

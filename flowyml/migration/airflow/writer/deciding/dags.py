@@ -29,13 +29,11 @@ from flowyml.migration.airflow.writer.deciding.context import (
     may_be_argument,
     texts_of,
 )
-from flowyml.migration.airflow.writer.deciding.dates import asks_for_dates, notes_of_dates
-from flowyml.migration.airflow.writer.deciding.decision import Decision, edges_in
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Moved, edges_in, key_of, what_moves
 from flowyml.migration.airflow.writer.deciding.functions import returns_dict
-from flowyml.migration.airflow.writer.deciding.moved import Moved, key_of, what_moves
 from flowyml.migration.airflow.writer.deciding.options import OF_PYTHON, pipeline_options
 from flowyml.migration.airflow.writer.deciding.params import Declared, declared, default_of
-from flowyml.migration.airflow.writer.deciding.schedules import Schedule, schedule_of
+from flowyml.migration.airflow.writer.deciding.schedules import Schedule, asks_for_dates, notes_of_dates, schedule_of
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, nested
 from flowyml.migration.airflow.writer.deciding.staying import ENDS_AS_OURS, Staying, set_apart
 from flowyml.migration.airflow.writer.deciding.step_options import OURS, lost_of

@@ -9,23 +9,23 @@ from dataclasses import dataclass, replace
 
 import libcst as cst
 
-from flowyml.migration.airflow.model import FileModel
+from flowyml.core.errors import DefinitionError
+from flowyml.migration.airflow.model import FileModel, Place
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag, decided
-from flowyml.migration.airflow.writer.deciding.decision import Function, Key
-from flowyml.migration.airflow.writer.deciding.moved import key_of
+from flowyml.migration.airflow.writer.deciding.decision import Function, Key, key_of, named
 from flowyml.migration.airflow.writer.deciding.params import declared
-from flowyml.migration.airflow.writer.deciding.refused import refused_names, without_tasks
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule
+from flowyml.migration.airflow.writer.deciding.sections import groups_in
 from flowyml.migration.airflow.writer.deciding.staying import Staying
 from flowyml.migration.airflow.writer.moving import Moving
-from flowyml.migration.airflow.writer.notes import MARK, DagResult, Note
+from flowyml.migration.airflow.writer.notes import MARK, DagResult, Kind, Note
 from flowyml.migration.airflow.writer.repository import Repository
 from flowyml.migration.airflow.writer.text.names import HOMES, STANDARD, Names
 from flowyml.migration.airflow.writer.text.pipelines import annotation, nested_pipelines, pipeline
-from flowyml.migration.airflow.writer.text.steps import decorator, hole, operator, retry
-from flowyml.migration.airflow.writer.text.wrappers import wrapper
+from flowyml.migration.airflow.writer.text.steps import decorator, hole, operator, retry, wrapper
 from flowyml.migration.airflow.writer.values import as_number
 from flowyml.plan.layout import Group, Pair, Part, docstring, source, text_literal
+from flowyml.plan.names import check_name
 
 __all__ = ["Written", "write_module"]
 
@@ -259,3 +259,37 @@ def _sorted(lines: Iterable[str]) -> list[str]:
         return not line.endswith(" import *"), line.startswith("from"), line.split()[1].lower(), line
 
     return sorted(dict.fromkeys(lines), key=key)
+
+
+def without_tasks(dag: DecidedDag) -> list[Note]:
+    """Say why a DAG without tasks cannot be a pipeline; empty for any other DAG."""
+    if dag.decisions:
+        return []
+    to_do = "Write its pipeline by hand, or leave the DAG out."
+    return [Note(Kind.REFUSED, "the DAG", dag.model.place, "no tasks of it are known, and a pipeline has steps", to_do)]
+
+
+def refused_names(dag: DecidedDag) -> list[Note]:
+    """Say why a DAG cannot be a pipeline, for each of its names that FlowyML refuses."""
+    found: list[Note] = []
+    for construct, place, what, name in _names(dag):
+        try:
+            check_name(name, what)
+        except DefinitionError as error:
+            to_do = "Change it in the DAG file, and import it again. No pipeline is written until then."
+            found.append(Note(Kind.REFUSED, construct, place, str(error), to_do))
+    return found
+
+
+def _names(dag: DecidedDag) -> Iterator[tuple[str, Place, str, str]]:
+    """Yield the named parts of a DAG: the part, its location, the kind of its new name, and the name."""
+    model = dag.model
+    yield "dag_id", model.place, "pipeline", model.dag_id
+    yield from (("tag of the DAG", model.place, "tag", tag) for tag in model.tags)
+    for group in groups_in(dag.order):
+        yield f"task group {group.group.group_id}", group.group.place, "pipeline", group.label
+    for each in dag.decisions:
+        yield named(each.task), each.task.place, "step", each.name
+        for edge in dag.picked.get(each.task.task_id, ()):
+            name = f"{edge.task_id}.{edge.key}".removeprefix(each.within)
+            yield f"value {edge.key} of {edge.task_id}", each.task.place, "step", name

@@ -12,8 +12,7 @@ from typing import Any
 from flowyml.migration.airflow.model import Argument, FunctionModel
 from flowyml.migration.airflow.writer.deciding.context import DATES, may_be_argument
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
-from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, Key
-from flowyml.migration.airflow.writer.deciding.moved import Moved
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, Key, Moved
 from flowyml.migration.airflow.writer.deciding.sections import groups_in
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
 from flowyml.migration.airflow.writer.values import Unwritable, Words

@@ -12,14 +12,12 @@ from flowyml.migration.airflow.model import TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.blocks import Block
 from flowyml.migration.airflow.writer.deciding.context import DATES
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
-from flowyml.migration.airflow.writer.deciding.decision import Decision, Key, is_item
-from flowyml.migration.airflow.writer.deciding.moved import key_of
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Key, is_item, key_of
 from flowyml.migration.airflow.writer.deciding.params import declared
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, groups_in
 from flowyml.migration.airflow.writer.text.loops import repeated, rolled
 from flowyml.migration.airflow.writer.text.names import Names, variable_of
-from flowyml.migration.airflow.writer.text.steps import operator, step_options
-from flowyml.migration.airflow.writer.text.wrappers import wrapper_arguments
+from flowyml.migration.airflow.writer.text.steps import operator, step_options, wrapper_arguments
 from flowyml.migration.airflow.writer.values import as_number
 from flowyml.plan.layout import FreeNames, Group, Pair, Part, docstring, source, text_literal, value
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+import libcst as cst
+
+from flowyml.migration.airflow.model import Symbolic, ValueEdge
+from flowyml.migration.airflow.writer.deciding.context import DATES, Asked, Code, Template, Word
 from flowyml.migration.airflow.writer.deciding.decision import Decision
 from flowyml.migration.airflow.writer.text.names import Names, Policy, policy_of
-from flowyml.migration.airflow.writer.values import as_number
-from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
+from flowyml.migration.airflow.writer.values import as_number, in_f_string
+from flowyml.plan.layout import Group, Lines, Pair, Part, Text, source, text_literal, value
 
-__all__ = ["decorator", "hole", "operator", "retry", "step_options"]
+__all__ = ["decorator", "hole", "operator", "retry", "step_options", "wrapper", "wrapper_arguments"]
 
 
 def decorator(names: Names, decision: Decision, named: str) -> Part:
@@ -68,3 +73,130 @@ def operator(names: Names, decision: Decision) -> Part:
     if rule:
         arguments.append(f"trigger_rule={text_literal(rule)}")
     return Group(f"{names.word('airflow_operator')}(", arguments, ")")
+
+
+Variables = Mapping[tuple[str, str], str]
+
+
+def wrapper_arguments(names: Names, decision: Decision) -> tuple[list[str], Variables]:
+    """Return the names of its arguments: dates, parameters, items, and values of other tasks."""
+    assert decision.asking
+    own = [*decision.asking.dates, *decision.asking.parameters, *decision.over, *decision.items]
+    values: dict[tuple[str, str], str] = {}
+    for edge in decision.whole:
+        if (edge.task_id, edge.key) in values:
+            continue
+        name = names.value_of(edge.task_id if edge.key == "return_value" else f"{edge.task_id}_{edge.key}")
+        while name in (*own, *values.values()):
+            name += "_"
+        values[edge.task_id, edge.key] = name
+    return own, values
+
+
+def wrapper(names: Names, decision: Decision, parameters: Mapping[str, str]) -> str:
+    """Return the text of a step that calls a copied function or ``bash``, or that runs a DAG.
+
+    ``parameters`` are those of the pipeline, with their annotations.
+    """
+    name, word, keyword = names.variable(decision), names.word, names.words.keyword
+    decorated = decorator(names, decision, name)
+    returns = _returns(decision)
+    own, values = wrapper_arguments(names, decision)
+    said = {**parameters, **{each: word(DATES[each][0]) for each in own if each in DATES}}
+    arguments: list[Part] = [f"{keyword(each)}: {said[each]}" if each in said else keyword(each) for each in own]
+    arguments += [f"{each}=None" if decision.may_be_missing else each for each in values.values()]
+    given = {name: _part(argument, values, word) for name, argument in decision.arguments.items()}
+    given |= {each: each for each in decision.over}
+    head = source(Group(f"def {name}(", arguments, ")"), trail=len(returns) + 5) + (f" -> {returns}" if returns else "")
+    call = _run(names, decision, given) if decision.starts else _call(names, decision, given)
+    if decision.through_bash is not None:
+        extra = [Pair(f"{keyword(each)}=", _part(one, values, word)) for each, one in decision.through_bash.items()]
+        call = Group(f"{word('bash')}(", [call, *extra], ")")
+    body = source(call if returns == "None" else Pair("return ", call), 1)
+    return f"@{source(decorated)}\n{head}:\n    {body}\n"
+
+
+def _call(names: Names, decision: Decision, given: Mapping[str, Part]) -> Group:
+    """Return the call of its function, or of ``bash``."""
+    function = names.functions[decision.function.key] if decision.function else names.word("bash")
+    arguments = [
+        part if each.isdigit() else Pair(f"{names.words.keyword(each)}=", part) for each, part in given.items()
+    ]
+    return Group(f"{function}(", arguments, ")")
+
+
+def _run(names: Names, decision: Decision, given: Mapping[str, Part]) -> Group:
+    """Return the call that runs a DAG."""
+    conf = Group("{", [Pair(f"{text_literal(each)}: ", part) for each, part in given.items()], "}")
+    return Group(f"{names.word('run_dag')}(", [text_literal(decision.starts), *([conf] if given else [])], ")")
+
+
+def _returns(decision: Decision) -> str:
+    """Return the return annotation of the step: that of its function, if it has one."""
+    if decision.starts:
+        return "dict"
+    if decision.function is None or decision.through_bash is not None:
+        return "str"
+    if decision.function.is_imported:  # it may name what only its module has
+        return ""
+    returns = decision.function.node.returns
+    return cst.Module([]).code_for_node(returns.annotation) if returns else ""
+
+
+def _part(given: Any, values: Variables, word: Callable[[str], str]) -> Part:
+    match given:
+        case Template():
+            return Lines(_f_string(given, values, word), [_f_string(each, values, word) for each in _lines(given)])
+        case Asked() if given.parameters or not given.code:
+            return Group("{", [Pair(f"{text_literal(each)}: ", each) for each in given.parameters], "}")
+        case Asked():
+            return _code(given.code, values, word)
+        case ValueEdge():
+            return values[given.task_id, given.key]
+        case Symbolic():
+            return given.source
+        case list():
+            return Group("[", [_part(each, values, word) for each in given], "]")
+        case dict():
+            pairs = [Pair(f"{text_literal(key)}: ", _part(each, values, word)) for key, each in given.items()]
+            return Group("{", pairs, "}")
+    return value(given)
+
+
+def _code(code: Code, values: Variables, word: Callable[[str], str]) -> str:
+    made = ""
+    for each in code:
+        if isinstance(each, ValueEdge):
+            made += values[each.task_id, each.key]
+        else:
+            made += word(each.name) if isinstance(each, Word) else each
+    return made
+
+
+def _lines(template: Template) -> Iterator[Template]:
+    """Yield the lines of a text, each with its end."""
+    line: list[str | Code] = []
+    for part in template.parts:
+        if not isinstance(part, str):
+            line.append(part)
+            continue
+        for text in part.splitlines(keepends=True):
+            line.append(text)
+            if text.endswith("\n"):
+                yield Template(tuple(line))
+                line = []
+    if line:
+        yield Template(tuple(line))
+
+
+def _f_string(template: Template, values: Variables, word: Callable[[str], str]) -> str:
+    """Write a text as an f-string in one line."""
+    if all(isinstance(part, str) for part in template.parts):
+        return text_literal("".join(map(str, template.parts)))
+    made = ""
+    for part in template.parts:
+        if isinstance(part, str):
+            made += in_f_string(part)
+        else:
+            made += f"{{{_code(part, values, word)}}}"
+    return f'f"{made}"'
