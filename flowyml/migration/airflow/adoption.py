@@ -8,7 +8,7 @@ import io
 import json
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import takewhile
@@ -215,10 +215,6 @@ def _in_csv(text: str) -> str:
     return f"'{text}" if unicodedata.normalize("NFKC", text[:1]) in ("=", "+", "-", "@", "\t", "\r") else text
 
 
-def _json(found: Sequence[Adoption]) -> str:
-    return json.dumps(document(found), indent=2) + "\n"
-
-
 def document(found: Sequence[Adoption]) -> list[dict[str, object]]:
     """Return the plan as JSON."""
     return [
@@ -235,4 +231,5 @@ def document(found: Sequence[Adoption]) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-FORMATS = {"markdown": _markdown, "html": _html, "csv": _csv, "json": _json}
+FORMATS: Mapping[str, Callable[[Sequence[Adoption]], str]] = {"markdown": _markdown, "html": _html, "csv": _csv,
+           "json": lambda found: json.dumps(document(found), indent=2) + "\n"}  # fmt: skip

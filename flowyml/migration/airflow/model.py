@@ -284,15 +284,13 @@ class DagModel:
 
     ``schedule`` is one of the words ``None``, ``@once``, ``@continuous``, ``cron:0 3 * * *``, ``delta:SECONDS``,
     ``dataset:all(…)``, ``timetable:CLASS``, or None if it is unknown (``schedule_known``). ``schedule_omitted``: the
-    file has none, which Airflow 2 takes as a day and Airflow 3 as no schedule. ``style`` is ``with``, ``constructor``
-    or ``decorator``.
+    file has none, which Airflow 2 takes as a day and Airflow 3 as no schedule.
     """
 
     dag_id: str
     path: str
     place: Place
     id_known: bool = True
-    style: str = "with"
     schedule: str | None = "None"
     schedule_known: bool = True
     schedule_omitted: bool = False

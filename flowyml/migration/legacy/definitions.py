@@ -7,6 +7,7 @@ from inspect import signature
 from typing import Any
 
 import libcst as cst
+import libcst.matchers as m
 
 from flowyml.authoring.pipeline import Pipeline
 from flowyml.authoring.steps import step
@@ -210,13 +211,8 @@ def _callee(source: Source, kinds: Kinds, call: cst.Call) -> str:
         return name
     if kinds.makes_pipeline(call.func):
         return "Pipeline"
-    if (
-        isinstance(call.func, cst.Attribute)
-        and call.func.attr.value == "run"
-        and kinds.of(call.func.value) == "pipeline"
-    ):
-        return "run"
-    return ""
+    is_run = m.matches(call.func, m.Attribute(attr=m.Name("run")))
+    return "run" if is_run and kinds.of(cst.ensure_type(call.func, cst.Attribute).value) == "pipeline" else ""
 
 
 def _options(source: Source, call: cst.Call, what: str, known: set[str], advice: Mapping[str, str]) -> None:
@@ -272,33 +268,18 @@ def _second_argument(source: Source, call: cst.Call) -> None:
         source.needs_you(Item.OPTIONS, call, "only the name of a pipeline goes without one: context=…, hooks=[…]")
 
 
+_CHAIN = m.Comparison(comparisons=[m.DoNotCare(), m.AtLeastN(n=1)])
+_IN = m.Comparison(comparisons=[m.ComparisonTarget(operator=m.In() | m.NotIn()), m.ZeroOrMore()])
+_LOGIC = m.BooleanOperation() | m.Not() | m.IfExp() | _CHAIN | _IN
+
+
 def _condition(source: Source, call: cst.Call) -> None:
     """Check a condition: 0.x called it with values; 1.0 records it, so it cannot use Python's ``and`` and ``not``."""
-    for argument in call.args:
-        if not isinstance(argument.value, cst.Call):
-            continue
-        for part in argument.value.args:
-            if isinstance(part.value, cst.Lambda) and _has_pythons_logic(part.value):
-                source.needs_you(
-                    Item.OPTIONS, part, "write all_of(…), any_of(…), not_(…) and is_in(…) for and, or, not and in"
-                )
-
-
-def _has_pythons_logic(node: cst.Lambda) -> bool:
-    found = _Logic()
-    node.body.visit(found)
-    return found.is_there
-
-
-class _Logic(cst.CSTVisitor):
-    is_there = False
-
-    def on_visit(self, node: cst.CSTNode) -> bool:
-        if isinstance(node, cst.Comparison):
-            operators = [each.operator for each in node.comparisons]
-            self.is_there |= len(operators) > 1 or isinstance(operators[0], cst.In | cst.NotIn)
-        self.is_there |= isinstance(node, cst.BooleanOperation | cst.Not | cst.IfExp)
-        return True
+    parts = [part for argument in call.args if isinstance(argument.value, cst.Call) for part in argument.value.args]
+    for part in parts:
+        if isinstance(part.value, cst.Lambda) and m.findall(part.value.body, _LOGIC):
+            message = "write all_of(…), any_of(…), not_(…) and is_in(…) for and, or, not and in"
+            source.needs_you(Item.OPTIONS, part, message)
 
 
 def _of_result(source: Source, attribute: cst.Attribute) -> None:
@@ -320,17 +301,14 @@ def check_subclasses(source: Source, kinds: Kinds) -> None:
         if kinds.class_kind(node) != "pipeline":
             continue
         if (run := method_of(node, "run")) is not None:
-            source.needs_you(
-                Item.SUBCLASSES,
-                run,
-                f"{node.name.value} overrides run(), which 1.0 refuses: move it to execute(pipeline, run_id, context) "
-                f"of a subclass of LocalOrchestrator, and run with pipeline.run(on={node.name.value}Orchestrator())",
-            )
+            name = node.name.value
+            message = f"{name} overrides run(), which 1.0 refuses: move it to execute(pipeline, run_id, context) of a "
+            message += f"subclass of LocalOrchestrator, and run with pipeline.run(on={name}Orchestrator())"
+            source.needs_you(Item.SUBCLASSES, run, message)
     for target in source.nodes(cst.AssignTarget):
         replaced = target.target
         if isinstance(replaced, cst.Attribute) and replaced.attr.value == "run" and (
             source.flowyml_name(replaced.value) == "Pipeline" or kinds.of(replaced.value) == "pipeline"
         ):  # fmt: skip
-            source.needs_you(
-                Item.SUBCLASSES, target, "run is replaced, and 1.0 does not call it: write an orchestrator"
-            )
+            message = "run is replaced, and 1.0 does not call it: write an orchestrator"
+            source.needs_you(Item.SUBCLASSES, target, message)

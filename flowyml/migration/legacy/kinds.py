@@ -153,7 +153,8 @@ class Kinds:
         found = self._function(function)
         if found is None or found.asynchronous is not None:
             return ""
-        returns = _returns_of(found)
+        every = self._source.nodes(cst.Return)
+        returns = [each for each in every if self._source.around(each, cst.FunctionDef, cst.Lambda) is found]
         return _same([self.of(each.value) if each.value is not None else _NONE for each in returns])
 
     def _function(self, function: cst.BaseExpression) -> cst.FunctionDef | None:
@@ -161,7 +162,7 @@ class Kinds:
         if found and isinstance(found.node, cst.FunctionDef):
             return None if found.node.decorators else found.node
         if isinstance(function, cst.Attribute) and _is_self(function.value):
-            made = method_of(self._class_around(function), function.attr.value)
+            made = method_of(self._source.around(function, cst.ClassDef), function.attr.value)
             return made if made and not made.decorators else None
         return None
 
@@ -175,7 +176,7 @@ class Kinds:
 
     def _of_attribute(self, node: cst.Attribute) -> str:
         if _is_self(node.value):
-            owner = self._class_around(node)
+            owner = self._source.around(node, cst.ClassDef)
             found = self._attributes.get((owner, node.attr.value), [])
             return _same([self.of(value) for value in found])
         return _ATTRIBUTES.get((self.of(node.value), node.attr.value), "")
@@ -218,7 +219,9 @@ class Kinds:
             self._values[target] = value
             self._bound[target] = self._asking(value)
         elif isinstance(target, cst.Attribute) and _is_self(target.value):
-            self._attributes.setdefault((self._class_around(target), target.attr.value), []).append(value)
+            self._attributes.setdefault((self._source.around(target, cst.ClassDef), target.attr.value), []).append(
+                value
+            )
 
     def _bind_parameter(self, node: cst.Param) -> None:
         if node.annotation is not None:
@@ -255,12 +258,6 @@ class Kinds:
 
         return ask
 
-    def _class_around(self, node: cst.CSTNode) -> cst.ClassDef | None:
-        found: cst.CSTNode | None = node
-        while found is not None and not isinstance(found, cst.ClassDef):
-            found = self._source.parents.get(found)
-        return found
-
 
 def _same(kinds: list[str]) -> str:
     """Return the one kind of all, ignoring None, and words that begin as a literal."""
@@ -272,23 +269,6 @@ def _same(kinds: list[str]) -> str:
 
 def _is_self(node: cst.CSTNode) -> bool:
     return isinstance(node, cst.Name) and node.value == "self"
-
-
-def _returns_of(function: cst.FunctionDef) -> list[cst.Return]:
-    found = _Returns()
-    function.body.visit(found)
-    return found.nodes
-
-
-class _Returns(cst.CSTVisitor):
-    def __init__(self) -> None:
-        super().__init__()
-        self.nodes: list[cst.Return] = []
-
-    def on_visit(self, node: cst.CSTNode) -> bool:
-        if isinstance(node, cst.Return):
-            self.nodes.append(node)
-        return not isinstance(node, cst.FunctionDef | cst.Lambda)
 
 
 def method_of(owner: cst.ClassDef | None, name: str) -> cst.FunctionDef | None:

@@ -80,6 +80,13 @@ class Source:
             found = self.parents.get(found)
         return None
 
+    def around(self, node: cst.CSTNode, *kinds: type[cst.CSTNode]) -> Any:
+        """Return the innermost node of these kinds around a node, or itself; None for a node within none."""
+        found: cst.CSTNode | None = node
+        while found is not None and not isinstance(found, kinds):
+            found = self.parents.get(found)
+        return found
+
     def statement(self, node: cst.CSTNode) -> cst.CSTNode:
         """Return the whole line, or compound statement, that contains a node."""
         while not isinstance(node, Statement) and node in self.parents:

@@ -112,9 +112,8 @@ def flow(limit: int = 5):
 flow()
 """
     (dag,) = read(tmp_path, HEAD + text).dags
-    assert (dag.style, [group.group_id for group in dag.groups], list(dag.edges())) == (
-        "decorator", ["section"], [("split", "first"), ("split", "section.decide")],
-    )  # fmt: skip
+    assert [group.group_id for group in dag.groups] == ["section"]
+    assert list(dag.edges()) == [("split", "first"), ("split", "section.decide")]
     again, first = dag.task("again"), dag.task("first")
     assert again is not None
     assert again.mapping is not None

@@ -84,18 +84,13 @@ class Assignments(Expressions):
         match target:
             case ast.Attribute():
                 owner = self.eval(target.value)
-                put = partial(self._put_attribute, owner, target)
-                return self.attribute(owner, self.mangled(target.attr), target), put
+                name = self.mangled(target.attr)
+                put = partial(self.assign_attribute, owner, name, node=target)
+                return self.attribute(owner, name, target), put
             case ast.Subscript():
                 owner, key = self.eval(target.value), self.eval(target.slice)
-                return self.item(owner, key, target), partial(self._put_item, hard(owner), key, target)
+                return self.item(owner, key, target), partial(self._assign_item, hard(owner), key, node=target)
         return self.eval(target), partial(self.assign, target)
-
-    def _put_attribute(self, owner: Any, target: ast.Attribute, value: Any) -> None:
-        self.assign_attribute(owner, self.mangled(target.attr), value, target)
-
-    def _put_item(self, owner: Any, key: Any, target: ast.Subscript, value: Any) -> None:
-        self._assign_item(owner, key, value, target)
 
     def assign(self, target: ast.expr, value: Any) -> None:
         """Bind a value to a name, an attribute, an item or several of them."""
@@ -127,12 +122,8 @@ class Assignments(Expressions):
                 self.call(Bound(found.setter, owner), Arguments([Given(value)]), node)
             elif not self.world.assign(owner, name, value, node):
                 owner.attributes[name] = value
-        elif isinstance(owner, Class):
-            owner.names[name] = value
-        elif isinstance(owner, Module):
-            owner.scope.names[name] = value
-        elif isinstance(owner, Function):
-            owner.attributes[name] = value
+        elif (names := _names_of(owner)) is not None:
+            names[name] = value
         else:
             self.world.assign(owner, name, value, node)
 
@@ -193,17 +184,25 @@ class Assignments(Expressions):
     def delete_attribute(self, owner: Any, name: str) -> None:
         """``del owner.name``."""
         self.context.changed += 1
-        if isinstance(owner, Module):
-            owner.scope.names.pop(name, None)
-        elif isinstance(owner, Class):
-            owner.names.pop(name, None)
-        elif isinstance(owner, Items) and isinstance(found := owner.cls and owner.cls.find("__delattr__"), Native):
+        if isinstance(owner, Items) and isinstance(found := owner.cls and owner.cls.find("__delattr__"), Native):
             found.call(self, Arguments([Given(owner), Given(name)]), ast.Pass())
-        elif isinstance(owner, Instance):
-            owner.attributes.pop(name, None)
+        elif (names := owner.attributes if isinstance(owner, Instance) else _names_of(owner)) is not None:
+            names.pop(name, None)
 
-    def _global(self, node: ast.Global) -> None:
-        self.scope.globals_ |= frozenset(node.names)
+    def _outer(self, node: ast.Global | ast.Nonlocal) -> None:
+        if isinstance(node, ast.Global):
+            self.scope.globals_ |= frozenset(node.names)
+        else:
+            self.scope.nonlocals |= frozenset(node.names)
 
-    def _nonlocal(self, node: ast.Nonlocal) -> None:
-        self.scope.nonlocals |= frozenset(node.names)
+
+def _names_of(owner: Any) -> dict[str, Any] | None:
+    """Return the attributes that a file gives to a module, class or function; None for any other value."""
+    match owner:
+        case Module():
+            return owner.scope.names
+        case Class():
+            return owner.names
+        case Function():
+            return owner.attributes
+    return None

@@ -189,7 +189,8 @@ class Calls(Statements):
                 names[name] = keywords.pop(name)
             elif name not in names:
                 given = arguments.open and name in function.defaults  # then the unknown arguments may include it
-                names[name] = Unknown(name, self.place(node)) if given else self._default(function, name, node)
+                unknown = Unknown(name, self.place(node))
+                names[name] = unknown if given else function.defaults.get(name, unknown)
         if arguments.open and (spec.vararg is not None or spec.kwarg is not None):
             text = f"not all arguments of `{self.source(node)[:80]}` are known: the others are left out"
             self.warn("unknown-call", text, node)
@@ -198,11 +199,6 @@ class Calls(Statements):
         if spec.kwarg is not None:
             names[spec.kwarg.arg] = keywords
         return names
-
-    def _default(self, function: Function, name: str, node: ast.AST) -> Any:
-        if name in function.defaults:
-            return function.defaults[name]
-        return Unknown(name, self.place(node))
 
     # Classes
 
@@ -225,7 +221,13 @@ class Calls(Statements):
         for name, value in list(names.items()):
             if type(value) is Instance and (method := value.special("__set_name__")):
                 self.call(Bound(method, value), Arguments([Given(cls), Given(name)]), node)
-        self._shape_class(cls)
+        foreign = {one.name for one in cls.foreign()}
+        if foreign & {"Enum", "IntEnum", "StrEnum", "Flag"}:
+            give_members(self, cls)
+        elif foreign & {"BaseModel", "NamedTuple", "TypedDict", "BaseSettings"}:
+            self.fields(cls)
+            for each in changing_validators(cls):
+                self.warn("unknown-call", f"what the validator {cls.name}.{each.name} changes is unknown", each)
         self._announce(cls, node)
         found: Any = self._made_by_its_class(cls, node)
         for decorator in reversed(node.decorator_list):
@@ -260,15 +262,6 @@ class Calls(Statements):
             self.warn("unknown-call", f"what the metaclass of {cls.name} does is unknown", node)
         return made if isinstance(made, Class) else cls
 
-    def _shape_class(self, cls: Class) -> None:
-        foreign = {one.name for one in cls.foreign()}
-        if foreign & {"Enum", "IntEnum", "StrEnum", "Flag"}:
-            give_members(self, cls)
-        elif foreign & {"BaseModel", "NamedTuple", "TypedDict", "BaseSettings"}:
-            self.fields(cls)
-            for one in changing_validators(cls):
-                self.warn("unknown-call", f"what the validator {cls.name}.{one.name} changes is unknown", one)
-
     def fields(self, cls: Class) -> Class:
         """Give a class the constructor of a dataclass or pydantic model."""
         found: dict[str, Any] = {}
@@ -291,7 +284,11 @@ class Calls(Statements):
         if isinstance(hook, Function):
             with self.about_to_make(cls):
                 return self.call(Bound(hook, cls), arguments, node)
-        instance = self._allocated(cls, arguments, node)
+        if isinstance(new := cls.find("__new__"), Function):  # which may return an earlier instance
+            given = Arguments([Given(cls), *arguments.positional], arguments.named, arguments.open)
+            instance = self.call(new, given, node)
+        else:
+            instance = self.world.allocate(cls, node)
         if not isinstance(instance, Instance):
             return instance
         init = cls.find("__init__")
@@ -305,13 +302,6 @@ class Calls(Statements):
             self._fill(cls, instance, arguments, node)
         self.world.finish(instance, arguments, node)
         return instance
-
-    def _allocated(self, cls: Class, arguments: Arguments, node: ast.AST) -> Any:
-        """Return the result of ``__new__``, which may be an earlier instance."""
-        if isinstance(new := cls.find("__new__"), Function):
-            given = Arguments([Given(cls), *arguments.positional], arguments.named, arguments.open)
-            return self.call(new, given, node)
-        return self.world.allocate(cls, node)
 
     def _member(self, cls: Class, members: dict[str, Any], value: Any, node: ast.AST) -> Any:
         for member in members.values():
@@ -399,7 +389,8 @@ def give_members(machine: Machine, cls: Class) -> None:
         if member is None:
             member = kind(cls, {"name": name, "value": value, "_value_": value})
             is_its_value = "StrEnum" in bases or "IntEnum" in bases
-            member.attributes["__text__"] = _text(value) if is_its_value else f"{cls.name}.{name}"
+            text = str(value) if isinstance(value, (str, int)) else None
+            member.attributes["__text__"] = text if is_its_value else f"{cls.name}.{name}"
         members[name] = cls.names[name] = member
     cls.names["__members__"] = members
     if isinstance(init, Function):
@@ -407,10 +398,6 @@ def give_members(machine: Machine, cls: Class) -> None:
             values = hard(member.attributes["value"])
             given = values if isinstance(values, tuple) else (values,)
             machine.call(Bound(init, member), Arguments([Given(one) for one in given]), cls.node)
-
-
-def _text(value: Any) -> str | None:
-    return str(value) if isinstance(value, (str, int)) else None
 
 
 def _is_alias(one: Any, other: Any) -> bool:

@@ -261,7 +261,7 @@ def _join(context: Context, one: Any, other: Any, label: Any) -> None:
     for side in (one, other):
         if isinstance(side, Group):
             context.charge(sum(1 for _ in side.members()))
-    before, after = _tail(one), _head(other)
+    before, after = _tasks_of(one, Group.ends), _tasks_of(other, Group.roots)
     if (isinstance(one, Group) and not one.leaves()) or (isinstance(other, Group) and not after):
         context.hollow = True
     if isinstance(other, Group):
@@ -272,15 +272,9 @@ def _join(context: Context, one: Any, other: Any, label: Any) -> None:
             context.edge(task, following, label)
 
 
-def _tail(node: Any) -> list[Task]:
+def _tasks_of(node: Any, of_group: Callable[[Group], list[Task]]) -> list[Task]:
     if isinstance(node, Group):
-        return node.ends()
-    return node.tasks() if isinstance(node, XCom) else [node]
-
-
-def _head(node: Any) -> list[Task]:
-    if isinstance(node, Group):
-        return node.roots()
+        return of_group(node)
     return node.tasks() if isinstance(node, XCom) else [node]
 
 
@@ -293,7 +287,10 @@ def _label(context: Context, label: Label, nodes: list[Any], side: str, lost: li
     lost += [one for one in nodes if one not in found and not isinstance(one, Label)]
     getattr(label, side).extend(found)
     if label.before and label.after and len({_group_of(one) for one in (*label.before, *label.after)}) != 1:
-        label.before, label.after = [list(map(_widened, stream)) for stream in (label.before, label.after)]
+        label.before, label.after = [
+            [node if isinstance(node, XCom) else _group_of(node) or node for node in stream]
+            for stream in (label.before, label.after)
+        ]
     for held in label.before if side == "after" else label.after:
         for one in found:
             before, after = (held, one) if side == "after" else (one, held)
@@ -304,10 +301,6 @@ def _group_of(node: Any) -> Group | None:
     """Return the group of a side of a label: the side itself, or the group around it; None for the DAG itself."""
     group = node if isinstance(node, Group) else node.task.group if isinstance(node, XCom) else node.group
     return group if group is not None and group.own_id else None
-
-
-def _widened(node: Any) -> Any:
-    return node if isinstance(node, XCom) else _group_of(node) or node
 
 
 def chain(context: Context, parts: Sequence[Any]) -> list[Any]:

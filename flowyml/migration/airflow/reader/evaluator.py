@@ -185,8 +185,7 @@ class Evaluator(Imports):
 
     def __init__(self, files: Files, options: Options) -> None:
         super().__init__(files, options)
-        self.airflow = Airflow(self)
-        self.world = self.airflow
+        self.world = Airflow(self)
         self.builtins = BUILTINS
         self.reason: str | None = None
 
@@ -246,7 +245,7 @@ class Evaluator(Imports):
         for value in self.module.scope.names.values():
             options = getattr(hard(value), "options", ())
             found.update(id(one) for one in options if isinstance(one, Dag))
-        kept = [dag for dag in self.airflow.dags if dag.ready and (dag.registered or id(dag) in found)]
+        kept = [dag for dag in self.world.dags if dag.ready and (dag.registered or id(dag) in found)]
         kept += [one for dag in kept for one in _below(dag) if one not in kept]
         last: dict[Any, Dag] = {}
         for dag in kept:

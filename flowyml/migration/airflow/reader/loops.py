@@ -319,13 +319,11 @@ class Tries(Loops):
             return  # then Airflow does not load the file at all
         names = _stored([*node.body, *node.orelse]) & bound
         names |= _stored([each for one in handlers for each in one.body])
-        others = self.context.effects != made or any(map(self._is_known, names))
+        known = [name for name in names if not isinstance(self._bound_to(name), (Unknown, Foreign, type(None)))]
+        others = self.context.effects != made or known
         if others or any(self._changes(each) for one in handlers for each in one.body):
             text = f"whether `{self.source(node.body[0])[:60]}` succeeds is unknown: what `except` does is left out"
             self.warn("unknown-condition", text, node)
-
-    def _is_known(self, name: str) -> bool:
-        return not isinstance(self._bound_to(name), (Unknown, Foreign, type(None)))
 
     def _changes(self, statement: ast.stmt) -> bool:
         """Return whether a statement of a handler leaves the block, or may change the content of DAGs."""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import MissingExtraError
 from flowyml.migration.airflow.model import DagWarning, Place
@@ -39,7 +39,10 @@ from flowyml.migration.airflow.reader.values import (
 )
 from flowyml.migration.trial import Trial
 
-__all__ = ["MISSING", "Base", "Options", "World", "is_a", "is_code", "private", "short"]
+if TYPE_CHECKING:
+    from flowyml.migration.airflow.reader.api.world import Airflow
+
+__all__ = ["MISSING", "Base", "Options", "is_a", "is_code", "private", "short"]
 
 _DEEP = 40
 _SIZED: tuple[Any, ...] = (str, bytes, *parts.CONTAINERS)
@@ -63,34 +66,15 @@ class Options:
     variables: Mapping[str, Any] = field(default_factory=dict)
 
 
-class World(Protocol):
-    """The effects of Airflow's own names: the one part of an evaluation that is not Python."""
-
-    def lookup(self, path: str) -> Any: ...
-    def call_foreign(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any: ...
-    def call_unknown(self, function: Any, arguments: Arguments, node: ast.AST) -> Any: ...
-    def call_value(self, function: Any, arguments: Arguments, node: ast.AST) -> Any: ...
-    def attribute(self, value: Any, name: str, node: ast.AST) -> Any: ...
-    def assign(self, value: Any, name: str, new: Any, node: ast.AST) -> bool: ...
-    def assign_item(self, value: Any, key: Any, new: Any, node: ast.AST) -> None: ...
-    def item(self, value: Any, key: Any, node: ast.AST) -> Any: ...
-    def operate(self, kind: type[ast.operator], left: Any, right: Any, node: ast.AST) -> Any: ...
-    def enter(self, value: Any, node: ast.AST) -> Any: ...
-    def leave(self, value: Any, node: ast.AST) -> None: ...
-    def allocate(self, cls: Class, node: ast.AST) -> Instance: ...
-    def initialise(self, instance: Instance, arguments: Arguments, node: ast.AST) -> None: ...
-    def defaults(self, instance: Instance, arguments: Arguments, names: list[str]) -> None: ...
-    def finish(self, instance: Instance, arguments: Arguments, node: ast.AST) -> None: ...
-
-
 MISSING: Any = object()
-"""The answer of `World` for a name that it does not know."""
+"""The answer of `Airflow` for a name that it does not know."""
 
 
 class Base(Machine):
     """The common base of expressions, statements and calls."""
 
-    world: World
+    world: Airflow
+    """The effects of Airflow's own names: the one part of an evaluation that is not Python."""
 
     def __init__(self, files: Files, options: Options) -> None:
         self.files = files
@@ -242,9 +226,6 @@ class Base(Machine):
             scope = scope.parent
         if name in self.builtins:
             return self.builtins[name]
-        return self._missing(name, node)
-
-    def _missing(self, name: str, node: ast.AST) -> Any:
         if self.module.stars:
             return Foreign(f"{self.module.stars[-1]}.{name}")
         return self.fail("NameError", f"name {name!r} is not defined", node)

@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from flowyml.migration.airflow import model
 from flowyml.migration.airflow.model import Argument, DagModel, DagWarning, FunctionModel, GroupModel, Place, TaskModel
@@ -110,17 +110,13 @@ class Modelling:
             case Asset():
                 return asset_ref(value)
             case Function() | Bound() | TaskFactory() | PartialCall():
-                return self._called(value)
+                bound = _bound(value)  # something else is called instead of a function
+                return model.Symbolic(f"{bound.rpartition(' ')[2]}(…)", self.here) if bound else self.function(value)
             case Class():
                 return model.Reference(
                     f"{value.module.name}.{value.name}", value.name, _place(value.module, value.node)
                 )
         return self._other(value)
-
-    def _called(self, value: Any) -> Any:
-        """Convert a function argument; unknown if something else is called instead."""
-        bound = _bound(value)
-        return model.Symbolic(f"{bound.rpartition(' ')[2]}(…)", self.here) if bound else self.function(value)
 
     def _other(self, value: Any) -> Any:
         if isinstance(value, PurePosixPath):
@@ -227,21 +223,20 @@ class Modelling:
         ids = sorted({one.task_id for one in task.upstream})
         return tuple((one, labels[one, task.task_id]) for one in ids if (one, task.task_id) in labels)
 
-    def _effective(self, task: Task, name: str) -> Given | None:
-        return task.arguments.get(name) or task.defaults.get(name)
+    def _effective(self, task: Task, name: str, default: Any) -> Any:
+        given = task.arguments.get(name) or task.defaults.get(name)
+        return hard(given.value) if given is not None else default
 
     def _trigger_rule(self, task: Task) -> Any:
-        given = self._effective(task, "trigger_rule")
         if task.teardown:
             return "all_done_setup_success"
-        value = hard(given.value) if given is not None else "all_success"
+        value = self._effective(task, "trigger_rule", "all_success")
         if isinstance(value, Instance) and "value" in value.attributes:
             value = value.attributes["value"]
         return _RENAMED_RULES.get(value, value) if isinstance(value, str) else self.value(value)
 
     def _number(self, task: Task, name: str, default: Any) -> Any:
-        given = self._effective(task, name)
-        value = hard(given.value) if given is not None else default
+        value = self._effective(task, name, default)
         if value is None:
             return default
         if isinstance(value, str) and value.strip().isdecimal():
@@ -249,8 +244,7 @@ class Modelling:
         return value if isinstance(value, int) else self.value(value)
 
     def _seconds(self, task: Task, name: str, default: Any) -> Any:
-        given = self._effective(task, name)
-        value = hard(given.value) if given is not None else default
+        value = self._effective(task, name, default)
         if isinstance(value, datetime.timedelta):
             return value.total_seconds()
         if isinstance(value, (int, float)):
@@ -282,12 +276,12 @@ class Modelling:
         schedule = words(given.value) if given is not None else "None"
         start = dag.arguments.get("start_date") or dag.default_args.get("start_date")
         doc = dag.attributes.get("doc_md", dag.arguments.value("doc_md", None, dag.doc))
+        tags = hard(dag.arguments.value("tags"))
         return DagModel(
             dag_id=shape(dag.dag_id),
             id_known=isinstance(dag.dag_id, str),
             path=path,
             place=_place(dag.module, dag.node),
-            style=dag.style,
             schedule=schedule,
             schedule_known=schedule is not None,
             schedule_omitted=given is None,
@@ -295,10 +289,10 @@ class Modelling:
             schedule_value=self.value(given.value) if given is not None else None,
             timezone=timezone(start.value if start else None),
             start_date=self.value(start.value) if start is not None else None,
-            catchup=_flag(dag.arguments.value("catchup")),
-            tags=_texts(dag.arguments.value("tags")),
-            description=_string(dag.arguments.value("description", 1)),
-            doc=_string(doc),
+            catchup=_of_kind(bool, dag.arguments.value("catchup")),
+            tags=tuple(sorted({shape(one) for one in (tags if isinstance(tags, (list, tuple, set)) else ())})),
+            description=_of_kind(str, dag.arguments.value("description", 1)),
+            doc=_of_kind(str, doc),
             params=self._params(dag),
             default_args=tuple(self.argument(name, one) for name, one in dag.default_args.items()),
             callbacks=tuple(one for one in arguments if one.name in _CALLBACKS),
@@ -343,9 +337,7 @@ def render(value: Any) -> str:
         return "…"
     if isinstance(value, Unknown):
         return value.source
-    if isinstance(value, Foreign):
-        return value.name
-    if isinstance(value, (Function, Class)):
+    if isinstance(value, (Foreign, Function, Class)):
         return value.name
     if isinstance(value, (list, tuple)):
         inner = ", ".join(render(one) for one in value[:50])
@@ -387,21 +379,12 @@ def _schedule(dag: Dag) -> Given | None:
     return dag.arguments.get("schedule", 2)
 
 
-def _flag(value: Any) -> bool | None:
+T = TypeVar("T")
+
+
+def _of_kind(kind: type[T], value: Any) -> T | None:
     value = hard(value)
-    return value if isinstance(value, bool) else None
-
-
-def _string(value: Any) -> str | None:
-    value = hard(value)
-    return value if isinstance(value, str) else None
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    value = hard(value)
-    if not isinstance(value, (list, tuple, set)):
-        return ()
-    return tuple(sorted({shape(one) for one in value}))
+    return value if isinstance(value, kind) else None
 
 
 def _own_defaults(task: Task) -> dict[str, Given]:

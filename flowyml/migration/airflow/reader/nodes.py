@@ -43,7 +43,6 @@ class Dag(Instance):
     default_args: dict[str, Given] = field(default_factory=dict)
     node: ast.AST | None = None
     module: Module | None = None
-    style: str = "constructor"
     function: Function | None = None
     calls: Arguments | None = None
     tasks: dict[str, Task] = field(default_factory=dict)
@@ -148,17 +147,14 @@ class Group(Instance):
                 continue
             if before.teardown:
                 found += self._before_teardown(before, mine, seen)
-            elif not before.setup and not _goes_on(before, task, mine):
-                found.append(before)
+            elif not before.setup:
+                others = [one for one in before.downstream if one is not task and id(one) in mine and not one.teardown]
+                found += [] if others else [before]
         return found
 
     def ends(self) -> list[Task]:
         """Return the tasks that later tasks wait for; for an empty group, as in Airflow 3, its own upstream."""
         return self.leaves() or list(self.upstream)
-
-
-def _goes_on(task: Task, but: Task, mine: set[int]) -> bool:
-    return any(one is not but and id(one) in mine and not one.teardown for one in task.downstream)
 
 
 @dataclass(eq=False)

@@ -98,13 +98,10 @@ class Protocols(Members):
             if kind in (ast.Eq, ast.NotEq) and type(one) is type(other) is Instance:
                 return self._equal(kind, one, other, node)
             one, other = (_fields_of(each) if _is_tuple(each) else each for each in (one, other))
-        return self._compare_plain(kind, (one, other), (left, right), node)
-
-    def _compare_plain(self, kind: type[ast.cmpop], pair: Any, froms: Any, node: ast.AST) -> Any:
-        if not self.light(list(pair)):
+        if not self.light([one, other]):
             return self.unknown(node)
-        (one, other), _, soft, _ = self.settle(pair)
-        return self.soft(self.attempt(node, COMPARE[kind], one, other), *froms, *soft)
+        (one, other), _, soft, _ = self.settle((one, other))
+        return self.soft(self.attempt(node, COMPARE[kind], one, other), left, right, *soft)
 
     def _contained(self, kind: type[ast.cmpop], left: Any, right: Any, node: ast.AST) -> Any:
         """``left in right``."""
@@ -120,8 +117,9 @@ class Protocols(Members):
         if not self.light([one, other]):
             return self.unknown(node)
         (one, other), _, soft, _ = self.settle([one, other])
-        if not _known_members(other):
-            return True if kind is ast.In and _among(one, other) else self.unknown(node)
+        if isinstance(other, (list, tuple, set)) and any(isinstance(hard(item), Unknown) for item in other):
+            among = any(one == item for item in other if not isinstance(hard(item), Unknown))
+            return True if kind is ast.In and among else self.unknown(node)
         self.step(effort(other, "__contains__", [one]))
         return self.soft(self.attempt(node, COMPARE[kind], one, other), left, right, *soft)
 
@@ -404,17 +402,6 @@ def _parts_of_percent(text: str, value: Any) -> tuple[Any, ...]:
         else:
             found.append(piece)
     return parts_of(str(each) if isinstance(each, (int, float)) else each for each in found)
-
-
-def _known_members(value: Any) -> bool:
-    """Return whether the result of ``in`` is known."""
-    if isinstance(value, (list, tuple, set)):
-        return not any(isinstance(hard(one), Unknown) for one in value)
-    return True
-
-
-def _among(one: Any, other: Any) -> bool:
-    return any(one == item for item in other if not isinstance(hard(item), Unknown))
 
 
 _DUNDERS = {ast.Add: "add", ast.RShift: "rshift", ast.LShift: "lshift", ast.BitOr: "or", ast.BitAnd: "and"}

@@ -59,14 +59,12 @@ def _below(folder: Path, root: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(one for one in folders if one not in _SKIPPED and _is_entered(Path(here, one), root))
+        links = {one for one in folders if Path(here, one).is_symlink()}
+        out = {one for one in links if not Path(here, one).resolve().is_relative_to(root)}
+        folders[:] = sorted({*folders} - _SKIPPED - out)
         for name in sorted(files):
             if name.endswith(".py"):
                 yield Path(here) / name
-
-
-def _is_entered(folder: Path, root: Path) -> bool:
-    return not folder.is_symlink() or folder.resolve().is_relative_to(root)
 
 
 def read_file(path: Path, *, root: Path | None = None, options: Options | None = None, shown: str = "") -> FileModel:

@@ -87,7 +87,8 @@ class _Copies:
             ]
             while waiting:
                 wanted, place = waiting.pop(0)
-                if _is_installed(wanted.module):
+                top = wanted.module.partition(".")[0]
+                if OF_AIRFLOW.match(wanted.module) or top in {*OURS, *sys.stdlib_module_names}:
                     continue
                 modules, missing = repository.modules(wanted)
                 if missing and not wanted.optional and missing not in found:
@@ -134,11 +135,6 @@ class _Copies:
 def _names(wanted: Import) -> Iterator[str]:
     yield wanted.module
     yield from (f"{wanted.module}.{name}" for name in wanted.names)
-
-
-def _is_installed(module: str) -> bool:
-    """Return whether a module is Python's own, Airflow's or FlowyML's."""
-    return bool(OF_AIRFLOW.match(module)) or module.partition(".")[0] in {*OURS, *sys.stdlib_module_names}
 
 
 def _missing(name: str, place: Place, reason: str) -> Beside:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import decode_source
@@ -181,9 +182,9 @@ class Moving:
         """Return the arguments whose defaults have another meaning than at the top of a module."""
         known = dict(function.defaults)
         found: set[str] = set()
-        for each in _with_defaults(node):
-            assert each.default is not None
-            names = set(looked_up(f"({self.code(each.default)})"))
+        spec = node.params
+        for each in (*spec.posonly_params, *spec.params, *spec.kwonly_params):
+            names = set(looked_up(f"({self.code(each.default)})")) if each.default is not None else set()
             if each.name.value in known and any(name in function.around or self._is_moot(name) for name in names):
                 found.add(each.name.value)
         return frozenset(found)
@@ -478,18 +479,13 @@ class Moving:
         found: dict[str, str] = {}
         for each in ast.walk(tree) if later else outside_functions(tree):
             if isinstance(each, ast.Import | ast.ImportFrom):
+                only = copy(each)
                 for alias in each.names:
-                    wanted = next(imports_of(_only(each, alias)), None)
+                    only.names = [alias]
+                    wanted = next(imports_of(only), None)
                     if wanted is not None and (through := self._repository.airflow_in(wanted, later=later)):
                         found[(alias.asname or alias.name).partition(".")[0]] = through
         return found
-
-
-def _only(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.Import | ast.ImportFrom:
-    """Return an import of one name."""
-    if isinstance(node, ast.Import):
-        return ast.copy_location(ast.Import([alias]), node)
-    return ast.copy_location(ast.ImportFrom(node.module, [alias], node.level), node)
 
 
 def without_defaults(node: cst.FunctionDef, names: frozenset[str]) -> cst.FunctionDef:
@@ -502,12 +498,6 @@ def without_defaults(node: cst.FunctionDef, names: frozenset[str]) -> cst.Functi
     return node.with_changes(params=spec.with_changes(
         params=bare(spec.params), kwonly_params=bare(spec.kwonly_params), posonly_params=bare(spec.posonly_params)
     ))  # fmt: skip
-
-
-def _with_defaults(node: cst.FunctionDef) -> Iterator[cst.Param]:
-    spec = node.params
-    every = (*spec.posonly_params, *spec.params, *spec.kwonly_params)
-    return (each for each in every if each.default is not None)
 
 
 class _Functions(cst.CSTVisitor):

@@ -74,7 +74,11 @@ def document(results: Sequence[FileResult]) -> dict[str, Any]:
         "files": [
             {"path": file.path, "module": file.module or None, "reason": file.reason or None,
              "dags": [_dag_document(dag) for dag in file.dags],
-             "modules": [_beside_document(each) for each in file.beside]}
+             "modules": [
+                 {"name": each.name, "path": each.place.path, "line": each.place.line, "source": each.source or None,
+                  "copy": each.copy or None, "reason": each.reason or None, "to_do": each.to_do or None}
+                 for each in file.beside
+             ]}
             for file in results
         ],
     }  # fmt: skip
@@ -87,11 +91,6 @@ def _dag_document(dag: DagResult) -> Mapping[str, Any]:
         for note in ordered(dag)
     ]  # fmt: skip
     return {"dag_id": dag.dag_id, "pipeline": dag.pipeline or None, "verdict": dag.verdict.value, "notes": notes}
-
-
-def _beside_document(each: Beside) -> Mapping[str, Any]:
-    return {"name": each.name, "path": each.place.path, "line": each.place.line, "source": each.source or None,
-            "copy": each.copy or None, "reason": each.reason or None, "to_do": each.to_do or None}  # fmt: skip
 
 
 def markdown(results: Sequence[FileResult]) -> str:

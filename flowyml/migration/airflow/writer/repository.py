@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowyml.migration.airflow.reader.files import Files, Refused
+from flowyml.migration.airflow.writer.statements import called
 
 __all__ = ["OF_AIRFLOW", "OURS", "Import", "Module", "Repository", "imports_of", "named_for_airflow"]
 
@@ -179,10 +180,12 @@ def _module_of(node: ast.ImportFrom, package: str) -> str:
 def _parts(node: ast.AST, around: Import) -> Iterator[tuple[ast.AST, Import]]:
     """Yield the parts of a statement that run, with the resulting conditions of their imports."""
     is_tried = isinstance(node, ast.Try) and any(_takes_missing(each.type) for each in node.handlers)
-    is_tried = is_tried or (isinstance(node, ast.With) and any(_suppresses(each.context_expr) for each in node.items))
+    entered = [each.context_expr for each in node.items] if isinstance(node, ast.With) else []
+    suppressed = [each.args for each in entered if isinstance(each, ast.Call) and called(each.func) == "suppress"]
+    is_tried = is_tried or any(_takes_missing(*args) for args in suppressed)
     is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(node, ast.If) and _last(node.test) == "TYPE_CHECKING":
+        if name == "body" and isinstance(node, ast.If) and called(node.test) == "TYPE_CHECKING":
             continue
         how = replace(
             around, later=around.later or is_function, optional=around.optional or (is_tried and name == "body")
@@ -196,22 +199,14 @@ def _by_call(node: ast.expr) -> Iterator[str]:
     """Yield the modules that an expression imports by a function, as far as its text shows them."""
     for each in ast.walk(node):
         match each:
-            case ast.Call(func=func, args=[ast.Constant(value=str() as name), *_]) if _last(func) in _IMPORTERS:
+            case ast.Call(func=func, args=[ast.Constant(value=str() as name), *_]) if called(func) in _IMPORTERS:
                 if all(map(str.isidentifier, name.split("."))):
                     yield name
 
 
 def _takes_missing(*kinds: ast.expr | None) -> bool:
     each = [one for kind in kinds for one in (kind.elts if isinstance(kind, ast.Tuple) else [kind])]
-    return any(one is None or _last(one) in _MISSING for one in each)
-
-
-def _suppresses(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and _last(node.func) == "suppress" and _takes_missing(*node.args)
-
-
-def _last(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    return any(one is None or called(one) in _MISSING for one in each)
 
 
 def named_for_airflow(tree: ast.Module) -> Iterator[Import]:

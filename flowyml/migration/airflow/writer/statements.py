@@ -31,10 +31,6 @@ _CHANGES = frozenset({
 _LOGS = frozenset({"critical", "debug", "error", "exception", "info", "log", "print", "warn", "warning"})
 
 
-def _is_name(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
-
-
 def looked_up(text: str) -> Iterator[str]:
     """Yield the names that a text looks up outside of its functions and classes, or sets by ``global``.
 
@@ -170,7 +166,8 @@ def run_by(statement: ast.stmt) -> Iterator[str]:
 
 def is_main(statement: ast.stmt) -> bool:
     """Return whether a statement is for a module that runs as a script."""
-    return isinstance(statement, ast.If) and any(_is_name(each, "__name__") for each in ast.walk(statement.test))
+    names = ast.walk(statement.test) if isinstance(statement, ast.If) else ()
+    return any(isinstance(each, ast.Name) and each.id == "__name__" for each in names)
 
 
 def may_move(statement: ast.stmt) -> bool:

@@ -49,7 +49,7 @@ def _asset_decorator(world: Making, function: Foreign, arguments: Arguments, nod
         named = {key: one for key, one in arguments.named.items() if key not in ("uri", "outlets", "extra", "group")}
         named["dag_id"] = arguments.get("dag_id") or Given(name)
         dag = world.make_dag(Arguments([], named), node)
-        dag.registered, dag.style = True, "decorator"
+        dag.registered = True
         own = Task(None, function=target if isinstance(target, Function) else None, decorator="@asset")
         world.make_task(
             "airflow.sdk.definitions.asset.decorators._AssetMainOperator",

@@ -57,7 +57,7 @@ def decorated_dag(world: Making, factory: DagFactory, arguments: Arguments, node
         params = hard(given.value("params"))
         given.named["params"] = Given(own | params if isinstance(params, dict) else own)
     dag = world.make_dag(given, factory.node)
-    dag.style, dag.registered, dag.calls = "decorator", True, arguments
+    dag.registered, dag.calls = True, arguments
     if not isinstance(function, Function):
         world.machine.warn("unknown-call", "what the decorated function does is unknown", node)
         return dag
@@ -102,7 +102,8 @@ def taskflow(world: Making, factory: TaskFactory, arguments: Arguments, node: as
     label = hard(given.value("task_id", None, world.name_of(function, node)))
     if isinstance(label, str):
         label = world.context.unique(label, dag, group)
-    given.named["task_id"] = Given(label, *_where(factory.arguments.get("task_id")))
+    own = factory.arguments.get("task_id") or Given(None)
+    given.named["task_id"] = Given(label, own.node, own.module)
     path = given.named.pop("__path__", Given("airflow.decorators.task")).value
     world.make_task(path, given, node, task)
     for one in (*calls.values(), *(mapping[1].values() if mapping else ())):
@@ -148,15 +149,10 @@ def decorates(world: Making, decorator: str, path: str, arguments: Arguments, no
     return Native(decorator, lambda _, given, __: make(given.value("function", 0)))
 
 
-def _setup(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-    return _marks(world, "setup", arguments, node)
+def _marks(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    """``@setup`` and ``@teardown``."""
+    side = function.name
 
-
-def _teardown(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-    return _marks(world, "teardown", arguments, node)
-
-
-def _marks(world: Making, side: str, arguments: Arguments, node: ast.AST) -> Any:
     def mark(target: Any) -> Any:
         if isinstance(target, Function):
             target = TaskFactory(target, "@task", Arguments(), node, world.machine.module)
@@ -184,12 +180,9 @@ def expanded(world: Making, owner: Any, kind: str, arguments: Arguments, node: a
 
 
 def _operator_of(world: Making, owner: Partial) -> Task:
-    if isinstance(owner.operator, Class):
-        path = path_of(owner.operator)
-        task = Task(owner.operator)
-    else:
-        path, task = owner.operator.path, Task(None)
-    made: Task = world.make_task(path, owner.arguments, owner.node, task)
+    of_root = owner.operator if isinstance(owner.operator, Class) else None
+    path = path_of(of_root) if of_root else owner.operator.path
+    made: Task = world.make_task(path, owner.arguments, owner.node, Task(of_root))
     return made
 
 
@@ -226,7 +219,10 @@ def _expanded_group(world: Making, owner: GroupFactory, kind: str, arguments: Ar
 def _group_decorator(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
     if not isinstance(arguments.value("python_callable", 0), (Function, Bound)):
         arguments = Arguments([], arguments.named, arguments.open)  # Airflow drops a name without its keyword
-    return _delayed(world, GroupFactory, "python_callable", arguments, node)
+    only = arguments.get("python_callable", 0)
+    if only is not None and isinstance(only.value, (Function, Bound)):
+        return GroupFactory(only.value, Arguments(), node)
+    return Native("decorator", lambda _, given, __: GroupFactory(given.value("function", 0), arguments, node))
 
 
 def _dag_decorator(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
@@ -235,33 +231,11 @@ def _dag_decorator(world: Making, function: Foreign, arguments: Arguments, node:
     return Native("dag", lambda _, given, __: DagFactory(given.value("function", 0), arguments, node))
 
 
-def _delayed(world: Making, kind: Any, name: str, arguments: Arguments, node: ast.AST) -> Any:
-    only = arguments.get(name, 0)
-    if only is not None and isinstance(only.value, (Function, Bound)):
-        return kind(only.value, Arguments(), node)
-    return Native("decorator", lambda _, given, __: kind(given.value("function", 0), arguments, node))
-
-
-def _where(given: Given | None) -> tuple[Any, Any]:
-    return (None, None) if given is None else (given.node, given.module)
-
-
 def overridden(factory: Any, arguments: Arguments) -> Any:
     """``override(…)``: a factory with other options."""
     named = {name: Given(one.value, one.node, one.module, "override") for name, one in arguments.named.items()}
     merged = Arguments(list(factory.arguments.positional), {**factory.arguments.named, **named})
-    if isinstance(factory, TaskFactory):
-        return TaskFactory(
-            factory.function,
-            factory.decorator,
-            merged,
-            factory.node,
-            factory.module,
-            factory.partial,
-            factory.setup,
-            factory.teardown,
-        )
-    return GroupFactory(factory.function, merged, factory.node, factory.partial)
+    return replace(factory, arguments=merged)
 
 
 def partly(factory: Any, arguments: Arguments) -> Any:
@@ -275,6 +249,6 @@ NAMES: Mapping[str, Handler] = {
     "dag": _dag_decorator,
     "task": task_decorator,
     "task_group": _group_decorator,
-    "setup": _setup,
-    "teardown": _teardown,
+    "setup": _marks,
+    "teardown": _marks,
 }

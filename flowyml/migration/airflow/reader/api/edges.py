@@ -110,8 +110,6 @@ def enter(world: Making, value: Any, node: ast.AST) -> Any:
     value = _chosen(value)
     if isinstance(value, Dag):
         world.context.dags.append(value)
-        if value.style == "constructor":
-            value.style = "with"
     elif isinstance(value, Group):
         world.context.groups.append(value)
     elif tasks := _bracketed(value):

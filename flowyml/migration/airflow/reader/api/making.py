@@ -174,15 +174,9 @@ class Making:
 
     def name_of(self, function: Any, node: ast.AST) -> Any:
         """Return the name of a decorated function, from which ids are derived."""
-        if isinstance(function, (Function, Class)):
-            return function.name
-        if isinstance(function, PartialCall):
-            return self.name_of(function.function, node)
-        if isinstance(function, Bound):
-            return function.function.name
-        if isinstance(function, Foreign):
-            return function.name
-        return self.machine.unknown(node)
+        while isinstance(function, (PartialCall, Bound)):
+            function = function.function
+        return function.name if isinstance(function, (Function, Class, Foreign)) else self.machine.unknown(node)
 
     # Instances of classes of the root
 
@@ -217,7 +211,8 @@ class Making:
         if getattr(instance, "ready", True):
             return
         if isinstance(instance, Task):
-            self.make_task(path_of(instance.cls), _without_context(arguments), node, instance)
+            own = Arguments(list(arguments.positional), dict(arguments.named), arguments.open)
+            self.make_task(path_of(instance.cls), own, node, instance)
         elif isinstance(instance, Dag):
             self.make_dag(arguments, node, instance)
         elif isinstance(instance, Group):
@@ -273,10 +268,6 @@ def path_of(cls: Class | None) -> str:
     """Return the import path of a class of the root."""
     assert cls is not None
     return f"{cls.module.name}.{cls.name}"
-
-
-def _without_context(arguments: Arguments) -> Arguments:
-    return Arguments(list(arguments.positional), dict(arguments.named), arguments.open)
 
 
 _HARMLESS = frozenset(

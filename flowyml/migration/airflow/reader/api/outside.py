@@ -38,11 +38,9 @@ def known_folder(world: Making, path: str) -> Any:
 
 def _place(world: Making, name: str) -> Any:
     """Return the dags folder of the repository, or the folder that contains it."""
-    for folder in world.machine.files.upwards():
-        if folder.name == "dags":
-            return str(folder if name == "DAGS_FOLDER" else folder.parent)
-    root = world.machine.files.upwards()[-1]
-    return str(root)
+    folders = world.machine.files.upwards()
+    dags = next((folder for folder in folders if folder.name == "dags"), None)
+    return str(folders[-1] if dags is None else dags if name == "DAGS_FOLDER" else dags.parent)
 
 
 def _variable(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
@@ -50,9 +48,12 @@ def _variable(world: Making, function: Foreign, arguments: Arguments, node: ast.
     if not isinstance(name, str):
         return world.machine.unknown(node, origin="variable:?")
     given = arguments.get("default_var", 1) or arguments.get("default", 1)
+    how = hard(arguments.value("deserialize_json", 2))
     if name in world.machine.options.variables:
-        return _deserialised(world, world.machine.options.variables[name], arguments, node)
-    is_json = hard(arguments.value("deserialize_json", 2)) not in (None, False)
+        value = world.machine.options.variables[name]
+        is_text = how is True and isinstance(value, str)
+        return LIBRARY["json.loads"].call(world.machine, Arguments([Given(value)]), node) if is_text else value
+    is_json = how not in (None, False)
     return _outside(world, f"{'variable-json' if is_json else 'variable'}:{name}", given, node)
 
 
@@ -62,12 +63,6 @@ def _variable_set(world: Making, function: Foreign, arguments: Arguments, node: 
     for name, each in zip(("key", "default", "description", "deserialize_json"), arguments.positional, strict=False):
         named.setdefault(name, each)
     return _variable(world, function, Arguments([], named, arguments.open), node)
-
-
-def _deserialised(world: Making, value: Any, arguments: Arguments, node: ast.AST) -> Any:
-    if hard(arguments.value("deserialize_json", 2)) is True and isinstance(value, str):
-        return LIBRARY["json.loads"].call(world.machine, Arguments([Given(value)]), node)
-    return value
 
 
 def _outside(world: Making, origin: str, given: Given | None, node: ast.AST) -> Any:
@@ -186,10 +181,6 @@ def shifted(world: Making, left: Any, right: Any, node: ast.AST) -> Any:
     return _moment(world, left.zone, node) if isinstance(left, Moment) and not isinstance(right, Moment) else MISSING
 
 
-def _datetime(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-    return LIBRARY["pendulum.datetime"].call(world.machine, arguments, node)
-
-
 def _search_path(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
     """``sys.path.append(folder)``: modules are also searched in that folder, if it is in the root."""
     folder = hard(arguments.positional[-1].value) if arguments.positional else None
@@ -197,7 +188,11 @@ def _search_path(world: Making, function: Foreign, arguments: Arguments, node: a
         world.machine.files.search(str(folder))
 
 
-NAMES: Mapping[str, Handler] = {"days_ago": _clock, "utcnow": _clock, "datetime": _datetime}
+NAMES: Mapping[str, Handler] = {
+    "days_ago": _clock,
+    "utcnow": _clock,
+    "datetime": lambda world, _, arguments, node: LIBRARY["pendulum.datetime"].call(world.machine, arguments, node),
+}
 ENDINGS: Mapping[str, Handler] = {
     "Variable.get": _variable,
     "Variable.setdefault": _variable_set,

@@ -54,7 +54,7 @@ _VERSION = "3.0.0"
 
 
 class Airflow(Making):
-    """The `World` of a DAG file."""
+    """The effects of Airflow's own names in a DAG file."""
 
     def lookup(self, path: str) -> Any:
         """Return the value for the full name of an imported object."""
@@ -106,27 +106,20 @@ class Airflow(Making):
             self.machine.warn("unknown-call", f"the tasks that {path} makes are unknown", node)
             return self.make_group(arguments, node)
         if is_operator(path) or ("task_id" in arguments.named and not path.startswith("airflow.models.taskinstance")):
-            return self._call_operator(function, arguments, node)
+            if not is_operator(path) and not name[:1].isupper():
+                self.machine.warn("unknown-call", f"{path} is assumed to make one task", node)
+            return self.make_task(path, arguments, node)
         if len(arguments.positional) == 1 and not arguments.named:
             only = arguments.positional[0].value
             decorates = not name[:1].isupper() and not path.startswith("inspect.")
             if isinstance(only, (Function, Class, TaskFactory)) and decorates:
                 return only
-        self._suspect(path, arguments, node)
-        if not name[:1].isupper() and not only_shows(path):
-            self.machine.asked += 1
-        return ForeignValue(self.machine.source(node), self.machine.place(node), path=path, arguments=arguments)
-
-    def _call_operator(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-        if not is_operator(function.path) and not function.name[:1].isupper():
-            self.machine.warn("unknown-call", f"{function.path} is assumed to make one task", node)
-        return self.make_task(function.path, arguments, node)
-
-    def _suspect(self, path: str, arguments: Arguments, node: ast.AST) -> None:
-        """Warn of a call that may add tasks or DAGs unseen."""
         handed = self._hands_over(arguments) and not only_shows(path)
         if handed or (not harmless(path) and self.context.dag() is not None):
             self.machine.warn("unknown-call", f"what {path} adds to the DAG is unknown", node)
+        if not name[:1].isupper() and not only_shows(path):
+            self.machine.asked += 1
+        return ForeignValue(self.machine.source(node), self.machine.place(node), path=path, arguments=arguments)
 
     def _hands_over(self, arguments: Arguments) -> bool:
         """Return whether a call gets DAGs, tasks or groups, or all names of the module."""
@@ -184,7 +177,9 @@ class Airflow(Making):
     def operate(self, kind: type[ast.operator], left: Any, right: Any, node: ast.AST) -> Any:
         """``>>``, ``<<`` between tasks, ``|``, ``&`` between assets."""
         if kind is ast.RShift or kind is ast.LShift:
-            if not edges.joins(left) and (not edges.joins(right) or _shifts(left)):
+            one = hard(left)
+            shifts = isinstance(one, Instance) and one.special("__rshift__") is not None  # the file defines ``>>``
+            if not edges.joins(left) and (not edges.joins(right) or shifts):
                 edges.suspect(self, left, right, node)
                 return MISSING
             edges.join(self, *((left, right) if kind is ast.RShift else (right, left)), node)
@@ -217,25 +212,12 @@ class Airflow(Making):
             edges.leave(self, value, node)
 
 
-def _shifts(value: Any) -> bool:
-    """Return whether a value is an instance of a class of the root that defines ``>>`` itself."""
-    value = hard(value)
-    return isinstance(value, Instance) and value.special("__rshift__") is not None
-
-
 def _xcom_arg(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
     task = hard(arguments.value("operator", 0))
     if isinstance(task, XCom):
         return task
-    return (
-        XCom(task, hard(arguments.value("key", 1, "return_value")))
-        if isinstance(task, Task)
-        else world.machine.unknown(node)
-    )
-
-
-def _trigger_rule(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-    return arguments.value("value", 0, world.machine.unknown(node))
+    known = isinstance(task, Task)
+    return XCom(task, hard(arguments.value("key", 1, "return_value"))) if known else world.machine.unknown(node)
 
 
 _NAMES: Mapping[str, Handler] = {
@@ -243,7 +225,7 @@ _NAMES: Mapping[str, Handler] = {
     "TaskGroup": lambda world, _, arguments, node: world.make_group(arguments, node),
     "XComArg": _xcom_arg,
     "PlainXComArg": _xcom_arg,
-    "TriggerRule": _trigger_rule,
+    "TriggerRule": lambda world, _, arguments, node: arguments.value("value", 0, world.machine.unknown(node)),
     **assets.NAMES,
     **decorators.NAMES,
     **edges.NAMES,

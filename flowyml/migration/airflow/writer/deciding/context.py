@@ -104,7 +104,7 @@ class Asking:
     def by_name(self, name: str) -> Asked:
         """Return the value that Airflow passes to a function's argument of this name. Raises ``Unclear``."""
         if name == "params":
-            names = self._own_parameters()
+            names = tuple(name for name, _ in self.dag.params)
             for each in names:
                 self._parameter(each)
             if not names and self.task.argument("params") is not None:
@@ -211,7 +211,8 @@ class Asking:
             case ast.Attribute(value=ast.Name(id="dag_run"), attr="conf"):
                 return self._conf(key, "") if isinstance(key, str) else None
             case ast.Call(func=ast.Attribute(attr="xcom_pull")) if made := self._made(inner):
-                return _Made((*made.code, f"[{_quoted(key)}]")) if _may_be_key(key) else None
+                quoted = f"'{key}'" if isinstance(key, str) else str(key)
+                return _Made((*made.code, f"[{quoted}]")) if _may_be_key(key) else None
         return None
 
     def _conf(self, name: str, default: Any) -> _Made:
@@ -320,14 +321,10 @@ class Asking:
                 return self._day()
             case "ds_nodash":
                 return _Made((*self._day().code, ".strftime('%Y%m%d')"), "text")
-            case "ts":
-                return _Made((*self._date("logical_date"), ".isoformat()"), "text")
-            case "ts_nodash":
-                return _Made((*self._date("logical_date"), ".strftime('%Y%m%dT%H%M%S')"), "text")
-            case "logical_date" | "execution_date":
-                return _Made(self._date("logical_date"), "moment")
-            case "data_interval_start" | "data_interval_end":
-                return _Made(self._date(name), "moment")
+            case "ts" | "ts_nodash":
+                return self._filtered(_Made(self._date("logical_date"), "moment"), name)
+            case "logical_date" | "execution_date" | "data_interval_start" | "data_interval_end":
+                return _Made(self._date("logical_date" if name == "execution_date" else name), "moment")
             case "run_id":
                 return _Made((Word("current_run"), "().run_id"), "text")
             case "task_instance_key_str":
@@ -349,9 +346,6 @@ class Asking:
             raise Unclear(f"it takes {name}, and the DAG file has something else of that name")
         self.dates[name] = None
         return name
-
-    def _own_parameters(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.dag.params)
 
     def _parameter(self, name: str) -> _Made:
         given = self.task.argument("params")
@@ -477,10 +471,6 @@ def _may_be_quoted(text: str) -> bool:
 
 def _may_be_key(key: object) -> bool:
     return isinstance(key, int) or (isinstance(key, str) and _may_be_quoted(key))
-
-
-def _quoted(key: str | int) -> str:
-    return f"'{key}'" if isinstance(key, str) else str(key)
 
 
 def _number(node: ast.expr) -> int | None:

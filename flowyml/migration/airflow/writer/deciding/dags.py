@@ -29,7 +29,7 @@ from flowyml.migration.airflow.writer.deciding.context import (
     may_be_argument,
     texts_of,
 )
-from flowyml.migration.airflow.writer.deciding.decision import Decision, Moved, edges_in, key_of, what_moves
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Moved, edges_in, key_of, refused, what_moves
 from flowyml.migration.airflow.writer.deciding.functions import returns_dict
 from flowyml.migration.airflow.writer.deciding.options import OF_PYTHON, pipeline_options
 from flowyml.migration.airflow.writer.deciding.params import Declared, declared, default_of
@@ -204,10 +204,7 @@ def _hold(decision: Decision, why: str) -> None:
     decision.kind, decision.arguments, decision.over = "hole", {}, {}
     decision.asking = decision.function = None
     decision.starts = ""
-    decision.notes[:] = [
-        Note(Kind.REFUSED, f"task {decision.task.task_id}", decision.task.place, why,
-             "Write what it does into the step of the same name.")
-    ]  # fmt: skip
+    decision.notes[:] = [refused(decision.task, why)]
 
 
 def _hold_takers(dag: DecidedDag, steps: Mapping[str, Decision], moving: Moving) -> None:
@@ -238,11 +235,8 @@ def _check_operator(decision: Decision, moved: Moved) -> None:
             words.part(given)
     except Unwritable as error:
         decision.kind = "hole"
-        decision.notes[:] = [
-            Note(Kind.REFUSED, f"task {decision.task.task_id}", decision.task.place,
-                 f"of its operator {decision.task.operator}: {error}",
-                 "Write the operator with airflow_operator(…), or write a step.")
-        ]  # fmt: skip
+        to_do = "Write the operator with airflow_operator(…), or write a step."
+        decision.notes[:] = [refused(decision.task, f"of its operator {decision.task.operator}: {error}", to_do)]
 
 
 def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
@@ -266,7 +260,9 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
         )  # fmt: skip
     dag.dates = {name: asked[0].default(name) for asking in asked for name in asking.dates}
     logical = [name for name in dag.dates if DATES[name][1] == "LOGICAL_DATE"]
-    dag.notes += notes_of_dates(model, logical, any(_asks_for_dates(each, moving) for each in dag.decisions))
+    operators = [each for each in dag.decisions if each.kind == "operator"]
+    by_operators = any(asks_for_dates(text) for each in operators for text in _rendered(each, moving))
+    dag.notes += notes_of_dates(model, logical, by_operators)
     dag.options, notes = pipeline_options(model, [each.kind for each in dag.decisions])
     dag.notes += notes
     edges = {edge.task_id for each in dag.decisions for edge in (*each.edges, *each.sources)}
@@ -391,11 +387,6 @@ def _parameters(dag: DecidedDag, moved: Moved) -> Iterator[Note]:
             continue
         yield Note(Kind.CHANGED, f"parameter {name}", dag.model.place, "it has no plain default, or no name of a "
                    "Python argument that is free", "Add it to the pipeline's function under another name.")  # fmt: skip
-
-
-def _asks_for_dates(decision: Decision, moving: Moving) -> bool:
-    """Return whether an operator's templates or functions use dates."""
-    return decision.kind == "operator" and any(map(asks_for_dates, _rendered(decision, moving)))
 
 
 def _rendered(decision: Decision, moving: Moving) -> Iterator[str]:

@@ -16,11 +16,11 @@ from flowyml.migration.airflow.model import FunctionModel, Symbolic, TaskModel, 
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Template
 from flowyml.migration.airflow.writer.moving import Moving, Needed
-from flowyml.migration.airflow.writer.notes import Note
+from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import Unwritable
 
 __all__ = ["Decision", "Function", "Hole", "Key", "Loop", "Moved", "edges_in", "is_item", "items_in", "key_of", "named",
-           "rule_of", "what_moves"]  # fmt: skip
+           "refused", "rule_of", "what_moves"]  # fmt: skip
 
 Key = tuple[str, int, str]
 """The name of a function, its line, and its module if that is not the DAG file."""
@@ -153,6 +153,11 @@ def rule_of(task: TaskModel) -> str:
 
 def named(task: TaskModel) -> str:
     return f"task {task.task_id}"
+
+
+def refused(task: TaskModel, why: str, to_do: str = "Write what it does into the step of the same name.") -> Note:
+    """Return the note on a task that becomes a hole."""
+    return Note(Kind.REFUSED, named(task), task.place, why, to_do)
 
 
 # Modules that a written module may use beside FlowyML's words.

@@ -166,8 +166,9 @@ def of_context(asking: Asking, moved: Function, given: dict[str, Any]) -> dict[s
     rest = spec.kwarg.arg if spec.kwarg else ""
     if rest not in used:
         return found
+    is_rest = partial(_is_name, name=rest)
     for key in sorted(_keys_of(tree, rest) - filled):
-        found[key] = _by_name(asking, key, tree, partial(_is_key, rest=rest, key=key))
+        found[key] = _by_name(asking, key, tree, lambda node, key=key: _key_of(node, is_rest) == key)  # type: ignore[misc]
     return found
 
 
@@ -244,10 +245,6 @@ def _key_of(node: ast.AST, is_it: Callable[[ast.AST], bool]) -> str:
         ):
             return key
     return ""
-
-
-def _is_key(node: ast.AST, rest: str, key: str) -> bool:
-    return _key_of(node, partial(_is_name, name=rest)) == key
 
 
 def _is_name(node: ast.AST, name: str) -> bool:

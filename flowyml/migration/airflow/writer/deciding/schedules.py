@@ -12,6 +12,7 @@ from typing import Any
 
 from flowyml.migration.airflow.model import AssetRef, DagModel, Reference, Symbolic
 from flowyml.migration.airflow.writer.notes import Kind, Note
+from flowyml.migration.airflow.writer.values import Unwritable
 
 __all__ = ["Dated", "Schedule", "asks_for_dates", "dated", "notes_of_dates", "schedule_of", "timetable_of", "zone_of"]
 
@@ -120,7 +121,12 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
     """
     said = dag.schedule if dag.schedule_known else None
     if said == "None":
-        return None, None, list(_omitted(dag))
+        if not dag.schedule_omitted:
+            return None, None, []
+        return None, None, [
+            Note(Kind.CHANGED, "schedule", dag.place, "the file has none, as on Airflow 3; Airflow 2 runs such a DAG "
+                 "once a day", "If the DAG ran on Airflow 2, schedule the pipeline daily.")
+        ]  # fmt: skip
     kind, _, rest = (said or "").partition(":")
     zone = zone_of(dag)
     place = dag.schedule_argument.place if dag.schedule_argument else dag.place
@@ -158,14 +164,6 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
         ]  # fmt: skip
     why = "the module schedules the pipeline on Airflow when it is run as a script"
     return made, None, [Note(Kind.KEPT, "schedule", place, why), *_unknown_start(dag, made)]
-
-
-def _omitted(dag: DagModel) -> Iterator[Note]:
-    if dag.schedule_omitted:
-        yield Note(
-            Kind.CHANGED, "schedule", dag.place, "the file has none, as on Airflow 3; Airflow 2 runs such a DAG once a "
-            "day", "If the DAG ran on Airflow 2, schedule the pipeline daily.",
-        )  # fmt: skip
 
 
 def _start(given: Any) -> datetime | None:
@@ -208,17 +206,14 @@ def _own(dag: DagModel) -> Any:
         if isinstance(given, AssetRef) and given.parts:
             return _asset(given)
         return [_asset(each) for each in (given if isinstance(given, list | tuple | set) else [given])]
-    except _UnknownError:
+    except Unwritable:
         return None
 
 
-class _UnknownError(Exception):
-    """An asset that a pipeline cannot name."""
-
-
 def _asset(given: Any) -> Any:
+    """Return an asset in Airflow's own form. Raises ``Unwritable`` for one that a pipeline cannot name."""
     if not isinstance(given, AssetRef) or any("{" in each for each in (given.name, given.uri)):
-        raise _UnknownError
+        raise Unwritable
     match given.kind:
         case "all" | "any":
             return {given.kind: [_asset(each) for each in given.parts]}
@@ -228,4 +223,4 @@ def _asset(given: Any) -> Any:
             return {"name": given.name, "uri": given.uri}
         case "asset":
             return given.name or given.uri
-    raise _UnknownError
+    raise Unwritable

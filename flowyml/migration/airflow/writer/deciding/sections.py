@@ -9,6 +9,7 @@ from typing import Any
 
 from flowyml.migration.airflow.model import DagModel, GroupModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.blocks import Chain, sorted_units
+from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.decision import Decision
 
 __all__ = ["Nested", "Unit", "groups_in", "nested", "tasks_in"]
@@ -34,10 +35,6 @@ class Nested:
 
 
 Unit = TaskModel | Chain | Nested
-
-
-class _Apart(Exception):
-    """The reason why a task group gets no pipeline of its own."""
 
 
 def nested(dag: DagModel, order: Sequence[Unit], decisions: Sequence[Decision]) -> tuple[list[Unit], Mapping[str, str]]:
@@ -123,7 +120,7 @@ class _Nesting:
                 continue
             try:
                 units, waits = self._contracted(units, waits, own, group, members)
-            except _Apart as error:
+            except Unclear as error:
                 self.apart[group.group_id] = str(error)
         found: list[Unit] = []
         for unit in units:
@@ -139,7 +136,7 @@ class _Nesting:
         self, units: list[Unit], waits: Mapping[Unit, set[Unit]], own: dict[Unit, set[str]], group: GroupModel,
         members: set[str],
     ) -> tuple[list[Unit], Mapping[Unit, set[Unit]]]:  # fmt: skip
-        """Replace the units of a group by one, which waits for what they wait for. Raises ``_Apart``.
+        """Replace the units of a group by one, which waits for what they wait for. Raises ``Unclear``.
 
         A DAG may have thousands of groups, so this asks each unit for no more than a set.
         """
@@ -151,7 +148,7 @@ class _Nesting:
                 if not isinstance(unit, Chain) or not any(
                     members <= {task.task_id for task in tasks_in(inner)} for inner in unit.blocks.values()
                 ):
-                    raise _Apart("a branch has tasks of it and others")
+                    raise Unclear("a branch has tasks of it and others")
                 return units, waits
         self._check(group, members)
         around = self.around[group.group_id]
@@ -168,21 +165,21 @@ class _Nesting:
         of_left[made] = set().union(*(waits[unit] for unit in inside)) - gone
         found = sorted_units(left, of_left)
         if found is None:
-            raise _Apart("tasks outside it are between its tasks")
+            raise Unclear("tasks outside it are between its tasks")
         own[made] = set().union(*(own[unit] for unit in inside))
         return found, of_left
 
     def _check(self, group: GroupModel, members: set[str]) -> None:
         prefix = f"{group.group_id}."
         if group.mapping is not None and any(self.decisions[name].loop is None for name in members):
-            raise _Apart("it is mapped in a way that for_each has no words for")
+            raise Unclear("it is mapped in a way that for_each has no words for")
         if any(not name.startswith(prefix) or name == prefix for name in members) or "{" in prefix:
-            raise _Apart("its tasks do not have its name before theirs")
+            raise Unclear("its tasks do not have its name before theirs")
         ids = set(self.decisions)
         for name in members:
             for before in self.decisions[name].task.upstream:
                 if f"{prefix}{before}" in ids:
-                    raise _Apart(f"it has a task named as {before} is, which {name} waits for")
+                    raise Unclear(f"it has a task named as {before} is, which {name} waits for")
 
     def _waits(self, units: Sequence[Unit]) -> Mapping[Unit, set[Unit]]:
         of: dict[str, Unit] = {task.task_id: unit for unit in units for task in tasks_in([unit])}

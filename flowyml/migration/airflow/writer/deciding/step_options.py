@@ -146,7 +146,9 @@ def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
     """Yield notes on numbers, times and rules that are unknown, or only the file's default."""
     to_do = "Set it in the pipeline."
     for name in TAKEN:
-        value, own = getattr(task, name), task.argument(name) or _default(task, name)
+        value = getattr(task, name)
+        of_groups = (each for each in task.defaults if each.name == name)  # and of its own ``default_args``
+        own = task.argument(name) or next(of_groups, None)
         construct = f"{name} of {task.task_id}"
         if own is not None and made.kind == "operator" and made.arguments.get(name) is own.value:
             continue  # it is in the operator
@@ -159,11 +161,6 @@ def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
             yield Note(Kind.CHANGED, construct, task.place, unknown, to_do)
         elif name != "retries" and not is_time(value):
             yield Note(Kind.CHANGED, construct, task.place, "it is not 0 seconds or more", to_do)
-
-
-def _default(task: TaskModel, name: str) -> Argument | None:
-    """Return the default argument of a task from its groups, or from its own ``default_args``."""
-    return next((each for each in task.defaults if each.name == name), None)
 
 
 def _looks(task: TaskModel, made: Decision) -> Iterator[Note]:

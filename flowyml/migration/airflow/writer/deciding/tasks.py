@@ -8,7 +8,7 @@ from flowyml.migration.airflow.model import OF_CLASS, DagModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.commands import step_of_command
 from flowyml.migration.airflow.writer.deciding.context import needed_of_dag
-from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named, rule_of
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named, refused, rule_of
 from flowyml.migration.airflow.writer.deciding.mapping import loop_of
 from flowyml.migration.airflow.writer.deciding.operators import as_operator
 from flowyml.migration.airflow.writer.deciding.options import default_arguments
@@ -38,12 +38,7 @@ def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, st
         if loop and (made.kind == "operator" or made.choice):
             raise Hole(f"it is in a mapped task group, and {made.notes[0].reason or 'it chooses'}")
     except Hole as error:
-        made = Decision(task, "hole")
-        made.notes.append(
-            Note(
-                Kind.REFUSED, named(task), task.place, str(error), "Write what it does into the step of the same name."
-            )
-        )
+        made = Decision(task, "hole", notes=[refused(task, str(error))])
     made.loop = loop
     made.options |= step_options(dag, task)
     if made.kind == "operator" and (rule := task.argument("trigger_rule")) and rule.inherited == OF_CLASS:
@@ -65,16 +60,9 @@ def _decided(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, 
         raise Hole(f"@task.{conditions[0]} decides at run time whether to skip it: write when(…) around it")
     has_known_rule = task.trigger_rule in RUN_IF or task.teardown
     is_plain = task.own_class is None
-    if (
-        is_plain
-        and task.operator in _EMPTY
-        and has_known_rule
-        and not task.mapped
-        and not others(task)
-        and not is_called_back(task)
-    ):
-        note = Note(Kind.KEPT, named(task), task.place)
-        return Decision(task, "empty", notes=[note])
+    is_empty = is_plain and task.operator in _EMPTY and has_known_rule and not task.mapped
+    if is_empty and not others(task) and not is_called_back(task):
+        return Decision(task, "empty", notes=[Note(Kind.KEPT, named(task), task.place)])
     if task.decorator in (*CLASSES, "@task.bash") or (is_plain and task.operator in PYTHONS):
         return step_of_python(dag, task, moving, held)
     if task.decorator is not None:

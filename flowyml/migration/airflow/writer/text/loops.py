@@ -50,7 +50,8 @@ def rolled(texts: Sequence[str], loop: ast.For, names: Names, variable: Callable
     It goes over what ``loop`` in the DAG file goes over, if ``names`` knows that and it explains the literals.
     ``variable`` returns a free name for a variable.
     """
-    tokens = [_tokens(text) for text in texts]
+    read = (tokenize.generate_tokens(io.StringIO(text).readline) for text in texts)
+    tokens = [[each for each in some if each.type != tokenize.NL] for some in read]
     if len({tuple(_shape(each) for each in one) for one in tokens}) > 1:
         return ""
     literals = {
@@ -87,10 +88,6 @@ def rolled(texts: Sequence[str], loop: ast.For, names: Names, variable: Callable
         names.constants |= words
         names.taken |= words
     return text if is_better else ""
-
-
-def _tokens(text: str) -> list[tokenize.TokenInfo]:
-    return [each for each in tokenize.generate_tokens(io.StringIO(text).readline) if each.type != tokenize.NL]
 
 
 def _shape(token: tokenize.TokenInfo) -> tuple[int, str]:
