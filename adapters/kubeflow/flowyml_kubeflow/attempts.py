@@ -15,10 +15,11 @@ from typing import Any
 
 from flowyml.artifacts import default_url, run_place
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import StepError, StepTimeoutError
+from flowyml.core.errors import MissingSecretError, StepError, StepTimeoutError
 from flowyml.core.logs import level_of, with_level
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.model import Step
+from flowyml.plan.secrets import variable_of
 from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.spawn import SpawnedProcesses
@@ -190,8 +191,19 @@ def _secrets(step: Step, on_line: OnLine) -> tuple[dict[str, str], OnLine]:
         return {}, on_line
     from flowyml.runtime.secrets import Mask, from_environment, secrets_of
 
-    secrets = secrets_of(step.name, step.secrets, from_environment)
+    secrets = secrets_of(step.name, step.secrets, from_environment if LOCAL in os.environ else _of_kubernetes)
     return secrets, Mask(secrets.values()).lines(on_line)
+
+
+def _of_kubernetes(reference: str) -> str:
+    """Return a secret of Kubernetes, which is a variable of the pod. Raises ``MissingSecretError``."""
+    if value := os.environ.get(variable_of(reference)):
+        return value
+    name, _, key = reference.partition("/")
+    raise MissingSecretError(
+        f"There is no secret {reference!r} in the namespace of the run. To create it: kubectl create secret generic "
+        f"{name} --from-literal={key}=…"
+    )
 
 
 def _log_error(text: str, on_line: OnLine) -> None:

@@ -47,6 +47,7 @@ from flowyml_kubeflow.options import default_image, pipeline_options, step_optio
 from flowyml_kubeflow.parameters import argument, described, kfp_type
 from flowyml_kubeflow.pod_bundle import for_pods
 from flowyml_kubeflow.sizes import Size, size_of, wraps_nodes
+from flowyml_kubeflow.task_files import FACTS_BYTES
 
 __all__ = ["Compiled", "compile_pipeline"]
 
@@ -90,24 +91,36 @@ def compile_pipeline(
     ``store`` is the URL of a folder from which workers read the bundle; without it the bundle is in the file: in each
     container if images have FlowyML and the workflow has room for that on a ``release`` of KFP, otherwise in a task of
     its own. If the workflow would then be too large, and workers can reach the store ``artifacts``, the bundle goes
-    there. If that is not enough, loops have fewer pods, which leave some room for the parameters of runs.
+    there. If that is not enough, loops have fewer pods, which leave some room for the parameters of runs. What is shown
+    of outputs is shortened to the room that is left.
     """
+    compiled, size = _fitting(bundle, store, artifacts, release)
+    if size.room_for_facts < FACTS_BYTES:
+        containers.limit_facts(compiled.spec, max(0, int(size.room_for_facts)))
+    return compiled
+
+
+def _fitting(
+    bundle: Bundle, store: str | None, artifacts: str | None, release: tuple[int, ...]
+) -> tuple[Compiled, Size]:  # fmt: skip
     has_flowyml = pipeline_options(bundle.plan).get("runtime") == "image"
-    if has_flowyml and (small := _Compiler(bundle, store, in_each=True).compile()).size(release).fits:
-        return small
+    if has_flowyml:
+        small = _Compiler(bundle, store, in_each=True).compile()
+        if (size := small.size(release)).fits:
+            return small, size
     compiled = _Compiler(bundle, store).compile()
-    if compiled.size(release).fits:
-        return compiled
+    if (size := compiled.size(release)).fits:
+        return compiled, size
     if not compiled.bundle_url and artifacts and _reaches_pods(artifacts):
-        return compile_pipeline(bundle, store=f"{artifacts.rstrip('/')}/bundles", release=release)
+        return _fitting(bundle, f"{artifacts.rstrip('/')}/bundles", None, release)
     if not PodGraph(bundle.plan).loops:
-        return compiled
+        return compiled, size
     most = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).has_room)
     for pods in range(most, 0, -1):  # the number itself, which the pods get, takes some room too
         fewer = _Compiler(bundle, store, pods).compile()
-        if fewer.size(release).has_room:
-            return fewer
-    return compiled
+        if (less := fewer.size(release)).has_room:
+            return fewer, less
+    return compiled, size
 
 
 class _Compiler:

@@ -20,7 +20,16 @@ from flowyml_kubeflow import names
 from flowyml_kubeflow.options import StepOptions, empty_dir
 from flowyml_kubeflow.pod_bundle import compressed
 
-__all__ = ["Kind", "bundle_containers", "code_words", "container", "is_artifact", "kubernetes", "longest"]
+__all__ = [
+    "Kind",
+    "bundle_containers",
+    "code_words",
+    "container",
+    "is_artifact",
+    "kubernetes",
+    "limit_facts",
+    "longest",
+]
 
 _SECRET = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+")
 
@@ -146,6 +155,14 @@ def container(
     arguments = [kind, "{{$}}", json.dumps(about, ensure_ascii=False), *code]
     start: Json = {"command": ["python3", "-c", script + _RUN], "args": arguments}
     return {**start, **_image(options), **_resources(options, resources)}
+
+
+def limit_facts(spec: Json, most: int) -> None:
+    """Have the pods of steps give KFP ``most`` bytes of metadata of an output at most: see ``task_files.described``."""
+    for executor in spec["deploymentSpec"]["executors"].values():
+        arguments = executor["container"]["args"]
+        if arguments[0] == "step":
+            arguments[2] = json.dumps({**json.loads(arguments[2]), "facts": most}, ensure_ascii=False)
 
 
 def code_words(bundle: Bundle, url: str | None, *, in_each: bool = False) -> list[str]:

@@ -9,6 +9,7 @@ workflows that a real KFP 2.17.0 ran, in the configuration of 2.17 and in that o
 from __future__ import annotations
 
 import json
+import math
 import re
 import zlib
 from collections import Counter
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from flowyml_kubeflow.names import BUNDLE
+from flowyml_kubeflow.names import BUNDLE, is_record
 
 __all__ = [
     "CODE_TEXT", "ERROR", "TEMPLATE", "WORKFLOW", "PodSize", "Simulation", "Size", "packed", "size_of", "text",
@@ -77,6 +78,8 @@ class PodSize:
     template: int
     task: str
     is_driver: bool
+    values: int = 0
+    """The number of other steps' values that it takes, which KFP describes in the pod."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Size:
     count: int
     """The number of nodes."""
     pods: tuple[PodSize, ...]
+    copies: int
+    """The number of nodes that hold the description of a pod."""
 
     @property
     def raw(self) -> int:
@@ -121,6 +126,17 @@ class Size:
     @property
     def fits(self) -> bool:
         return self.is_stored and self.can_start
+
+    @property
+    def room_for_facts(self) -> float:
+        """The bytes for the metadata of a step's output, where others take it: in each of their pods, and in the nodes.
+
+        It is not known before the run, so no size includes it.
+        """
+        taking = [pod for pod in self.pods if pod.values]
+        rooms = [(TEMPLATE / (1 + ERROR) - pod.template) / pod.values for pod in taking]
+        copies = self.copies * sum(pod.values for pod in taking)
+        return min(*rooms, (WORKFLOW / (1 + ERROR) - self.stored) / copies) if taking else math.inf
 
 
 def wraps_nodes(release: tuple[int, ...]) -> bool:
@@ -196,7 +212,7 @@ class Simulation:
         written = text({node["id"]: node for node in sorted(self.nodes.values(), key=lambda node: str(node["id"]))})
         packed_nodes = packed(written, set(CODE_TEXT.findall(text([self.executors, self.parameters]))))
         nodes, pods = len(written.encode("utf-8", "replace")), tuple(sorted(self.pods, reverse=True))
-        return Size(self._spec_size(), nodes, packed_nodes, len(self.nodes), pods)
+        return Size(self._spec_size(), nodes, packed_nodes, len(self.nodes), pods, 6 if self.wraps else 3)
 
     def _spec_size(self) -> int:
         """Return the size at the start: each component and container as an argument, each DAG as a template.
@@ -296,7 +312,8 @@ class Simulation:
         path = self._node(f"{scope.path}.{name}", "DAG", "system-container-executor", scope.path, decided, followers)
         own, after = {"pod-spec-patch": patch}, 0 if self.wraps else followers
         self._pod(name, f"{path}.executor", "system-container-impl", path, own, {}, after)
-        self.pods.add(PodSize(_LAUNCHER + _size(patch), name, is_driver=False))
+        values = sum(port != BUNDLE and not is_record(port) for port in scope.artifacts)
+        self.pods.add(PodSize(_LAUNCHER + _size(patch), name, is_driver=False, values=values))
         ports = component.get("outputDefinitions", {}).get("artifacts", {})
         return {port: [_given_artifact(port, f"minio://{folder}/{port}")] for port in ports}
 

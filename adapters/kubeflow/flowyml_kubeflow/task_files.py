@@ -29,7 +29,7 @@ __all__ = [
 
 Values = dict[str, Any]
 PACKED = "flowyml"  # the format of an artifact that is JSON for a packed value
-FACTS_BYTES = 1500  # of the facts of one output; 40 values of a step then fit into the argument with the rest
+FACTS_BYTES = 2000  # of the metadata of one output, as KFP nests them; fewer where there is no room
 _VALUE = 200  # characters of a value that is shown
 _FOLDERS = {"gs": "gcs"}  # where KFP's launcher mounts a scheme; the others go by their own name
 
@@ -132,8 +132,9 @@ def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
 def described(packed: Any, stored: Values, kind: str, most: int = FACTS_BYTES) -> Values:
     """Return the metadata of an output, which KFP's UI shows: its format as ``stored``, its kind and facts, or value.
 
-    KFP passes the metadata of its inputs to a task in one argument, so facts have at most ``most`` bytes. The UI shows
-    and compares all metadata of metrics, so they have only their numbers. Source: KFP, ``CompareUtils.ts``.
+    KFP describes the inputs of a task in its pod, with their metadata, so these have at most ``most`` bytes: what is
+    more is left out. The UI shows and compares all metadata of metrics, so they have only their numbers. Source: KFP,
+    ``CompareUtils.ts``.
     """
     if is_reference(packed):
         facts, of_kind = packed["$artifact"].get("metadata") or {}, packed["$artifact"].get("kind", "data")
@@ -146,9 +147,15 @@ def described(packed: Any, stored: Values, kind: str, most: int = FACTS_BYTES) -
         text = packed if isinstance(packed, str) else json.dumps(packed, ensure_ascii=False)
         facts, shown = {"value": packed if type(packed) is float else text} if len(text) <= _VALUE else {}, {}
     for name, value in facts.items():
-        if len(json.dumps({**shown, name: value})) <= most:
+        if _bytes_in_pod({**shown, name: value, **stored}) <= most:
             shown[name] = value
-    return {**shown, **stored} if most else stored
+    return {**shown, **stored}
+
+
+def _bytes_in_pod(metadata: Values) -> int:
+    """Return the bytes of metadata in a pod's template: JSON in Go's JSON in Go's JSON, with <, > and & escaped."""
+    text = json.dumps(metadata)
+    return len(json.dumps(json.dumps(text))) + 8 * sum(map(text.count, "<>&"))
 
 
 def _are_metrics(packed: Any) -> bool:

@@ -51,8 +51,6 @@ _STATUS = {
     "CANCELED": "CANCELLED", "CANCELLED": "CANCELLED",
 }  # fmt: skip
 
-_MOST_VALUES = 40  # of a step, for facts to be shown
-
 # Kubernetes keeps the text of this file of a container that failed, and Argo adds it to the message of its node, which
 # stays when pod and log are gone. Sources: Kubernetes, terminationMessagePath; Argo, ``inferFailedReason``.
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -183,16 +181,11 @@ class StepTask:
             target = artifact(self.given, "outputs", names.port(output))
             given[output] = packed if not is_reference(packed) else with_url(packed, self.scratch, target["uri"])
             stored, kind = store(packed, target, self.scratch), self.step.kinds.get(output, "")
-            result.artifacts[names.port(output)] = described(packed, stored, kind, self._most)
+            most = self.given["about"].get("facts", FACTS_BYTES)
+            result.artifacts[names.port(output)] = described(packed, stored, kind, most)
         shutil.rmtree(self.scratch, ignore_errors=True)
         self._publish(given)
         return result
-
-    @property
-    def _most(self) -> int:
-        """The bytes of facts about an output; 0 if another step takes too many values for KFP to pass it all facts."""
-        most = max(len(step.inputs) + len(step.outputs) for step in self.plan)
-        return FACTS_BYTES if most <= _MOST_VALUES else 0
 
     def _publish(self, given: Values) -> None:
         """Write the outputs of the pipeline to the log, and possible artifacts."""

@@ -10,6 +10,7 @@ import yaml
 from flowyml import Pipeline, step
 from flowyml.core.errors import DefinitionError, UnsupportedFeatureError
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
+from tests.engines.kubeflow_calls import RUN, run_id
 
 pytest.importorskip("kfp")
 
@@ -49,6 +50,13 @@ def test_a_name_of_another_form_is_refused() -> None:
         DefinitionError, match=r"step 'reads': secret 'api' is not of the form 'name-of-the-secret/key'"
     ):
         executors({})
+
+
+@pytest.mark.kubeflow
+def test_a_missing_one_says_how_to_create_it(kfp_api: Any) -> None:
+    lacks = Pipeline("lacks").add_step(reads.options(secrets={"password": "no-such/password"}))
+    handle = kfp_api.orchestrator().run_pipeline(lacks, run_id("lacks")).wait_for_completion(RUN)
+    assert "kubectl create secret generic no-such --from-literal=password=…" in str(handle.error)
 
 
 def test_containers_of_the_local_runner_have_none() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import pipeline, step
+from flowyml import Pipeline, pipeline, report, step
 from flowyml.cli import main
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.schedule import Schedule
@@ -26,6 +26,7 @@ from flowyml_kubeflow import sizes, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 from flowyml_kubeflow.graph import PODS
 from flowyml_kubeflow.sizes import ERROR, TEMPLATE, WORKFLOW
+from tests.engines.kubeflow_calls import RUN, run_id
 
 Json = dict[str, Any]
 
@@ -249,6 +250,48 @@ def test_a_graph_or_a_step_that_does_not_fit_is_refused_by_its_name(steps: int, 
     assert "Keep the code in a store" not in str(refused.value)
     assert str(refused.value).count("Join small steps") == (steps == 600)
     spec.check_size(joining(90))
+
+
+def shown(made: Compiled) -> set[Any]:
+    """The bytes of metadata that the pods of steps may give KFP; None: as many as they like."""
+    containers = [executor["container"] for executor in made.spec["deploymentSpec"]["executors"].values()]
+    return {json.loads(each["args"][2]).get("facts") for each in containers if each["args"][0] == "step"}
+
+
+def test_what_is_shown_of_outputs_gets_the_room_that_is_left() -> None:
+    assert shown(joining(10)) == {None}
+    (in_pods,) = shown(joining(70))
+    assert 500 < in_pods < 1000
+    first = Step(name="first", function="m:f", outputs=tuple(f"v{n}" for n in range(8)))
+    inputs = tuple(Input(f"input{n}", FromStep("first", f"v{n}")) for n in range(8))
+    steps = [Step(name=f"step {n}", function="m:f", inputs=inputs[n % 2 :]) for n in range(90)]
+    made = compile_pipeline(build(Plan(name="wide", steps=(first, *steps))), store="s3://code")
+    (in_nodes,) = shown(made)
+    rest = WORKFLOW / (1 + ERROR) - made.size().stored
+    assert rest - 15_000 < 6 * 90 * 7.5 * in_nodes < rest
+
+
+@pytest.mark.kubeflow
+def test_steps_with_much_to_show_can_be_taken_by_one(kfp_api: Any) -> None:
+    """KFP describes them in its pod: a quote takes eight bytes there, in JSON in JSON in JSON."""
+
+    def made(number: int) -> Any:
+        @step(name=f"make {number}", outputs=[f"v{number}"])
+        def make() -> dict[str, int]:
+            report(**{f"fact {n}": '"' * 400 for n in range(3)})
+            return {"value": number}
+
+        return make
+
+    names = [f"v{number}" for number in range(30)]
+    scope: dict[str, Any] = {}
+    exec(f"def total({', '.join(names)}):\n    return sum(v['value'] for v in [{', '.join(names)}])", scope)
+    steps = [*map(made, range(30)), step(outputs=["total"])(scope["total"])]
+    wide = Pipeline("much to show")
+    for each in steps:
+        wide.add_step(each)
+    handle = kfp_api.orchestrator().run_pipeline(wide, run_id("much")).wait_for_completion(RUN)
+    assert handle.outputs["total"] == sum(range(30)), handle.error
 
 
 def test_parameters_of_a_run_count() -> None:
