@@ -166,8 +166,8 @@ def test_a_broken_database_is_reported_once(store: RunStore) -> None:
         db.execute("SELECT * FROM nowhere")
     assert str(caught.value) == (
         f"The record of local runs, {store.path}, cannot be read or written: no such table: nowhere. "
-        "Its disk may be full, which SQLite can report as an I/O error: `flowyml cache clear --all` frees space even "
-        "then, `flowyml prune` frees more, and FLOWYML_HOME can name a folder on another disk. "
+        "Its disk may be read-only, or full, which SQLite can report as an I/O error: `flowyml cache clear --all` "
+        "frees space even then, `flowyml prune` frees more, and FLOWYML_HOME can name a folder on another disk. "
         "Or a step closed file descriptors that it did not open, as os.closerange does."
     )
 

@@ -331,8 +331,8 @@ class RunStore:
 
 _ANOTHER_PLACE = "Set FLOWYML_HOME to a folder that you can write to, or use LocalOrchestrator(store=…)."
 _WAYS_OUT = (
-    "Its disk may be full, which SQLite can report as an I/O error: `flowyml cache clear --all` frees space even then, "
-    "`flowyml prune` frees more, and FLOWYML_HOME can name a folder on another disk. "
+    "Its disk may be read-only, or full, which SQLite can report as an I/O error: `flowyml cache clear --all` frees "
+    "space even then, `flowyml prune` frees more, and FLOWYML_HOME can name a folder on another disk. "
     "Or a step closed file descriptors that it did not open, as os.closerange does."
 )
 
