@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import Any
+from operator import itemgetter
+from typing import Any, Literal
 
 from flowyml.core.dates import RunDates
 from flowyml.core.durations import span_text
@@ -20,6 +21,9 @@ __all__ = ["Schedule", "ScheduleInfo"]
 _DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _SHORTEST, _LONGEST = 0.1, 315_360_000
 MOST_MISSED = 1000  # are counted
+_CHANGE = timedelta(hours=3)
+"""More than clocks go back or forward."""
+_PICKS: Mapping[str, Callable[[Sequence[datetime]], datetime]] = {"first": itemgetter(0), "earlier": min, "later": max}
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 
 
@@ -126,17 +130,18 @@ class Schedule:
         times = self._cron_times(moment, count) if self.cron else self._interval_times(moment, count)
         return [time for time in times if self.end is None or time <= self.end]
 
-    def dates_at(self, time: datetime, *, takes_later: bool = False) -> RunDates:
+    def dates_at(self, time: datetime, *, picks: Literal["first", "earlier", "later"] | None = None) -> RunDates:
         """Return the dates of the run that is due at this time, in the schedule's time zone.
 
-        ``takes_later`` is for engines that take the later of the two moments that a time of the day can mean where the
-        clocks go back or forward.
+        ``picks`` is for engines that go through the times that clocks show: where clocks go back or forward, such a
+        time can mean two moments, of which they take the first (``fold=0``), the earlier or the later. The later is
+        for Airflow, which does so only for times of the day.
         """
         from zoneinfo import ZoneInfo
 
         moment = time.astimezone(ZoneInfo(self.timezone))
-        is_later = takes_later and self.cron and _is_fixed(self.cron)
-        before = self._later_before(moment) if is_later else self._before(moment)
+        is_by_clocks = picks and self.cron and (picks != "later" or _is_fixed(self.cron))
+        before = self._before_by_clocks(moment, _PICKS[picks]) if picks and is_by_clocks else self._before(moment)
         return RunDates(logical_date=moment, data_interval_start=before, data_interval_end=before and moment)
 
     def is_due(self, time: datetime) -> bool:
@@ -155,19 +160,25 @@ class Schedule:
         times: Iterator[datetime] = iter(partial(croniter(self.cron, moment).get_prev, datetime), None)
         return next(time for time in times if not (_is_second(time) and _is_fixed(self.cron or "")))
 
-    def _later_before(self, moment: datetime) -> datetime | None:
-        """Return the previous scheduled time for an engine that takes the later moment; None without croniter."""
+    def _before_by_clocks(self, moment: datetime, pick: Callable[[Sequence[datetime]], datetime]) -> datetime | None:
+        """Return the previous scheduled time for an engine that picks moments; None without croniter.
+
+        The times that clocks show are not always in the order of their moments, so those of some hours are compared.
+        """
         try:
             from croniter import croniter
         except ImportError:
             return None
-        wall_times: Iterator[datetime] = iter(
-            partial(croniter(self.cron, moment.replace(tzinfo=None)).get_prev, datetime), None
-        )
-        moments = (
-            [time.replace(tzinfo=moment.tzinfo, fold=fold).astimezone(UTC) for fold in (0, 1)] for time in wall_times
-        )
-        return next(time for time in map(max, moments) if time < moment.astimezone(UTC)).astimezone(moment.tzinfo)
+        shown = moment.replace(tzinfo=None)
+        wall_times: Iterator[datetime] = iter(partial(croniter(self.cron, shown + _CHANGE).get_prev, datetime), None)
+        found: list[datetime] = []
+        for time in wall_times:
+            if found and time < shown - _CHANGE:
+                break
+            picked = pick([time.replace(tzinfo=moment.tzinfo, fold=fold).astimezone(UTC) for fold in (0, 1)])
+            if picked < moment.astimezone(UTC):
+                found.append(picked)
+        return max(found).astimezone(moment.tzinfo)
 
     def _cron_times(self, after: datetime, count: int) -> list[datetime]:
         from croniter import croniter

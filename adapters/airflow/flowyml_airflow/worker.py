@@ -407,7 +407,7 @@ def _dates(context: Mapping[str, Any]) -> RunDates:
         return RunDates()
     schedule = _schedule(context)
     if schedule and str(getattr(run, "run_type", "manual")).rpartition(".")[2].lower() in ("scheduled", "backfill"):
-        return schedule.dates_at(moment, takes_later=True)  # source: make_aware of Airflow
+        return schedule.dates_at(moment, picks="later")  # source: make_aware of Airflow
     zone = ZoneInfo(schedule.timezone if schedule else "UTC")
     interval = getattr(run, "data_interval_start", None), getattr(run, "data_interval_end", None)
     start, end = (None, None) if interval == (moment, moment) else interval  # as Airflow fills it in

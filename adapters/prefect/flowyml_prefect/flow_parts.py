@@ -143,7 +143,9 @@ def _dates() -> RunDates:
     schedule, changed = _schedule(flow_run) if is_scheduled else (None, None)
     if schedule is None:
         return RunDates(logical_date=moment)
-    dates = schedule.dates_at(moment)
+    # Where clocks change, Prefect's cron schedules take the first of two moments, its rules (with bounds) the earlier.
+    picks: Any = "earlier" if schedule.start or schedule.end else "first"
+    dates = schedule.dates_at(moment, picks=picks if flow_run.auto_scheduled else None)
     is_known = not changed or changed < flow_run.created or dates.data_interval_start is None
     return dates if is_known or schedule.is_due(moment) else RunDates(logical_date=dates.logical_date)
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise, product
+from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import TypeAdapter
 
 from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule
+from flowyml_prefect import flow_parts
 from flowyml_prefect.schedule import from_prefect, is_ours, to_prefect
 
 SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2, hours=3)
@@ -52,6 +57,43 @@ def test_prefect_plans_the_same_times_and_the_schedule_is_read_back(schedule: Sc
         assert all(time <= schedule.end for time in planned)
     assert is_ours(written)
     assert from_prefect({**written, "parameters": {"rows": 5}}) == replace(schedule, parameters={"rows": 5})
+
+
+CRONS = ["30 2 * * *", "0 0 * * *", "0 * * * *", "*/15 * * * *", "15 1,2,3 * * *", "0 */2 * * *", "*/30 2 * * *"]
+
+
+def days_of_change(zone: ZoneInfo) -> Iterator[datetime]:
+    """Days of the next year on which clocks go back or forward."""
+    for number in range(365):
+        day = datetime(datetime.now(UTC).year + 1, 1, 2, tzinfo=zone) + number * DAY
+        if day.utcoffset() != (day + DAY).utcoffset():
+            yield day
+
+
+@pytest.mark.parametrize("is_bounded", [False, True])
+@pytest.mark.parametrize("name", ["Europe/Berlin", "America/New_York", "America/Santiago", "Australia/Lord_Howe"])
+def test_data_intervals_join_where_clocks_change(name: str, is_bounded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.client.schemas.schedules import CronSchedule, RRuleSchedule
+    from prefect.server.schemas.schedules import SCHEDULE_TYPES
+
+    zone = ZoneInfo(name)
+    days = list(days_of_change(zone))
+    assert len(days) == 2
+    for day, cron in product(days, CRONS):
+        schedule = Schedule(cron=cron, timezone=name, start=day - 3 * DAY if is_bounded else None)
+        written = to_prefect(schedule)
+        theirs: Any = TypeAdapter(SCHEDULE_TYPES).validate_python(written["schedule"])
+        times = asyncio.run(theirs.get_dates(n=300, start=day - 2 * DAY, end=day + 3 * DAY))
+        rule = (RRuleSchedule if is_bounded else CronSchedule)(**written["schedule"])
+        kept = SimpleNamespace(schedule=rule, slug=written["slug"], updated=None)
+        monkeypatch.setattr(flow_parts, "_deployment", lambda run, kept=kept: SimpleNamespace(schedules=[kept]))
+        for before, time in pairwise(time.astimezone(UTC) for time in times):
+            run = SimpleNamespace(expected_start_time=time, auto_scheduled=True)
+            context = SimpleNamespace(get=lambda run=run: SimpleNamespace(flow_run=run))
+            monkeypatch.setattr(flow_parts, "FlowRunContext", context)
+            found = flow_parts._dates().data_interval_start
+            assert found is not None
+            assert found.astimezone(UTC) == before, (cron, time)
 
 
 @pytest.mark.parametrize("slug", [None, "", "flowyml-x", "flowyml no json", "theirs"])
