@@ -135,12 +135,12 @@ class Schedule:
 
         ``picks`` is for engines that go through the times that clocks show: where clocks go back or forward, such a
         time can mean two moments, of which they take the first (``fold=0``), the earlier or the later. The later is
-        for Airflow, which does so only for times of the day.
+        for Airflow, which does so unless the cron expression has a run in every hour.
         """
         from zoneinfo import ZoneInfo
 
         moment = time.astimezone(ZoneInfo(self.timezone))
-        is_by_clocks = picks and self.cron and (picks != "later" or _is_fixed(self.cron))
+        is_by_clocks = picks and self.cron and (picks != "later" or not _covers_every_hour(self.cron))
         before = self._before_by_clocks(moment, _PICKS[picks]) if picks and is_by_clocks else self._before(moment)
         return RunDates(logical_date=moment, data_interval_start=before, data_interval_end=before and moment)
 
@@ -246,6 +246,15 @@ def _is_second(time: datetime) -> bool:
 def _is_fixed(cron: str) -> bool:
     """Return whether it means times of the day, and not every hour or minute (source: cron(8), Vixie's)."""
     return not any(field.startswith("*") for field in cron.split()[:2])
+
+
+def _covers_every_hour(cron: str) -> bool:
+    """Source: the function of this name in ``airflow.timetables._cron``."""
+    try:
+        from croniter import croniter
+    except ImportError:
+        return False
+    return bool(croniter.expand(cron)[0][1] == ["*"])
 
 
 def _daily(value: object) -> str:

@@ -146,14 +146,20 @@ def test_a_run_that_an_operator_started_has_no_interval_of_the_schedule(
 
 
 @pytest.mark.parametrize(
-    ("month", "times"), [(3, [(27, 1), (28, 1), (29, 1), (30, 0)]), (10, [(23, 0), (24, 0), (25, 1), (26, 1)])]
+    ("cron", "month", "times"),
+    [
+        ("30 2 * * *", 3, [(27, 1), (28, 1), (29, 1), (30, 0)]),
+        ("30 2 * * *", 10, [(23, 0), (24, 0), (25, 1), (26, 1)]),
+        ("30 */2 * * *", 10, [(24, 20), (24, 22), (25, 1), (25, 3)]),
+        ("30 * * * *", 10, [(24, 23), (25, 0), (25, 1), (25, 2)]),
+    ],
 )
 def test_intervals_have_no_gap_where_the_clocks_change(
-    tmp_path: Path, month: int, times: Sequence[tuple[int, int]]
+    tmp_path: Path, cron: str, month: int, times: Sequence[tuple[int, int]]
 ) -> None:
     """These are the runs that Airflow's ``CronTriggerTimetable`` makes, by day and hour in UTC."""
     file = tmp_path / "dag.py"
-    schedule = Schedule(cron="30 2 * * *", timezone="Europe/Berlin", start=datetime(2026, 1, 1, tzinfo=UTC))
+    schedule = Schedule(cron=cron, timezone="Europe/Berlin", start=datetime(2026, 1, 1, tzinfo=UTC))
     file.write_text(compile_dag(Pipeline("dated").add_step(nothing).bundle(), schedule=schedule).text)
     moments = [datetime(2026, month, day, hour, 30, tzinfo=UTC) for day, hour in times]
     for before, time in itertools.pairwise(moments):
