@@ -96,14 +96,10 @@ def _look_at(file: File, modules: frozenset[str], report: Report) -> None:
     try:
         after, places = _migrated(file, text, modules, report)
         data = mark + after.encode(encoding)
-    except Unreadable as error:
-        report.unreadable.append((file.shown, str(error)))
-        return
-    except RecursionError:
-        report.unreadable.append((file.shown, "its expressions nest too deeply"))
-        return
-    except Exception as error:  # a fault of the rules': the other files are still done
-        report.unreadable.append((file.shown, f"the migration of it failed ({type(error).__name__}: {error})"))
+    except Exception as error:  # also a fault of the rules': the other files are still done
+        why = f"the migration of it failed ({type(error).__name__}: {error})"
+        why = "its expressions nest too deeply" if isinstance(error, RecursionError) else why
+        report.unreadable.append((file.shown, str(error) if isinstance(error, Unreadable) else why))
         return
     for place, note in places:
         (report.done if note.is_done else report.needs_you)[note.item].append(place)

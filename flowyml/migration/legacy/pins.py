@@ -34,7 +34,6 @@ _LOCKED = re.compile(
     r"""name\s*=\s*"flowyml"\s*\n\s*version\s*=\s*"0\.|"flowyml"\s*:\s*\{[^}]*"version"\s*:\s*"==0\.""", re.IGNORECASE
 )
 _LOWER = re.compile(r"(===|==|~=|>=|>)\s*v?(\d+)")
-_UPPER = re.compile(r"(<=|<)\s*v?(\d+)")
 
 
 def update_pins(text: str, style: Style) -> Migrated:
@@ -108,13 +107,8 @@ def _wanted() -> str:
 
 def _kept_uppers(spec: str) -> list[tuple[str, str]]:
     """Upper bounds that allow 1.0."""
-    bounds = re.findall(r"(?<![=!~<>])(<=|<)\s*([\w.*+!-]+)", spec)
-    return [(operator, bound) for operator, bound in bounds if _UPPER.match(f"{operator}{bound}") and _admits(bound)]
-
-
-def _admits(bound: str) -> bool:
-    major = re.match(r"v?(\d+)", bound)
-    return major is not None and int(major[1]) >= 2
+    bounds = re.findall(r"(?<![=!~<>])(<=|<)\s*(v?(\d+)[\w.*+!-]*)", spec)
+    return [(operator, bound) for operator, bound, major in bounds if int(major) >= 2]
 
 
 def _table_spec(spec: str) -> str:

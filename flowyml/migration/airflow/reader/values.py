@@ -160,6 +160,10 @@ class Arguments:
             raise NotKnown
         return value
 
+    def rest(self) -> Arguments:
+        """Return these without the first positional one."""
+        return Arguments(self.positional[1:], self.named, self.open)
+
     def joined(self, more: Arguments) -> Arguments:
         """Return these and more arguments, whose names win."""
         positional, named = [*self.positional, *more.positional], {**self.named, **more.named}

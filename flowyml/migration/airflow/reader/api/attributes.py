@@ -60,9 +60,6 @@ _SETTABLE = frozenset({
 
 
 def _of_task(world: Making, task: Task, name: str, node: ast.AST) -> Any:
-    found = edges.relations(world, task, name)
-    if found is not MISSING:
-        return found
     answer = _TASK.get(name)
     if answer is not None:
         return answer(world, task)
@@ -113,9 +110,6 @@ def _relatives(task: Task, name: str) -> Native:
 
 
 def _of_xcom(world: Making, value: XCom, name: str, node: ast.AST) -> Any:
-    found = edges.relations(world, value, name)
-    if found is not MISSING:
-        return found
     if name in ("map", "zip", "concat"):
         return native(name, lambda arguments, where: _followed(value, name, arguments))
     if name in ("operator", "key"):
@@ -127,9 +121,6 @@ def _of_xcom(world: Making, value: XCom, name: str, node: ast.AST) -> Any:
 
 
 def _of_group(world: Making, group: Group, name: str, node: ast.AST) -> Any:
-    found = edges.relations(world, group, name)
-    if found is not MISSING:
-        return found
     answers: dict[str, Callable[[], Any]] = {
         "group_id": lambda: group.group_id,
         "label": lambda: group.own_id,
@@ -251,19 +242,8 @@ def _of_class(world: Making, cls: Class, name: str, node: ast.AST) -> Any:
     if name == "partial" and any(is_operator(base.path) for base in cls.foreign()):
         return native(name, lambda arguments, where: world.partial_of(cls, arguments, where))
     if name == "__init__":
-        return native(name, lambda arguments, where: _base_init(world, arguments, where))
-    found = class_method(cls, name)
-    return MISSING if found is None else found
-
-
-def _base_init(world: Making, arguments: Arguments, node: ast.AST) -> None:
-    owner, *rest = arguments.positional
-    world.initialise(owner.value, Arguments(rest, arguments.named, arguments.open), node)
-
-
-def _of_path(world: Making, path: PurePosixPath, name: str, node: ast.AST) -> Any:
-    found = path_attribute(world.machine, path, name, node)
-    return MISSING if found is None else found
+        return native(name, lambda given, where: world.initialise(given.positional[0].value, given.rest(), where))
+    return _known(class_method(cls, name))
 
 
 def _of_partial_call(world: Making, value: PartialCall, name: str, node: ast.AST) -> Any:
@@ -285,8 +265,8 @@ def _of_stack(world: Making, value: Stack, name: str, node: ast.AST) -> Any:
     return native(name, lambda _, where: value.close(world.machine, where)) if name == "close" else MISSING
 
 
-def _of_native(world: Making, value: Native, name: str, node: ast.AST) -> Any:
-    found = native_attribute(world.machine, value, name)
+def _known(found: Any) -> Any:
+    """Return an answer of the library, which says None for a name that it does not know."""
     return MISSING if found is None else found
 
 
@@ -300,8 +280,7 @@ def _of_asset(value: Asset, name: str) -> Any:
 def _of_instance(world: Making, value: Instance, name: str, node: ast.AST) -> Any:
     if name in value.attributes or (value.cls is not None and value.cls.find(name) is not None):
         return MISSING
-    found = instance_method(world.machine, value, name)
-    return MISSING if found is None else found
+    return _known(instance_method(world.machine, value, name))
 
 
 def _set_attribute(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
@@ -310,10 +289,15 @@ def _set_attribute(world: Making, function: Foreign, arguments: Arguments, node:
         world.machine.assign_attribute(owner, name, arguments.value("value", 2), node)
 
 
+_RELATIONS = ("set_upstream", "set_downstream")
+
+
 def attribute(world: Making, value: Any, name: str, node: ast.AST) -> Any:
     """Return an attribute of one of Airflow's own objects."""
-    if isinstance(value, Unknown) and name in ("set_upstream", "set_downstream"):
-        return edges.relations(world, value, name)
+    if isinstance(value, (Task, XCom, Group, Label)) or (isinstance(value, Unknown) and name in _RELATIONS):
+        found = edges.relations(world, value, name)
+        if found is not MISSING:
+            return found
     finder = _ATTRIBUTES.get(type(value))
     return MISSING if finder is None else finder(world, value, name, node)
 
@@ -411,17 +395,16 @@ _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     Group: _of_group,
     Dag: _of_dag,
     Asset: lambda world, value, name, _: _of_asset(value, name),
-    Label: lambda world, value, name, _: edges.relations(world, value, name),
     TaskFactory: _of_factory,
     GroupFactory: _of_factory,
     DagFactory: _of_factory,
     Partial: _of_partial,
     Class: _of_class,
-    PurePosixPath: _of_path,
-    Opened: lambda world, value, name, _: opened_attribute(value, name) or MISSING,
+    PurePosixPath: lambda world, value, name, node: _known(path_attribute(world.machine, value, name, node)),
+    Opened: lambda world, value, name, _: _known(opened_attribute(value, name)),
     PartialCall: _of_partial_call,
     Stack: _of_stack,
-    Native: _of_native,
+    Native: lambda world, value, name, _: _known(native_attribute(world.machine, value, name)),
     Digest: lambda world, value, name, _: value.method(name) or MISSING,
     Instance: _of_instance,
     Ids: _of_held,

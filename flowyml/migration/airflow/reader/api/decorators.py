@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -120,7 +120,7 @@ def task_decorator(world: Making, function: Foreign, arguments: Arguments, node:
     return decorates(world, decorator, function.path, arguments, node)
 
 
-def _conditional(kind: str, arguments: Arguments) -> Native:
+def _conditional(kind: str, arguments: Arguments) -> Any:
     """``@task.run_if(…)`` around a ``@task``: an additional argument of the task."""
     condition = arguments.get("condition", 0) or Given(None)
 
@@ -131,7 +131,12 @@ def _conditional(kind: str, arguments: Arguments) -> Native:
             return target
         return replace(target, arguments=Arguments([], {**target.arguments.named, kind: condition}))
 
-    return Native(f"@task.{kind}", lambda _, given, __: wrap(given.value("function", 0)))
+    return _applied(f"@task.{kind}", wrap, None)
+
+
+def _applied(name: str, make: Callable[[Any], Any], only: Given | None) -> Any:
+    """Apply a decorator to its ``only`` argument, or return the decorator that its arguments make."""
+    return Native(name, lambda _, given, __: make(given.value("function", 0))) if only is None else make(only.value)
 
 
 def decorates(world: Making, decorator: str, path: str, arguments: Arguments, node: ast.AST) -> Any:
@@ -144,9 +149,7 @@ def decorates(world: Making, decorator: str, path: str, arguments: Arguments, no
     def make(target: Any) -> TaskFactory:
         return TaskFactory(target, decorator, Arguments([], dict(named)), node, module)
 
-    if only is not None:
-        return make(only.value)
-    return Native(decorator, lambda _, given, __: make(given.value("function", 0)))
+    return _applied(decorator, make, only)
 
 
 def _marks(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
@@ -160,9 +163,7 @@ def _marks(world: Making, function: Foreign, arguments: Arguments, node: ast.AST
             setattr(target, side, True)
         return target
 
-    if arguments.positional:
-        return mark(arguments.positional[0].value)
-    return Native(side, lambda _, given, __: mark(given.value("function", 0)))
+    return _applied(side, mark, arguments.positional[0] if arguments.positional else None)
 
 
 def expanded(world: Making, owner: Any, kind: str, arguments: Arguments, node: ast.AST) -> Any:

@@ -77,9 +77,7 @@ def _sides(world: Making, value: Any, node: ast.AST) -> Any:
     if isinstance(value, Either):
         world.machine.warn("unknown-edge", f"`{value.source[:60]}` is one of several: all are joined", node)
         return [_sides(world, one, node) for one in value.options if joins(one)]
-    if isinstance(value, (list, tuple, set)):
-        return [_sides(world, one, node) for one in value]
-    if isinstance(value, (ValuesView, KeysView)):
+    if isinstance(value, (list, tuple, set, ValuesView, KeysView)):
         return [_sides(world, one, node) for one in value]
     return value
 

@@ -80,8 +80,7 @@ class Airflow(Making):
         if handler is not None:
             return handler(self, function, arguments, node)
         if name == "__init__" and arguments.positional and isinstance(arguments.positional[0].value, Instance):
-            owner, *rest = arguments.positional
-            return self.initialise(owner.value, Arguments(rest, arguments.named, arguments.open), node)
+            return self.initialise(arguments.positional[0].value, arguments.rest(), node)
         parent = path.rpartition(".")[0]
         if name == "partial" and is_operator(parent):
             return self.partial_of(Foreign(parent), arguments, node)

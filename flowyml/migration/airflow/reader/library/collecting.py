@@ -44,7 +44,7 @@ class _Defaults(dict[Any, Any]):
 def _defaultdict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``defaultdict(factory, items)``; without a factory a dictionary."""
     factory = arguments.value("default_factory", 0)
-    items = BUILT["dict"].call(machine, Arguments(arguments.positional[1:], arguments.named, arguments.open), node)
+    items = BUILT["dict"].call(machine, arguments.rest(), node)
     if not isinstance(hard(items), dict) or factory is None:
         return items
     return machine.soft(_Defaults(lambda: machine.call(factory, Arguments(), node), hard(items)), items)

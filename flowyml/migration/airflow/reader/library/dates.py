@@ -40,42 +40,31 @@ class ParserError(ValueError):
     """The error of pendulum for a text that is not a date."""
 
 
-def _parsed(text: str, tz: Any = datetime.UTC, **_: Any) -> datetime.datetime:
-    return _instance(datetime.datetime.fromisoformat(text), tz)
+def _read(text: str, tz: Any = datetime.UTC, **_: Any) -> datetime.datetime:
+    try:
+        return _instance(datetime.datetime.fromisoformat(text), tz)
+    except ValueError as error:
+        raise NotKnown from error  # pendulum and dateutil read more forms than Python does
 
 
 def _read_by_pendulum(text: str, **options: Any) -> datetime.datetime:
     try:
-        return _parsed(text, **options)
-    except ValueError as error:
+        return _read(text, **options)
+    except NotKnown as error:
         if re.search(r"[^\W\d_]{2}", text):
-            raise ParserError(str(error)) from error
-        raise NotKnown from error  # it reads more forms than Python does
-
-
-def _read_by_dateutil(text: str, **options: Any) -> datetime.datetime:
-    try:
-        return _parsed(text, **options)
-    except ValueError as error:
-        raise NotKnown from error  # it reads far more forms than Python does
-
-
-def _duration(
-    days: float = 0,
-    seconds: float = 0,
-    microseconds: float = 0,
-    milliseconds: float = 0,
-    minutes: float = 0,
-    hours: float = 0,
-    weeks: float = 0,
-) -> datetime.timedelta:
-    return datetime.timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
+            raise ParserError(str(error.__cause__)) from error
+        raise
 
 
 def clock(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.unknown(node, origin="clock")
 
 
+_ZONES = ("pendulum.timezone", "pendulum.Timezone", "pendulum.tz.timezone", "pendulum.tz.timezone.Timezone",
+          "pytz.timezone", "zoneinfo.ZoneInfo", "dateutil.tz.gettz", "dateutil.tz.tzutc")  # fmt: skip
+_OFFSETS = ("pendulum.FixedTimezone", "pendulum.tz.fixed_timezone", "pendulum.tz.timezone.FixedTimezone")
+_UTC = ("datetime.timezone.utc", "datetime.UTC", "pendulum.UTC", "pendulum.tz.UTC", "pytz.utc", "pytz.UTC",
+        "dateutil.tz.UTC")  # fmt: skip
 NAMES: dict[str, Any] = {
     "calendar.day_abbr": list(calendar.day_abbr),
     "calendar.month_abbr": list(calendar.month_abbr),
@@ -92,33 +81,18 @@ NAMES: dict[str, Any] = {
     "datetime.time.min": datetime.time.min,
     "datetime.time.max": datetime.time.max,
     "datetime.date.fromisoformat": plain(datetime.date.fromisoformat),
-    "datetime.timezone.utc": datetime.UTC,
-    "datetime.UTC": datetime.UTC,
     "datetime.timezone": plain(datetime.timezone),
     "pendulum.datetime": plain(_pendulum),
     "pendulum.DateTime": plain(_pendulum),
     "pendulum.instance": plain(_instance),
-    "pendulum.timezone": plain(_zone),
-    "pendulum.Timezone": plain(_zone),
-    "pendulum.tz.timezone": plain(_zone),
-    "pendulum.FixedTimezone": plain(_offset),
-    "pendulum.tz.fixed_timezone": plain(_offset),
-    "pendulum.tz.timezone.FixedTimezone": plain(_offset),
-    "pendulum.tz.timezone.Timezone": plain(_zone),
-    "pendulum.tz.UTC": datetime.UTC,
+    **dict.fromkeys(_ZONES, plain(_zone)),
+    **dict.fromkeys(_OFFSETS, plain(_offset)),
+    **dict.fromkeys(_UTC, datetime.UTC),
     "pendulum.parse": plain(_read_by_pendulum),
-    "pendulum.duration": plain(_duration),
-    "pendulum.UTC": datetime.UTC,
-    "pytz.timezone": plain(_zone),
+    "pendulum.duration": plain(datetime.timedelta),
     "pytz.FixedOffset": plain(lambda minutes: _offset(minutes * 60)),
-    "pytz.utc": datetime.UTC,
-    "pytz.UTC": datetime.UTC,
-    "zoneinfo.ZoneInfo": plain(_zone),
-    "dateutil.tz.gettz": plain(_zone),
-    "dateutil.tz.tzutc": plain(_zone),
-    "dateutil.tz.UTC": datetime.UTC,
     "dateutil.tz.tzoffset": plain(lambda _, offset: _offset(offset)),
-    "dateutil.parser.parse": plain(_read_by_dateutil),
+    "dateutil.parser.parse": plain(_read),
 }
 
 

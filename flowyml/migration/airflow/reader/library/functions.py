@@ -36,9 +36,9 @@ class Stack(Instance):
         return found
 
     def callback(self, machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-        function, *rest = arguments.positional
-        self.entered.append(PartialCall(function.value, Arguments(rest, arguments.named, arguments.open)))
-        return function.value
+        function = arguments.positional[0].value
+        self.entered.append(PartialCall(function, arguments.rest()))
+        return function
 
     def close(self, machine: Any, node: ast.AST) -> None:
         while self.entered:
@@ -47,11 +47,6 @@ class Stack(Instance):
                 machine.call(one, Arguments(), node)
             else:
                 machine.exited(one, node)
-
-
-def _partial(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    first, *rest = arguments.positional
-    return PartialCall(first.value, Arguments(rest, arguments.named, arguments.open))
 
 
 def _wraps(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -154,11 +149,10 @@ def _dotted(machine: Any, value: Any, path: Any, node: ast.AST) -> Any:
 
 
 def _method_caller(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    name, *rest = arguments.positional
+    name = str(hard(arguments.positional[0].value))
 
     def call(_: Any, given: Arguments, where: ast.AST) -> Any:
-        method = machine.attribute(given.value("obj", 0), str(hard(name.value)), where)
-        return machine.call(method, Arguments(rest, arguments.named, arguments.open), where)
+        return machine.call(machine.attribute(given.value("obj", 0), name, where), arguments.rest(), where)
 
     return Native("caller", call)
 
@@ -178,7 +172,7 @@ NAMES = natives({
     **{f"operator.{name}": _operation("operate", kind) for name, kind in _OPERATIONS.items()},
     "contextlib.contextmanager": _context_manager,
     "contextlib.ExitStack": lambda machine, arguments, node: Stack(),
-    "functools.partial": _partial,
+    "functools.partial": lambda _, arguments, __: PartialCall(arguments.positional[0].value, arguments.rest()),
     "functools.wraps": _wraps,
     "functools.lru_cache": _cached,
     "functools.cache": _cached,
