@@ -61,8 +61,7 @@ def airflow(
     warning; it refuses any other use.
     """
     from flowyml.core.progress import show_counting
-    from flowyml.migration.airflow.reader.lines import documents
-    from flowyml.migration.airflow.reader.reading import find_files, read_files
+    from flowyml.migration.airflow.reader.reading import documents, find_files, read_files
 
     with Output(as_json) as out:
         options = options_of(root, env, variables)

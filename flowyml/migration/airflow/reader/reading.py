@@ -1,4 +1,4 @@
-"""Read files: one, or all below some folders, in parallel."""
+"""Read files: one, or all below some folders, in parallel; and their DAGs as JSON."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_start_method, parent_process
 from pathlib import Path
+from typing import Any
 
 from flowyml.core.errors import MissingExtraError
-from flowyml.migration.airflow.model import DagWarning, FileModel, Place
+from flowyml.migration.airflow.model import DagModel, DagWarning, FileModel, Place, Symbolic, TaskModel
 from flowyml.migration.airflow.reader.evaluator import Evaluator, parse
 from flowyml.migration.airflow.reader.files import Files, Refused, find_root
 from flowyml.migration.airflow.reader.machine import Options
 from flowyml.migration.airflow.reader.modelling import dag_model
 
-__all__ = ["Found", "find_files", "read_file", "read_files"]
+__all__ = ["Found", "documents", "find_files", "read_file", "read_files"]
 
 _SKIPPED = frozenset({".git", "__pycache__", "node_modules", ".venv", "venv", ".tox", ".mypy_cache", "site-packages"})
 
@@ -177,3 +178,55 @@ def _limit(name: str, soft: int) -> None:
 
         kind = getattr(resource, name)
         resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
+
+
+def documents(file: FileModel) -> Iterator[dict[str, Any]]:
+    """Yield what ``flowyml import airflow --json`` prints: each DAG of a file, or the reason why it has none."""
+    if not file.dags:
+        yield {
+            "path": file.path,
+            "dag_id": None,
+            "reason": file.reason,
+            "warnings": [str(one) for one in file.warnings],
+        }
+    yield from (_dag(dag) for dag in file.dags)
+
+
+def _dag(dag: DagModel) -> dict[str, Any]:
+    return {
+        "path": dag.path,
+        "dag_id": dag.dag_id,
+        "dag_id_known": dag.id_known,
+        "line": dag.place.line,
+        "schedule": dag.schedule if dag.schedule_known else "?",
+        "schedule_omitted": dag.schedule_omitted,
+        "timezone": dag.timezone,
+        "catchup": dag.catchup,
+        "tags": list(dag.tags),
+        "tasks": [_task(task) for task in dag.tasks],
+        "warnings": [str(one) for one in dag.warnings],
+    }
+
+
+def _task(task: TaskModel) -> dict[str, Any]:
+    return {
+        "task_id": task.task_id,
+        "task_id_known": task.id_known,
+        "operator": task.operator,
+        "module": task.import_path.rpartition(".")[0],
+        "line": task.place.line,
+        "upstream": list(task.upstream),
+        "trigger_rule": _plain(task.trigger_rule),
+        "retries": _plain(task.retries),
+        "retry_delay": _plain(task.retry_delay),
+        "execution_timeout": _plain(task.execution_timeout),
+        "mapped": task.mapped,
+        "in_mapped_group": task.in_mapped_group,
+        "group": task.group,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Symbolic):
+        return "{" + value.source + "}"
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)

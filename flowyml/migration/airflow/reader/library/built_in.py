@@ -6,7 +6,7 @@ import ast
 import builtins
 from typing import Any
 
-from flowyml.migration.airflow.reader.library import inspecting, items, objects
+from flowyml.migration.airflow.reader.library import items, objects
 from flowyml.migration.airflow.reader.library.natives import natives, nothing, plain
 from flowyml.migration.airflow.reader.library.paths import open_file
 from flowyml.migration.airflow.reader.values import Arguments, Foreign, Instance, NotKnown, hard
@@ -48,7 +48,6 @@ _PLAIN: tuple[Any, ...] = (float, range, abs, divmod, ord, chr, hex, bin, oct, a
 BUILTINS = natives({
     **items.NAMES,
     **objects.NAMES,
-    "dir": inspecting.NAMES["builtins.dir"],
     **{one.__name__: plain(one) for one in _PLAIN},
     "format": lambda machine, arguments, node: machine.text_of(
         node, arguments.value("value", 0), "", arguments.value("format_spec", 1, "")

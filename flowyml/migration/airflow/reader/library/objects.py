@@ -1,4 +1,4 @@
-"""Builtins that inspect objects, classes and scopes, and evaluate text."""
+"""Builtins that inspect objects, classes and scopes, and evaluate text; ``inspect``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from flowyml.migration.airflow.reader.values import (
     Class,
     Foreign,
     Function,
+    Given,
     Instance,
     Module,
     Native,
@@ -30,7 +31,7 @@ from flowyml.migration.airflow.reader.values import (
     hard,
 )
 
-__all__ = ["NAMES"]
+__all__ = ["INSPECT", "NAMES"]
 
 _KINDS: Mapping[str, Any] = {
     "str": str,
@@ -265,6 +266,7 @@ def _marking(kind: str) -> Callable[..., Any]:
 
 
 NAMES = natives({
+    "dir": lambda machine, arguments, node: _dir(machine, arguments),
     "isinstance": _isinstance,
     "issubclass": _issubclass,
     "getattr": _getattr,
@@ -282,4 +284,71 @@ NAMES = natives({
     "staticmethod": _marking("static"),
     "classmethod": _marking("class"),
     "property": _marking("property"),
+})  # fmt: skip
+
+_WITHOUT_NAMES = frozenset({"ABC", "object", "Generic", "Protocol"})
+"""Bases from other libraries whose subclasses inherit only names with underscores."""
+
+
+def _names_of(value: Any) -> list[str]:
+    """Return the names that a file gives to a module, class or instance. Raises ``NotKnown`` if a library adds some."""
+    if isinstance(value, Module) and not value.stars:
+        return sorted(map(str, value.scope.names))
+    cls = value.cls if type(value) is Instance else value
+    if not isinstance(cls, Class) or any(one.name not in _WITHOUT_NAMES for one in cls.foreign()):
+        raise NotKnown
+    found = {name for one in cls.mro() if isinstance(one, Class) for name in one.names}
+    return sorted({*found, *(value.attributes if isinstance(value, Instance) else ())})
+
+
+def _dir(machine: Any, arguments: Arguments) -> list[str]:
+    if not arguments.positional:
+        return sorted(map(str, machine.scope.names))
+    return _names_of(hard(arguments.positional[0].value))
+
+
+def _members(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``inspect.getmembers(value, predicate)``."""
+    value, wanted = hard(arguments.value("object", 0)), arguments.value("predicate", 1)
+    found: list[Any] = []
+    for name in _names_of(value):
+        member = machine.attribute(value, name, node)
+        answer = True if wanted is None else machine.truth(machine.call(wanted, Arguments([Given(member)]), node))
+        if answer is None:
+            raise NotKnown
+        if answer:
+            found.append((name, member))
+    return found
+
+
+def _is_a(kind: type) -> Callable[..., Any]:
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        value = hard(arguments.value("object", 0))
+        return machine.unknown(node) if isinstance(value, Unknown) else isinstance(value, kind)
+
+    return call
+
+
+def _signature(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``inspect.signature`` of a function or method of the root: its ``parameters``."""
+    value = hard(arguments.value("obj", 0))
+    function = value.function if isinstance(value, Bound) else value
+    if not isinstance(function, Function) or function.wraps:
+        raise NotKnown
+    spec = function.node.args
+    args = [*spec.posonlyargs, *spec.args][isinstance(value, Bound) :]
+    args += [*([spec.vararg] if spec.vararg else []), *spec.kwonlyargs, *([spec.kwarg] if spec.kwarg else [])]
+    parameters = {
+        one.arg: Instance(None, {"name": one.arg, "default": function.defaults.get(one.arg, machine.unknown(node))})
+        for one in args
+    }
+    return Instance(None, {"parameters": parameters})
+
+
+INSPECT = natives({
+    "inspect.getmembers": _members,
+    "inspect.isclass": _is_a(Class),
+    "inspect.isfunction": _is_a(Function),
+    "inspect.ismethod": _is_a(Bound),
+    "inspect.signature": _signature,
 })  # fmt: skip

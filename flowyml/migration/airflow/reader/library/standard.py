@@ -7,17 +7,7 @@ import graphlib
 import math
 from typing import Any
 
-from flowyml.migration.airflow.reader.library import (
-    collecting,
-    data,
-    dates,
-    functions,
-    inspecting,
-    paths,
-    records,
-    settings,
-    text,
-)
+from flowyml.migration.airflow.reader.library import collecting, data, dates, functions, objects, paths, records, text
 from flowyml.migration.airflow.reader.library.items import from_keys
 from flowyml.migration.airflow.reader.library.natives import natives, plain
 from flowyml.migration.airflow.reader.operations import PythonVersion
@@ -41,10 +31,9 @@ LIBRARY = natives({
     **data.NAMES,
     **dates.NAMES,
     **functions.NAMES,
-    **inspecting.NAMES,
+    **objects.INSPECT,
     **paths.NAMES,
     **records.NAMES,
-    **settings.NAMES,
     **text.NAMES,
 })  # fmt: skip
 
