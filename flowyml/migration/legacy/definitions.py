@@ -44,23 +44,12 @@ _RUN = {
     "docker_config": "the image belongs to the target in flowyml.toml",
     "auto_start_ui": "runs are shown by flowyml runs, and by the engine's own UI",
 }  # fmt: skip
-#: Values with which 0.x's option has no effect that 1.0 lacks.
-_DROPPED: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("Pipeline", "enable_checkpointing"): ("False", "None"),
-    ("Pipeline", "enable_experiment_tracking"): ("False",),
-    ("Pipeline", "executor"): ("None",),
-    ("Pipeline", "stack"): ("None",),
-    ("Pipeline", "cache_dir"): ("None",),
-    ("Pipeline", "version"): ("None",),
-    ("Pipeline", "project"): ("None",),
-    ("Pipeline", "project_name"): ("None",),
-    ("step", "condition"): ("None",),
-    ("run", "stack"): ("None",),
-    ("run", "inputs"): ("None",),
-    ("run", "debug"): ("False",),
-    ("run", "resources"): ("None",),
-    ("run", "docker_config"): ("None",),
-    ("run", "auto_start_ui"): ("False",),
+#: Values with which an option of 0.x that has gone had no effect; None for all others.
+_WITHOUT_EFFECT = {
+    "enable_checkpointing": ("False", "None"),
+    "enable_experiment_tracking": ("False",),
+    "debug": ("False",),
+    "auto_start_ui": ("False",),
 }
 _RENAMED = {("run", "orchestrator"): "on", ("run", "context"): "parameters"}
 _RESULT = {"pipeline_name": "pipeline"}
@@ -228,7 +217,7 @@ def _options(source: Source, call: cst.Call, what: str, known: set[str], advice:
             assert argument.keyword is not None
             source.edits.change(argument.keyword, _to(cst.Name(new)))
             source.done(Item.OPTIONS, argument, f"{name}= is called {new}= now")
-        elif _written(argument.value) in _DROPPED.get((what, name), ()):
+        elif name in advice and _written(argument.value) in _WITHOUT_EFFECT.get(name, ("None",)):
             source.done(Item.OPTIONS, argument, f"{name}={_written(argument.value)} has gone: 1.0 does so anyway")
             dropped.add(index)
         else:

@@ -30,19 +30,8 @@ from flowyml.migration.airflow.reader.values import (
     shape,
 )
 
-__all__ = [
-    "Handler",
-    "Making",
-    "SCHEDULES",
-    "given_items",
-    "harmless",
-    "is_dag",
-    "is_group",
-    "is_operator",
-    "looks_like_dag",
-    "only_shows",
-    "path_of",
-]
+__all__ = ["SCHEDULES", "Handler", "Making", "given_items", "harmless", "is_operator", "looks_like_dag", "only_shows",
+           "path_of"]  # fmt: skip
 
 _BARE = frozenset({"BaseOperator", "BaseSensorOperator", "SkipMixin", "object", "ABC", "Generic", "LoggingMixin"})
 """Bases of operators without template fields: another task's result in an argument creates no edge."""
@@ -185,9 +174,9 @@ class Making:
         for base in cls.foreign():
             if is_operator(base.path):
                 return Task(cls)
-            if is_dag(base.path):
+            if base.name == "DAG":
                 return Dag(cls)
-            if is_group(base.path):
+            if base.name == "TaskGroup":
                 return Group(cls)
         return Items(cls) if cls.is_dict() else Instance(cls)
 
@@ -291,14 +280,6 @@ def is_operator(path: str) -> bool:
     ):
         return False
     return bool(re.search(r"(Operator|Sensor|Transfer|To[A-Z]\w+)", name))
-
-
-def is_dag(path: str) -> bool:
-    return path.rpartition(".")[2] == "DAG"
-
-
-def is_group(path: str) -> bool:
-    return path.rpartition(".")[2] == "TaskGroup"
 
 
 def looks_like_dag(path: str, arguments: Arguments) -> bool:
