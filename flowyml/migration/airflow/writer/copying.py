@@ -43,7 +43,8 @@ def copied(
     """
     known: dict[Module, Sequence[Import]] = {}
     repositories = {file.path: repository_of(file, known) for file in files if file.dags}
-    packages = {parent for file in results if file.module for parent in _packages_there(folder, file.module)}
+    parents = {parent for file in results if file.module for parent in PurePosixPath(file.module).parents}
+    packages = {str(parent) for parent in parents if (folder / parent / "__init__.py").is_file()}
     while True:
         copies = _Copies({file.module: file.written for file in results if file.module})
         made = [copies.beside(file, repositories[file.path], packages) if file.module else file for file in results]
@@ -51,11 +52,6 @@ def copied(
         if new <= packages:
             return [_without_dags(file, copies.sources) for file in made], copies.data
         packages |= new
-
-
-def _packages_there(folder: Path, module: str) -> Iterator[str]:
-    parents = (str(parent) for parent in PurePosixPath(module).parents)
-    return (parent for parent in parents if (folder / parent / "__init__.py").is_file())
 
 
 def _without_dags(file: FileResult, sources: Mapping[Path, str]) -> FileResult:

@@ -159,7 +159,9 @@ def files_of_report(results: Sequence[FileResult]) -> Mapping[str, str]:
     rows: list[str] = []
     makers: dict[str, Callable[[], str]] = {
         "report.md": partial(markdown, results),
-        "report.json": partial(_json, results),
+        "report.json": lambda: (
+            json.dumps({"about": f"{MARK}.", **document(results)}, indent=2, ensure_ascii=False) + "\n"
+        ),
         "index.html": partial(_index, results, rows),
     }
     number = 0
@@ -177,10 +179,6 @@ def files_of_report(results: Sequence[FileResult]) -> Mapping[str, str]:
             shown += numbers + _cell(f'<a href="{sides}">{_safe(file.path)}</a>', "File")
             rows.append(f"<tr>{shown}</tr>")
     return _Files(makers)
-
-
-def _json(results: Sequence[FileResult]) -> str:
-    return json.dumps({"about": f"{MARK}.", **document(results)}, indent=2, ensure_ascii=False) + "\n"
 
 
 def _index(results: Sequence[FileResult], rows: Sequence[str]) -> str:
