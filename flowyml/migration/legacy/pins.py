@@ -1,4 +1,4 @@
-"""Requirements that keep FlowyML below 1.0, in the files of packages and in ``pip install`` lines."""
+"""Requirements that keep FlowyML below 1.0, in files of packages and ``pip install`` lines; scripts of CI."""
 
 from __future__ import annotations
 
