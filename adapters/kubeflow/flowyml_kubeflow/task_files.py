@@ -137,15 +137,16 @@ def described(packed: Any, stored: Values, kind: str, most: int = FACTS_BYTES) -
     ``CompareUtils.ts``.
     """
     if is_reference(packed):
-        facts, of_kind = packed["$artifact"].get("metadata") or {}, packed["$artifact"].get("kind", "data")
-        shown: Values = {"kind": of_kind} if facts else {}
+        facts = packed["$artifact"].get("metadata") or {}
+        facts = {"kind": packed["$artifact"].get("kind", "data"), **facts} if facts else {}
     elif _are_metrics(packed):
         is_typed = kind == "metrics" and "format" not in packed
-        facts, shown = packed, {} if is_typed else {"kind": "metrics"}
+        facts = packed if is_typed else {"kind": "metrics", **packed}
         stored = {} if is_typed else stored  # ``read`` takes it for JSON
     else:
         text = packed if isinstance(packed, str) else json.dumps(packed, ensure_ascii=False)
-        facts, shown = {"value": packed if type(packed) is float else text} if len(text) <= _VALUE else {}, {}
+        facts = {"value": packed if type(packed) is float else text} if len(text) <= _VALUE else {}
+    shown: Values = {}
     for name, value in facts.items():
         if _bytes_in_pod({**shown, name: value, **stored}) <= most:
             shown[name] = value

@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("kfp")
 
-from flowyml_kubeflow.task_files import described, read
+from flowyml_kubeflow import sizes
+from flowyml_kubeflow.task_files import FACTS_BYTES, described, read
 
 STORED = {"format": "flowyml"}
 
@@ -51,10 +52,13 @@ def test_metrics_by_annotation_have_their_numbers_alone(tmp_path: Path) -> None:
     assert read({"uri": str(tmp_path / "odd"), "metadata": described(odd, STORED, "metrics")}) == odd
 
 
-def test_they_fit_into_the_argument_of_a_task() -> None:
-    facts = {f"name {number}": "v" * 500 for number in range(50)}
+@pytest.mark.parametrize("character", ["v", '"', "\\", "<", "ü", "\n"])
+def test_they_fit_into_the_description_of_a_pod(character: str) -> None:
+    """In JSON in JSON in JSON, as Go writes it."""
+    facts = {f"name {number}": character * 200 for number in range(50)}
     packed = {"$artifact": {"kind": "table", "metadata": {**facts, "rows": 3}}}
     shown = facts_of(packed)
-    assert len(json.dumps(shown)) <= 1500
+    written = sizes.text(sizes.text(sizes.text(shown)))
+    assert len(written.encode()) <= FACTS_BYTES
     assert shown["rows"] == 3
     assert described(packed, STORED, "", 0) == STORED
