@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from ipaddress import ip_address
@@ -295,11 +295,11 @@ class HttpClient:
         anonymous: bool = False,
     ) -> Any:
         """Make a call, retried after transient failures unless ``again`` is false; return its JSON, or None."""
-        target = path + _query(params)
+        target, content = path + _query(params), None if json is None else json_module.dumps(json).encode()
         delays = iter(self.policy.delays if self.policy and again else ())
         while True:
             try:
-                answer = self._send_signed_in(method, target, json, again, anonymous)
+                answer = self._send_signed_in(method, target, content, again, anonymous)
                 return self._json_or_error(answer, method, path)
             except (EngineUnreachableError, ServerTroubleError) as error:
                 delay = next(delays, None)
@@ -315,18 +315,20 @@ class HttpClient:
         if pool is not None:
             pool.close()
 
-    def _send_signed_in(self, method: str, target: str, json: Any, again: bool, anonymous: bool) -> Answer:
+    def _send_signed_in(self, method: str, target: str, content: bytes | None, again: bool, anonymous: bool) -> Answer:
         headers = self.auth.cookie_header() if anonymous else self.headers()
-        answer = self._send_until_free(method, target, json, headers, again)
+        answer = self._send_until_free(method, target, content, headers, again)
         if answer.status in (401, 403) and not anonymous and self.renew(headers):
-            answer = self._send_until_free(method, target, json, self.headers(), again)
+            answer = self._send_until_free(method, target, content, self.headers(), again)
         return answer
 
-    def _send_until_free(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
+    def _send_until_free(
+        self, method: str, target: str, content: bytes | None, headers: Mapping[str, str], again: bool
+    ) -> Answer:
         """Send a request until the server is no longer busy, for some moments at most; return the answer."""
         begun, pause, asked_pauses = time.monotonic(), 0.02, 0
         while True:
-            answer = self._send(method, target, json, headers, again)
+            answer = self.send(method, target, content, headers, again)
             if answer.status not in BUSY or not again:
                 return answer
             if wanted := _retry_after(answer):
@@ -340,38 +342,64 @@ class HttpClient:
             time.sleep(random.uniform(0.02, pause + 0.03))  # no secret: so that callers do not collide
             pause = min(2 * pause, 0.25)
 
-    def _send(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
+    # Requests, for clients of other libraries that send theirs here.
+
+    def send(self, method: str, target: str, content: bytes | None, headers: Mapping[str, str], again: bool) -> Answer:
         """Send a request; send it again if the server had closed the persistent connection meanwhile."""
         import httpcore
 
+        gone = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
         try:
-            try:
-                return self._exchange(method, target, json, headers)
-            except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
-                if not again:
-                    raise
-                return self._exchange(method, target, json, headers)
-        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
-            raise self._unreachable(error) from (tls_cause(error) or error)
+            return self._exchange(method, target, content, headers)
+        except EngineUnreachableError as error:
+            if not again or not isinstance(error.__cause__, gone):
+                raise
+        return self._exchange(method, target, content, headers)
 
-    def _exchange(self, method: str, target: str, json: Any, headers: Mapping[str, str]) -> Answer:
+    def _exchange(self, method: str, target: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
         from flowyml.core.web import LARGEST_ANSWER, Answer, note_received
 
-        content = None if json is None else json_module.dumps(json).encode()
+        with self.stream(method, target, content, headers) as (status, found, parts):
+            body = self._read(parts, LARGEST_ANSWER if status < 400 else _ERROR_BYTES, cut=status >= 400)
+            note_received(body)
+            return Answer(status, found, body)
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        target: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        body_may_last: bool = False,
+    ) -> Iterator[tuple[int, dict[str, str], Iterator[bytes]]]:
+        """Send a request once. In the block, the status, the headers and the parts of the body can be read.
+
+        All that may take four times ``timeout``; if ``body_may_last``, the body as long as it needs.
+        """
         kind = {} if content is None else {"Content-Type": "application/json"}
         common = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "flowyml"}
         sent = [(name.encode(), value.encode()) for name, value in {**common, **kind, **headers}.items()]
         limits = {"connect": min(self.timeout, 10), "read": self.timeout, "write": self.timeout, "pool": self.timeout}
         _until.set(time.monotonic() + 4 * self.timeout)
-        with self.pool().stream(
-            method, _ascii(self.base() + target), headers=sent, content=content,
-            extensions={"timeout": limits},
+        with self.reaching(), self.pool().stream(
+            method, _ascii(self.base() + target), headers=sent, content=content, extensions={"timeout": limits}
         ) as response:  # fmt: skip
-            wanted = LARGEST_ANSWER if response.status < 400 else _ERROR_BYTES
-            body = self._read(response.iter_stream(), wanted, cut=response.status >= 400)
-            note_received(body)
             found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-            return Answer(response.status, found, body)
+            if body_may_last:
+                _until.set(math.inf)
+            yield response.status, found, response.iter_stream()
+
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """Within this block, a connection that fails is an ``EngineUnreachableError``."""
+        import httpcore
+
+        try:
+            yield
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
+            raise self._unreachable(error) from (tls_cause(error) or error)
 
     def _read(self, parts: Iterable[bytes], limit: int, *, cut: bool) -> bytes:
         body = bytearray()

@@ -20,12 +20,11 @@ from flowyml.core.errors import (
     FlowymlError,
     ServerTroubleError,
 )
-from flowyml.core.tls import tls_cause, tls_trouble
 from flowyml.core.urls import shown
 from flowyml.core.web import LARGEST_ANSWER, parsed
 from flowyml.orchestrators.http import Listing, status_error
 from flowyml_kubeflow.connection import Connection
-from flowyml_kubeflow.transport import api_client, within
+from flowyml_kubeflow.transport import api_client
 
 __all__ = ["MAYBE_DONE", "SERVICES", "Client", "equals", "lines_of"]
 
@@ -73,21 +72,21 @@ class Client:
 
     def call(self, operation: str, *arguments: Any, **options: Any) -> Any:
         """Make a call that does no harm when it is repeated: it is repeated if the answer was lost."""
-        with within(self.connection.longest) as deadline:
-            for pause in _PAUSES:
-                try:
-                    return self.call_once(operation, *arguments, **options)
-                except MAYBE_DONE as error:
-                    if isinstance(error.__cause__, ssl.SSLError) or time.monotonic() + pause > deadline:
-                        raise
-                    time.sleep(pause)
-            return self.call_once(operation, *arguments, **options)
+        deadline = time.monotonic() + self.connection.longest
+        for pause in _PAUSES:
+            try:
+                return self.call_once(operation, *arguments, **options)
+            except MAYBE_DONE as error:
+                if isinstance(error.__cause__, ssl.SSLError) or time.monotonic() + pause > deadline:
+                    raise
+                time.sleep(pause)
+        return self.call_once(operation, *arguments, **options)
 
     def call_once(self, operation: str, *arguments: Any, **options: Any) -> Any:
         """Make a call once. Raises one of ``MAYBE_DONE`` if it may or may not have changed something."""
 
         def call() -> Any:
-            return self._operation(operation)(*arguments, **options, **self._limits)
+            return self._operation(operation)(*arguments, **options)
 
         return self._call(call, operation)
 
@@ -115,11 +114,6 @@ class Client:
         service = SERVICES["upload" if name.startswith("upload_") else name.partition("_service_")[0]]
         operation: Callable[..., Any] = getattr(getattr(kfp_server_api, service)(self.api), name)
         return operation
-
-    @property
-    def _limits(self) -> dict[str, Any]:
-        """The arguments of every call of the generated API."""
-        return {"_request_timeout": (min(self.connection.timeout, 10), self.connection.timeout)}
 
     def log(self, run: str, node: str, *, grows: bool = False) -> list[str] | None:
         """Return the log of a pod in KFP; None if KFP has none.
@@ -237,7 +231,7 @@ class Client:
         def call() -> Any:
             return self.api.call_api(
                 *words, header_params={"Accept": "text/plain"}, _preload_content=False,
-                _return_http_data_only=True, **self._limits,
+                _return_http_data_only=True,
             )  # fmt: skip
 
         return self._call(call, f"{words[1]} {words[0]}")
@@ -259,7 +253,6 @@ class Client:
     @contextmanager
     def _translated(self, asked: str) -> Iterator[None]:
         from kfp_server_api.exceptions import ApiException, OpenApiException  # type: ignore[import-untyped]  # ships no types
-        from urllib3.exceptions import HTTPError
 
         where = self.connection.where
         try:
@@ -268,14 +261,6 @@ class Client:
             raise self._refused(error, asked) from error
         except (OpenApiException, FlowymlError):
             raise
-        except TimeoutError as error:
-            raise EngineUnreachableError(f"KFP at {where} does not answer: {error} Is it running?") from error
-        except HTTPError as error:
-            if cause := tls_cause(error):
-                raise EngineUnreachableError(f"TLS with KFP at {where} fails: {tls_trouble(cause)}") from cause
-            reason = getattr(error, "reason", None) or error
-            what = f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?"
-            raise EngineUnreachableError(what) from error
         except (RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:  # of the official client
             why = "is nested too deeply" if isinstance(error, RecursionError) else f"has another form: {error}"
             raise EngineError(f"KFP at {where} sent a response to {asked} that {why}.") from error

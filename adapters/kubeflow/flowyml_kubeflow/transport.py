@@ -1,150 +1,120 @@
-"""Make the HTTP of KFP's official client safe.
+"""The HTTP of KFP's official client: FlowyML's own, so that answers are bounded and no redirect is followed.
 
-The client reads any answer completely, however long it is and however long it takes: a server, or another program in
-its place, could fill the memory, or block a command forever with a byte a second. The client also follows redirects,
-which may lead to another host, and takes a login page for an answer without content.
+The client's own reads any answer completely, however long it is and however long it takes: a server, or another program
+in its place, could fill the memory, or block a command forever with a byte a second. It also follows redirects, which
+may lead to another host, and takes a login page for an answer without content.
 """
 
 from __future__ import annotations
 
-import math
-import re
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import partial
-from io import BytesIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import cached_property
+from http.client import responses
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode
 
-from flowyml.core.errors import AuthenticationError, EngineError
-from flowyml.core.web import LARGEST_ANSWER, Deadline, check_values, media_type, note_received
+from flowyml.core.errors import AuthenticationError
+from flowyml.core.web import LARGEST_ANSWER, check_values, media_type
+from flowyml.orchestrators.http import HttpClient
 from flowyml_kubeflow.connection import Connection
 
-__all__ = ["api_client", "within"]
-
-_deadline: ContextVar[Deadline | None] = ContextVar("_deadline", default=None)
-_until: ContextVar[float] = ContextVar("_until", default=math.inf)
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[float]:
-    """Within this block, all calls together may take so long. Yields the deadline, by the monotonic clock."""
-    token = _until.set(time.monotonic() + seconds)
-    try:
-        yield _until.get()
-    finally:
-        _until.reset(token)
+__all__ = ["api_client"]
 
 
 def api_client(connection: Connection) -> Any:
-    """Return a ``kfp_server_api.ApiClient`` that follows no redirect and reads bounded answers only.
-
-    Answers are limited in bytes and in time, however slowly they come; logs and files, read in pieces, only in bytes.
-    """
+    """Return a ``kfp_server_api.ApiClient`` that sends by ``Http``."""
     import kfp_server_api  # type: ignore[import-untyped]  # ships no types
-    from urllib3 import Retry
 
-    tls = connection.tls
-    configuration = kfp_server_api.Configuration(host=connection.host)
-    configuration.verify_ssl = tls.verify
-    configuration.ssl_ca_cert = tls.authorities
-    # Ignore Retry-After: a server could make a call wait for hours.
-    configuration.retries = Retry(3, redirect=False, respect_retry_after_header=False)
-    if tls.certificate:
-        configuration.cert_file, configuration.key_file = tls.certificate
-    if not tls.verify:
-        _warn_not_of(connection.host)
-    client = kfp_server_api.ApiClient(configuration)
-    rest = client.rest_client
-    rest.pool_manager.pool_classes_by_scheme = _watched_pools()
-    rest.pool_manager.request = _bounded(rest.pool_manager.request, connection.where, connection.longest)
-    rest.request = partial(_no_page, rest.request, connection.where)
+    client = kfp_server_api.ApiClient(kfp_server_api.Configuration(host=connection.host))
+    client.rest_client.pool_manager = Http(connection)
     return client
 
 
-def _warn_not_of(host: str) -> None:
-    """Turn off urllib3's warning at each call about a host that is trusted without a check, as requested."""
-    from urllib3.exceptions import InsecureRequestWarning
+class Http(HttpClient):
+    """What the official client uses of ``urllib3.PoolManager``.
 
-    name = re.escape(urlsplit(host).hostname or "")
-    warnings.filterwarnings(
-        "ignore", f"Unverified HTTPS request is being made to host '{name}'", InsecureRequestWarning
-    )
-
-
-def _bounded(request: Callable[..., Any], where: str, seconds: float) -> Callable[..., Any]:
-    """Return a pool manager's ``request`` that reads an answer within ``seconds``, and no more of it than is allowed.
-
-    An answer that the caller reads, ``preload_content=False``, is limited up to its headers. Raises ``EngineError`` for
-    an answer that is too large, and ``TimeoutError``.
+    Answers are limited in bytes and in time, however slowly they come; logs and files, read in pieces, only in bytes.
     """
 
-    def ask(*arguments: Any, preload_content: bool = True, **options: Any) -> Any:
-        with Deadline(max(0, min(seconds, _until.get() - time.monotonic()))) as deadline:
-            token = _deadline.set(deadline)
-            try:
-                answer = request(*arguments, preload_content=False, **options)
-                return _read(answer, where) if preload_content else answer
-            except EngineError:
-                raise
-            except Exception:
-                deadline.check()
-                raise
-            finally:
-                _deadline.reset(token)
+    engine = "KFP"
+    advice = "Is it running?"
 
-    return ask
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.host, tls=connection.tls, timeout=connection.timeout)
+        self._where = connection.where
 
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str],
+        fields: Any = None,
+        body: str | None = None,
+        preload_content: bool = True,
+        **_: Any,
+    ) -> Response:
+        """Send a request. ``fields`` are the query of a GET, and else a form with files."""
+        from urllib3 import encode_multipart_formdata
 
-def _read(answer: Any, where: str) -> Any:
-    from urllib3 import HTTPResponse
+        target, content = url.removeprefix(self.url), None if body is None else body.encode()
+        if fields and method == "GET":
+            target += f"?{urlencode(fields)}"
+        elif fields:
+            content, headers["Content-Type"] = encode_multipart_formdata(fields)
+        if preload_content:
+            answer = self.send(method, target, content, headers, again=method == "GET")
+            check_values(answer.body)
+            return self._checked(Response(answer.status, answer.headers, [answer.body]), "json")
+        stack = ExitStack()
+        long = self.stream(method, target, content, headers, body_may_last=True)
+        status, found, parts = stack.enter_context(long)
+        return self._checked(Response(status, found, self._reached(parts), stack.close), "")
 
-    body = answer.read(LARGEST_ANSWER + 1)
-    if deadline := _deadline.get():
-        deadline.check()  # an answer without a length just ends where its connection does
-    if len(body) > LARGEST_ANSWER:
-        answer.close()
-        raise EngineError(
-            f"KFP at {where} sent a response of more than {LARGEST_ANSWER / 2**20:g} MB, which FlowyML does not read."
-        )
-    answer.release_conn()
-    check_values(body)
-    note_received(body)
-    return HTTPResponse(
-        BytesIO(body), answer.headers, answer.status, reason=answer.reason,
-        decode_content=False,  # it is decoded
-    )  # fmt: skip
+    def _reached(self, parts: Iterable[bytes]) -> Iterator[bytes]:
+        with self.reaching():
+            yield from parts
 
-
-def _watched_pools() -> dict[str, Any]:
-    """Return pools by scheme, whose connections the deadline of the call can close."""
-    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-
-    def watched(pool: Any) -> Any:
-        class Connection(pool.ConnectionCls):  # type: ignore[misc]  # HTTP or HTTPS
-            def getresponse(self) -> Any:
-                if (deadline := _deadline.get()) and self.sock is not None:
-                    deadline.watch(self.sock)
-                return super().getresponse()
-
-        return type(f"Watched{pool.__name__}", (pool,), {"ConnectionCls": Connection})
-
-    return {"http": watched(HTTPConnectionPool), "https": watched(HTTPSConnectionPool)}
+    def _checked(self, answer: Response, wanted: str) -> Response:
+        """Refuse a page instead of KFP's answer, which is JSON, or the text of a log."""
+        kind = media_type(answer.headers)
+        if answer.status < 300 and (kind == "text/html" or not kind.endswith(wanted)):
+            answer.close()
+            raise AuthenticationError(
+                f"A proxy, not KFP, answered at {self._where}, with {kind or 'no content type'} instead of JSON: "
+                f"probably a login page. Give auth=token or auth=Auth(cookies=…), and check the URL."
+            )
+        return answer
 
 
-def _no_page(request: Callable[..., Any], where: str, *arguments: Any, **options: Any) -> Any:
-    """Check an answer of KFP's API, which is JSON, or the text of a log."""
-    answer = request(*arguments, **options)
-    kind = media_type(answer.headers if hasattr(answer, "headers") else answer.getheaders())
-    is_log = not options.get("_preload_content", True)
-    if kind == "text/html" if is_log else not kind.endswith("json"):
-        if is_log:
-            answer.close()  # it has not been read
-        raise AuthenticationError(
-            f"A proxy, not KFP, answered at {where}, with {kind or 'no content type'} instead of JSON: probably a "
-            f"login page. Give auth=token or auth=Auth(cookies=…), and check the URL."
-        )
-    return answer
+class Response:
+    """What the official client, and FlowyML's, use of ``urllib3.HTTPResponse``."""
+
+    def __init__(
+        self, status: int, headers: Mapping[str, str], parts: Iterable[bytes], close: Callable[[], None] = lambda: None
+    ) -> None:
+        self.status = status
+        self.reason = responses.get(status, "")
+        self.headers = headers
+        self.close = close
+        self._parts = iter(parts)
+        self._rest = bytearray()
+
+    @cached_property
+    def data(self) -> bytes:
+        return self.read(LARGEST_ANSWER)
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, fewer than ``size`` only at the end."""
+        while len(self._rest) < size and (part := next(self._parts, None)) is not None:
+            self._rest += part
+        body = bytes(self._rest[:size])
+        del self._rest[:size]
+        return body
+
+    def getheaders(self) -> Mapping[str, str]:
+        return self.headers
+
+    def getheader(self, name: str, default: str | None = None) -> str | None:
+        return self.headers.get(name.lower(), default)

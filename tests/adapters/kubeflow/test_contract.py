@@ -196,9 +196,8 @@ def test_a_client_has_the_parts_that_are_made_safe() -> None:
     """See ``flowyml_kubeflow.transport``."""
     api = Client(Connection("http://127.0.0.1:9/pipeline")).api
     assert type(api) is kfp_server_api.ApiClient
-    assert {"http", "https"} == set(api.rest_client.pool_manager.pool_classes_by_scheme)
-    assert callable(api.rest_client.request)
-    assert {"header_params", "auth_settings", "_preload_content", "_return_http_data_only", "_request_timeout"} <= set(
+    assert "pool_manager" in vars(kfp_server_api.ApiClient().rest_client), "which is replaced"
+    assert {"header_params", "_preload_content", "_return_http_data_only"} <= set(
         inspect.signature(api.call_api).parameters
     )
 
