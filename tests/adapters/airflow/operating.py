@@ -35,7 +35,7 @@ ENVIRONMENT = dict(os.environ)  # of what is begun in a thread: other tests chan
 def orchestrator_of(airflow: Airflow, **options: Any) -> AirflowOrchestrator:
     """An orchestrator for it; ``options`` win."""
     given = {
-        "username": airflow.username, "password": airflow.password, "dags_folder": airflow.dags_folder,
+        "auth": (airflow.username, airflow.password), "dags_folder": airflow.dags_folder,
         "deploy_timeout": 2400, **options,
     }  # fmt: skip
     return AirflowOrchestrator(airflow.url, **given)

@@ -182,7 +182,7 @@ def test_the_answer_to_a_submit_is_lost(airflow3: Airflow, tmp_path: Path) -> No
     pipeline, run_id = slow(name, str(tmp_path), seconds=1), tmp_path.name
     orchestrator_of(airflow3).deploy_pipeline(pipeline)
     with losing_answers(airflow3) as (url, lost):
-        options = {"username": airflow3.username, "password": airflow3.password, "dags_folder": airflow3.dags_folder}
+        options: Any = {"auth": (airflow3.username, airflow3.password), "dags_folder": airflow3.dags_folder}
         once = AirflowOrchestrator(url, retry_policy=OrchestratorRetryPolicy(max_attempts=1), **options)
         with pytest.raises(EngineUnreachableError):
             once.run_pipeline(pipeline, run_id)

@@ -33,7 +33,7 @@ def submitted(kfp_api: Any, store: str = "", **options: Any) -> Any:
 def test_a_large_output_comes_through_ml_pipeline_ui(kfp_api: Any, fake: Any, users: dict[str, set[str]]) -> None:
     fake.is_ui = True
     fake.users.update(users)
-    handle = submitted(kfp_api, **({"token": "ours", "namespace": "team-a"} if users else {}))
+    handle = submitted(kfp_api, **({"auth": "ours", "namespace": "team-a"} if users else {}))
     assert handle.outputs["large"] == b"x" * 300_000
     assert any(path.startswith("/artifacts/minio/mlpipeline/v2/artifacts/large/") for _, path in fake.calls)
 
