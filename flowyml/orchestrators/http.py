@@ -9,7 +9,6 @@ each byte that arrives. ``flowyml.core.web`` is a smaller version with the stand
 
 from __future__ import annotations
 
-import hashlib
 import json as json_module
 import math
 import random
@@ -26,7 +25,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from flowyml.core.credentials import Auth, lacks_permission
-from flowyml.core.durations import span_text
 from flowyml.core.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -37,6 +35,7 @@ from flowyml.core.errors import (
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.tls import Tls, tls_cause, tls_trouble
 from flowyml.core.urls import shown, shown_in
+from flowyml.orchestrators.listing import Listing
 
 if TYPE_CHECKING:
     import httpcore
@@ -47,7 +46,6 @@ __all__ = [
     "BUSY",
     "ConflictError",
     "HttpClient",
-    "Listing",
     "NotFoundError",
     "ProxyLoginError",
     "RefusedError",
@@ -59,14 +57,10 @@ __all__ = [
 
 Item = TypeVar("Item")
 Page = tuple[Sequence[Item], int | None]
-Answered = TypeVar("Answered")
 
 BUSY = frozenset({429, 502, 503, 504})
 """The statuses of a busy server, or of a proxy that cannot reach its server: a retry may succeed soon."""
 
-_MOST_ENTRIES = 200_000  # of a list, such as the lines of a log
-_MOST_EMPTY = 10  # empty pages of a list that name a next one, as with filters on a server
-_LONGEST_LISTING = 300  # seconds that a server may take for all pages of a list
 _BUSY_SECONDS = 3  # SQLite under many writers is free again within this
 _LONGEST_PAUSE = 60  # seconds that a server may ask for in Retry-After
 _ASKED_PAUSES = 3
@@ -101,58 +95,6 @@ def paged(fetch: Callable[[int, int], Page[Item]], size: int, limit: int | None 
         read += len(items)
         if not items or (len(items) < asked if total is None else read >= total):
             return
-
-
-class Listing:
-    """The pages of one list, which bounds a server that sends more and more.
-
-    It bounds their entries, bytes, time and empty pages. A page with the same content as an earlier one, or with the
-    same token for the next, is an error, whatever came between.
-    """
-
-    def __init__(self) -> None:
-        self._entries = self._empty = self._bytes = 0
-        self._seconds = 0.0
-        self._seen: set[object] = set()
-
-    def page(
-        self,
-        fetch: Callable[[], Answered],
-        entries: Callable[[Answered], Sequence[Any]],
-        token: Callable[[Answered], str | None] = lambda answer: None,
-    ) -> Answered:
-        """Return the next page, requested by ``fetch``; ``token`` returns the token of the page after it.
-
-        Raises ``EngineError`` if the list has no end.
-        """
-        from flowyml.core.web import LARGEST_ANSWER, receiving
-
-        begun = time.monotonic()
-        with receiving() as received:
-            answer = fetch()
-        self._seconds += time.monotonic() - begun
-        self._bytes += received.size
-        number, following = len(entries(answer)), token(answer) or ""
-        self._entries += number
-        self._empty += not number
-        content = received.last.replace(following.encode(), b"") if number else b""
-        for mark in filter(None, (following, content and hashlib.blake2b(content).digest())):
-            if mark in self._seen:
-                what = "token of a next page" if mark == following else "page"
-                raise EngineError(f"A list has no end: after {self._entries} entries, an earlier {what} came again.")
-            self._seen.add(mark)
-        if (
-            self._entries > _MOST_ENTRIES
-            or self._bytes > LARGEST_ANSWER
-            or self._seconds > _LONGEST_LISTING
-            or self._empty > _MOST_EMPTY
-        ):
-            raise EngineError(
-                f"A list has no end: {self._entries} entries came in {span_text(self._seconds)} and "
-                f"{self._bytes / 2**20:.0f} MB, with {self._empty} empty pages. At most {_MOST_ENTRIES} are read, in "
-                f"{_LONGEST_LISTING} s and {LARGEST_ANSWER / 2**20:g} MB, with {_MOST_EMPTY} empty pages."
-            )
-        return answer
 
 
 def one_spelling(url: str) -> str:

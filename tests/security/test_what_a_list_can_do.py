@@ -14,7 +14,7 @@ import pytest
 from flowyml.core import web as core_web
 from flowyml.core.errors import EngineError
 from flowyml.core.tls import Tls
-from flowyml.orchestrators import http
+from flowyml.orchestrators import http, listing
 from flowyml_airflow import connection as airflow_connection
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.transport import Transport
@@ -94,7 +94,7 @@ def test_empty_pages_with_new_tokens() -> None:
 
 @LISTS
 def test_other_entries_for_ever(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_MOST_ENTRIES", 1000)
+    monkeypatch.setattr(listing, "_MOST_ENTRIES", 1000)
     pages = ((page(number), f"token {number}") for number in itertools.count())
     with serving(pages) as url, pytest.raises(EngineError, match="no end: 1200 entries came"):
         list(listed(url))
@@ -136,7 +136,7 @@ def test_nor_is_kubeflows_other_api_read_then(monkeypatch: pytest.MonkeyPatch) -
 
 def test_pages_that_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(step=125.0)
-    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(listing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     endless = http.paged(lambda size, before: (page(before), None), 200)
     with pytest.raises(EngineError, match="no end: 600 entries came in 6 min 15 s"):
         list(endless)

@@ -22,7 +22,8 @@ from flowyml.core.errors import (
 )
 from flowyml.core.urls import shown
 from flowyml.core.web import LARGEST_ANSWER, parsed
-from flowyml.orchestrators.http import Listing, status_error
+from flowyml.orchestrators.http import status_error
+from flowyml.orchestrators.listing import Listing
 from flowyml_kubeflow.connection import Connection
 from flowyml_kubeflow.transport import api_client
 

@@ -19,7 +19,8 @@ from urllib.parse import quote
 from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.following import command_line
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.http import ConflictError, HttpClient, Listing, NotFoundError, paged
+from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError, paged
+from flowyml.orchestrators.listing import Listing
 from flowyml_prefect.connection import Connection
 from flowyml_prefect.records import FlowRun, Log, TaskRun
 
