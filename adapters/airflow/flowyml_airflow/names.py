@@ -14,9 +14,9 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY", "TAKES_KEY",
-    "TAG", "TIMED_OUT", "TURN", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id", "development_id",
-    "development_name", "given_run_id", "parameters_of", "pipeline_of", "plain_key", "task_id",
+    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "OUTPUTS_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
+    "TAKES_KEY", "TAG", "TIMED_OUT", "TURN", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id",
+    "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "plain_key", "task_id",
     "version_tag", "xcom_key",
 ]  # fmt: skip
 
@@ -40,6 +40,8 @@ RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 # The digest of the code that the run was submitted with: Airflow 2 does not version DAGs, and Airflow 3 puts the text
 # of a new file into the last version if that is not `[core] min_serialized_dag_update_interval` old, usually 30 s.
 CODE_KEY = "flowyml.code"
+# The XCom with all outputs of a step beside operators of Airflow's own, to which it returns plain JSON.
+OUTPUTS_KEY = "flowyml.outputs"
 # The XCom with the run that the outputs of a cached step are from.
 CACHED_KEY = "flowyml.cached_from"
 TAKES_KEY = "flowyml.takes"

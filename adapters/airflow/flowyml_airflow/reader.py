@@ -30,6 +30,7 @@ from flowyml_airflow.logs import TaskLogs, is_start
 from flowyml_airflow.names import (
     CACHED_KEY,
     CODE_KEY,
+    OUTPUTS_KEY,
     REVISION_KEY,
     STEPS_KEY,
     TAKES_KEY,
@@ -268,13 +269,14 @@ class AirflowReader(RunReader):
             return
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         tasks = {(task["task_id"], map_index(task)): task for task in self._tasks(found) if task["task_id"] in order}
-        have_returned = set(self.client.returned(found["dag_id"], found["dag_run_id"]))
+        wanted = OUTPUTS_KEY if "operators" in facts else _RETURNED
+        have_returned = set(self.client.returned(found["dag_id"], found["dag_run_id"], wanted))
         for key in sorted(tasks, key=lambda key: (order[key[0]], key[1])):
             task = tasks[key]
             if runs_several(task):
                 for name, outputs in self._returned_together(task, found):
                     yield (name, index_of(task)), outputs
-            elif key in have_returned and isinstance(returned := self._kept(found, key), dict):
+            elif key in have_returned and isinstance(returned := self._kept(found, key, wanted), dict):
                 yield (name_of(task), index_of(task)), {name: restored(value) for name, value in returned.items()}
 
     def _returned_together(

@@ -41,7 +41,7 @@ from flowyml_airflow.execution_groups import GroupRun, printed
 from flowyml_airflow.facts import TAKEN, TaskDecider, item_key
 from flowyml_airflow.graph import Task, TaskGraph, label_of
 from flowyml_airflow.links import add_links
-from flowyml_airflow.names import CACHED_KEY, given_run_id, parameters_of, plain_key, xcom_key
+from flowyml_airflow.names import CACHED_KEY, OUTPUTS_KEY, given_run_id, parameters_of, plain_key, xcom_key
 from flowyml_airflow.parameters import filled
 from flowyml_airflow.secrets import read_ahead
 from flowyml_airflow.supervisor_line import drop_unread_answers
@@ -132,6 +132,7 @@ def _handed_over(
                 f"step {step.name!r} gives {name!r} to an Airflow operator, which takes plain JSON of up to "
                 f"64 KiB. Return less, or the path of a file."
             )
+    context["ti"].xcom_push(key=OUTPUTS_KEY, value=keyed.copy())
     plain = {name: None if is_reference(packed) else packed for name, packed in outputs.items()}
     if len(plain) > 1:
         keyed |= {plain_key(name): packed for name, packed in plain.items()}

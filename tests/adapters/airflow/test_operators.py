@@ -45,6 +45,11 @@ def test_operators_run_beside_steps(airflow: Airflow) -> None:
     outputs = dict(operators.outputs)
     assert re.fullmatch(r"/usr on \d{4}-\d\d-\d\d", outputs.pop("told"))
     assert outputs == {"shouted": "FRIDAY 3", "gathered": ["one", "two"], "said": "friday"}
+    assert {label: dict(found) for label, found in operators.step_outputs().items()} == {
+        "count": {"count": 3}, "commands": {"commands": ["echo one", "echo two"]},
+        "one_of_two": {"folder": "/usr", "number": 2.5}, "shout": {"shout": "FRIDAY 3"},
+        "gather": {"gather": ["one", "two"]},
+    }  # fmt: skip
     assert {run.label: run.raw_status for run in operators.step_runs()} == dict.fromkeys(
         ("begin", "count", "commands", "say the day", "each[0]", "each[1]", "shout", "gather", "one_of_two", "tell"),
         "success",
