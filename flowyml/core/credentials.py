@@ -64,13 +64,18 @@ class Secret:
         self._file = file
         self._command = command
         self._function = value if callable(value) else None
+        self._text = value if isinstance(value, str) else ""
         self._refusal = refusals(self._sources)
-        self._value = _checked_line(name, value) if value and not callable(value) else None
+        self._value: str | None = None
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
         """Return whether there is a value, without reading it."""
         return bool(self._sources)
+
+    def check(self) -> None:
+        """Raise ``ConfigurationError`` for a text that cannot be sent; no file is read and no command run."""
+        _checked_line(self.name, self._text)
 
     def get(self) -> str | None:
         """Return the value; None if none was given."""
@@ -95,6 +100,8 @@ class Secret:
         if self._refusal:
             raise ConfigurationError(self._refusal)
         option = next(iter(self._sources))
+        if self._text:
+            return _checked_line(option, self._text)
         if self._function is not None:
             text, must = self._function(), "returned nothing; it must return"
         elif self._command:
@@ -259,6 +266,8 @@ class Auth:
                 merged.password = other.password
         if merged.password and merged.username is None and not merged.token:
             raise ConfigurationError("password needs a user name beside it: auth=(username, password).")
+        for secret in (merged.token, merged.password, merged.cookies):
+            secret.check()  # only of those that are used: a wrong one of another source does no harm
         return merged
 
     def __bool__(self) -> bool:
