@@ -27,12 +27,11 @@ from flowyml.runtime.step_errors import failed
 from flowyml_kubeflow import names
 
 __all__ = [
-    "ENGINE", "FINALE", "LOCAL", "RESULT", "TIMED_OUT", "Journal", "fire_pipeline_hooks", "leveled", "make_attempt",
+    "ENGINE", "LOCAL", "RESULT", "TIMED_OUT", "Journal", "fire_pipeline_hooks", "leveled", "make_attempt",
     "printed", "processes_of", "reason",
 ]  # fmt: skip
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
-FINALE = "finale"  # a file in that folder: the run was stopped, and only clean-ups are to run
 RESULT = "flowyml-result "  # begins a line of a pod's log with data that KFP's API lacks; only `publish` writes it
 ENGINE = (
     r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \w+\.go:\d+\] "  # of KFP's launcher, by Kubernetes' klog

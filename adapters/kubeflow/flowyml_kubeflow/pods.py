@@ -23,7 +23,6 @@ from flowyml.core.errors import StepError, StepTimeoutError
 from flowyml.core.item_names import checked_items, labelled
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Plan, Step
-from flowyml.plan.names import slug
 from flowyml.plan.parameters import days_of
 from flowyml.plan.values import Source
 from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, Outcome, is_plain, listed, mapped, parts_of
@@ -31,15 +30,7 @@ from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.step_runner import StepEvent, run_decided
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import (
-    FINALE,
-    LOCAL,
-    Journal,
-    fire_pipeline_hooks,
-    make_attempt,
-    processes_of,
-    reason,
-)
+from flowyml_kubeflow.attempts import Journal, fire_pipeline_hooks, make_attempt, processes_of, reason
 from flowyml_kubeflow.graph import PODS, PodGraph, chunks
 from flowyml_kubeflow.records import Entry, Items, Known, PodEvaluator, PodFacts
 from flowyml_kubeflow.task_files import (
@@ -62,7 +53,6 @@ __all__ = ["perform"]
 Decided = TypeVar("Decided")
 
 _SHOWN = 65536  # bytes of a parameter that shows an output
-_STOPPED = Items(End.FAILED, "the run was stopped")
 _RAW = {End.OK: "no_items", End.SKIPPED: "skipped", End.FAILED: "upstream_failed"}
 
 
@@ -89,27 +79,6 @@ class _Pod:
                 for each in artifacts(given, "inputs", port):
                     self.known.read(path_of(each["uri"]))
         sys.path.append(f"{bundle}/code")  # for values of the user's classes
-        run = Path(os.environ[LOCAL]) if LOCAL in os.environ else None
-        self.is_finale = run is not None and (run / FINALE).exists()
-        self._run = run
-
-    @cached_property
-    def kept(self) -> Path | None:
-        """Its own result on the local runner, for the clean-up after the run was stopped."""
-        return self._run / "records" / self._name() if self._run else None
-
-    def _name(self) -> str:
-        """Return a name that is different for each pod of a run."""
-        steps = json.dumps(self.about["steps"], ensure_ascii=False) if "steps" in self.about else ""
-        given = (self.about.get("step"), steps, self.about.get("loop"), self.values.get(names.CHUNK))
-        return "--".join([type(self).__name__, *(slug(value) for value in given if value)])
-
-    def _before(self) -> Known:
-        """Return the results of the same pod before the run was stopped."""
-        found = Known(self.scratch)
-        if self.kept and self.kept.exists():
-            found.read(self.kept)
-        return found
 
     @cached_property
     def decider(self) -> Decider:
@@ -146,13 +115,10 @@ class _Pod:
         return pack(value, open_store(self.scratch / "store"), key=f"{next(self.numbers)}-{os.urandom(4).hex()}")
 
     def _leave(self, port: str, **what: Any) -> Result:
-        """Write the artifact for other pods; on the local runner also for this pod, after the run was stopped."""
+        """Write the artifact for other pods."""
         path = path_of(artifact(self.given, "outputs", port)["uri"])
         self.known.fail(self.decider.faults)
         self.known.write(path, **what)
-        if self.kept and not self.is_finale:
-            self.kept.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, self.kept)
         shutil.rmtree(self.scratch, ignore_errors=True)
         return Result(artifacts={port: {"format": "flowyml-record"}})
 
@@ -165,7 +131,7 @@ class _ItemsPod(_Pod):
 
     def run(self) -> Result:
         loop = self._loop()
-        items = self._before().loops.get(loop.name) or (_STOPPED if self.is_finale else self._items(loop))
+        items = self._items(loop)
         self.known.loops[loop.name] = items
         count = len(next(iter(items.lists.values()), ()))
         parts = chunks(count, self.flow.most_chunks(loop.name))
@@ -207,7 +173,6 @@ class _StepPod(_Pod):
         self.inside = self.flow.loop_of(self.unit.group)
         for step in self.unit.steps:
             self.known.steps.setdefault(step.name, {})
-        self.earlier = self._before().steps
         self.processes = processes_of(
             bundle, plan.name, run_id_of(given), self.scratch, self.dates,
             [Path(folder) for folder in self._folders], self.unit.steps,
@@ -258,10 +223,7 @@ class _StepPod(_Pod):
     def _stand_in(self, prefix: Index, end: End, cause: str) -> None:
         """Add a stand-in for all items of a loop that has none, or did not begin."""
         for step in self.unit.steps:
-            if self.is_finale and not self.flow.cleans_up(step):
-                self.known.steps[step.name][prefix] = Entry(end, cause)
-            else:
-                self._note_end(step, prefix, _RAW[end], cause, Entry(end, cause))
+            self._note_end(step, prefix, _RAW[end], cause, Entry(end, cause))
 
     def _run_steps(self, index: Index) -> None:
         """Run each step. They share a process until the last of them has begun, or one of them has to be killed."""
@@ -272,13 +234,6 @@ class _StepPod(_Pod):
             self.processes.release(together)
 
     def _run_step(self, step: Step, index: Index, together: str) -> None:
-        entries = self.known.steps[step.name]
-        if (kept := self.earlier.get(step.name, {}).get(index)) and kept.end is End.OK:
-            entries[index] = kept
-            return
-        if self.is_finale and not self.flow.cleans_up(step):
-            entries[index] = Entry(End.FAILED, "the run was stopped")
-            return
         journal = Journal.of(names.step_instance(names.task(step.name), index))
         plain = {item.name for item in step.inputs if is_plain(item.source, self.plan.structure)}
 
@@ -355,8 +310,6 @@ class _ResultPod(_Pod):
             result.artifacts[port] = described(packed, stored, "metrics" if is_metrics else "")
             if is_there:
                 published[output.name] = shown
-        if self.is_finale:
-            return result
         journal = Journal.of(names.RESULT_TASK)
         journal.publish(outputs=published, files=files)
         self.known.fail(self.decider.faults)

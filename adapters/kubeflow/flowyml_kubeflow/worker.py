@@ -23,7 +23,7 @@ from flowyml.plan.model import FromParameter, FromStep, Plan
 from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.step_runner import StepEvent, run_attempts
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import FINALE, LOCAL, Journal, fire_pipeline_hooks, make_attempt, processes_of, reason
+from flowyml_kubeflow.attempts import LOCAL, Journal, fire_pipeline_hooks, make_attempt, processes_of, reason
 from flowyml_kubeflow.task_files import (
     FACTS_BYTES,
     Result,
@@ -103,8 +103,7 @@ def _perform(kind: str, bundle: Path, given: Mapping[str, Any]) -> Result:
 def _start(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
     parameters = {item.name: parameter(plan, item.name, names.port(item.name), given) for item in plan.parameters}
     arguments = (plan.name, run_id_of(given), parameters)
-    if not Path(os.environ.get(LOCAL, ""), FINALE).exists():
-        fire_pipeline_hooks(bundle, "on_pipeline_start", arguments, Journal.of(names.START_TASK))
+    fire_pipeline_hooks(bundle, "on_pipeline_start", arguments, Journal.of(names.START_TASK))
     return Result({names.STARTED: repr(time.time())})
 
 

@@ -15,7 +15,7 @@ from flowyml.core.locks import held
 from flowyml.core.process_identity import ProcessIdentity, this_process
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import FINALE, RESULT
+from flowyml_kubeflow.attempts import RESULT
 
 __all__ = ["RunFolder"]
 
@@ -37,11 +37,6 @@ class RunFolder:
     def pipeline(self) -> Path:
         """The compiled pipeline that KFP runs."""
         return self.path / "pipeline.yaml"
-
-    @property
-    def bundle(self) -> Path:
-        """The code of the steps."""
-        return self.path / "bundle.pyz"
 
     @property
     def lock(self) -> Path:
@@ -93,10 +88,6 @@ class RunFolder:
     def ask_to_cancel(self) -> None:
         """Request a cancellation: the supervisor looks for this file."""
         (self.path / "cancel").touch()
-
-    def begin_finale(self) -> None:
-        """Note that only clean-ups are to run from now on."""
-        (self.path / FINALE).touch()
 
     def is_cancelled(self) -> bool:
         """Return whether cancellation was requested."""

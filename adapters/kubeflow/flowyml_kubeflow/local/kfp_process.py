@@ -38,10 +38,7 @@ def main(arguments: list[str]) -> int:
     components, local = _imported()
     request = folder.request
     pipeline = components.load_component_from_file(str(folder.pipeline))
-    local.init(
-        _runner(local, folder), pipeline_root=str(folder.root), workspace_root=str(folder.path / "workspace"),
-        enable_caching=True, cache_root=str(folder.path / "cache"),
-    )  # fmt: skip
+    local.init(_runner(local, folder), pipeline_root=str(folder.root), workspace_root=str(folder.path / "workspace"))
     try:
         pipeline(**request["arguments"])
     except Exception as error:
@@ -134,10 +131,6 @@ def _one_component_a_task(spec: dict[str, Any]) -> None:
             mine = f"comp-task--{name}"
             own[mine] = components[task["componentRef"]["name"]]
             task["componentRef"] = {"name": mine}
-            left = own[mine].get("outputDefinitions", {}).get("artifacts", {})
-            is_kept = name not in (names.START_TASK, names.END_TASK) and not any(map(names.is_record, left))
-            if "dag" not in own[mine] and is_kept:
-                task["cachingOptions"] = {"enableCache": True}  # within the run, so that it can be retried
     spec["components"] = own
 
 

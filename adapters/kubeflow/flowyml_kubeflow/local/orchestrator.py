@@ -116,7 +116,6 @@ class KubeflowLocalOrchestrator(Orchestrator):
         fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
         local = replace(compiled, spec=for_kfp_local(compiled.spec, run_id, runner=self.runner), platform={})
         (fresh / "pipeline.yaml").write_text(spec.compact(local), "utf-8")
-        (fresh / "bundle.pyz").write_bytes(compiled.bundle.data)
         RunFolder(fresh).write("parameters.json", parameters)
         request = self._request(bundle, run.path.name, run_id, parameters)
         RunFolder(fresh).write("request.json", request)
@@ -144,9 +143,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
             "runner": self.runner,
             "options": self.runner_options,
             "timeout_seconds": plan.timeout_seconds,
-            "hooks": bool(plan.hooks),
             "flow": needs_flow(plan),
-            "cleans_up": any(map(PodGraph(plan).cleans_up, plan)),
             "loops": _loops(plan),
             "parameters": dict(parameters),
             "arguments": {

@@ -98,8 +98,7 @@ class KubeflowLocalReader(RunReader):
         run, seen = self.fetch(job_id), dict[str, int]()
 
         def look() -> Look:
-            # The hook that the supervisor fires for a stopped run prints after the end of that run.
-            over = self.get_run(job_id).status.is_terminal and not run.is_supervised()
+            over = self.get_run(job_id).status.is_terminal
             yield from _new_lines(run, seen)
             return over or not follow
 

@@ -20,8 +20,7 @@ from flowyml.core.durations import span_text
 from flowyml.core.locks import held
 from flowyml.core.process_identity import ProcessIdentity, await_ends, identity_of, signal_group, signal_process
 from flowyml.runtime.shutdown import GRACE
-from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import LOCAL, Journal, fire_pipeline_hooks
+from flowyml_kubeflow.attempts import LOCAL
 from flowyml_kubeflow.local.folder import RunFolder
 
 __all__ = ["alone", "main", "stop_steps"]
@@ -63,10 +62,7 @@ def _supervise(folder: RunFolder) -> None:
             folder.write("result.json", {**folder.outcome(), "time": time.time()})
             return
         _stop(process, leader, folder)
-    if request["cleans_up"]:
-        _clean_up(folder)
     folder.end(ending or "FAILED", _why(folder, ending, limit))
-    _fire_end_hook(folder, ending or "FAILED")
 
 
 @contextmanager
@@ -80,14 +76,6 @@ def _kfp(folder: RunFolder) -> Iterator[tuple[subprocess.Popen[bytes], ProcessId
         leader = identity_of(process.pid)
         folder.write("kfp.json", {"group": leader.pid, "born": leader.born})
         yield process, leader
-
-
-def _clean_up(folder: RunFolder) -> None:
-    """Run the pipeline again after it was stopped: completed steps return their outputs, clean-ups run, others fail."""
-    folder.begin_finale()
-    with _kfp(folder) as (process, _):
-        process.wait()
-        stop_steps(folder)
 
 
 def _environment(folder: RunFolder) -> dict[str, str]:
@@ -141,17 +129,6 @@ def _stop_containers(request: Mapping[str, Any]) -> None:
                 container.kill()
     finally:
         client.close()
-
-
-def _fire_end_hook(folder: RunFolder, ending: str) -> None:
-    """Fire the hook of the end: on a cluster the exit handler runs even then; here no task is left to run it."""
-    request = folder.request
-    if not request["hooks"]:
-        return
-    status = {"CANCELED": "CANCELLED"}.get(ending, ending)
-    duration = time.time() - folder.read("started.json")["time"]
-    arguments = (request["pipeline"], request["run_id"], status, duration)
-    fire_pipeline_hooks(folder.bundle, "on_pipeline_end", arguments, Journal.below(folder.path, names.END_TASK))
 
 
 if __name__ == "__main__":
