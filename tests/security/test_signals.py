@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -143,13 +142,10 @@ def test_an_id_that_was_really_used_again_is_left_alone() -> None:
 
 
 def recorded_by_kfps_local_runner(folder: Path, pid: int, birth: str) -> RunFolder:
-    """A run whose KFP process, and the one attempt of a step, are this process."""
-    (folder / "steps" / "work").mkdir(parents=True)
+    """A run whose KFP process is this process."""
     run = RunFolder(folder)
-    run.write("request.json", {"runner": "subprocess"})
+    run.write("run.json", {"runner": "subprocess"})
     run.write("kfp.json", {"group": pid, "born": birth})
-    attempt = {"attempt": 1, "started": 1.0, "group": pid, "born": birth}
-    (folder / "steps" / "work" / "attempts.jsonl").write_text(json.dumps(attempt) + "\n")
     return run
 
 

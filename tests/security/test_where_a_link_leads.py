@@ -76,8 +76,8 @@ def flow(folder: Path) -> Path:
 def run_folder(folder: Path) -> Path:
     from flowyml_kubeflow.local.folder import RunFolder
 
-    RunFolder(folder).write("request.json", {})
-    return folder / "request.json"
+    RunFolder(folder).write("run.json", {})
+    return folder / "run.json"
 
 
 WRITERS = {

@@ -1,4 +1,4 @@
-"""One attempt of a step in a process of its own, and the journal of attempts for the local runner."""
+"""One attempt of a step in a process of its own, and what a pod writes to its log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from flowyml.artifacts import default_url, run_place
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import MissingSecretError, StepError, StepTimeoutError
 from flowyml.core.logs import level_of, with_level
-from flowyml.core.plain_text import storable_text
 from flowyml.plan.model import Step
 from flowyml.plan.secrets import variable_of
 from flowyml.runtime.execution import AttemptOutputs
@@ -27,8 +25,8 @@ from flowyml.runtime.step_errors import failed
 from flowyml_kubeflow import names
 
 __all__ = [
-    "ENGINE", "LOCAL", "RESULT", "TIMED_OUT", "Journal", "fire_pipeline_hooks", "leveled", "make_attempt",
-    "printed", "processes_of", "reason",
+    "ENGINE", "LOCAL", "RESULT", "TIMED_OUT", "fire_hooks", "leveled", "make_attempt", "note", "printed",
+    "processes_of", "publish", "reason",
 ]  # fmt: skip
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
@@ -43,77 +41,21 @@ _LEVELS = ("DEBUG", "WARNING", "ERROR", "CRITICAL")
 _TAKEN = re.compile(f" *({RESULT}|({'|'.join(_LEVELS)}): |{ENGINE})")  # lines that mean something in a pod's log
 
 
-@dataclass(frozen=True)
-class Journal:
-    """The local runner's view of a step: its attempts and its log, one JSON document in each line."""
-
-    folder: Path | None
-
-    @classmethod
-    def of(cls, task: str) -> Journal:
-        """Return the journal of a task; on a cluster it writes nothing, since KFP itself records everything."""
-        run = os.environ.get(LOCAL)
-        return cls.below(Path(run), task) if run else cls(None)
-
-    @classmethod
-    def below(cls, run: Path, task: str) -> Journal:
-        """Return the journal of a task in the folder of its run."""
-        folder = run / "steps" / task
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder)
-
-    def next_attempt(self) -> int:
-        """Return the number of the next attempt. KFP does not pass it to a task; the local runner's journal has it."""
-        if self.folder is None:
-            return 1
-        path = self.folder / "attempts.jsonl"
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        return sum(1 for line in lines if "started" in line) + 1
-
-    def write(self, name: str, *documents: Mapping[str, Any]) -> None:
-        """Add documents to a file of the journal."""
-        if self.folder:
-            text = "".join(json.dumps({"time": time.time(), **facts}) + "\n" for facts in documents)
-            _append(self.folder / name, text.encode())
-
-    def note(self, **facts: Any) -> None:
-        """Record other facts about a step's items: in the journal, or in the log."""
-        if self.folder:
-            self.write("notes.jsonl", facts)
-        else:
-            self.publish(note={"time": time.time(), **facts})
-
-    def log(self, attempt: int) -> OnLine:
-        """Log a line of a user's code: in the pod's log, and in the journal."""
-
-        def on_line(source: str, line: str) -> None:
-            target = sys.stdout if source == "stdout" else sys.stderr
-            level = logging.getLevelName(level_of(source))
-            print(printed(line) if level == "INFO" else with_level(source, line), file=target, flush=True)
-            self.write("log.jsonl", {"stream": source, "line": storable_text(line), "level": level, "attempt": attempt})
-
-        return on_line
-
-    def publish(self, **result: Any) -> None:
-        """Write the outputs of the pipeline, or a failure, to the log: KFP's API shows neither."""
-        line = RESULT + json.dumps(result, separators=(",", ":"))
-        if self.folder:
-            self.write("log.jsonl", {"stream": "result", "line": line, "attempt": self.next_attempt() - 1})
-        else:
-            print(line, flush=True)
+def note(**facts: Any) -> None:
+    """Write facts about a step, or an item of it, to the pod's log."""
+    publish(note={"time": time.time(), **facts})
 
 
-def _append(path: Path, lines: bytes) -> None:
-    """Append lines in one write, so that those of several processes do not mix.
+def publish(**result: Any) -> None:
+    """Write the outputs of the pipeline, or a failure, to the pod's log: KFP's API shows neither."""
+    print(RESULT + json.dumps(result, separators=(",", ":")), flush=True)
 
-    Half a line of a process that was killed stays a line of its own.
-    """
-    with path.open("ab+", buffering=0) as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            lines = lines if file.read(1) == b"\n" else b"\n" + lines
-        while lines:
-            lines = lines[file.write(lines) :]
+
+def _log(source: str, line: str) -> None:
+    """Write a line of a user's code to the pod's log."""
+    target = sys.stdout if source == "stdout" else sys.stderr
+    level = logging.getLevelName(level_of(source))
+    print(printed(line) if level == "INFO" else with_level(source, line), file=target, flush=True)
 
 
 def processes_of(
@@ -144,14 +86,14 @@ def processes_of(
 
 
 def make_attempt(
-    bundle: Path, step: Step, number: int, inputs: Mapping[str, Any], journal: Journal, processes: SpawnedProcesses,
+    bundle: Path, step: Step, number: int, inputs: Mapping[str, Any], processes: SpawnedProcesses,
     index: Sequence[int] = (), *, together: str = "", hold: bool = False,
 ) -> AttemptOutputs:  # fmt: skip
     """Make one try of a step, in a process. Raises ``StepError``.
 
     Steps ``together`` share a process, which waits for the next of them if it is to ``hold``.
     """
-    started, on_line = {"attempt": number, "started": time.time()}, journal.log(number)
+    on_line: OnLine = _log
     answer: dict[str, Any] = {}
     error: StepError | None = None
     try:
@@ -160,28 +102,20 @@ def make_attempt(
         if together:
             request.update(together=together, hold=hold)
         with processes.child(f"step {step.name!r}", request, inputs, on_line) as child:
-            about = {"group": child.identity.pid, "born": child.identity.born}
-            journal.write("attempts.jsonl", {**started, **about})
             answer = child.wait(step.timeout_seconds, None)
     except StepError as lost:
         error = lost
-        if journal.next_attempt() == number:  # its process was not started
-            journal.write("attempts.jsonl", started)
         _log_error(str(lost), on_line)
         # The step's process cannot call the hooks any more.
         about_error = {"type": type(lost).__name__, "message": str(lost), "step": step.name}
-        _fire(bundle, "on_error", (step.name, about_error), on_line)
+        fire_hooks(bundle, "on_error", (step.name, about_error), on_line)
     if failure := answer.get("failure"):
         error = failed(step.name, failure)
         _log_error(failure["traceback"], on_line)
-    shown = {"kind": type(error).__name__, "message": str(error)} if error else None
-    cached = answer.get("cached", "")
-    ended = {"ended": time.time(), "failure": shown, **({"cached": cached} if cached else {})}
-    journal.write("attempts.jsonl", {"attempt": number, **ended})
     if error:
-        journal.publish(failure=shown)
+        publish(failure={"kind": type(error).__name__, "message": str(error)})
         raise error
-    return AttemptOutputs(answer["outputs"], cached)
+    return AttemptOutputs(answer["outputs"], answer.get("cached", ""))
 
 
 def _secrets(step: Step, on_line: OnLine) -> tuple[dict[str, str], OnLine]:
@@ -215,15 +149,8 @@ def reason(error: StepError) -> str:
     return f"{TIMED_OUT}: {error}" if isinstance(error, StepTimeoutError) else str(error)
 
 
-def fire_pipeline_hooks(bundle: Path, event: str, arguments: Sequence[object], journal: Journal) -> None:
-    """Call the pipeline's hooks as a task of its own; their exceptions never change the outcome of a run."""
-    number, started = journal.next_attempt(), time.time()
-    journal.write("attempts.jsonl", {"attempt": number, "started": started})
-    _fire(bundle, event, arguments, journal.log(number))
-    journal.write("attempts.jsonl", {"attempt": number, "ended": time.time(), "failure": None})
-
-
-def _fire(bundle: Path, event: str, arguments: Sequence[object], on_line: OnLine) -> None:
+def fire_hooks(bundle: Path, event: str, arguments: Sequence[object], on_line: OnLine = _log) -> None:
+    """Call the hooks of a pipeline in a process; their exceptions never change the outcome of a run."""
     processes = SpawnedProcesses(sys.executable, bundle, {"run_id": "", "caller": {}})
     try:
         with processes.child(f"hook {event}", {"kind": "hook", "event": event}, list(arguments), on_line) as child:

@@ -102,7 +102,7 @@ LOCAL_RUNNER = Capabilities(
         Feature.RETRYABLE_ERRORS: yes,
         Feature.STEP_TIMEOUT: yes,
         Feature.PIPELINE_TIMEOUT: yes,
-        Feature.HOOKS: partly("on_pipeline_end is not called when the run was stopped."),
+        Feature.HOOKS: partly("Not on_pipeline_end of a run that was stopped."),
         Feature.RESOURCES_CPU_MEMORY: partly("KFP's local runner ignores them."),
         Feature.RESOURCES_GPU: partly("KFP's local runner reserves none."),
         Feature.CANCEL: yes,

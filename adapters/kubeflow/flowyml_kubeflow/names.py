@@ -8,7 +8,6 @@ display name.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 
 from flowyml.plan.names import identifier, slug
@@ -17,7 +16,7 @@ __all__ = [
     "ARTIFACTS", "BUNDLE", "BUNDLE_TASK", "CHUNK", "CHUNKS", "END_TASK", "JOB", "LAST_TASK", "NOTES", "RESULT_TASK",
     "RUN", "RUN_TASK", "START_TASK", "STARTED", "STATUS", "STEP", "STEPS_TASK", "TIME", "VARIABLE", "constant",
     "group_task", "is_record", "items_task", "loop_task", "of_all", "of_group", "of_items", "output", "part",
-    "part_task", "pipeline", "port", "record", "shown", "step_and_index", "step_instance", "step_shown", "task",
+    "part_task", "pipeline", "port", "record", "shown", "step_shown", "task",
     "gather_task",
 ]  # fmt: skip
 
@@ -45,7 +44,6 @@ RESULT_TASK = "flowyml--result"  # the last one of a pipeline with control flow,
 
 _LONGEST_LOOP = 50  # characters of a loop's name in a task's
 _RECORDS = ("-result", "-items", "-results")  # the ends of artifacts from ``record`` and its siblings
-_INSTANCE = re.compile(r"(.+)--([0-9]+(?:-[0-9]+)*)")
 # The names of nodes that KFP's backend adds to each task; source: KFP, argocompiler/dag.go and container.go.
 _TAKEN = frozenset({"executor", "root"})
 _DRIVER = "-driver"
@@ -219,20 +217,3 @@ def output(step: str, name: str) -> str:
 def of_all(loop: str) -> str:
     """Return the artifact with the ends of a loop's steps, for all items."""
     return f"{port(loop)}-results"
-
-
-def step_instance(of_task: str, index: Sequence[int]) -> str:
-    """Return a name for a step's run for an item, different for each item.
-
-    >>> step_instance("train", (3, 0)), step_instance("train", ())
-    ('train--3-0', 'train')
-    >>> step_and_index("train--3-0"), step_and_index("train--items")
-    (('train', (3, 0)), ('train--items', ()))
-    """
-    return f"{of_task}--{'-'.join(map(str, index))}" if index else of_task
-
-
-def step_and_index(name: str) -> tuple[str, tuple[int, ...]]:
-    """Return the task and the index in a name from ``step_instance``."""
-    found = _INSTANCE.fullmatch(name)
-    return (found[1], tuple(map(int, found[2].split("-")))) if found else (name, ())

@@ -30,7 +30,7 @@ from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.step_runner import StepEvent, run_decided
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import Journal, fire_pipeline_hooks, make_attempt, processes_of, reason
+from flowyml_kubeflow.attempts import fire_hooks, make_attempt, note, processes_of, publish, reason
 from flowyml_kubeflow.graph import PODS, PodGraph, chunks
 from flowyml_kubeflow.records import Entry, Items, Known, PodEvaluator, PodFacts
 from flowyml_kubeflow.task_files import (
@@ -140,7 +140,7 @@ class _ItemsPod(_Pod):
             print(
                 f"Loop {loop.name!r}: items: {count}, pods of each step: {len(parts)}, items in a pod: {most} at most."
             )
-            Journal.of(names.items_task(loop.name)).note(opened=count)
+            note(opened=count)
         result = self._leave(
             names.of_items(loop.name), loops=[loop.name],
             steps=[step.name for step in self.flow.from_outside(loop.name)],
@@ -234,7 +234,6 @@ class _StepPod(_Pod):
             self.processes.release(together)
 
     def _run_step(self, step: Step, index: Index, together: str) -> None:
-        journal = Journal.of(names.step_instance(names.task(step.name), index))
         plain = {item.name for item in step.inputs if is_plain(item.source, self.plan.structure)}
 
         def attempt(inputs: Mapping[str, Any], number: int, may_follow: bool) -> AttemptOutputs:
@@ -243,11 +242,9 @@ class _StepPod(_Pod):
                 for name, value in inputs.items()
             }
             hold = may_follow or step is not self.unit.steps[-1]
-            return make_attempt(
-                self.bundle, step, number, here, journal, self.processes, index, together=together, hold=hold
-            )
+            return make_attempt(self.bundle, step, number, here, self.processes, index, together=together, hold=hold)
 
-        run_decided(step, index, self.decider, attempt, self._on_event, first=journal.next_attempt())
+        run_decided(step, index, self.decider, attempt, self._on_event)
 
     def _on_event(self, event: StepEvent) -> None:
         step, index, outcome = event.step, event.index, event.outcome
@@ -279,9 +276,8 @@ class _StepPod(_Pod):
         self._note(step, index, ended=raw, attempt=attempt, error=error, **more)
 
     def _note(self, step: Step, index: Index, **facts: Any) -> None:
-        task = names.task(step.name)
-        named = {"task": task} if self.unit.together else {}
-        Journal.of(task).note(index=list(index), chunk=self.values.get(names.CHUNK), **named, **facts)
+        named = {"task": names.task(step.name)} if self.unit.together else {}
+        note(index=list(index), chunk=self.values.get(names.CHUNK), **named, **facts)
 
     def _shown(self, step: Step, output: str) -> str:
         """Return an output for KFP's UI: for a step in a loop the list of its items' outputs."""
@@ -310,14 +306,13 @@ class _ResultPod(_Pod):
             result.artifacts[port] = described(packed, stored, "metrics" if is_metrics else "")
             if is_there:
                 published[output.name] = shown
-        journal = Journal.of(names.RESULT_TASK)
-        journal.publish(outputs=published, files=files)
+        publish(outputs=published, files=files)
         self.known.fail(self.decider.faults)
         failed = of_several(self.known.failed)
         if failed:
-            journal.note(failed=failed)
+            note(failed=failed)
             print(f"The run failed: {failed}", file=sys.stderr, flush=True)
-        self._fire_end(journal)
+        self._fire_end()
         shutil.rmtree(self.scratch, ignore_errors=True)
         if failed:
             raise TaskFailed(failed)
@@ -329,12 +324,12 @@ class _ResultPod(_Pod):
             return self._pack(listed(mapped(value, self._live)))
         return value if is_plain(source, self.plan.structure) else self.known.here(value)
 
-    def _fire_end(self, journal: Journal) -> None:
+    def _fire_end(self) -> None:
         if self.plan.hooks:
             status = "FAILED" if self.known.failed else "COMPLETED"
             duration = max(time.time() - float(self.values[names.STARTED]), 1e-6)
             arguments = (self.plan.name, run_id_of(self.given), status, duration)
-            fire_pipeline_hooks(self.bundle, "on_pipeline_end", arguments, journal)
+            fire_hooks(self.bundle, "on_pipeline_end", arguments)
 
 
 def _ended(decided: Decided | None) -> Decided:

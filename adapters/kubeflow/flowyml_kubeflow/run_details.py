@@ -170,13 +170,16 @@ class RunDetails:
                 status = ExecutionStatus.TIMEOUT
             elif not failure and self.status is ExecutionStatus.CANCELLED:  # before it could publish a failure
                 status, error = ExecutionStatus.CANCELLED, WAS_CANCELLED
+        elif begun and status is self.status is ExecutionStatus.CANCELLED:
+            error = WAS_CANCELLED
+        ended_at = tasks.ended(task) or (self.run.finished_at if status.is_terminal else None)
         notes = self._notes(task) if begun and tasks.has_notes(task) else []
         before = pods[-1].attempt - 1 if pods else 0  # of pods that were lost
         return StepRun(
             name=tasks.steps[task], status=status, raw_status=state or "PENDING",
             attempt=before + max((int(note.get("attempt", 1)) for note in notes), default=1) if begun else 0,
             started_at=utc(tasks.started(task)) if begun else None,
-            ended_at=utc(tasks.ended(task)) if begun else None, error=error,
+            ended_at=utc(ended_at) if begun else None, error=error,
             cached_from=next((str(note["cached"]) for note in notes if "cached" in note), ""),
         )  # fmt: skip
 

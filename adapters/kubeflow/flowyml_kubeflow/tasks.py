@@ -59,7 +59,7 @@ class Tasks:
 
     def __init__(self, run: Any, version: Mapping[str, Any], workflow: Workflow | None = None) -> None:
         pipeline, platform = documents(version)
-        details = list((run.run_details.task_details or ()) if run.run_details and not workflow else ())
+        details = list((run.run_details.task_details or ()) if not workflow and run.run_details else ())
         self.workflow = workflow
         steps = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
         shown = {task: _steps_shown(pipeline, task, item) for task, item in steps.items()}

@@ -23,7 +23,7 @@ from flowyml.plan.model import FromParameter, FromStep, Plan
 from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.step_runner import StepEvent, run_attempts
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import LOCAL, Journal, fire_pipeline_hooks, make_attempt, processes_of, reason
+from flowyml_kubeflow.attempts import LOCAL, fire_hooks, make_attempt, note, processes_of, publish, reason
 from flowyml_kubeflow.task_files import (
     FACTS_BYTES,
     Result,
@@ -103,7 +103,7 @@ def _perform(kind: str, bundle: Path, given: Mapping[str, Any]) -> Result:
 def _start(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
     parameters = {item.name: parameter(plan, item.name, names.port(item.name), given) for item in plan.parameters}
     arguments = (plan.name, run_id_of(given), parameters)
-    fire_pipeline_hooks(bundle, "on_pipeline_start", arguments, Journal.of(names.START_TASK))
+    fire_hooks(bundle, "on_pipeline_start", arguments)
     return Result({names.STARTED: repr(time.time())})
 
 
@@ -112,7 +112,7 @@ def _end(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
     status = _STATUS.get(values[names.STATUS]["state"], "FAILED")
     duration = max(time.time() - float(values[names.STARTED]), 1e-6)
     arguments = (plan.name, run_id_of(given), status, duration)
-    fire_pipeline_hooks(bundle, "on_pipeline_end", arguments, Journal.of(names.END_TASK))
+    fire_hooks(bundle, "on_pipeline_end", arguments)
     return Result()
 
 
@@ -126,7 +126,6 @@ class StepTask:
         self.values = values_of(given)
         name = given["about"].get("step") or self.values[names.STEP]
         (self.step,) = (step for step in plan if names.constant(step.name) == name)
-        self.journal = Journal.of(names.task(self.step.name))
 
     def run(self) -> Result:
         """Run the step, as often as its policy allows. Raises ``TaskFailed``.
@@ -134,7 +133,7 @@ class StepTask:
         Retries happen in one pod: KFP does not retry a task that ends by itself. Source: Argo, ``OnError``, which stock
         KFP 2.17 sets.
         """
-        run_attempts(self.step, (), self._attempt, self._on_event, first=self.journal.next_attempt())
+        run_attempts(self.step, (), self._attempt, self._on_event)
         return self._result()
 
     def _attempt(self, number: int, may_follow: bool) -> AttemptOutputs:
@@ -142,7 +141,7 @@ class StepTask:
         processes = processes_of(
             self.bundle, self.plan.name, run_id_of(self.given), self.scratch, dates, self._brought(), [self.step]
         )
-        return make_attempt(self.bundle, self.step, number, self._inputs(), self.journal, processes)
+        return make_attempt(self.bundle, self.step, number, self._inputs(), processes)
 
     def _on_event(self, event: StepEvent) -> None:
         if event.error and event.outcome:
@@ -150,7 +149,7 @@ class StepTask:
         if event.outcome:
             self.outputs = event.outputs
         elif not event.error and self.step.retry:
-            self.journal.note(attempt=event.attempt)
+            note(attempt=event.attempt)
 
     def _scratch(self) -> Path:
         """Return a folder beside KFP's output file, so that moving a large output costs nothing if possible."""
@@ -175,7 +174,7 @@ class StepTask:
     def _result(self) -> Result:
         result, given = Result(), Values()
         if self.outputs.cached_from:
-            self.journal.note(cached=self.outputs.cached_from)
+            note(cached=self.outputs.cached_from)
         for output, packed in self.outputs.items():
             target = artifact(self.given, "outputs", names.port(output))
             given[output] = packed if not is_reference(packed) else with_url(packed, self.scratch, target["uri"])
@@ -192,4 +191,4 @@ class StepTask:
         artifacts = {output: packed for output, packed in given.items() if isinstance(packed, dict)}
         if wanted or artifacts:
             outputs = {name: given[output] for name, output in wanted.items()}
-            self.journal.publish(outputs=outputs, **({"artifacts": artifacts} if artifacts else {}))
+            publish(outputs=outputs, **({"artifacts": artifacts} if artifacts else {}))

@@ -18,12 +18,12 @@ from typing import Any
 from flowyml.core.errors import EngineError
 from flowyml.core.web import parsed
 
-__all__ = ["DRIVER", "Node", "Workflow"]
+__all__ = ["DRIVER", "EXECUTOR", "Node", "Workflow"]
 
 Json = dict[str, Any]
 
 _LARGEST = 1 << 27  # bytes of nodes, unpacked: Argo packs them if they have more than one MiB, into one
-_EXECUTOR, DRIVER = "system-container-executor", "-driver"  # source: KFP, argocompiler/container.go
+EXECUTOR, DRIVER = "system-container-executor", "-driver"  # source: KFP, argocompiler/container.go
 _STATES = {
     "Pending": "PENDING", "Running": "RUNNING", "Succeeded": "SUCCEEDED", "Skipped": "SKIPPED", "Failed": "FAILED",
     "Error": "FAILED",
@@ -122,18 +122,21 @@ class Workflow:
 
     def executors(self, task: str) -> list[Node]:
         """Return the nodes in which the container of a task ran, or was skipped since KFP has its results."""
-        homes = {node.id for node in self.nodes if node.task == task and node.template.endswith(_EXECUTOR)}
+        homes = {node.id for node in self.nodes if node.task == task and node.template.endswith(EXECUTOR)}
         return [node for node in self.nodes if node.within in homes and node.kind in ("Pod", "Skipped")]
 
-    def failed(self) -> list[Node]:
-        """The last attempt of each pod, if it failed, in order. If no pod failed, the first other node that did, unless
-        the workflow itself has a message.
-        """
+    @property
+    def failed_pods(self) -> list[Node]:
+        """The last attempt of each pod, if it failed, in order."""
         last = {(node.within, node.task): node for node in self.nodes if node.kind == "Pod"}
-        others = [node for node in self.nodes if node.kind in ("Retry", "DAG", "TaskGroup")]
-        pods, rest = (
-            [node for node in nodes if node.state == "FAILED" and node.message] for nodes in (last.values(), others)
-        )
+        return [node for node in last.values() if node.state == "FAILED"]
+
+    def failed(self) -> list[Node]:
+        """The failed pods with messages. If there is none, the first other failed node that has one, unless the
+        workflow itself has a message.
+        """
+        others = [node for node in self.nodes if node.kind in ("Retry", "DAG", "TaskGroup") and node.state == "FAILED"]
+        pods, rest = ([node for node in nodes if node.message] for nodes in (self.failed_pods, others))
         return pods or ([] if self.message else rest[:1])
 
     def task_of(self, node: Node) -> str:

@@ -20,11 +20,9 @@ from flowyml import Pipeline, context, step
 from flowyml.core.errors import ConfigurationError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
-from flowyml.core.locks import held
 from flowyml.core.process_identity import born
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_kubeflow import KubeflowLocalOrchestrator
-from flowyml_kubeflow.attempts import Journal
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.local.folder import RunFolder
 from tests.waiting import is_running, wait_until
@@ -193,47 +191,18 @@ def test_where_no_lock_shows_whether_a_run_is_under_way_none_is_started(tmp_path
         local.run_pipeline(Pipeline("held", context=context(folder="")).add_step(first))
 
 
-def test_what_is_printed_after_the_end_of_a_run_is_followed(tmp_path: Path) -> None:
-    """By the hook of a run that was stopped, which its supervisor fires after it wrote down the end."""
-    run = RunFolder(tmp_path / "stopped")
-    run.path.mkdir()
-    run.write("request.json", {
-        "job_id": "stopped", "run_id": "stopped", "pipeline": "stops", "created": 0.0, "parameters": {}, "steps": {},
-    })  # fmt: skip
-    journal = Journal.below(run.path, "hook")
-    with held(run.lock) as mine:
-        assert mine
-        run.end("CANCELED", None)
-        journal.write("log.jsonl", {"stream": "stdout", "line": "first"})
-        lines = KubeflowLocalOrchestrator(folder=tmp_path).logs("stopped", follow=True)
-        assert next(lines).message == "first"
-        journal.write("log.jsonl", {"stream": "stdout", "line": "last"})
-        assert next(lines).message == "last"
-    assert [*lines] == []
-
-
-@pytest.mark.parametrize("flow", [None, "flow"])
-def test_a_step_took_the_time_of_its_last_attempt_and_ends_with_its_run(tmp_path: Path, flow: str | None) -> None:
-    """The time between a failure and a retry does not count, nor what passes after the end."""
-    run = RunFolder(tmp_path / "stopped")
-    run.path.mkdir()
-    run.write("request.json", {
+def test_a_step_that_was_stopped_ended_with_its_run(tmp_path: Path) -> None:
+    run, made = RunFolder(tmp_path / "stopped"), compile_pipeline(Pipeline("stops").add_step(spam).bundle())
+    run.pods.mkdir(parents=True)
+    run.write("compiled.json", {"pipeline_spec": made.spec})
+    run.write("run.json", {
         "job_id": "stopped", "run_id": "stopped", "pipeline": "stops", "created": 0.0, "parameters": {},
-        "steps": {"train": "train"}, "attempts": {"train": 1}, "loops": {}, "flow": flow,
     })  # fmt: skip
+    (run.pods / "spam--1000000000000.log").touch()
     run.write("started.json", {"time": 1000.0})
-    journal, about = Journal.below(run.path, "train"), {"index": [], "error": ""}
-    journal.write("attempts.jsonl", {"attempt": 1, "started": 1.0}, {"attempt": 1, "ended": 2.0, "failure": {}})
-    journal.write("attempts.jsonl", {"attempt": 2, "started": 1000.0})
-    notes = [
-        {"time": 1.0, "attempt": 1},
-        {"time": 2.0, "attempt": 1, "ended": "failed"},
-        {"time": 1000.0, "attempt": 2},
-    ]
-    journal.write("notes.jsonl", *({**about, **note} for note in notes))
     run.write("result.json", {"state": "TIMEOUT", "error": "too long", "time": 1005.0})
     (ran,) = KubeflowLocalOrchestrator(folder=tmp_path).step_runs("stopped")
-    assert (ran.status, ran.attempt, ran.duration_seconds) == (ExecutionStatus.CANCELLED, 2, 5.0)
+    assert (ran.status, ran.attempt, ran.duration_seconds) == (ExecutionStatus.CANCELLED, 1, 5.0)
 
 
 def test_a_step_that_never_stops_printing_ends_at_its_timeout(orchestrator: KubeflowLocalOrchestrator) -> None:
@@ -303,11 +272,11 @@ def test_hooks_get_parameters_that_no_argument_holds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_failure_is_once_in_the_log_as_an_error(
-    killed: bool, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    killed: bool, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """In the journal of the local runner, and in a pod's log, from which levels are read back."""
+    """In a pod's log, from which levels are read back."""
     from flowyml_kubeflow import worker
-    from flowyml_kubeflow.attempts import LOCAL, leveled
+    from flowyml_kubeflow.attempts import RESULT, leveled
 
     @step(outputs=["total"])
     def failing() -> int:
@@ -320,16 +289,12 @@ def test_a_failure_is_once_in_the_log_as_an_error(
     given = {
         "outputs": {"outputFile": str(tmp_path / "output.json")},
     }
-    monkeypatch.setenv(LOCAL, str(tmp_path / "run"))
     assert worker.main([str(bundle), "step", json.dumps(given), '{"step": "failing"}']) == 1
-    (log,) = (tmp_path / "run").rglob("log.jsonl")
-    noted = [json.loads(line) for line in log.read_text().splitlines()]
-    in_journal = [(line["level"], line["line"]) for line in noted if line["stream"] != "result"]
     printed = capfd.readouterr()
-    in_log = [leveled(line) for text in (printed.out, printed.err) for line in text.splitlines()]
-    for lines in (in_journal, in_log):
-        assert ("INFO", "one line") in lines
-        errors = [line for level, line in lines if level == "ERROR"]
-        wanted = "was killed" if killed else "ValueError: the number 13"
-        assert [wanted in line for line in errors].count(True) == 1, lines
-        assert not any("Traceback" in line or wanted in line for level, line in lines if level != "ERROR")
+    every = [*printed.out.splitlines(), *printed.err.splitlines()]
+    lines = [leveled(line) for line in every if not line.startswith(RESULT)]
+    assert ("INFO", "one line") in lines
+    errors = [line for level, line in lines if level == "ERROR"]
+    wanted = "was killed" if killed else "ValueError: the number 13"
+    assert [wanted in line for line in errors].count(True) == 1, lines
+    assert not any("Traceback" in line or wanted in line for level, line in lines if level != "ERROR")

@@ -19,7 +19,6 @@ from flowyml.core.home import home
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromStep, PipelineOutput, Plan, Step
 from flowyml_kubeflow import KubeflowOrchestrator
-from flowyml_kubeflow.attempts import Journal
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.deployer import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
@@ -81,17 +80,6 @@ def test_a_run_that_was_stopped_here_and_retried_elsewhere_can_fail(before: tupl
     for item in again.state_history[len(before) :]:
         item.update_time += timedelta(minutes=1)
     assert runs.status(again) is ExecutionStatus.FAILED
-
-
-def test_half_a_line_of_a_journal_takes_no_other_along(tmp_path: Path) -> None:
-    """Its process was killed while it wrote; another one goes on."""
-    journal, run = Journal.below(tmp_path, "a"), RunFolder(tmp_path)
-    journal.write("notes.jsonl", {"index": [1]})
-    with (tmp_path / "steps" / "a" / "notes.jsonl").open("a") as file:
-        file.write('{"time": 1, "ind')
-    assert [note["index"] for note in run.notes("a")] == [[1]]
-    journal.write("notes.jsonl", {"index": [2]}, {"index": [3]})
-    assert [note["index"] for note in run.notes("a")] == [[1], [2], [3]]
 
 
 def test_of_a_long_log_only_the_end_is_read(tmp_path: Path) -> None:

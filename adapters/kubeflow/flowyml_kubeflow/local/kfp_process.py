@@ -23,6 +23,27 @@ __all__ = ["for_kfp_local", "main"]
 _LIGHT = "_KFP_RUNTIME"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # kfp.local writes them into its errors
 _SCHEDULE_TIME = "{{$.pipeline_job_schedule_time_utc}}"
+# Around the script of a pod. The last line is for kfp.local: it says what this is not.
+_LOGGED = """import json, os, sys, time
+from pathlib import Path
+
+log = Path(os.environ["{folder}"], "pods", f"{task}--{{time.time_ns()}}.log")
+written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+os.dup2(written, 1)
+os.dup2(written, 2)
+code = 1
+try:
+    exec({script!r}, {{"__name__": "__main__"}})
+    code = 0
+except SystemExit as error:
+    code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    raise
+finally:
+    end = log.with_suffix(".new")
+    end.write_text(json.dumps({{"code": code, "time": time.time()}}))
+    end.replace(log.with_suffix(".json"))
+# not by kfp.dsl.executor_main
+"""
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG; source: prctl(2)
 
 
@@ -38,23 +59,19 @@ def main(arguments: list[str]) -> int:
     components, local = _imported()
     request = folder.request
     pipeline = components.load_component_from_file(str(folder.pipeline))
-    local.init(_runner(local, folder), pipeline_root=str(folder.root), workspace_root=str(folder.path / "workspace"))
+    local.init(_runner(local, folder), pipeline_root=str(folder.path), workspace_root=str(folder.path / "workspace"))
     try:
         pipeline(**request["arguments"])
     except Exception as error:
         # A failed task is a RuntimeError of kfp.local; a task whose failure was lost may cause any later error.
-        failure = folder.verdict() or folder.failures()
-        if not isinstance(error, RuntimeError) and not failure:
+        if not isinstance(error, RuntimeError) and not folder.workflow().failed_pods:
             raise
-        message = _COLOURS.sub("", str(error))
-        folder.write("outcome.json", {"state": "FAILED", "error": failure or message})
+        folder.write("outcome.json", {"state": "FAILED", "error": _COLOURS.sub("", str(error))})
         return 1
-    if not request["flow"] and (lost := folder.failures()):
-        # kfp.local counts a container that was removed before it read the exit code as successful.
-        folder.write("outcome.json", {"state": "FAILED", "error": lost})
-        return 1
-    folder.write("outcome.json", {"state": "SUCCEEDED"})
-    return 0
+    # kfp.local counts a container that was removed before it read the exit code as successful.
+    failed = bool(folder.workflow().failed_pods)
+    folder.write("outcome.json", {"state": "FAILED" if failed else "SUCCEEDED"})
+    return failed
 
 
 def _imported() -> tuple[Any, Any]:
@@ -98,7 +115,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
 
 
-def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str, Any]:
+def for_kfp_local(spec: dict[str, Any], run_id: str) -> dict[str, Any]:
     """Adapt a pipeline to kfp.local's faults. Each is one of kfp 2.17.
 
     - It stops everything at the first failure, unless the steps are in a DAG within the DAG (``run_dag``).
@@ -109,6 +126,7 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
       item (``_run_parallel_for_task``, ``create_parameter_loop_iteration_task_spec``).
     - In processes it runs commands that name the module of kfp's Python components, and no others
       (``validate_not_container_component``).
+    - It has one log for all tasks, so that each pod writes one of its own.
     """
     text = json.dumps(spec)
     for name in ("{{$.pipeline_job_name}}", "{{$.pipeline_job_resource_name}}"):
@@ -118,20 +136,26 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
     _nest_loops(local)
     if names.RUN_TASK not in local["root"]["dag"]["tasks"]:
         _nest(local)
-    if runner == "subprocess":
-        for executor in local["deploymentSpec"]["executors"].values():
-            executor["container"]["command"][-1] += "\n# not by kfp.dsl.executor_main\n"
     return local
 
 
 def _one_component_a_task(spec: dict[str, Any]) -> None:
-    components, own = spec["components"], {}
+    """Give each task a component, and each pod a container that writes the pod's log."""
+    components, executors = spec["components"], spec["deploymentSpec"]["executors"]
+    own, containers = {}, {}
     for dag in [spec["root"], *components.values()]:
         for name, task in dag.get("dag", {}).get("tasks", {}).items():
             mine = f"comp-task--{name}"
-            own[mine] = components[task["componentRef"]["name"]]
+            own[mine] = {**components[task["componentRef"]["name"]]}
             task["componentRef"] = {"name": mine}
+            if label := own[mine].get("executorLabel"):
+                container = executors[label]["container"]
+                *python, script = container["command"]
+                command = [*python, _LOGGED.format(folder=LOCAL, task=name, script=script)]
+                own[mine]["executorLabel"] = f"exec-task--{name}"
+                containers[f"exec-task--{name}"] = {"container": {**container, "command": command}}
     spec["components"] = own
+    spec["deploymentSpec"] = {"executors": containers}
 
 
 def _nest_loops(spec: dict[str, Any]) -> None:

@@ -28,7 +28,6 @@ from flowyml.plan.names import slug
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.capabilities import LOCAL_RUNNER
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.graph import PodGraph, needs_flow
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
 from flowyml_kubeflow.local.reader import KubeflowLocalReader
@@ -114,11 +113,13 @@ class KubeflowLocalOrchestrator(Orchestrator):
         spec.validate(compiled)
         private_folder(self.folder)  # its content has the modes that KFP and containers need
         fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
-        local = replace(compiled, spec=for_kfp_local(compiled.spec, run_id, runner=self.runner), platform={})
+        local = replace(compiled, spec=for_kfp_local(compiled.spec, run_id), platform={})
         (fresh / "pipeline.yaml").write_text(spec.compact(local), "utf-8")
+        RunFolder(fresh).pods.mkdir()
         RunFolder(fresh).write("parameters.json", parameters)
+        RunFolder(fresh).write("compiled.json", {"pipeline_spec": compiled.spec, "platform_spec": compiled.platform})
         request = self._request(bundle, run.path.name, run_id, parameters)
-        RunFolder(fresh).write("request.json", request)
+        RunFolder(fresh).write("run.json", request)
         fresh.chmod(0o755)
         try:
             fresh.rename(run.path)
@@ -143,14 +144,10 @@ class KubeflowLocalOrchestrator(Orchestrator):
             "runner": self.runner,
             "options": self.runner_options,
             "timeout_seconds": plan.timeout_seconds,
-            "flow": needs_flow(plan),
-            "loops": _loops(plan),
             "parameters": dict(parameters),
             "arguments": {
                 names.port(name): _blank(argument(value, by_name[name])) for name, value in parameters.items()
             },
-            "steps": {names.task(step.name): step.name for step in plan},
-            "attempts": {names.task(step.name): step.retry.max_attempts if step.retry else 1 for step in plan},
         }
 
     def _start(self, run: RunFolder) -> None:
@@ -164,7 +161,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         return KubeflowLocalReader(self.folder)
 
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
-        return (open_store(), open_store(self.reader.fetch(job_id).root))
+        return (open_store(), open_store(self.reader.fetch(job_id).path))
 
     def cancel(self, job_id: str) -> bool:
         if self.get_run(job_id).status.is_terminal:
@@ -179,14 +176,6 @@ class KubeflowLocalOrchestrator(Orchestrator):
         from importlib import metadata
 
         return Health(reachable=True, version=metadata.version("kfp"), detail=f"KFP's local runner, {self.runner}")
-
-
-def _loops(plan: Plan) -> dict[str, str | int]:
-    """Return the steps in loops, each with the task that will know the number of items, or with that number."""
-    flow = PodGraph(plan)
-    fixed = {loop.name: flow.fixed_items(loop.name) for loop in flow.loops}
-    steps = [(names.task(step.name), flow.loop_of(step.group)) for step in plan]
-    return {task: names.items_task(loop) if fixed[loop] is None else fixed[loop] or 0 for task, loop in steps if loop}
 
 
 def _blank(value: Any) -> Any:

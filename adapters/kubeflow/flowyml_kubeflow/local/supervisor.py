@@ -11,38 +11,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from flowyml.core.durations import span_text
 from flowyml.core.locks import held
 from flowyml.core.process_identity import ProcessIdentity, await_ends, identity_of, signal_group, signal_process
+from flowyml.runtime.process_tree import descendants, kill_all
 from flowyml.runtime.shutdown import GRACE
 from flowyml_kubeflow.attempts import LOCAL
 from flowyml_kubeflow.local.folder import RunFolder
 
-__all__ = ["alone", "main", "stop_steps"]
+__all__ = ["main", "stop_steps"]
 
 _SLICE = 0.05
 _FOR_LOOKS = 1.0  # most seconds that the lock is waited for
 
 
 def main(arguments: list[str]) -> int:
-    """Supervise the run in a folder, unless another process does."""
+    """Supervise the run in a folder, unless another process does, which then holds its lock."""
     folder = RunFolder(Path(arguments[0]))
-    with alone(folder) as is_alone:
+    with held(folder.lock, wait=_FOR_LOOKS) as is_alone:
         if is_alone and not folder.result():
             _supervise(folder)
     return 0
-
-
-@contextmanager
-def alone(folder: RunFolder) -> Iterator[bool]:
-    """Hold the lock of a run: while it is free, no process runs it. A reader holds it for a moment."""
-    with held(folder.lock, wait=_FOR_LOOKS) as is_free:
-        yield is_free is True
 
 
 def _supervise(folder: RunFolder) -> None:
@@ -51,38 +45,26 @@ def _supervise(folder: RunFolder) -> None:
     limit = request.get("timeout_seconds")
     deadline = time.monotonic() + limit if limit else None
     ending = None
-    with _kfp(folder) as (process, leader):
-        while process.poll() is None and ending is None:
-            time.sleep(_SLICE)
-            if folder.is_cancelled():
-                ending = "CANCELED"
-            elif deadline and time.monotonic() >= deadline:
-                ending = "TIMEOUT"
-        if ending is None and folder.outcome():
-            folder.write("result.json", {**folder.outcome(), "time": time.time()})
-            return
-        _stop(process, leader, folder)
-    folder.end(ending or "FAILED", _why(folder, ending, limit))
-
-
-@contextmanager
-def _kfp(folder: RunFolder) -> Iterator[tuple[subprocess.Popen[bytes], ProcessIdentity]]:
-    """Yield KFP's process, and the leader of its group."""
+    # The environment of KFP's process is also that of all steps, but for those in containers.
+    environment = {LOCAL: str(folder.path), "FLOWYML_RUN_ID": request["run_id"], "PYTHONUNBUFFERED": "1"}
     with folder.log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flowyml_kubeflow.local.kfp_process", str(folder.path)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(folder),
+            [sys.executable, "-m", "flowyml_kubeflow.local.kfp_process", str(folder.path)], stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log, start_new_session=True, env={**os.environ, **environment},
         )  # fmt: skip
-        leader = identity_of(process.pid)
-        folder.write("kfp.json", {"group": leader.pid, "born": leader.born})
-        yield process, leader
-
-
-def _environment(folder: RunFolder) -> dict[str, str]:
-    """The environment of KFP's process and, on the subprocess runner, of all steps: this one, with the folder."""
-    environment = {**os.environ, LOCAL: str(folder.path), "FLOWYML_RUN_ID": folder.request["run_id"]}
-    environment["PYTHONUNBUFFERED"] = "1"
-    return environment
+    leader = identity_of(process.pid)
+    folder.write("kfp.json", {"group": leader.pid, "born": leader.born})
+    while process.poll() is None and ending is None:
+        time.sleep(_SLICE)
+        if folder.is_cancelled():
+            ending = "CANCELED"
+        elif deadline and time.monotonic() >= deadline:
+            ending = "TIMEOUT"
+    if ending is None and (outcome := folder.read("outcome.json")):
+        folder.end(outcome["state"], outcome.get("error"))
+        return
+    _stop(process, leader, folder)
+    folder.end(ending or "FAILED", _why(folder, ending, limit))
 
 
 def _why(folder: RunFolder, ending: str | None, limit: float | None) -> str | None:
@@ -96,26 +78,29 @@ def _why(folder: RunFolder, ending: str | None, limit: float | None) -> str | No
 def _stop(process: subprocess.Popen[bytes], leader: ProcessIdentity, folder: RunFolder) -> None:
     """Suspend the runner and the processes of its tasks, so that nothing begins; ask the steps to stop; kill all."""
     signal_group(leader, signal.SIGSTOP)
-    if folder.request["runner"] != "docker":
-        steps = [step for step in folder.groups(of_steps=True) if step.pid != leader.pid]
-        for step in steps:
-            signal_process(step, signal.SIGTERM)
-        await_ends(steps, GRACE)
+    steps = [child for child in descendants(leader.pid) if _leads_group(child.pid)]
+    for step in steps:
+        signal_process(step, signal.SIGTERM)
+    await_ends(steps, GRACE)
+    kill_all(steps)
     if not signal_group(leader, signal.SIGKILL):  # as where the process table cannot be read
         process.kill()
     process.wait()
     stop_steps(folder)
 
 
-def stop_steps(folder: RunFolder) -> None:
-    """End the running processes of a run: KFP's, and the steps in process groups of their own.
+def _leads_group(pid: int) -> bool:
+    """Return whether a process leads a group, as that of a step does."""
+    with suppress(ProcessLookupError):
+        return os.getpgid(pid) == pid
+    return False
 
-    The process ids that containers wrote are not valid outside of them.
-    """
-    in_containers = folder.request["runner"] == "docker"
-    for leader in folder.groups(of_steps=not in_containers):
+
+def stop_steps(folder: RunFolder) -> None:
+    """End the group of KFP's process, and its containers. A step ends with the task that waits for it."""
+    if leader := folder.leader:
         signal_group(leader, signal.SIGKILL, bearing=f"{LOCAL}={folder.path}")
-    if in_containers:
+    if folder.request["runner"] == "docker":
         _stop_containers(folder.request)
 
 
