@@ -23,9 +23,7 @@ from flowyml_kubeflow.tasks import Pod, Tasks, pod_of
 from flowyml_kubeflow.ui_store import page_of
 from flowyml_kubeflow.workflow import DRIVER, Workflow
 
-__all__ = [
-    "PodLogs", "RunDetails", "artifacts_of_notes", "error_of_workflow", "lists_of_files", "located", "message_of", "utc"
-]  # fmt: skip
+__all__ = ["PodLogs", "RunDetails", "error_of_workflow", "message_of", "utc"]
 
 Json = dict[str, Any]
 

@@ -143,5 +143,5 @@ def _step_run(
 
 
 def moment(seconds: float | None) -> datetime | None:
-    """Return a time from the journal and the notes of pods."""
+    """Return a time from the notes of pods, or the files of a local run."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
