@@ -30,7 +30,6 @@ from flowyml.migration.airflow.reader.values import (
     Given,
     Instance,
     Items,
-    Machine,
     Member,
     Module,
     Native,
@@ -250,10 +249,7 @@ def _of_super(machine: Members, value: Super, name: str, node: ast.AST) -> Any:
     if name == "__init__" and isinstance(value.owner, Instance):
         owner = value.owner
 
-        def initialise(_: Machine, arguments: Arguments, where: ast.AST) -> None:
-            machine.world.initialise(owner, arguments, where)
-
-        return Native("__init__", initialise)
+        return Native(name, lambda _, arguments, where: machine.world.initialise(owner, arguments, where))
     if name == "__new__" and isinstance(line, Class) and not any(one.name == "type" for one in line.mro()):
         return Native(name, lambda _, arguments, where: machine.world.allocate(line, where))
     if isinstance(value.owner, Items) and name in METHODS[dict]:
