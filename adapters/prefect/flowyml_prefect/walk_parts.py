@@ -6,38 +6,62 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from contextvars import copy_context
+from contextlib import chdir, contextmanager, suppress
+from contextvars import ContextVar, copy_context
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
 from queue import Empty, SimpleQueue
+from runpy import run_path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from prefect import get_run_logger, runtime
-from prefect.artifacts import create_table_artifact
+from httpx import HTTPError, HTTPStatusError
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, TaskRunResult
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
+from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
 from flowyml.artifacts import default_url, run_place
-from flowyml.core.errors import StepError
+from flowyml.artifacts.listing import artifacts_of
+from flowyml.artifacts.markdown import markdown_of
+from flowyml.core.dates import RunDates
+from flowyml.core.errors import MissingSecretError, StepError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
+from flowyml.core.logs import level_of
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.resuming import Before, Ended, before
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromStep, Plan, Step
+from flowyml.plan.names import slug
 from flowyml.plan.parameters import days_of
+from flowyml.plan.secrets import slug_of
 from flowyml.runtime.decider import End, listed
+from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.kept_outputs import KeptOutputs
+from flowyml.runtime.lines import OnLine
 from flowyml.runtime.nodes import Frame, Node, Opening, Task
 from flowyml.runtime.packed_decisions import PackedDecisions, given_to
+from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.walk import Walk
 from flowyml_prefect.flow_parts import (
