@@ -200,19 +200,24 @@ def secret_block(reference: str) -> str:
 def run_step(
     step: str, inputs: Values, *, secrets: Mapping[str, str] = {}, timeout: float | None = None
 ) -> Values | State[Any]:
-    """Make one attempt of a step, in its task. Its output goes to the log of the task run."""
+    """Make one attempt of a step, in its task."""
+    stop, attempt = _work.get().stop, runtime.task_run.run_count
+    return make_attempt(step, inputs, stop, attempt=attempt, secrets=secrets, timeout=timeout)
+
+
+def make_attempt(
+    step: str, inputs: Values, stop: threading.Event, *, index: tuple[int, ...] = (), **options: Any
+) -> Values | State[Any]:
+    """Run a step in a process, with options of ``StepProcesses.run``. Its output goes to the log of the task run."""
     logger, work, ended = get_run_logger(), _work.get(), threading.Event()
     work.ended.append(ended)
     try:
-        attempt = runtime.task_run.run_count
         with to_log(logger) as on_line:
-            outputs = work.processes.run(
-                step, inputs, attempt=attempt, secrets=secrets, timeout=timeout, stop=work.stop, on_line=on_line
-            )
-        show(step, outputs)
+            outputs = work.processes.run(step, inputs, index=index, stop=stop, on_line=on_line, **options)
+        show(step, outputs, index)
         return shown(outputs)
     except StepError as error:
-        if work.stop.is_set():
+        if stop.is_set():
             return Cancelled(message="The step was stopped with its run.")
         if trace := getattr(error, "traceback", ""):
             logger.error("%s", trace.replace("\0", "\\x00"))

@@ -73,9 +73,7 @@ from flowyml_prefect.flow_parts import (
     _dates,
     _reason,
     _work,
-    show,
-    shown,
-    to_log,
+    make_attempt,
 )
 
 AT_A_TIME = 100  # items, each of them a process; their files would else be more than a process may open
@@ -117,38 +115,26 @@ class Turn(Task):
 
 
 def run_step(turn: Turn) -> Values | State[Any]:
-    """Make one attempt of a step, in its task. Its output goes to the log of the task run."""
+    """Make one attempt of a step, in its task."""
     if turn.end is not None:
         return without_running(turn)
-    logger, work, ended = get_run_logger(), _work.get(), threading.Event()
-    work.ended.append(ended)
     turn.is_at_work = True
     try:
-        with to_log(logger) as on_line:
-            outputs = work.processes.run(
-                turn.step.name,
-                turn.inputs,
-                attempt=turn.before + runtime.task_run.run_count,
-                index=turn.index,
-                secrets=turn.step.secrets,
-                timeout=turn.step.timeout_seconds,
-                stop=turn.stop,
-                on_line=on_line,
-                together=turn.together,
-                hold=turn.is_followed,
-            )
-        show(turn.step.name, outputs, turn.index)
-        turn.outputs = outputs
-        return shown(outputs)
-    except StepError as error:
-        if turn.stop.is_set():
-            return Cancelled(message="The step was stopped with its run.")
-        if trace := getattr(error, "traceback", ""):
-            logger.error("%s", trace.replace("\0", "\\x00"))
-        raise
+        made = make_attempt(
+            turn.step.name,
+            turn.inputs,
+            turn.stop,
+            index=turn.index,
+            attempt=turn.before + runtime.task_run.run_count,
+            secrets=turn.step.secrets,
+            timeout=turn.step.timeout_seconds,
+            together=turn.together,
+            hold=turn.is_followed,
+        )
+        turn.outputs = made if isinstance(made, dict) else made.data
+        return made
     finally:
         turn.is_at_work = False
-        ended.set()
 
 
 def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any]:
