@@ -24,8 +24,10 @@ def artifact_of(step: str, output: str, packed: Any, index: Sequence[int] = ()) 
     if not is_reference(packed):
         if kind_of(packed) != "metrics":
             return None
+        from hashlib import sha256
+
         data = json.dumps(packed, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-        return Artifact(type="metrics", size=len(data), digest=_sha256(data), metadata=packed, **whose)
+        return Artifact(type="metrics", size=len(data), digest=sha256(data).hexdigest(), metadata=packed, **whose)
     about = packed["$artifact"]
     if not isinstance(about, Mapping):
         return None
@@ -41,12 +43,6 @@ def artifact_of(step: str, output: str, packed: Any, index: Sequence[int] = ()) 
 def artifacts_of(step: str, outputs: Mapping[str, Any], index: Sequence[int] = ()) -> Iterable[Artifact]:
     """Return the artifacts among the packed outputs of a step."""
     return (found for name, packed in outputs.items() if (found := artifact_of(step, name, packed, index)))
-
-
-def _sha256(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()
 
 
 def _text(value: Any) -> str | None:

@@ -91,7 +91,7 @@ def _seen(value: Any, kind: str, store: Store | None, key: Callable[[], str], ma
         case "metrics" if isinstance(value, Mapping):
             return {"facts": {str(name)[:_CELL]: _fact(number) for name, number in islice(value.items(), 100)}}
         case "text" | "markdown" if isinstance(value, str):
-            return _of_text(value, mask)
+            return {"head": mask(value[: 4 * _LONGEST])[: 4 * _LONGEST]}
         case "file" if isinstance(value, Path) and value.is_file():
             return {"facts": {}}
         case "folder" if isinstance(value, Path):
@@ -104,10 +104,6 @@ def _seen(value: Any, kind: str, store: Store | None, key: Callable[[], str], ma
 def _fact(number: Any) -> Any:
     """Return a number that databases accept: they refuse NaN and integers of more than 64 bits."""
     return without_floats(number) if is_plain(number, finite=False) else str(number)
-
-
-def _of_text(text: str, mask: Text) -> dict[str, Any]:
-    return {"head": mask(text[: 4 * _LONGEST])[: 4 * _LONGEST]}
 
 
 def _of_table(table: Any, mask: Text) -> dict[str, Any]:

@@ -260,8 +260,8 @@ class Scope:
 
     def __init__(self, plan: Plan, loop: str) -> None:
         structure = plan.structure
-        inner = {group.name: _innermost_loop(structure.loops(group.name)) for group in structure}
-        inner[""] = ""
+        around = {group.name: structure.loops(group.name) for group in structure}
+        inner = {"": "", **{name: loops[-1].name if loops else "" for name, loops in around.items()}}
         self.steps = [(at, step) for at, step in enumerate(plan.steps) if inner[step.group] == loop]
         groups = [group for group in structure if inner[group.parent] == loop]
         self.loops = [group for group in groups if isinstance(group, Loop)]
@@ -270,7 +270,3 @@ class Scope:
         taken = [name for output in plan.outputs for name in steps_of(output.source)]
         returned = {(loop.name, name) for name in taken for loop in structure.loops_between(name, "")}
         self.collected = sorted(pair for pair in structure.collected | returned if pair[0] in names)
-
-
-def _innermost_loop(loops: Sequence[Loop]) -> str:
-    return loops[-1].name if loops else ""

@@ -118,7 +118,7 @@ class StepProcesses:
         index: Sequence[int] = (),
         secrets: Mapping[str, str] = {},
         timeout: float | None = None,
-        on_line: OnLine | None = None,
+        on_line: OnLine = print_line,
         stop: threading.Event | None = None,
         together: str = "",
         hold: bool = False,
@@ -139,11 +139,10 @@ class StepProcesses:
         ``StepCancelledError``, and ``StepCrashedError`` for a process that died. Any exception raised in this thread
         meanwhile, such as the caller's timeout, kills the process before it propagates.
         """
-        take_line = print_line if on_line is None else on_line
         try:
             values = secrets_of(step, secrets, self._read_secret)
         except MissingSecretError as error:
-            self.fire("on_error", step, error, on_line=take_line)
+            self.fire("on_error", step, error, on_line=on_line)
             raise
         request: dict[str, Any] = {
             "kind": "step", "step": step, "attempt": attempt, "index": list(index), "secrets": values
@@ -151,8 +150,8 @@ class StepProcesses:
         if together:
             request.update(together=together, hold=hold)
         if values:
-            take_line = Mask(values.values()).lines(take_line)
-        answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, take_line, stop)
+            on_line = Mask(values.values()).lines(on_line)
+        answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, on_line, stop)
         del values, request  # tools that report errors show the variables of the frames that an error went through
         if failure := answer.get("failure"):
             raise failed(step, failure)
@@ -167,7 +166,7 @@ class StepProcesses:
         packed: Mapping[str, Any],
         *,
         index: Sequence[int] = (),
-        on_line: OnLine | None = None,
+        on_line: OnLine = print_line,
         stop: threading.Event | None = None,
     ) -> dict[str, Any]:
         """Evaluate a branch or a loop in a process with the user's code: see ``Worker.look``.
@@ -175,22 +174,20 @@ class StepProcesses:
         Raises ``StepFailedError``, and what ``run`` raises of a process that does not answer.
         """
         request = {"kind": "look", "group": group, "index": list(index)}
-        take_line = print_line if on_line is None else on_line
-        answer = self._answer(f"group {group!r}", request, dict(packed), None, take_line, stop)
+        answer = self._answer(f"group {group!r}", request, dict(packed), None, on_line, stop)
         if failure := answer.get("failure"):
             raise failed("", failure)
         found: dict[str, Any] = answer["outputs"]
         return found
 
-    def fire(self, event: str, *arguments: object, on_line: OnLine | None = None, timeout: float = 60) -> None:
+    def fire(self, event: str, *arguments: object, on_line: OnLine = print_line, timeout: float = 60) -> None:
         """Fire an event on the pipeline's hooks, in a separate process. Failures are only reported."""
-        take_line = print_line if on_line is None else on_line
         try:
             self._answer(
-                f"hook {event}", {"kind": "hook", "event": event}, plain_arguments(arguments), timeout, take_line, None
+                f"hook {event}", {"kind": "hook", "event": event}, plain_arguments(arguments), timeout, on_line, None
             )
         except StepError as error:
-            take_line("stderr", f"{error} The run goes on.")
+            on_line("stderr", f"{error} The run goes on.")
 
     def release(self, together: str) -> None:
         """Let the process that is held for steps with that name end, if there is one."""

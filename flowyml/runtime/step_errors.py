@@ -19,7 +19,8 @@ from flowyml.core.errors import (
 )
 
 __all__ = [
-    "NAMED", "OutOfMemory", "cancelled", "crashed", "failed", "loaded_too_long", "of_several", "of_step", "timed_out",
+    "NAMED", "OutOfMemory", "cancelled", "crashed", "failed", "loaded_too_long", "of_several", "of_step",
+    "signal_text", "timed_out",
 ]  # fmt: skip
 
 NAMED = 3
@@ -77,9 +78,7 @@ def crashed(who: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashed
             f"The process of {who} was killed by the kernel: out of memory. Give it more memory, or let it use less."
         )
     elif exit_code < 0:
-        error = StepCrashedError(
-            f"The process of {who} was killed by signal {-exit_code} ({_signal_name(-exit_code)})."
-        )
+        error = StepCrashedError(f"The process of {who} was killed by {signal_text(-exit_code)}.")
     else:
         error = StepCrashedError(
             f"The process of {who} exited with code {exit_code} without returning the step's result."
@@ -115,8 +114,9 @@ def _kills() -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
-def _signal_name(number: int) -> str:
+def signal_text(number: int) -> str:
+    """Return a signal's number with its name: ``signal 9 (SIGKILL)``."""
     try:
-        return signal.Signals(number).name
+        return f"signal {number} ({signal.Signals(number).name})"
     except ValueError:
-        return "unnamed"
+        return f"signal {number}"

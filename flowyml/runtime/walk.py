@@ -360,10 +360,7 @@ class Walk(Generic[T]):
         """Keep the values that a loop's steps take from outside until it ends: the number of items is unknown."""
         inside = set(self._structure.members(opening.loop.name))
         around, parent = opening.frame, opening.loop.parent
-        taken = (
-            source for source in self._sources_in(opening.loop) if not isinstance(source, FromParameter | Constant)
-        )
-        for source in dict.fromkeys(taken):
+        for source in dict.fromkeys(self._sources_in(opening.loop)):
             if isinstance(source, FromItem) and not self._is_item_of(source, around):
                 continue
             for each in source.outputs if isinstance(source, FromEither) else (source,):

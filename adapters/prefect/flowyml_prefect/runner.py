@@ -34,6 +34,7 @@ from flowyml.orchestrators.background import start_detached
 from flowyml.plan.groups import Cleanup
 from flowyml.plan.model import Plan
 from flowyml.plan.secrets import environment_without_secrets
+from flowyml.runtime.step_errors import signal_text
 from flowyml_prefect.automations import SILENT
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
@@ -276,9 +277,7 @@ def _call_patiently(call: Callable[[], Any], patience: float = _PATIENCE_SECONDS
 def _death(code: int) -> str:
     if code >= 0:
         return f"The process of the flow ended with exit code {code}."
-    with suppress(ValueError):
-        return f"The process of the flow was killed by signal {-code} ({signal.Signals(-code).name})."
-    return f"The process of the flow was killed by signal {-code}."
+    return f"The process of the flow was killed by {signal_text(-code)}."
 
 
 if __name__ == "__main__":
