@@ -131,7 +131,8 @@ def run_step(turn: Turn) -> Values | State[Any]:
             together=turn.together,
             hold=turn.is_followed,
         )
-        turn.outputs = made if isinstance(made, dict) else made.data
+        outputs: Any = made if isinstance(made, dict) else made.data
+        turn.outputs = outputs
         return made
     finally:
         turn.is_at_work = False
