@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -18,8 +19,10 @@ from flowyml.core.errors import ArtifactError
 
 __all__ = ["content_of", "content_of_value", "files_named_by", "has_object"]
 
-_PLAIN = frozenset({"text", "json", "json-nan", "npy", "parquet", "parquet-arrow", "parquet-polars"})
-"""Formats of values without code of their own; a file or bytes may be a pickle."""
+_PLAIN = frozenset({"npy", "parquet", "parquet-arrow", "parquet-polars"})
+"""Formats of values without code of their own; files, bytes and texts may be a pickle, or have one in base64."""
+
+_ENCODED = re.compile(r"[\w+/=\n-]{32,}", re.ASCII)
 
 
 def content_of(packed: Any) -> list[Any]:
@@ -27,8 +30,8 @@ def content_of(packed: Any) -> list[Any]:
     if not is_reference(packed):
         return ["json", packed]
     written, found = read_reference(packed[REFERENCE])
-    name = packed[REFERENCE].get("name")  # of a file, which steps may read
-    return ["artifact", found.name, written.sha256, *([name] if name else [])]
+    files = (packed[REFERENCE].get(key) for key in ("name", "files"))  # which steps may read
+    return ["artifact", found.name, written.sha256, *filter(None, files)]
 
 
 def content_of_value(value: Any) -> list[Any]:
@@ -72,9 +75,13 @@ def _content_of_path(path: Path) -> Any:
 
 
 def has_object(content: list[Any]) -> bool:
-    """Return whether the content has an object of a class, whose methods are code."""
+    """Return whether the content may have an object of a class, whose methods are code: also as base64 in a text."""
     kind, *rest = content
-    return any(map(has_object, rest)) if kind == "list" else kind == "artifact" and rest[0] not in _PLAIN
+    if kind == "list":
+        return any(map(has_object, rest))
+    if kind == "json":
+        return any(map(_ENCODED.fullmatch, _texts(rest[0])))
+    return kind == "artifact" and rest[0] not in _PLAIN
 
 
 class _Nowhere(Store):

@@ -10,6 +10,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ from flowyml.artifacts.folders import new_folder
 from flowyml.core.errors import ArtifactError
 from flowyml.core.files import unfinished_beside
 
-__all__ = ["place_file", "place_folder", "safe_name", "write_file", "write_folder"]
+__all__ = ["place_file", "place_folder", "safe_name", "state_of", "write_file", "write_folder"]
 
 MOST_ENTRIES = 100_000
 """The most files and folders in a folder that is an output."""
@@ -33,6 +34,13 @@ def write_file(path: Path, file: BinaryIO) -> None:
             shutil.copyfileobj(source, file, _BLOCK)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from error
+
+
+def state_of(path: Path) -> str:
+    """Return the name, sizes and times of a file, or of all in a folder: they change when what is there does."""
+    found = [path, *islice(path.rglob("*"), MOST_ENTRIES)] if path.is_dir() else [path]
+    states = [(str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in sorted(found) if each.exists()]
+    return f"{path} {states}"
 
 
 def write_folder(path: Path, file: BinaryIO) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def pack(
     for chosen in formats_for(value):
         try:
             written = store.write(f"{key}{chosen.suffix}", partial(chosen.write, value))
-            return _reference(value, chosen, written, {**_name_of(value), **preview})
+            return _reference(value, chosen, written, {**_files_of(value, chosen), **preview})
         except ArtifactError as error:
             if trouble is None:
                 raise
@@ -141,9 +142,22 @@ def _fits(value: Any, limit: int) -> bool:
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()) <= limit
 
 
-def _name_of(value: Any) -> dict[str, str]:
-    """Return the name of a file, which its reference keeps."""
-    return {"name": value.name} if isinstance(value, Path) else {}
+def _files_of(value: Any, chosen: Format) -> dict[str, str]:
+    """Return what a reference keeps of files: the name of one; the state of those that a pickled container names."""
+    if isinstance(value, Path):
+        return {"name": value.name}
+    from flowyml.artifacts.files import state_of
+
+    paths = sorted(_paths_in(value)) if chosen.name == "pickle" else ()
+    return {"files": hashlib.sha256("\n".join(map(state_of, paths)).encode()).hexdigest()} if paths else {}
+
+
+def _paths_in(value: Any) -> Iterator[Path]:
+    if isinstance(value, Path):
+        yield value
+    elif type(value) in (list, tuple, set, frozenset, dict):
+        for part in value.values() if type(value) is dict else value:
+            yield from _paths_in(part)
 
 
 def _reference(value: Any, chosen: Format, written: Written, preview: Mapping[str, Any]) -> dict[str, Any]:

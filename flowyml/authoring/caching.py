@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -61,15 +62,15 @@ def live_states(plan: Plan, calls: Sequence[Call]) -> dict[str, Callable[[], Liv
     by_name = {call.name: call for call in calls}
     functions = {step.name: by_name[step.name].step.function for step in plan if step.caching}
     return {
-        name: partial(_live_state, plan.by_name[name], function, reached(function, by_value=False).code)
+        name: partial(_live_state, plan.by_name[name], function, reached(function, by_value=False))
         for name, function in functions.items()
     }
 
 
-def _live_state(step: Step, function: Callable[..., Any], code: str) -> LiveState:
-    """Return the state in this process of a step's code, whose digest was ``code`` when the run began."""
+def _live_state(step: Step, function: Callable[..., Any], begun: Reached) -> LiveState:
+    """Return the state in this process of a step's code, which was ``begun`` when the run began."""
     state = live_state(function)
-    if reached(function, by_value=False).code != code:
+    if reached(function, by_value=False) != begun:
         state = state._replace(changed="its code, or a file that it names, has changed since the run began")
     return state._replace(digest="") if step.function.startswith("pickle:") else state  # which includes it
 
@@ -98,7 +99,7 @@ def _reached(step: Step, call: Call) -> Reached:
 def _caching(step: Step, call: Call, cache: Cache, code: Reached, makers: str, data: str) -> Caching:
     hint = wanted(call.step.function)
     return Caching(
-        code=_digest([code.code, data]) if data else code.code,
+        code=_digest([code.code, code.data, data]),
         makers=makers,
         version=str(cache.version),
         ttl_seconds=cache.ttl_seconds,
@@ -129,7 +130,7 @@ def _installed_in(folders: tuple[tuple[str, int], ...]) -> Mapping[str, list[str
 
 
 def _may_be_path(kind: object) -> bool:
-    return isinstance(kind, type) and (is_typeddict(kind) or issubclass(kind, Path) or is_model(kind))
+    return isinstance(kind, type) and (is_typeddict(kind) or issubclass(kind, os.PathLike) or is_model(kind))
 
 
 def _makers(plan: Plan, codes: Mapping[str, Reached]) -> dict[str, str]:

@@ -42,13 +42,14 @@ __all__ = ["Reached", "live_state", "reached"]
 
 
 class Reached(NamedTuple):
-    """The code that a function can reach, as a digest.
+    """The code that a function can reach, as a digest, and that of the data files that this code names.
 
     ``uses_current_run`` is True if the code may read its run's dates. ``imports`` are the installed packages that it
     imports, by the first parts of their modules' names.
     """
 
     code: str
+    data: str
     uses_current_run: bool
     imports: frozenset[str]
 
@@ -76,8 +77,8 @@ def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
 def live_state(function: Callable[..., Any]) -> LiveState:
     """Return the state of a function's reachable code in this process. Raises as ``reached`` does."""
     walk = _live_walk(function)
-    code = walk.reached().code  # with the code that was put in the place of what the files say
-    state = [*walk.held, *([code] if code != reached(function, by_value=False).code else [])]
+    code = walk.reached()[:2]  # with the code that was put in the place of what the files say
+    state = [*walk.held, *(code if code != reached(function, by_value=False)[:2] else [])]
     return LiveState(_digest(state) if state else "", walk.changed)
 
 
@@ -103,7 +104,8 @@ class _Walk(FileWalk):
         """Return the code that was reached, with the state of this process that counts as code."""
         code = _digest([*self.text(), *sorted(self.named), *held])
         uses_current_run = self.uses_current_run or "current_run" in self.named_from_roots()[1]
-        return Reached(code, uses_current_run, frozenset(self.imports - sys.stdlib_module_names - {"flowyml"}))
+        imports = frozenset(self.imports - sys.stdlib_module_names - {"flowyml"})
+        return Reached(code, _digest(self.data()), uses_current_run, imports)
 
     def enter(self, file: SourceFile) -> None:
         """Collect a file; with ``live``, note whether it changed since this process imported it."""
@@ -371,7 +373,7 @@ def _is_generated(value: Any) -> bool:
 
 def _is_within(code: CodeType, file: SourceFile, node: ast.stmt) -> bool:
     """Return whether code stands in a definition, and was not put in its place later."""
-    is_here = PurePath(code.co_filename).name == file.path.name
+    is_here = PurePath(os.path.realpath(code.co_filename)).name == file.path.name  # a module may be a link
     first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
     return is_here and first <= code.co_firstlineno <= (node.end_lineno or 0)
 

@@ -5,12 +5,16 @@ Left out are steps and pipelines that none of this code names, so that an edit o
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
-from flowyml.authoring.module_files import candidates, found_module, is_elsewhere
+from flowyml.authoring.module_files import candidates, folders_of, found_module, is_elsewhere
 from flowyml.authoring.source_units import SourceFile, Unit, hash_of, identity_of, source_file_at
-from flowyml.core.modules import import_root
+from flowyml.core.modules import import_root, is_installed, is_module_name
 
 __all__ = ["FileWalk", "state_of_file"]
 
@@ -21,7 +25,9 @@ class FileWalk:
     def __init__(self) -> None:
         self.imports: set[str] = set()
         self.files: dict[Path, SourceFile] = {}
-        self._data: dict[Path, tuple[int, ...]] = {}  # files that texts may name, or would if they were there
+        self._states: dict[Path, tuple[int, ...]] = {}  # of folders and data files that were looked at, or missed
+        self._texts: set[str] = set()
+        self._packages: set[str] = set()
         self._known: dict[tuple[str, Path | None], tuple[str, Path] | None] = {}
         self.units: dict[tuple[Path, Unit], int] = {}
         self.roots: set[tuple[Path, Unit]] = set()
@@ -29,7 +35,7 @@ class FileWalk:
         self._names: set[str] = set()
         self._aliases: dict[str, set[str]] = {}
         self._waiting: dict[str, list[tuple[SourceFile, Unit]]] = {}
-        self.named: set[str] = set()  # data files, and functions that workers have of their own
+        self.named: set[str] = set()  # functions that workers have of their own
 
     def text(self) -> Iterator[str]:
         """Yield the collected statements of each file, in their order there."""
@@ -38,7 +44,7 @@ class FileWalk:
 
     def identities(self) -> dict[Path, tuple[int, ...]]:
         """Return the files that were read or missed, in their state at that time."""
-        return {path: file.identity for path, file in self.files.items()} | self._data
+        return {path: file.identity for path, file in self.files.items()} | self._states
 
     def file_of(self, module: str | None, beside: SourceFile | None = None) -> SourceFile | None:
         """Return the file of a user's module; ``beside`` is a file that imports it."""
@@ -59,14 +65,16 @@ class FileWalk:
     def _found(self, module: str, root: Path | None) -> tuple[str, Path] | None:
         if (module, root) not in self._known:
             self._known[module, root] = found_module(module, root)
-            if self._known[module, root] is None and root and not is_elsewhere(module):  # unless it is there later
-                self._data.update((path, ()) for path in candidates(module, root))
+            if self._known[module, root] is None and not is_elsewhere(module):  # unless it is there later
+                self._states.update((path, state_of_file(path)) for path in candidates(module, root))
         return self._known[module, root]
 
     def enter(self, file: SourceFile) -> None:
         """Collect a file, without the steps and pipelines that no collected code names."""
         for number in range(1, file.name.count(".") + 1):
             self.file_of(file.name.rsplit(".", number)[0], file)
+        if file.imports_by_name and file.package:
+            self._collect_modules(".".join(file.package), file)
         for unit in file.units:
             if self.reaches_any or file.is_dynamic or unit not in file.optional or self._names.intersection(unit.binds):
                 self._collect_unit(file, unit)
@@ -91,12 +99,14 @@ class FileWalk:
                     self._collect_unit(each, other)
         for module in unit.modules:
             self._import(module, file)
-        for text in unit.texts:
-            self._collect_data(file.path.parent / text, text)
-            if file.is_dynamic:  # a relative name may be of any package that the statement names
-                packages = (".".join(file.package), *unit.texts) if text.startswith(".") else ("",)
-                for package in packages:
-                    self.file_of(f"{package}{text}", file)
+        self._texts |= unit.texts
+        for text in unit.texts if file.is_dynamic else ():
+            packages = (".".join(file.package), *unit.texts) if text.startswith(".") else ("",)
+            for package in packages:  # a relative name may be of any package that the statement names
+                name = f"{package}{text}".strip(".")
+                self.file_of(name, file)
+                if file.imports_by_name and is_module_name(name.replace(".", "")):
+                    self._collect_modules(name, file)
         for alias, targets in unit.imports.items():
             self._aliases.setdefault(alias, set()).update(name for _, name in targets if name)
         for name in [*unit.names, *self._names.intersection(unit.imports)]:
@@ -118,11 +128,57 @@ class FileWalk:
             if top and self.file_of(top, file) is None:
                 self.imports.add(top)
 
-    def _collect_data(self, path: Path, name: str) -> None:
-        """Collect a file beside the module, if there is one of the name that a text in the code has."""
-        self._data[path] = state_of_file(path)
-        if self._data[path] and path.is_file():
-            self.named.add(f"file {name} {hash_of(path)}")
+    def _collect_modules(self, package: str, file: SourceFile) -> None:
+        """Collect all modules of a package: code in the file may import them by names that it makes at run time."""
+        if package in self._packages:
+            return
+        self._packages.add(package)
+        for folder in folders_of(package, import_root(file.name, file.path)):
+            is_package = package in sys.modules or (folder / "__init__.py").is_file()
+            if not is_package or is_installed(folder):
+                continue
+            for path in sorted([folder, *folder.rglob("*")]):
+                if path.suffix == ".py":
+                    parts = path.relative_to(folder).with_suffix("").parts
+                    try:
+                        self.file_of(".".join([package, *parts]).removesuffix(".__init__"), file)
+                    except (SyntaxError, ValueError):  # a template, say
+                        self.named.add(f"file {package} {parts} {hash_of(path)}")
+                if path.suffix == ".py" or path.is_dir():
+                    self._states.setdefault(path, state_of_file(path))
+
+    def data(self) -> Iterator[str]:
+        """Yield the files that texts in the code name, with their content.
+
+        They are looked for beside the modules, up to the project's folder, in the working folder, and in the folders
+        there that texts name, since code may put these together.
+        """
+        bases: dict[Path, Path] = {}
+        for path, file in sorted(self.files.items(), key=lambda item: item[1].name):
+            root = import_root(file.name, path)
+            bases.update((folder, root) for folder in _folders_above(path, root) if folder not in bases)
+        bases.setdefault(Path.cwd(), Path.cwd())
+        left, listed, seen = list(bases), set(bases), set[Path]()
+        while left:
+            folder = left.pop(0)
+            self._states[folder] = state_of_file(folder)
+            names = _names_in(folder, self._states[folder])
+            for text in sorted(self._texts):
+                path = folder / text
+                if path in seen or (text.partition("/")[0] not in names and text[0] not in "./"):
+                    continue
+                seen.add(path)
+                self._states[path] = state_of_file(path)
+                if not self._states[path]:
+                    continue
+                if path.is_file():
+                    name = text if text.startswith("/") else os.path.relpath(path, bases[folder])
+                    with suppress(OSError):  # what cannot be read here, the code cannot read either
+                        yield f"file {name} {hash_of(path) if path.stat().st_size else ''}"
+                elif text.strip("./") and path.is_dir() and (real := path.resolve()) not in listed:
+                    listed.add(real)  # a link may lead back
+                    bases[path] = bases[folder]
+                    left.append(path)
 
     def named_from_roots(self) -> tuple[set[tuple[Path, Unit]], set[str]]:
         """Return the statements that the functions lead to, and the names: by the names alone, whatever they mean."""
@@ -152,3 +208,27 @@ def state_of_file(path: Path) -> tuple[int, ...]:
         return identity_of(path)
     except (OSError, ValueError):
         return ()
+
+
+_MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
+"""Files of a project's own folder."""
+
+
+def _folders_above(path: Path, root: Path) -> list[Path]:
+    """Return the folders of a module: up to the project's, or to the one that it is imported from."""
+    folders = list(path.parents)
+    marked = next((number for number, each in enumerate(folders) if _is_marked(each)), 0)
+    return folders[: max(marked, folders.index(root)) + 1]
+
+
+@lru_cache(1024)
+def _is_marked(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _MARKS)
+
+
+@lru_cache(256)
+def _names_in(folder: Path, _state: tuple[int, ...]) -> frozenset[str]:
+    try:
+        return frozenset(path.name for path in folder.iterdir())
+    except OSError:
+        return frozenset()

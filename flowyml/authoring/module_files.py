@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 from flowyml.authoring.source_units import SourceFile
 from flowyml.core.modules import is_installed, shipped_name, source_file, travels
 
-__all__ = ["candidates", "found_module", "is_elsewhere", "live_module"]
+__all__ = ["candidates", "folders_of", "found_module", "is_elsewhere", "live_module"]
 
 
 def found_module(module: str, root: Path | None) -> tuple[str, Path] | None:
@@ -20,10 +24,8 @@ def found_module(module: str, root: Path | None) -> tuple[str, Path] | None:
     live = sys.modules.get(module)
     if live is not None and (file := getattr(live, "__file__", None)):
         return _located(module, str(file), shipped_name(module))
-    for path in candidates(module, root) if root else ():
-        if path.is_file() and not is_installed(path):
-            return module, path.resolve()
-    return None
+    found = next((path for path in candidates(module, root) if path.is_file()), None)
+    return (module, found.resolve()) if found and not is_installed(found) else None
 
 
 @lru_cache(4096)
@@ -33,10 +35,31 @@ def _located(module: str, file: str, shipped: str | None) -> tuple[str, Path] | 
     return (shipped or module, path) if path else None
 
 
-def candidates(module: str, root: Path) -> tuple[Path, Path]:
-    """Return the files below ``root`` that a module could have."""
-    inner = module.replace(".", "/")
-    return root / f"{inner}.py", root / inner / "__init__.py"
+def candidates(module: str, root: Path | None) -> Iterator[Path]:
+    """Yield the files that a module could have, below ``root`` and the user's folders of ``sys.path``."""
+    package, _, name = module.rpartition(".")
+    for folder in folders_of(package, root):
+        yield folder / name / "__init__.py"
+        yield folder / f"{name}.py"
+    if not package and name.isidentifier():
+        with suppress(ImportError, ValueError, AttributeError):  # ``__main__`` has no specification, for one
+            if (spec := find_spec(name)) and spec.origin and spec.origin.endswith(".py"):  # such as an editable one
+                yield Path(spec.origin)
+
+
+def folders_of(package: str, root: Path | None) -> list[Path]:
+    """Return the folders that a package's modules are in, or may be; those of no package without one."""
+    if not package:
+        return [*([root] if root else ()), *_own_folders(tuple(map(os.path.abspath, sys.path)))]
+    if live := getattr(sys.modules.get(package), "__path__", None):
+        return list(map(Path, live))
+    parent, _, name = package.rpartition(".")
+    return [folder / name for folder in folders_of(parent, root)]
+
+
+@lru_cache(16)
+def _own_folders(entries: tuple[str, ...]) -> list[Path]:
+    return [path for path in map(Path, entries) if not is_installed(path.resolve())]
 
 
 def is_elsewhere(module: str | None) -> bool:

@@ -30,12 +30,11 @@ REACHING = frozenset({
 """Names by which code reaches names that it does not write, besides ``getattr`` and ``sys.modules``."""
 
 _IMPORTING = frozenset({
-    "__import__", "import_module", "spec_from_file_location", "runpy", "importlib", "pkgutil", "exec_module",
-    "load_module",
+    "__import__", "import_module", "spec_from_file_location", "runpy", "pkgutil", "exec_module", "load_module",
 })  # fmt: skip
 _METHODS = frozenset({"compile", "eval"})  # as attributes they are those of ``re``, frames and models
 
-_FILE_NAME = re.compile(r"[^\s/:][^\s:]{0,100}")
+_FILE_NAME = re.compile(r"[^\s:][^\n\0:]{0,200}")
 _KEPT = 512
 _NO_TEXT = frozenset({"ctx", "kind", "type_comment"})
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
@@ -56,7 +55,7 @@ class Unit:
         self.modules: dict[str, None] = {}
         self.imports: dict[str, list[Imported]] = {}
         attributes: set[str] = set()
-        asked = 0  # for an attribute whose name is not in the code
+        asked = imports = 0  # for an attribute, for a module whose name is not in the code
         for inner in ast.walk(node):
             match inner:
                 case ast.Name(id="getattr"):
@@ -64,10 +63,14 @@ class Unit:
                 case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]):
                     asked -= 1
                     self.names.add(name)
+                case ast.Call(args=[ast.Constant()], func=ast.Name(id=name) | ast.Attribute(attr=name)):
+                    imports -= name in _IMPORTING
                 case ast.Name(id=name):
                     self.names.add(name)
+                    imports += name in _IMPORTING
                 case ast.Attribute(attr=name):
                     attributes.add(name)
+                    imports += name in _IMPORTING
                 case ast.Global(names=names) | ast.Nonlocal(names=names):
                     self.names.update(names)
                 case ast.Constant(value=str(text)) if _FILE_NAME.fullmatch(text):
@@ -81,6 +84,8 @@ class Unit:
         used = self.names | (attributes - _METHODS) | imported | {name.partition(".")[0] for name in self.modules}
         self.reaches_any = bool(asked or REACHING & used or "modules" in attributes | imported)
         self.is_dynamic = self.reaches_any or bool(_IMPORTING & used)
+        renamed = {name for alias, targets in self.imports.items() for _, name in targets if alias != name}
+        self.imports_by_name = imports > 0 or not _IMPORTING.isdisjoint(renamed)
         self.names |= attributes
 
     def _import(self, aliases: list[ast.alias]) -> None:
@@ -144,7 +149,13 @@ class SourceFile:
     @cached_property
     def is_dynamic(self) -> bool:
         """Whether code in the file, but for its ``__main__`` block, may reach modules that it does not write."""
-        return any(unit.is_dynamic for unit in self.units if not _is_main(unit.node))
+        return self.imports_by_name or any(unit.is_dynamic for unit in self.units if not _is_main(unit.node))
+
+    @cached_property
+    def imports_by_name(self) -> bool:
+        """Whether this code may import modules by names that it makes, as a module with ``__getattr__`` may."""
+        is_lazy = "__getattr__" in self.by_name
+        return is_lazy or any(unit.imports_by_name for unit in self.units if not _is_main(unit.node))
 
     @cached_property
     def optional(self) -> frozenset[Unit]:

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -21,8 +21,10 @@ from tests.unit.test_cache_changes import Project
 FLOW = """
 from flowyml import pipeline, step
 import accessors
+import dynamic
 import helper
-from helper import Kind, scaled, registered
+import lazy
+from helper import Kind, Shape, closure, scaled, registered
 
 try:
     from fast import speed
@@ -35,13 +37,15 @@ def work(x: int):
     with open(__file__.replace("flow.py", "rates.txt")) as file:
         rate = file.read()
     found = [scaled(x), helper.RATE, Kind().factor(), registered["one"](), accessors.library.shown(), speed, late()]
-    return f"{found} {rate}"
+    return f"{found} {rate} {closure()} {Shape()} {lazy.made.made()} {dynamic.names()} {dynamic.loaded()}"
 
 @pipeline
 def flow(x: int = 2):
     return work(x)
 """
 HELPER = """
+from dataclasses import dataclass
+
 RATE = 1
 registered = {}
 
@@ -62,12 +66,43 @@ class Kind:
 @register(1)
 def one():
     return 1
+
+def closing(number):
+    def inner(more=3 * 1):
+        return number + more
+    return inner
+
+closure = closing(10 + 1)
+
+@dataclass
+class Shape:
+    sides: int = 20 + 1
+"""
+DYNAMIC = """
+from importlib import import_module
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "data"
+
+def names():
+    return (FOLDER / "names.txt").read_text()
+
+def loaded():
+    return import_module(f"plugins.{'made'}").plugged()
 """
 FILES = {
     "flow.py": FLOW,
     "helper.py": HELPER,
     "accessors.py": "import library\n\n@library.register\ndef shown():\n    return 1\n",
-    "library.py": "def register(function):\n    globals()['shown'] = function\n    return function\n",
+    "library.py": "def register(function):\n    global shown\n    shown = function\n    return function\n",
+    "dynamic.py": DYNAMIC,
+    "data/names.txt": "1",
+    "plugins/__init__.py": "",
+    "plugins/made.py": "def plugged():\n    return 1\n",
+    "lazy/__init__.py": "import importlib\n\ndef __getattr__(name):\n"
+    "    if name.startswith('_'):\n        raise AttributeError(name)\n"
+    "    return importlib.import_module(f'{__name__}.{name}')\n",
+    "lazy/made.py": "def made():\n    return 1\n",
     "later.py": "def late():\n    return 1\n",
     "rates.txt": "1",
 }
@@ -80,15 +115,22 @@ EDITS = {
     "what a decorator registers": ("accessors.py", "return {}"),
     "what is imported within": ("later.py", "return {}"),
     "a data file": ("rates.txt", "{}"),
+    "a data file in a folder": ("data/names.txt", "{}"),
+    "a module that a package imports when asked": ("lazy/made.py", "return {}"),
+    "a module whose name is made": ("plugins/made.py", "return {}"),
+    "what a closure holds": ("helper.py", "closing(10 + {})"),
+    "a default": ("helper.py", "more=3 * {}"),
+    "a dataclass's field": ("helper.py", "sides: int = 20 + {}"),
 }
+GLOBALS = "def register(function):\n    globals()['shown'] = function\n    return function\n"
 
 
 class Living:
     """This process, which keeps the modules of a project, and fresh ones, forked from one that has none of them."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, files: Mapping[str, str] = FILES) -> None:
         self.project = project
-        project.write(FILES)
+        project.write(files)
         sys.path.insert(0, str(project.folder))
         importlib.invalidate_caches()
         self.flow: Any = importlib.import_module("flow")
@@ -346,11 +388,22 @@ def test_a_module_that_an_import_did_not_find_counts_when_it_is_there(living: Li
     assert not living.run().step_results["work"].is_cached, "this process has not imported it"
 
 
+REPLACED: dict[str, Callable[[Any, int], None]] = {
+    "replace a global": lambda helper, value: setattr(helper, "RATE", value),
+    "replace a class's attribute": lambda helper, value: setattr(helper.Kind, "SIZE", value),
+    "replace a method": lambda helper, value: setattr(helper.Kind, "factor", lambda self: value),
+    "replace a default": lambda helper, value: setattr(helper.closure, "__defaults__", (value,)),
+    "replace a registered function": lambda helper, value: helper.registered.update(one=lambda: value),
+    "replace a dataclass's field": lambda helper, value: setattr(helper, "Shape", lambda: value),
+}
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(sorted(EDITS)), st.integers(1, 3)),
-        st.tuples(st.just("reload"), st.sampled_from(["helper", "accessors", "flow", "later"])),
-        st.tuples(st.just("replace"), st.integers(1, 3)),
+        st.tuples(
+            st.just("reload"),
+            st.sampled_from(["helper", "accessors", "dynamic", "flow", "later", "lazy", "lazy.made", "plugins.made"]),
+        ),
+        st.tuples(st.sampled_from(sorted(REPLACED)), st.integers(1, 3)),
         st.just(("find fast", 0)),
     ),
     min_size=2,
@@ -359,12 +412,17 @@ STEPS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("library", [FILES["library.py"], GLOBALS], ids=["by name", "by globals()"])
+@settings(
+    max_examples=int(os.environ.get("FLOWYML_CACHE_EXAMPLES", "8")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(steps=STEPS)
-def test_a_hit_is_what_a_fresh_process_computes(project: Project, steps: list[tuple[str, Any]]) -> None:
+def test_a_hit_is_what_a_fresh_process_computes(project: Project, library: str, steps: list[tuple[str, Any]]) -> None:
     """However a project was edited, reloaded and patched since, in this process and in fresh ones."""
     (project.folder / "fast.py").unlink(missing_ok=True)
-    living = Living(project)
+    living = Living(project, {**FILES, "library.py": library})
     texts = dict(FILES)
     values = dict.fromkeys(EDITS, 1)
     try:
@@ -377,8 +435,8 @@ def test_a_hit_is_what_a_fresh_process_computes(project: Project, steps: list[tu
             elif what == "reload":
                 if value in sys.modules:
                     importlib.reload(sys.modules[value])
-            elif what == "replace":
-                sys.modules["helper"].RATE = value  # type: ignore[attr-defined]
+            elif what in REPLACED:
+                REPLACED[what](sys.modules["helper"], value)
             else:
                 (project.folder / "fast.py").write_text("speed = 1\n")
             living.run()
