@@ -352,13 +352,13 @@ from flowyml import pipeline, step
 
 @step
 def edits(folder: str):
-    file = Path(folder) / "lazy.py"
+    file = Path(folder) / "edited.py"
     file.write_text(file.read_text().replace("'old'", "'new'"))
 
 @step(cache=True, after=["edits"])
 def uses():
-    import lazy
-    return lazy.f()
+    import edited
+    return edited.f()
 
 @pipeline
 def flow(folder: str):
@@ -370,13 +370,13 @@ def flow(folder: str):
 def test_code_that_changes_while_the_run_goes_on_is_not_kept(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    project.write({"flow.py": LAZY, "lazy.py": "def f():\n    return 'old'\n"})
+    project.write({"flow.py": LAZY, "edited.py": "def f():\n    return 'old'\n"})
     parameters = {"folder": str(project.folder)}
     assert project.run(parameters)["uses"] == "new"
     assert (
         "step 'uses' is not cached: its code, or a file that it names, has changed since the run began" in caplog.text
     )
-    project.write({"lazy.py": "def f():\n    return 'old'\n"})
+    project.write({"edited.py": "def f():\n    return 'old'\n"})
     assert not project.run(parameters).step_results["uses"].is_cached
 
 
