@@ -153,11 +153,14 @@ def _files_of(value: Any, chosen: Format) -> dict[str, str]:
 
 
 def _paths_in(value: Any) -> Iterator[Path]:
-    if isinstance(value, Path):
-        yield value
-    elif type(value) in (list, tuple, set, frozenset, dict):
-        for part in value.values() if type(value) is dict else value:
-            yield from _paths_in(part)
+    left, seen = [value], set[int]()  # a list may be within itself
+    while left:
+        part = left.pop()
+        if isinstance(part, Path):
+            yield part
+        elif type(part) in (list, tuple, set, frozenset, dict) and id(part) not in seen:
+            seen.add(id(part))
+            left += part.values() if type(part) is dict else part
 
 
 def _reference(value: Any, chosen: Format, written: Written, preview: Mapping[str, Any]) -> dict[str, Any]:
