@@ -123,10 +123,7 @@ def cutover(
                     note(f"flowyml airflow compare {dag_id} shows whether their results are the same.")
                 else:
                     record = work.go(new, load(record.file))
-        if as_json:
-            out.document(asdict(record))
-        else:
-            out.line(f"{dag_id}: {record.phase}")
+        out.answer(asdict(record), f"{dag_id}: {record.phase}")
 
 
 def _record_of(dag_id: str, place: str, to: str | None, pipeline: str | None, *, shadow: bool, back: bool) -> Record:

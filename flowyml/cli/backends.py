@@ -105,12 +105,9 @@ def sign_in(
         found = _engine(name).sign_in()
         if found is None:
             raise UsageError(f"No {name} server that FlowyML started is running, so there is no password.")
-        if as_json:
-            out.document(asdict(found))
-            return
-        out.line(found.url)
-        out.line(f"password: {found.password}")
-        note("Its pages ask for the password once in each browser.")
+        out.answer(asdict(found), found.url, f"password: {found.password}")
+        if not as_json:
+            note("Its pages ask for the password once in each browser.")
 
 
 def stop(
@@ -120,10 +117,8 @@ def stop(
     """Stop the server that FlowyML started for an engine on this machine. Its data stay."""
     with Output(as_json) as out:
         stopped = _engine(name).stop_server()
-        if as_json:
-            out.document({"engine": name, "stopped": stopped})
-        else:
-            out.line("stopped" if stopped else f"no {name} server that FlowyML started was running")
+        what = "stopped" if stopped else f"no {name} server that FlowyML started was running"
+        out.answer({"engine": name, "stopped": stopped}, what)
 
 
 def _engine(name: str) -> type[Orchestrator]:

@@ -257,10 +257,7 @@ def clear(
             if before is None or (entry is not None and entry.created < before):
                 store.remove(folder)
                 count += 1
-        if as_json:
-            out.document({"removed": count})
-        else:
-            out.line(f"{counted(count, 'cached result')} deleted from {store.url}")
+        out.answer({"removed": count}, f"{counted(count, 'cached result')} deleted from {store.url}")
 
 
 def result_store(target: Orchestrator, artifacts: str | None) -> Store:

@@ -68,12 +68,8 @@ def compile_(
             else:
                 out.raw(main)
             return 0
-        written = _write(_paths(files, output), force)
-        if as_json:
-            out.document({"engine": to, "files": [str(path) for path in written]})
-            return 0
-        for path in written:
-            out.line(str(path))
+        written = [str(path) for path in _write(_paths(files, output), force)]
+        out.answer({"engine": to, "files": written}, *written)
         return 0
 
 
@@ -95,10 +91,8 @@ def bundle(
             raise UsageError(
                 f"The bundle cannot be written: {error}. Is {output} a folder that -o can write to?"
             ) from error
-        if as_json:
-            out.document({"pipeline": made.plan.name, "path": str(path), "digest": made.digest, "size": len(made.data)})
-        else:
-            out.line(str(path))
+        facts = {"pipeline": made.plan.name, "path": str(path), "digest": made.digest, "size": len(made.data)}
+        out.answer(facts, str(path))
 
 
 def graph(
@@ -119,13 +113,11 @@ def graph(
             data = marked(_drawn(plan, form, expand, out), f"graph{_SUFFIXES[form]}")
             _check_place(output, data, force)
             _write_file(output, data)
-        if as_json:
-            where = {} if output is None else {"path": str(output)}
-            out.document({"pipeline": plan.name, **_listed(plan), **where})
-        elif output is None:
+        if output is None and not as_json:
             out.raw(_drawn(plan, form, expand, out))
         else:
-            out.line(str(output))
+            where = {} if output is None else {"path": str(output)}
+            out.answer({"pipeline": plan.name, **_listed(plan), **where}, *where.values())
 
 
 def _listed(plan: Plan) -> dict[str, Any]:

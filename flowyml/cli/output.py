@@ -90,6 +90,14 @@ class Output:
         """Print the one JSON document of a command."""
         print(json.dumps(value, indent=2), file=self.stream)
 
+    def answer(self, document: object, *lines: str) -> None:
+        """Print the document of a command with ``--json``, and else its lines for people."""
+        if self.as_json:
+            self.document(document)
+            return
+        for line in lines:
+            self.line(line)
+
     def json_line(self, value: object) -> None:
         """Print one of many JSON documents, one for each line."""
         print(json.dumps(value), file=self.stream, flush=True)

@@ -252,12 +252,9 @@ def _download(
             found, stores, folder, wanted=lambda each: each in wanted, note=note,
             failed=lambda artifact, error: errors.append(f"{artifact.label}: {error}"),
         )  # fmt: skip
-    if as_json:
-        out.document([str(path) for path in written])
-    else:
-        for path in written:
-            out.line(str(path))
-        out.stream.flush()  # so that the errors come last
+    paths = list(map(str, written))
+    out.answer(paths, *paths)
+    out.stream.flush()  # so that the errors come last
     unstored = [each.label for each in wanted if not _has_file(each)]
     if unstored:
         note(f"{_NO_FILE}: {', '.join(unstored)}")
@@ -357,12 +354,9 @@ def cancel(job: Job, on: On = None, as_json: AsJson = False) -> None:
         job_id = find_run(orchestrator, job).job_id
         done = orchestrator.cancel(job_id)
         status = orchestrator.get_run(job_id).status
-        if as_json:
-            out.document({"job_id": job_id, "cancelled": done, "status": status.name})
-        elif not done:
-            out.line(f"nothing to cancel: it is {status}")
-        else:
-            out.line("cancelled" if status.is_terminal else "being cancelled: its work has been asked to stop")
+        stopping = "cancelled" if status.is_terminal else "being cancelled: its work has been asked to stop"
+        line = stopping if done else f"nothing to cancel: it is {status}"
+        out.answer({"job_id": job_id, "cancelled": done, "status": status.name}, line)
 
 
 def retry(

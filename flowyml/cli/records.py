@@ -44,18 +44,10 @@ def status_word(status: ExecutionStatus) -> Word:
 def plain_run(run: Run, orchestrator: str) -> dict[str, Any]:
     """Return a run as JSON."""
     return {
-        "job_id": run.job_id,
-        "run_id": run.run_id,
-        "pipeline": run.pipeline,
+        **_fields(run, "job_id", "run_id", "pipeline"),
         "orchestrator": orchestrator,
-        "status": run.status.name,
-        "raw_status": run.raw_status,
-        "created_at": _iso(run.created_at),
-        "started_at": _iso(run.started_at),
-        "ended_at": _iso(run.ended_at),
-        "duration_seconds": round(run.duration_seconds, 6),
-        "error": run.error,
-        "url": run.url,
+        **_fields(run, "status", "raw_status", "created_at", "started_at", "ended_at", "duration_seconds"),
+        **_fields(run, "error", "url"),
         "parameters": {name: _parameter(value) for name, value in run.parameters.items()},
         "revision": run.revision,
     }
@@ -63,45 +55,20 @@ def plain_run(run: Run, orchestrator: str) -> dict[str, Any]:
 
 def plain_step(step: StepRun) -> dict[str, Any]:
     """Return a step of a run as JSON."""
-    return {
-        "name": step.name,
-        "status": step.status.name,
-        "raw_status": step.raw_status,
-        "attempt": step.attempt,
-        "started_at": _iso(step.started_at),
-        "ended_at": _iso(step.ended_at),
-        "duration_seconds": round(step.duration_seconds, 6),
-        "error": step.error,
-        "index": list(step.index),
-        "cached_from": step.cached_from or None,
-    }
+    times = ("started_at", "ended_at", "duration_seconds")
+    plain = _fields(step, "name", "status", "raw_status", "attempt", *times, "error", "index")
+    return {**plain, "cached_from": step.cached_from or None}
 
 
 def plain_log(line: LogLine) -> dict[str, Any]:
     """Return a log line as JSON."""
-    return {
-        "time": _iso(line.time),
-        "step": line.step,
-        "index": list(line.index),
-        "level": line.level,
-        "message": line.message,
-    }
+    return _fields(line, "time", "step", "index", "level", "message")
 
 
 def plain_artifact(artifact: Artifact) -> dict[str, Any]:
     """Return an artifact as JSON."""
-    return {
-        "step": artifact.step,
-        "index": list(artifact.index),
-        "name": artifact.name,
-        "type": artifact.type,
-        "format": artifact.format,
-        "size": artifact.size,
-        "digest": artifact.digest,
-        "url": artifact.url,
-        "picture": artifact.picture,
-        "metadata": _facts(artifact),
-    }
+    plain = _fields(artifact, "step", "index", "name", "type", "format", "size", "digest", "url", "picture")
+    return {**plain, "metadata": _facts(artifact)}
 
 
 def _facts(artifact: Artifact) -> dict[str, Any]:
@@ -128,14 +95,10 @@ def metrics_of(target: Orchestrator, run: Run, lacks: list[str]) -> dict[str, An
 def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:
     """Return a schedule as JSON."""
     return {
-        "schedule_id": info.schedule_id,
-        "pipeline": info.pipeline,
+        **_fields(info, "schedule_id", "pipeline"),
         "orchestrator": orchestrator,
         "schedule": info.schedule.to_dict(),
-        "paused": info.paused,
-        "next_runs": [_iso(time) for time in info.next_runs],
-        "missed": info.missed,
-        "drift": list(info.drift),
+        **_fields(info, "paused", "next_runs", "missed", "drift"),
     }
 
 
@@ -208,5 +171,16 @@ def _unmistakable(value: dict[str, Any]) -> dict[str, Any]:
     return value if _MARKS.isdisjoint(value) else {"$type": "dict", "$value": value}
 
 
-def _iso(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat()
+def _fields(record: object, *names: str) -> dict[str, Any]:
+    """Return fields of a record as JSON: times in ISO 8601, seconds to the microsecond."""
+    return {name: _field(getattr(record, name)) for name in names}
+
+
+def _field(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(map(_field, value))
+    if isinstance(value, ExecutionStatus):
+        return value.name
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return round(value, 6) if isinstance(value, float) else value

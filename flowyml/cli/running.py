@@ -103,17 +103,12 @@ def deploy(
             _check_deployable(orchestrator, bundle, force)
             return
         deployment = orchestrator.deploy_pipeline(pipeline, force=force)
-        if as_json:
-            out.document(asdict(deployment))
-            return
         word = "deployed" if deployment.changed else "already deployed"
-        out.line(f"{deployment.name} {word}, version {deployment.digest[:8]}")
+        lines = [f"{deployment.name} {word}, version {deployment.digest[:8]}"]
         if deployment.scheduled:
-            out.line(f"scheduled: {deployment.scheduled}")
-        for name in deployment.also:
-            out.line(f"{name} moved to this version too")
-        if deployment.url:
-            out.line(deployment.url)
+            lines.append(f"scheduled: {deployment.scheduled}")
+        lines += [f"{name} moved to this version too" for name in deployment.also]
+        out.answer(asdict(deployment), *lines, *filter(None, [deployment.url]))
 
 
 def _check_deployable(orchestrator: Orchestrator, bundle: Bundle, force: bool) -> None:

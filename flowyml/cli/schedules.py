@@ -105,10 +105,7 @@ def delete(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
             return schedule_id
 
         deleted = _with_id(orchestrator, schedule, delete_it)
-        if as_json:
-            out.document({"schedule_id": deleted, "deleted": True})
-        else:
-            out.line(f"deleted {deleted}")
+        out.answer({"schedule_id": deleted, "deleted": True}, f"deleted {deleted}")
 
 
 def serve(on: On = None) -> None:
@@ -147,11 +144,9 @@ def _with_id(orchestrator: Orchestrator, schedule: str, change: Callable[[str], 
 
 
 def _print_schedule(out: Output, info: ScheduleInfo, orchestrator: Orchestrator) -> None:
-    if out.as_json:
-        out.document(plain_schedule(info, orchestrator.name))
-    else:
-        state = _next(info) if info.paused else f"next {_next(info)}"
-        out.line(f"{info.schedule_id}: {info.pipeline}, {info.schedule}, {state}")
+    state = _next(info) if info.paused else f"next {_next(info)}"
+    line = f"{info.schedule_id}: {info.pipeline}, {info.schedule}, {state}"
+    out.answer(plain_schedule(info, orchestrator.name), line)
 
 
 def _next(info: ScheduleInfo) -> str:
