@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from functools import partial, reduce
 from types import GenericAlias, NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from flowyml.authoring.calls import Call
 from flowyml.authoring.placeholders import texts_of
@@ -20,7 +20,7 @@ from flowyml.core.errors import DefinitionError
 from flowyml.plan.conditions import Compare, IsTrue, leaves_of, of_text, shown, with_leaves
 from flowyml.plan.groups import Branch, Group, Groups, Loop
 from flowyml.plan.model import Step
-from flowyml.plan.types import is_rich_leaf, returned_type, wanted
+from flowyml.plan.types import bare, is_rich_leaf, returned_type, wanted
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source
 
 __all__ = ["check_annotations", "with_dates"]
@@ -218,12 +218,8 @@ def _fits(given: Any, hint: Any) -> bool:
 
 def _members(kind: Any) -> list[Any]:
     """Return the members of a union; any other annotation itself."""
-    for alias in ("__supertype__", "__value__"):  # of a NewType, of a `type X = …`
-        if hasattr(kind, alias):
-            return _members(getattr(kind, alias))
+    kind = bare(kind)
     origin = get_origin(kind)
-    if origin is Annotated:
-        return _members(get_args(kind)[0])
     if origin is Literal:
         return [type(value) for value in get_args(kind)]
     if origin in (Union, UnionType):

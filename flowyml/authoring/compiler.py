@@ -6,9 +6,9 @@ import inspect
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
-from flowyml.authoring.calls import Call, Given
+from flowyml.authoring.calls import Call, Given, Recorder
 from flowyml.authoring.execution_groups import check_execution_groups
 from flowyml.authoring.scopes import around, check_scopes, check_seen
 from flowyml.authoring.source_lines import errors_at
@@ -22,7 +22,7 @@ from flowyml.plan.kinds import kinds_annotated
 from flowyml.plan.model import FromEither, FromItem, FromParameter, FromStep, Input, PipelineOutput, Source, Step
 from flowyml.plan.types import is_rich, returned_type, spell_out, wanted
 
-__all__ = ["compile_outputs", "compile_steps", "is_flat", "with_types"]
+__all__ = ["compile_outputs", "compile_steps", "is_flat", "record_by_names", "with_types"]
 
 _REQUIRED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -133,6 +133,25 @@ def compile_outputs(
     return tuple(PipelineOutput(s.output if times[s.output] == 1 else f"{s.step}.{s.output}", s) for s in left)
 
 
+def record_by_names(
+    recording: Recorder, name: str, calls: Sequence[Call], context: Mapping[str, Any], given: Mapping[str, Any],
+    outputs: Sequence[str] | None,
+) -> Any:  # fmt: skip
+    """Record the steps of a pipeline by names as calls within another pipeline.
+
+    ``given`` has the value of each parameter in ``context``, or the call that produces it. Returns the pipeline's
+    outputs, a dict if there are several.
+    """
+    by_name = {call.name: call for call in calls}
+    steps, _ = compile_steps(name, calls, context)
+    made: dict[Source, Any] = {FromParameter(parameter): value for parameter, value in given.items()}
+    for step in steps:
+        made |= recording.record_wired(by_name[step.name], step, made.__getitem__)
+    found = compile_outputs(name, Groups((), steps), steps, outputs, None)
+    values = {output.name: made[output.source] for output in found}
+    return next(iter(values.values())) if len(values) == 1 else values
+
+
 class _Wiring:
     """Finds the producer of each value."""
 
@@ -145,7 +164,10 @@ class _Wiring:
         self.names = {call.name for call in calls}
         self.by_names = any(call.bound is None for call in calls)
         self.producers: dict[str, list[tuple[FromStep, str]]] = {}
-        self._check_names(calls)
+        if twice := next((name for name, times in Counter(call.name for call in calls).items() if times > 1), None):
+            raise DefinitionError(
+                f"Pipeline {self.pipeline!r} has two steps named {twice!r}. Rename one: add_step(step.options(name=…))."
+            )
         for call in calls:
             if call.bound is None:
                 with errors_at(call.line):
@@ -280,13 +302,6 @@ class _Wiring:
                 f"Pipeline {self.pipeline!r}: {output!r} has two producers, step {step!r} and the context. Rename one."
             )
         self.producers.setdefault(output, []).append((FromStep(step, output), call.group))
-
-    def _check_names(self, calls: Sequence[Call]) -> None:
-        if len(self.names) < len(calls):
-            twice = next(name for name, times in Counter(call.name for call in calls).items() if times > 1)
-            raise DefinitionError(
-                f"Pipeline {self.pipeline!r} has two steps named {twice!r}. Rename one: add_step(step.options(name=…))."
-            )
 
     def _missing(self, call: Call, name: str, wanted: str | None = None) -> DefinitionError:
         wanted = wanted or name

@@ -11,13 +11,13 @@ from flowyml.authoring.calls import Recorded, Recorder, as_placeholder, record_c
 from flowyml.authoring.notebooks import newest, version_in_notebook
 from flowyml.authoring.options import names_unknown_options
 from flowyml.authoring.pipeline import Pipeline
-from flowyml.authoring.run_parameters import declared_parameter, type_hints, type_of
+from flowyml.authoring.run_parameters import declared_parameter, type_of
 from flowyml.authoring.source_lines import adds_source_line, line_of
 from flowyml.authoring.steps import Mapped, Step
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
 from flowyml.plan.model import FromParameter, Parameter
-from flowyml.plan.types import plain
+from flowyml.plan.types import plain, type_hints
 
 if TYPE_CHECKING:
     from flowyml.core.schedule import Schedule

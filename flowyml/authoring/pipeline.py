@@ -38,7 +38,6 @@ from flowyml.plan.model import (
     Plan,
     Source,
 )
-from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.names import check_name
 from flowyml.plan.parameters import check_values
 from flowyml.plan.types import check_restored, is_rich, plain
@@ -284,7 +283,9 @@ class Pipeline:
 
             return run_nothing(self.name, self.hooks, self.context, run_id)
         values = self.check_parameters(parameters)
-        self._check_include()
+        if self.include:  # a run in this process copies no files, but a glob that matches nothing is an error anyway
+            with errors_at(self._line):
+                self._included()
         forced = {"force": True} if force else {}  # an execute() that a user overrides need not know it
         result = _resolve(on).execute(self, run_id, values, **forced)
         with suppress(Exception):  # the result is there, whatever becomes of its picture
@@ -412,12 +413,6 @@ class Pipeline:
         lines = {call.name: call.line for call in self._record().calls}
         put_line(error, lines.get(error.step) or self._line)
 
-    def _check_include(self) -> None:
-        """Raise for a glob that matches nothing: a run in this process copies no files, but that is an error anyway."""
-        if self.include:
-            with errors_at(self._line):
-                self._included()
-
     def _included(self) -> Mapping[str, Path]:
         from flowyml.authoring.sources import included_files
 
@@ -461,7 +456,10 @@ class Pipeline:
         if not calls:
             raise DefinitionError(f"Pipeline {self.name!r} has no steps. Add some with add_step(…).")
         steps, groups = compile_steps(self.name, calls, self.context, recorded_groups)
-        self._types = types = {**self._own_types(), **self._context_types(calls, steps)}
+        wired = {step.name: step.inputs for step in steps}
+        takers = [(call.step.function, item) for call in calls for item in wired[call.name]]
+        types = {**self._own_types(), **{name: annotation_of(name, takers, it) for name, it in self.context.items()}}
+        self._types = types
         structure = Groups(groups, steps)
         by_name = {call.name: call for call in calls}
         check_loops(structure, by_name, types)
@@ -500,11 +498,6 @@ class Pipeline:
         given = {name: checked[name] for name in self._schedule.parameters}
         return replace(self._schedule, parameters=given).to_dict(declared=True)
 
-    def _context_types(self, calls: Sequence[Call], steps: Sequence[PlanStep]) -> dict[str, object]:
-        wired = {step.name: step.inputs for step in steps}
-        takers = [(call.step.function, item) for call in calls for item in wired[call.name]]
-        return {name: annotation_of(name, takers, value) for name, value in self.context.items()}
-
     @adds_source_line
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Within the function of another pipeline: add this pipeline's steps there, as a group with its name.
@@ -531,7 +524,7 @@ class Pipeline:
         return {}
 
     def _recorded_in(self, recording: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        from flowyml.authoring.nested import record_by_names
+        from flowyml.authoring.compiler import record_by_names
 
         if args:
             raise DefinitionError(f"Pipeline {self.name!r} takes its parameters by name: {self.name}(rows=…).")

@@ -17,28 +17,34 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Expression:
+class Joinable:
+    """Joined with others by ``&``, ``|`` and ``~``, it creates a condition."""
+
+    __slots__ = ()
+
+    def __and__(self, other: object) -> Expression:
+        return Expression(AllOf((condition_of(self), condition_of(other))))
+
+    def __or__(self, other: object) -> Expression:
+        return Expression(AnyOf((condition_of(self), condition_of(other))))
+
+    def __rand__(self, other: object) -> Expression:
+        return Expression(AllOf((condition_of(other), condition_of(self))))
+
+    def __ror__(self, other: object) -> Expression:
+        return Expression(AnyOf((condition_of(other), condition_of(self))))
+
+    def __invert__(self) -> Expression:
+        return Expression(Not(condition_of(self)))
+
+
+class Expression(Joinable):
     """A condition that is evaluated when the pipeline runs."""
 
     __slots__ = ("condition",)
 
     def __init__(self, condition: Condition) -> None:
         self.condition = condition
-
-    def __and__(self, other: object) -> Expression:
-        return Expression(AllOf((self.condition, condition_of(other))))
-
-    def __or__(self, other: object) -> Expression:
-        return Expression(AnyOf((self.condition, condition_of(other))))
-
-    def __rand__(self, other: object) -> Expression:
-        return Expression(AllOf((condition_of(other), self.condition)))
-
-    def __ror__(self, other: object) -> Expression:
-        return Expression(AnyOf((condition_of(other), self.condition)))
-
-    def __invert__(self) -> Expression:
-        return Expression(Not(self.condition))
 
     def __bool__(self) -> NoReturn:
         raise DefinitionError(
@@ -53,7 +59,7 @@ class Expression:
         return f"<condition {self.condition}>"
 
 
-class Placeholder:
+class Placeholder(Joinable):
     """Stands for a value that is known only when the pipeline runs. Comparing it creates a condition."""
 
     __slots__ = ("source",)
@@ -100,21 +106,6 @@ class Placeholder:
 
     def __ge__(self, other: object) -> Expression:
         return self._compared(">=", other)
-
-    def __and__(self, other: object) -> Expression:
-        return condition_value(self) & other
-
-    def __or__(self, other: object) -> Expression:
-        return condition_value(self) | other
-
-    def __rand__(self, other: object) -> Expression:
-        return condition_value(other) & self
-
-    def __ror__(self, other: object) -> Expression:
-        return condition_value(other) | self
-
-    def __invert__(self) -> Expression:
-        return ~condition_value(self)
 
     __hash__ = object.__hash__
 
@@ -209,11 +200,6 @@ def condition_of(value: object) -> Condition:
         f"A condition must use a step's output or a parameter. {value!r:.80} is known before the pipeline runs: use a "
         f"plain `if`."
     )
-
-
-def condition_value(value: object) -> Expression:
-    """Return a condition as an expression, to be joined with others."""
-    return Expression(condition_of(value))
 
 
 # To type checkers a condition is a bool, as `score > 0.9` is.

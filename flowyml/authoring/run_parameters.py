@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.model import FromParameter, Input, Parameter
 from flowyml.plan.parameters import as_declared, fillable, is_too_deep, own_copy, schema_of
-from flowyml.plan.types import check_restored, plain
+from flowyml.plan.types import check_restored, plain, type_hints
 
-__all__ = ["annotation_of", "context_parameter", "declared_parameter", "type_hints", "type_of"]
+__all__ = ["annotation_of", "context_parameter", "declared_parameter", "type_of"]
 
 
 def declared_parameter(pipeline: str, item: inspect.Parameter, annotation: object) -> Parameter:
@@ -47,12 +47,3 @@ def annotation_of(name: str, takers: Iterable[tuple[Callable[..., Any], Input]],
     wanted = FromParameter(name)
     hints = (type_hints(function).get(item.name) for function, item in takers if item.source == wanted)
     return next((hint for hint in hints if hint is not None), type_of(value))
-
-
-def type_hints(function: Callable[..., Any]) -> Mapping[str, Any]:
-    import typing
-
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # a name that only type checkers see
-        return {}

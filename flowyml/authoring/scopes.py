@@ -45,7 +45,8 @@ def check_loops(structure: Groups, calls: Mapping[str, Call], types: Mapping[str
     for group in structure:
         for item in group.over if isinstance(group, Loop) else ():
             kind, what = _annotated(structure, calls, types, item.source, group.parent)
-            if _is_not_a_list(kind):
+            is_other = (get_origin(kind) or kind) in (bool, int, float, str, bytes, dict, set) or is_rich_leaf(kind)
+            if is_other:
                 shown = getattr(kind, "__name__", str(kind))
                 over = what if item.name == "item" else f"{item.name!r}, {what}"
                 with errors_at(_place_in(structure, calls, group)):
@@ -66,10 +67,6 @@ def _annotated(
         kind = returned_type(call.step.function) if len(call.outputs) == 1 else None
         return kind, f"the output of step {source.step!r}"
     return None, ""
-
-
-def _is_not_a_list(kind: object) -> bool:
-    return (get_origin(kind) or kind) in (bool, int, float, str, bytes, dict, set) or is_rich_leaf(kind)
 
 
 def check_seen(structure: Groups, source: Source, group: str, who: str) -> None:

@@ -14,7 +14,7 @@ from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_D
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.core.near_names import nearest
 from flowyml.plan.model import Parameter
-from flowyml.plan.types import is_rich_leaf, plain
+from flowyml.plan.types import bare, is_rich_leaf, plain
 
 if TYPE_CHECKING:
     from jsonschema import FormatChecker, ValidationError
@@ -104,18 +104,14 @@ def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
 def _is_carried(annotation: Any) -> bool:
     """Return whether a value of this type survives JSON unchanged."""
     from types import UnionType
-    from typing import Annotated, Literal, Union, get_args, get_origin
+    from typing import Literal, Union, get_args, get_origin
 
     from typing_extensions import get_type_hints, is_typeddict  # as pydantic wants them before Python 3.12
 
-    for alias in ("__supertype__", "__value__"):  # of a NewType, of a `type X = …`
-        if hasattr(annotation, alias):
-            return _is_carried(getattr(annotation, alias))
+    annotation = bare(annotation)
     if is_typeddict(annotation):
         return all(map(_is_carried, get_type_hints(annotation).values()))
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _is_carried(arguments[0])
     if origin is Literal:
         return all(map(is_json, arguments))
     if origin in (Union, UnionType, *_CONTAINERS):

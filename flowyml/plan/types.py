@@ -19,28 +19,23 @@ from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Input
 
 __all__ = [
-    "check_restored",
-    "is_model",
-    "is_rich",
-    "is_rich_leaf",
-    "leaves",
-    "plain",
-    "returned_type",
-    "revived",
-    "spell_out",
-    "wanted",
-]
+    "bare", "check_restored", "is_model", "is_rich", "is_rich_leaf", "leaves", "plain", "returned_type", "revived", "spell_out",
+    "type_hints", "wanted",
+]  # fmt: skip
+
+
+def bare(annotation: Any) -> Any:
+    """Return the annotation that a ``NewType``, a ``type X = …`` or ``Annotated`` stands for."""
+    for alias in ("__supertype__", "__value__"):
+        if hasattr(annotation, alias):
+            return bare(getattr(annotation, alias))
+    return bare(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation
 
 
 def leaves(annotation: Any) -> Iterable[Any]:
     """Return the types in an annotation, without their containers."""
-    for alias in ("__supertype__", "__value__"):  # of a NewType, of a `type X = …`
-        if hasattr(annotation, alias):
-            return leaves(getattr(annotation, alias))
-    arguments = get_args(annotation)
-    if get_origin(annotation) is Annotated:
-        return leaves(arguments[0])
-    return [leaf for argument in arguments for leaf in leaves(argument)] or [annotation]
+    annotation = bare(annotation)
+    return [leaf for argument in get_args(annotation) for leaf in leaves(argument)] or [annotation]
 
 
 def is_rich_leaf(kind: Any) -> bool:
@@ -133,7 +128,7 @@ def revived(annotation: Any, value: Any) -> Any:
 
 def wanted(function: Callable[..., Any]) -> Callable[[Input], Any]:
     """Return a function that finds, for an input, the annotated type; None if that is unknown."""
-    hints = _hints(function)
+    hints = type_hints(function)
     code = getattr(inspect.unwrap(function), "__code__", None)
     others = code.co_varnames[code.co_argcount + code.co_kwonlyargcount :] if code else ()
 
@@ -147,10 +142,11 @@ def wanted(function: Callable[..., Any]) -> Callable[[Input], Any]:
 
 def returned_type(function: Callable[..., Any]) -> Any:
     """Return the annotated return type of a function; None if it is unknown."""
-    return _hints(function).get("return")
+    return type_hints(function).get("return")
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a function as types; empty if some are unknown."""
     try:
         return get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):  # a name that only type checkers see

@@ -78,7 +78,8 @@ def pack(name: str, parts: Mapping[str, Pipeline]) -> Pipeline:
             called.name = key
             names = [output.name for output in part.compile().outputs]
             given = called(**{parameter: parameters[parameter_name(key, parameter)] for parameter in declared[key]})
-            returned = given if isinstance(given, dict) else dict(zip(names, _as_tuple(given), strict=False))
+            values = given if isinstance(given, tuple) else (given,)
+            returned = given if isinstance(given, dict) else dict(zip(names, values, strict=False))
             outputs |= {f"{key}.{output}": returned[output] for output in names}
         return outputs
 
@@ -101,10 +102,6 @@ def _parameters(part: Pipeline) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a ``@pipeline`` function; those of a pipeline by names keep their values."""
     function = getattr(part, "function", None)
     return inspect.signature(function, eval_str=True).parameters if function else {}
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 @dataclass

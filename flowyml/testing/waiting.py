@@ -30,12 +30,8 @@ def wait_until(condition: Callable[[], Value], what: str = "", *, every: float =
         if value := condition():
             return value
         now = time.monotonic()
-        waited, last = waited + (now - last) / max(1.0, _load()), now
+        load = os.getloadavg()[0] / (os.cpu_count() or 1)  # processes that want to run, in the last minute
+        waited, last = waited + (now - last) / max(1.0, load), now
         if waited > PATIENCE:
             raise TimeoutError(f"{what or condition}: not within {PATIENCE:g} s of a quiet machine")
         time.sleep(max(every, 4 * (now - asked)))
-
-
-def _load() -> float:
-    """Return the number of processes that want to run, for each processor, on average over the last minute."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1)
