@@ -20,7 +20,7 @@ from flowyml.core.errors import DefinitionError
 from flowyml.plan.conditions import Compare, IsTrue, leaves_of, of_text, shown, with_leaves
 from flowyml.plan.groups import Branch, Group, Groups, Loop
 from flowyml.plan.model import Step
-from flowyml.plan.types import bare, is_rich_leaf, returned_type, wanted
+from flowyml.plan.types import bare, is_rich_leaf, returned_type, type_text, wanted
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source
 
 __all__ = ["check_annotations", "with_dates"]
@@ -122,7 +122,7 @@ class _Annotations:
             if self._is_json(one) and kinds and all(_is_lost_as_json(kind) for kind in kinds):
                 raise DefinitionError(
                     f"The condition {compared} always has the same result: {shown(one)} is compared as JSON, and "
-                    f"{shown(other)} is {_shown(_union(kinds))}. Return True or False from a step instead."
+                    f"{shown(other)} is {type_text(_union(kinds))}. Return True or False from a step instead."
                 )
 
     def _check_texts(self, compared: Compare) -> None:
@@ -176,8 +176,8 @@ class _Annotations:
                     continue
             if hint is not None and _is_wrong(given, hint):
                 raise DefinitionError(
-                    f"step {step.name!r} takes {item.into or item.name!r} as {_shown(hint)}, and {what} "
-                    f"{_shown(given)}{why}."
+                    f"step {step.name!r} takes {item.into or item.name!r} as {type_text(hint)}, and {what} "
+                    f"{type_text(given)}{why}."
                 )
 
 
@@ -269,7 +269,3 @@ def _union(kinds: list[Any]) -> Any:
         return Any
     combine: Callable[[Any, Any], Any] = operator.or_
     return reduce(combine, different) if len(different) > 1 else different[0] if different else Any
-
-
-def _shown(kind: Any) -> str:
-    return "None" if kind is NoneType else str(kind) if get_args(kind) else str(getattr(kind, "__name__", kind))

@@ -20,7 +20,7 @@ from flowyml.plan.conditions import with_sources
 from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop, Section, outputs_in
 from flowyml.plan.kinds import kinds_annotated
 from flowyml.plan.model import FromEither, FromItem, FromParameter, FromStep, Input, PipelineOutput, Source, Step
-from flowyml.plan.types import is_rich, returned_type, spell_out, wanted
+from flowyml.plan.types import is_rich, returned_type, spell_out, type_text, wanted
 
 __all__ = ["compile_outputs", "compile_steps", "is_flat", "record_by_names", "with_types"]
 
@@ -80,7 +80,9 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
             source, depth = lists[source], depth + 1
         kind = types.get(source.name) if isinstance(source, FromParameter) else None
         if kind is not None and not is_rich(hint_of(item)):
-            shown = _shown_type(kind, depth)
+            for _ in range(depth):  # the type of an item of lists within lists
+                kind = (get_args(kind) or (kind,))[0]
+            shown = type_text(kind)
             with errors_at(call.line):
                 raise DefinitionError(
                     f"step {step.name!r} takes {item.into or item.name!r}, which the pipeline declares as {shown}, but "
@@ -91,13 +93,6 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
     if any(item.typed for item in inputs) and step.function.startswith("pickle:"):
         spell_out(call.step.function)
     return replace(step, inputs=tuple(inputs))
-
-
-def _shown_type(kind: object, depth: int) -> str:
-    """Return a type as text for people; with a ``depth``, that of an item of lists within lists."""
-    for _ in range(depth):
-        kind = (get_args(kind) or (kind,))[0]
-    return str(kind) if get_args(kind) else str(getattr(kind, "__name__", kind))
 
 
 def compile_outputs(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path, PurePath
 
 from flowyml.authoring.step_options import check_names
+from flowyml.core.durations import listed
 from flowyml.core.errors import DefinitionError
 
 __all__ = ["MAX_BYTES", "checked_globs", "chosen_files", "read_included"]
@@ -44,11 +45,11 @@ def read_included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str
     who = f"Pipeline {pipeline!r}"
     taken, left_out = chosen_files(folder, globs, pipeline)
     if taken:
-        home = f" Left out: {_listed(left_out)}." if left_out else ""
+        home = f" Left out: {listed(list(left_out), _LISTED)}." if left_out else ""
         size = _megabytes(sum(path.stat().st_size for path in taken.values()))
         logger.info(
             "%s: include= takes along %d file%s, %s: %s.%s",
-            who, len(taken), "s" * (len(taken) > 1), size, _listed(taken), home,
+            who, len(taken), "s" * (len(taken) > 1), size, listed(list(taken), _LISTED), home,
         )  # fmt: skip
     return {name: path.read_bytes() for name, path in taken.items()}
 
@@ -73,8 +74,9 @@ def chosen_files(folder: Path, globs: Iterable[str], pipeline: str) -> tuple[dic
         if not found:
             raise DefinitionError(f"{which} matches no file in {folder}.")
         if all(found.values()):
+            unnamed = list(dict.fromkeys(found.values()))
             raise DefinitionError(
-                f"{which} matches only files that are left out unless they are named: {_listed(found.values())}. "
+                f"{which} matches only files that are left out unless they are named: {listed(unnamed, _LISTED)}. "
                 f"Write the name without wildcards if everyone who sees the pipeline's code may read the file."
             )
         left_out |= dict.fromkeys(name for name in found.values() if name)
@@ -90,7 +92,7 @@ def chosen_files(folder: Path, globs: Iterable[str], pipeline: str) -> tuple[dic
         largest = [f"{name} ({_megabytes(sizes[name])})" for name in sorted(sizes, key=lambda name: -sizes[name])]
         raise DefinitionError(
             f"{who}: include= takes {_megabytes(sum(sizes.values()))}, and {_megabytes(MAX_BYTES)} may come along with "
-            f"the code: {_listed(largest)}. Put large data into storage, and let the step read it from there."
+            f"the code: {listed(largest, _LISTED)}. Put large data into storage, and let the step read it from there."
         )
     return taken, left_out
 
@@ -109,12 +111,6 @@ def _unnamed(path: Path, pattern: str, folder: Path) -> str:
             if part not in parts and (part.startswith(".") or part in _SETTINGS):
                 return "/".join(within.parts[:number])
     return ""
-
-
-def _listed(names: Iterable[str]) -> str:
-    different = list(dict.fromkeys(names))
-    more = len(different) - _LISTED
-    return ", ".join(different[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _megabytes(size: int) -> str:

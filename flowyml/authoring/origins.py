@@ -10,10 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import is_there
 from flowyml.core.origin import Origin
-from flowyml.core.settings import is_planted
+from flowyml.core.settings import is_planted, read_toml
 
 __all__ = ["defining_file", "origin_of"]
 
@@ -115,12 +114,8 @@ def _table(path: Path) -> dict[str, Any]:
 
 @cache
 def _parsed(path: Path, stamp: int) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    """Return the content of a file, which is read again when its ``stamp`` changes."""
+    return read_toml(path)
 
 
 def _git_remote(root: Path) -> str:

@@ -11,7 +11,7 @@ from flowyml.authoring.source_lines import errors_at
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop
 from flowyml.plan.model import Step
-from flowyml.plan.types import is_rich_leaf, returned_type
+from flowyml.plan.types import is_rich_leaf, returned_type, type_text
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source, steps_of
 
 __all__ = ["around", "check_loops", "check_scopes", "check_seen"]
@@ -47,12 +47,11 @@ def check_loops(structure: Groups, calls: Mapping[str, Call], types: Mapping[str
             kind, what = _annotated(structure, calls, types, item.source, group.parent)
             is_other = (get_origin(kind) or kind) in (bool, int, float, str, bytes, dict, set) or is_rich_leaf(kind)
             if is_other:
-                shown = getattr(kind, "__name__", str(kind))
                 over = what if item.name == "item" else f"{item.name!r}, {what}"
                 with errors_at(_place_in(structure, calls, group)):
                     raise DefinitionError(
-                        f"Loop {group.name!r} goes over {over}, which is of type {shown}. A loop goes over a list: "
-                        f"annotate it as list[…], or call the step once."
+                        f"Loop {group.name!r} goes over {over}, which is of type {type_text(kind)}. A loop goes "
+                        f"over a list: annotate it as list[…], or call the step once."
                     )
 
 

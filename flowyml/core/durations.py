@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["bytes_of", "counted", "seconds_of", "size_text", "span_text", "zone_text"]
+__all__ = ["bytes_of", "counted", "listed", "seconds_of", "size_text", "span_text", "zone_text"]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -75,6 +75,16 @@ def counted(number: int | str, thing: str) -> str:
     ('1 file', '0 DAGs', '0.5 seconds')
     """
     return f"{number} {thing}{'s' * (str(number) != '1')}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first names of a list, and the number of the others.
+
+    >>> listed(["a", "b", "c"], 3), listed(["a", "b", "c"], 1)
+    ('a, b, c', 'a and 2 more')
+    """
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def zone_text(moments: Iterable[datetime]) -> str:

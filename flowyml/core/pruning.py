@@ -16,8 +16,6 @@ from flowyml.core.durations import span_text
 from flowyml.core.removal import files_below, names_in, remove
 
 __all__ = [
-    "DEFAULT_AGE_SECONDS",
-    "DEFAULT_MAX_BYTES",
     "Bounds",
     "Prunable",
     "Pruned",
@@ -26,13 +24,6 @@ __all__ = [
     "prune",
     "unfinished",
 ]
-
-DEFAULT_AGE_SECONDS = 30 * 86_400.0
-"""The age at which unused things are removed, if nothing needs them."""
-
-DEFAULT_MAX_BYTES = 10_000_000_000
-"""The limit in bytes for data that can be recreated: unpacked code, and a cache."""
-
 
 _FILE = re.compile(r"\.new-[0-9a-f]{16}")
 _FOLDER = re.compile(r"\.new-[a-z0-9_]{8}")  # of ``tempfile.mkdtemp``
@@ -43,11 +34,11 @@ _WRITING_SECONDS = 3600  # without a change, after which no process is assumed t
 class Bounds:
     """The limits of pruning: data used within ``older_than`` seconds before ``now`` (seconds since 1970) stays.
 
-    Of data that can be recreated, the last used ``max_bytes`` stay.
+    Of data that can be recreated, such as unpacked code and cached results, the last used ``max_bytes`` stay.
     """
 
-    older_than: float = DEFAULT_AGE_SECONDS
-    max_bytes: int = DEFAULT_MAX_BYTES
+    older_than: float = 30 * 86_400
+    max_bytes: int = 10_000_000_000
     now: float = field(default_factory=time.time)
 
     @property

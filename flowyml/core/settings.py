@@ -17,6 +17,7 @@ __all__ = [
     "is_trusted",
     "leads_out",
     "read_settings",
+    "read_toml",
     "settings_file",
     "without_consent",
 ]
@@ -136,12 +137,17 @@ def _speaks_of_flowyml(path: Path) -> bool:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Return FlowyML's part of a settings file. Raises ``ConfigurationError`` if it cannot be read."""
-    import tomllib  # which most processes do not need
-
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    content = read_toml(path)
     if path.name == "pyproject.toml":
         content = content.get("tool", {}).get("flowyml", {})
     return content
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file. Raises ``ConfigurationError`` if it cannot be read."""
+    import tomllib  # which most processes do not need
+
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error

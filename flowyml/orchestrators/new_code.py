@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
+from flowyml.core.durations import listed
 from flowyml.core.item_names import labelled
 from flowyml.core.runs import Run, StepRun
 from flowyml.core.syntax import parsed
@@ -111,14 +112,14 @@ class NewRun:
         if not labels:
             parts = [f"Run {run_id!r} takes nothing from run {run.run_id!r}: all steps run.", *self._again()]
             return " ".join([*parts, *self._about_defaults()])
-        parts = [f"Run {run_id!r} takes {_listed(labels)} from run {run.run_id!r}, with the code of that run."]
+        parts = [f"Run {run_id!r} takes {listed(labels, _SHOWN)} from run {run.run_id!r}, with the code of that run."]
         steps = [name for name in bundle.plan.by_name if any(label.partition("[")[0] == name for label in labels)]
         files, functions = changes(run.bundle, bundle, steps)
         if files:
-            parts.append(f"Changed since then: {_listed(files)}.")
+            parts.append(f"Changed since then: {listed(files, _SHOWN)}.")
         if functions:
             again = " ".join(f"--step {name}" for name in functions[:_SHOWN])
-            parts.append(f"The functions of {_listed(functions)} have changed, too; to run them again: {again}.")
+            parts.append(f"The functions of {listed(functions, _SHOWN)} have changed, too; to run them again: {again}.")
         return " ".join([*parts, *self._again(), *self._about_defaults()])
 
     def _again(self) -> Iterator[str]:
@@ -127,7 +128,7 @@ class NewRun:
         for label, why in self.reasons.items():
             by_reason.setdefault(why, []).append(label)
         for why, labels in by_reason.items():
-            yield f"Runs again although it completed: {_listed(labels)}, since {why}."
+            yield f"Runs again although it completed: {listed(labels, _SHOWN)}, since {why}."
 
     def _about_defaults(self) -> Iterator[str]:
         for name, (value, default) in self.defaults.items():
@@ -136,11 +137,6 @@ class NewRun:
                 f"Parameter {name!r} stays {value!r}, the old default, and the new one is {default!r}: to run with "
                 f"that, add -p {shlex.quote(f'{name}={text}')}, in Python parameters={{{name!r}: {default!r}}}."
             )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_whole(run: EndedRun, plan: Plan, turn: Turn) -> bool:

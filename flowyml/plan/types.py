@@ -19,8 +19,8 @@ from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Input
 
 __all__ = [
-    "bare", "check_restored", "is_model", "is_rich", "is_rich_leaf", "leaves", "plain", "returned_type", "revived", "spell_out",
-    "type_hints", "wanted",
+    "bare", "check_restored", "is_model", "is_rich", "is_rich_leaf", "leaves", "plain", "returned_type", "revived",
+    "spell_out", "type_hints", "type_text", "wanted",
 ]  # fmt: skip
 
 
@@ -30,6 +30,13 @@ def bare(annotation: Any) -> Any:
         if hasattr(annotation, alias):
             return bare(getattr(annotation, alias))
     return bare(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation
+
+
+def type_text(annotation: Any) -> str:
+    """Return an annotation as people write it: ``int``, ``list[int]``, ``None``."""
+    if annotation is NoneType or get_args(annotation):
+        return "None" if annotation is NoneType else str(annotation)
+    return str(getattr(annotation, "__name__", annotation))
 
 
 def leaves(annotation: Any) -> Iterable[Any]:
@@ -122,8 +129,7 @@ def revived(annotation: Any, value: Any) -> Any:
     try:
         return _revived(annotation, value)
     except Exception as error:  # whatever a validator of the user's raises
-        shown = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-        raise ParameterError(f"{value!r:.80} is not a valid {shown}: {error}") from error
+        raise ParameterError(f"{value!r:.80} is not a valid {type_text(annotation)}: {error}") from error
 
 
 def wanted(function: Callable[..., Any]) -> Callable[[Input], Any]:
