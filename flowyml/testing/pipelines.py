@@ -6,6 +6,9 @@ them, too. Steps write traces to files of ``folder``, since engines have nothing
 
 from __future__ import annotations
 
+import builtins
+import time
+from collections import Counter, deque
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -104,8 +107,6 @@ def mutating() -> Pipeline:
 
     @step(outputs=names)
     def make() -> dict[str, Any]:
-        from collections import Counter, deque
-
         values = (
             [1],
             [3, 1, 2],
@@ -202,9 +203,6 @@ def talking(folder: str) -> Pipeline:
 
     @step
     def talk(folder: str) -> None:
-        import time
-        from pathlib import Path
-
         print("the first line")
         for _ in range(2400):
             if (Path(folder) / "go").exists():
@@ -219,9 +217,6 @@ def meeting(folder: str, patience: int = 60) -> Pipeline:
     """Two steps that each wait for the other, for ``patience`` seconds: they complete only at the same time."""
 
     def meet(folder: str, mine: str, other: str) -> str:
-        import time
-        from pathlib import Path
-
         (Path(folder) / mine).touch()
         for _ in range(20 * patience):
             if (Path(folder) / other).exists():
@@ -245,8 +240,6 @@ def failing(folder: str) -> Pipeline:
 
     @step
     def broken(folder: str) -> int:
-        from pathlib import Path
-
         (Path(folder) / "broken").touch()
         raise ValueError("the number 13 is not lucky")
 
@@ -261,9 +254,6 @@ def failing(folder: str) -> Pipeline:
     @step
     def healthy(folder: str) -> str:
         """Completes once the other branch fails, or after half a minute, where steps run one by one and it is first."""
-        import time
-        from pathlib import Path
-
         for _ in range(600):
             if (Path(folder) / "broken").exists():
                 break
@@ -287,9 +277,6 @@ def flaky(
 
     @step(retry=policy)
     def attempt(folder: str, failures: int, error: str) -> int:
-        import builtins
-        from pathlib import Path
-
         marks = Path(folder) / "attempts"
         with marks.open("a") as file:
             file.write("x")
@@ -313,9 +300,6 @@ def beating(
 
     @step(timeout=step_timeout)
     def beat(folder: str) -> int:
-        import time
-        from pathlib import Path
-
         try:
             for _ in range(1200):
                 with (Path(folder) / "beats").open("a") as file:
@@ -333,9 +317,6 @@ def counting(folder: str) -> Pipeline:
 
     @step
     def mark(folder: str) -> str:
-        import time
-        from pathlib import Path
-
         with (Path(folder) / "executions").open("a") as file:
             file.write("x")
         time.sleep(0.5)
@@ -366,8 +347,6 @@ def journal(folder: str) -> PipelineHook:
             self.folder = folder
 
         def write(self, *words: object) -> None:
-            from pathlib import Path
-
             with (Path(self.folder) / "journal").open("a") as file:
                 print(*words, file=file)
 

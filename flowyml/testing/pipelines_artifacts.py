@@ -21,7 +21,6 @@ def stores_files(folder: str) -> Pipeline:
     @step(outputs=["text", "tree"])
     def write(rows: Any) -> tuple[Path, Path]:
         import tempfile
-        from pathlib import Path
 
         place = Path(tempfile.mkdtemp())
         (place / "Report 1.txt").write_text(f"{len(rows)} rows")

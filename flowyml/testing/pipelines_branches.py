@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 from flowyml import (
@@ -226,16 +227,12 @@ def beside(folder: str, patience: float = 60) -> Pipeline:
 
     @step
     def slow(n: int) -> int:
-        from pathlib import Path
-
         (Path(folder) / "slow").touch()
         wait_aside()
         return n
 
     @step
     def aside() -> int:
-        from pathlib import Path
-
         (Path(folder) / "beside").touch()
         wait_slow()
         return 1

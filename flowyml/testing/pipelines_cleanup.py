@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from flowyml import Pipeline, cleanup, either, for_each, otherwise, pipeline, step, when
@@ -140,8 +142,6 @@ def tidied(note: Any, add: Any, same: Any, risky: Any, n: int = 5) -> Any:
 
     @step
     def slow() -> int:
-        import time
-
         time.sleep(1)
         note("slow")
         return 1
@@ -199,9 +199,6 @@ def tidied_late(folder: str, timeout: float | None = None) -> Pipeline:
 
     @step
     def beat() -> int:
-        import time
-        from pathlib import Path
-
         for _ in range(1200):
             with (Path(folder) / "beats").open("a") as file:
                 file.write("x")

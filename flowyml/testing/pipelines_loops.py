@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from flowyml import Pipeline, for_each, pipeline, step, when
@@ -31,8 +33,6 @@ def maps(
     @step
     def late(n: int) -> int:
         """The first items take the longest."""
-        import time
-
         time.sleep(0.2 * n)
         return n
 
@@ -137,8 +137,6 @@ def item_by_item(folder: str, patience: float = 60) -> Pipeline:
 
     @step
     def second(n: int) -> int:
-        from pathlib import Path
-
         if n == 0:
             (Path(folder) / "second of the first").touch()
         return n
@@ -156,8 +154,6 @@ def limited(note: Any, numbers: Any) -> Any:
     """Items that record their begin and end, two of which may run at a time; and steps of which one may."""
 
     def work(loop: str, step: str, n: int) -> int:
-        import time
-
         note(loop, step, "begins", n)
         time.sleep(0.3)
         note(loop, step, "ends", n)
@@ -245,8 +241,6 @@ def flaky_items(folder: str, note: Any) -> Any:
 
     @step(retry=OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.1))
     def flaky(n: int) -> int:
-        from pathlib import Path
-
         note("tries", n)
         if n == 1 and (Path(folder) / "trace").read_text().count("tries 1\n") < 3:
             raise ConnectionError("not yet")
@@ -261,8 +255,6 @@ def slow_items() -> Any:
 
     @step(timeout=20, on_item_error="continue")
     def slow(n: int) -> int:
-        import time
-
         time.sleep(120 if n == 1 else 0)
         return n
 

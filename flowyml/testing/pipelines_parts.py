@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from flowyml import Pipeline, pipeline, step
@@ -28,8 +30,6 @@ def parts(folder: str) -> Parts:
     """Create the steps for one pipeline, inside a function, so that they are pickled by value."""
 
     def note(*words: object) -> None:
-        from pathlib import Path
-
         with (Path(folder) / "trace").open("a") as file:
             file.write(" ".join(map(str, words)) + "\n")
 
@@ -96,9 +96,6 @@ def wait_for(folder: str, name: str, patience: float) -> Callable[[], None]:
     """A function for steps: it waits for a file, and fails if the file does not exist after ``patience`` seconds."""
 
     def wait() -> None:
-        import time
-        from pathlib import Path
-
         for _ in range(int(20 * patience)):
             if (Path(folder) / name).exists():
                 return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 from flowyml import Pipeline, either, elif_, for_each, pipeline, step, when
@@ -74,16 +76,12 @@ def together(note: Any, numbers: Any, add: Any) -> Any:
 
     @step(execution_group="group")
     def left(values: list[int]) -> int:
-        import os
-
         note("left", os.getpid())
         print("left was here")
         return len(values)
 
     @step(execution_group="group")
     def right(left: int) -> int:
-        import os
-
         note("right", os.getpid())
         print("right was here")
         return left + 1
@@ -104,15 +102,11 @@ def together_items(note: Any, numbers: Any) -> Any:
 
     @step(execution_group="group")
     def left(n: int) -> int:
-        import os
-
         note("left", n, os.getpid())
         return n
 
     @step(execution_group="group", retry=1)
     def right(left: int) -> int:
-        import os
-
         note("right", left, os.getpid())
         print(f"right of {left}")
         if left == 1:
@@ -168,8 +162,6 @@ def together_fails_once(folder: str, same: Any) -> Any:
 def _flaky(folder: str, note: Any) -> Any:
     @step
     def flaky(value: Any) -> Any:
-        from pathlib import Path
-
         from flowyml import current_run
 
         index = current_run().index

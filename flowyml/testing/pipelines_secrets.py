@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from flowyml import Pipeline, for_each, get_logger, pipeline, step
 from flowyml.core.hooks import PipelineHook
@@ -18,12 +24,6 @@ def shows_secret(folder: str) -> Pipeline:
 
     @step(secrets={"password": NAME, "CONFORMANCE_PASSWORD": NAME}, outputs=["lengths"])
     def shows(password: str = "") -> list[int]:
-        import base64
-        import os
-        import subprocess
-        import sys
-        from urllib.parse import quote
-
         coded = base64.b64encode(f"user:{password}".encode()).decode()
         print(f"plain: {password}.")
         print(f"base64: {coded}")
@@ -38,8 +38,6 @@ def shows_secret(folder: str) -> Pipeline:
 
     @step(outputs=["others"])
     def has_none() -> list[str]:
-        import os
-
         return [name for name in os.environ if name == "CONFORMANCE_PASSWORD"]
 
     return Pipeline("conformance secret shows").add_step(shows).add_step(has_none)
@@ -60,8 +58,6 @@ def raises_secret(folder: str) -> Pipeline:
             self.write(f"{step_name} {error}")
 
         def write(self, text: str) -> None:
-            from pathlib import Path
-
             with (Path(folder) / "journal").open("a") as file:
                 file.write(f"{text}\n")
 
