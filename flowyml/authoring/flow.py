@@ -12,9 +12,9 @@ from flowyml.authoring.source_lines import adds_source_line
 from flowyml.authoring.step_options import check_item_error, check_max_parallel
 from flowyml.authoring.steps import recorder
 from flowyml.core.errors import DefinitionError
-from flowyml.plan.groups import Cleanup, Loop
+from flowyml.plan.groups import Loop
 from flowyml.plan.model import Input
-from flowyml.plan.names import MAX_NAME_LENGTH, check_name
+from flowyml.plan.names import check_name
 from flowyml.plan.values import FromEither, FromItem, FromStep
 
 __all__ = ["cleanup", "either", "elif_", "for_each", "gather", "otherwise", "when"]
@@ -67,21 +67,21 @@ def when(condition: object, *, name: str | None = None) -> AbstractContextManage
 
     Raises ``DefinitionError``.
     """
-    return _branch("when", condition, name, joins=False)
+    made = condition_of(condition)
+    return _recording("when").grouping.choice("when", made, name, joins=False)
 
 
 @adds_source_line
 def elif_(condition: object, *, name: str | None = None) -> AbstractContextManager[None]:
     """Run the steps of the block if this condition holds and none of the preceding branches of the choice was taken."""
-    return _branch("elif_", condition, name, joins=True)
+    made = condition_of(condition)
+    return _recording("elif_").grouping.choice("elif_", made, name, joins=True)
 
 
 @adds_source_line
 def otherwise(*, name: str | None = None) -> AbstractContextManager[None]:
     """Run the steps of the block if none of the preceding branches of the choice was taken."""
-    chosen = "otherwise" if name is None else check_name(name, "otherwise")
-    grouping = _recording("otherwise").grouping
-    return grouping.block("otherwise", grouping.branch(chosen, None, joins=True))
+    return _recording("otherwise").grouping.choice("otherwise", None, name, joins=True)
 
 
 @adds_source_line
@@ -126,26 +126,7 @@ def cleanup(*, name: str = "clean-up") -> AbstractContextManager[None]:
     Their outcome does not change the outcome of the run. An input that they take from another step needs a default in
     the function, for when that step did not complete.
     """
-    grouping = _recording("cleanup").grouping
-
-    @contextmanager
-    def block() -> Iterator[None]:
-        with grouping.open(Cleanup(name=check_name(name, "cleanup"))):
-            yield
-
-    return grouping.block("cleanup", block())
-
-
-def _branch(verb: str, condition: object, name: str | None, *, joins: bool) -> AbstractContextManager[None]:
-    made = condition_of(condition)
-    chosen = _cut(str(made)) if name is None else check_name(name, verb)
-    grouping = _recording(verb).grouping
-    return grouping.block(verb, grouping.branch(chosen, made, joins=joins))
-
-
-def _cut(text: str) -> str:
-    """Return a condition as a name, cut to the longest allowed name."""
-    return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 1]}…"
+    return _recording("cleanup").grouping.cleanup("cleanup", name)
 
 
 def _recording(verb: str) -> Recorder:

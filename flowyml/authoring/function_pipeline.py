@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, overload
 
 from flowyml.authoring.calls import Recorded, Recorder, as_placeholder, record_calls
+from flowyml.authoring.grouping import Grouping
 from flowyml.authoring.notebooks import newest, version_in_notebook
 from flowyml.authoring.options import names_unknown_options
 from flowyml.authoring.pipeline import Pipeline
@@ -42,7 +42,7 @@ class FunctionPipeline(Pipeline):
     def add_step(self, step: Step[..., Any] | Mapped | list[Any]) -> Pipeline:
         raise DefinitionError(f"Pipeline {self.name!r} is defined by its function: call {step!r} there.")
 
-    def _block(self, verb: str, inner: AbstractContextManager[Any, bool | None]) -> AbstractContextManager[Any]:
+    def _grouping_for(self, verb: str) -> Grouping:
         raise DefinitionError(f"Pipeline {self.name!r} is defined by its function: use flowyml.{verb} there.")
 
     def _record(self) -> Recorded:

@@ -12,6 +12,7 @@ from flowyml.authoring.source_lines import SourceLine, errors_at, users_line
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.conditions import Condition
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
+from flowyml.plan.names import MAX_NAME_LENGTH, check_name
 
 __all__ = ["Block", "Grouping"]
 
@@ -70,6 +71,18 @@ class Grouping:
         """Return the context manager that the user enters by ``with``."""
         self._blocks.append(made := Block(verb, inner, self._enter))
         return made
+
+    def choice(self, verb: str, condition: Condition | None, name: str | None, *, joins: bool) -> Block[None]:
+        """Return the block of a branch, which by default has its condition, cut, as its name."""
+        if name is not None:
+            return self.block(verb, self.branch(check_name(name, "branch"), condition, joins=joins))
+        text = "otherwise" if condition is None else str(condition)
+        chosen = text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 1]}…"
+        return self.block(verb, self.branch(chosen, condition, joins=joins))
+
+    def cleanup(self, verb: str, name: str) -> Block[Any]:
+        """Return the block of a clean-up."""
+        return self.block(verb, self.open(Cleanup(name=check_name(name, "cleanup"))))
 
     def _enter(self, block: Block[Any]) -> None:
         self._blocks = [each for each in self._blocks if each is not block]

@@ -27,7 +27,7 @@ from flowyml.core.hooks import PipelineHook, check_hook
 from flowyml.core.modules import imported_packages, shipped_name
 from flowyml.core.notebook import in_notebook
 from flowyml.core.plain_text import storable_text
-from flowyml.plan.groups import Cleanup, Groups, Loop
+from flowyml.plan.groups import Groups, Loop
 from flowyml.plan.model import (
     FLAT_SCHEMA_VERSION,
     SCHEMA_VERSION,
@@ -178,24 +178,24 @@ class Pipeline:
         condition on them, as ``flowyml.when`` takes it. Steps in branches of one choice may have outputs of the same
         name: a step that takes the name gets the output of the step that ran. Raises ``DefinitionError``.
         """
-        return self._branch("when", condition, name, joins=False)
+        grouping = self._grouping_for("when")
+        return grouping.choice("pipeline.when", named_condition(condition), name, joins=False)
 
     @adds_source_line
     def elif_(self, condition: Callable[[Any], Any], *, name: str | None = None) -> AbstractContextManager[None]:
         """Add the steps of the block to a branch that is tried if no preceding branch of the choice was taken."""
-        return self._branch("elif_", condition, name, joins=True)
+        grouping = self._grouping_for("elif_")
+        return grouping.choice("pipeline.elif_", named_condition(condition), name, joins=True)
 
     @adds_source_line
     def otherwise(self, *, name: str = "otherwise") -> AbstractContextManager[None]:
         """Add the steps of the block to the branch that is taken if no preceding branch of the choice was taken."""
-        branch = self._grouping.branch(check_name(name, "otherwise"), None, joins=True)
-        return self._block("otherwise", branch)
+        return self._grouping_for("otherwise").choice("pipeline.otherwise", None, name, joins=True)
 
     @adds_source_line
     def cleanup(self, *, name: str = "clean-up") -> AbstractContextManager[Any]:
         """Add the steps of the block to those that run when all others have ended, as ``flowyml.cleanup`` does."""
-        group = self._grouping.open(Cleanup(name=check_name(name, "cleanup")))
-        return self._block("cleanup", group)
+        return self._grouping_for("cleanup").cleanup("pipeline.cleanup", name)
 
     @adds_source_line
     def add_control_flow(self, choice: If) -> Pipeline:
@@ -209,15 +209,8 @@ class Pipeline:
                 self.add_step(choice.else_step)
         return self
 
-    def _branch(
-        self, verb: str, condition: Callable[[Any], Any], name: str | None, *, joins: bool
-    ) -> AbstractContextManager[None]:
-        made = named_condition(condition)
-        chosen = str(made) if name is None else check_name(name, "branch")
-        return self._block(verb, self._grouping.branch(chosen, made, joins=joins))
-
-    def _block(self, verb: str, inner: AbstractContextManager[Any, bool | None]) -> AbstractContextManager[Any]:
-        return self._grouping.block(f"pipeline.{verb}", inner)
+    def _grouping_for(self, verb: str) -> Grouping:
+        return self._grouping
 
     @property
     def steps(self) -> tuple[Step[..., Any], ...]:
