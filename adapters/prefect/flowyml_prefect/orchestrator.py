@@ -171,7 +171,7 @@ class PrefectOrchestrator(Orchestrator):
 
         reader, run = self.reader, self.reader.fetch(job_id)
         record = reader.record(run)
-        bundle, outputs = self.bundle_of(job_id), reader.recorded_outputs(job_id)
+        bundle, outputs = self.deployer.bundle_of(record, run.version or ""), reader.recorded_outputs(job_id)
         return EndedRun.of(record, bundle, reader.step_runs(job_id), outputs, reader.place_of(run))
 
     def _launch(self, run_id: str, entrypoint: str) -> None:
