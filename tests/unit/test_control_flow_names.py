@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, for_each, pipeline, step
+from flowyml import Pipeline, any_of, for_each, pipeline, step
 from flowyml.core.errors import DefinitionError
 from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.control_flow import add, same, total
@@ -75,6 +75,15 @@ def test_the_place_of_a_wrong_block_by_names() -> None:
     made.add_step(publish)
     with pytest.raises(DefinitionError, match=rf"write `with pipeline\.when\(…\):` and its steps below\. .*{here}"):
         made.compile()
+
+
+def test_a_branch_has_its_condition_as_a_name_of_limited_length() -> None:
+    """By names, as by calls. Engines have names of their own for it, which may not be longer."""
+    made = by_names()
+    with made.when(lambda it: any_of(*(it.best == number for number in range(50)))):
+        made.add_step(publish)
+    (branch,) = [group for group in made.compile().groups if group.name.startswith("best == 0 or best == 1")]
+    assert (len(branch.name), branch.name[-1]) == (200, "…")
 
 
 def test_clean_up_by_names_does_not_go_into_another_pipeline() -> None:
