@@ -61,9 +61,12 @@ def backfill(
         orchestrator = resolve(on)
         days = _moment("START", start), _moment("END", end)
         made = orchestrator.backfill(name, *days, parameters=read_values(parameters or ()))
-        runs = [one.run for one in made]
-        out.answer([plain_run(run, orchestrator.name) for run in runs], *(run.job_id for run in runs))
-        if made and not as_json:
+        if out.as_json:
+            out.document([plain_run(one.run, orchestrator.name) for one in made])
+            return
+        for one in made:
+            out.line(one.job_id)
+        if made:
             note(f"submitted; watch one with: {command_line('watch', 'JOB', on=on)}")
 
 
