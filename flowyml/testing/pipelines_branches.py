@@ -20,7 +20,7 @@ from flowyml import (
     step,
     when,
 )
-from flowyml.testing.pipelines_parts import flow, parts, wait_for
+from flowyml.testing.pipelines_parts import flow, wait_for
 
 __all__ = [
     "CONDITIONS", "beside", "choices", "conditions", "joins", "mixed", "taken_fails", "undecided",
@@ -70,12 +70,16 @@ def choices(add: Any, same: Any) -> Any:
     return {f"taken {n}": chain(n) for n in (1, 5, 50)} | {f"word {n}": nested(n) for n in (1, 2, 5)}
 
 
-def conditions(folder: str) -> Pipeline:
+@flow
+def conditions(
+    add: Any, numbers: Any, same: Any, low: int = 1, high: int = 3, on: bool = True, word: str = "a",
+    day: date = date(2026, 3, 1), begin: datetime = datetime(2026, 3, 1, 9, tzinfo=UTC),
+    end: datetime = datetime(2026, 3, 1, 9, 30, tzinfo=timezone(timedelta(hours=1))),
+) -> None:  # fmt: skip
     """One branch for each condition of ``CONDITIONS``.
 
     A run passes ``low``; the step in the branch writes that it ran.
     """
-    _, numbers, _, add, _, same, _ = parts(folder)
 
     @step
     def value(value: Any) -> Any:
@@ -85,58 +89,50 @@ def conditions(folder: str) -> Pipeline:
     def first_of_march() -> date:
         return date(2026, 3, 1)
 
-    @pipeline(name="conformance conditions")
-    def made(
-        low: int = 1, high: int = 3, on: bool = True, word: str = "a", day: date = date(2026, 3, 1),
-        begin: datetime = datetime(2026, 3, 1, 9, tzinfo=UTC),
-        end: datetime = datetime(2026, 3, 1, 9, 30, tzinfo=timezone(timedelta(hours=1))),
-    ) -> Any:  # fmt: skip
-        three, four = add.options(name="three")(3), add.options(name="four")(4)
-        yes, no = (value.options(name=str(truth))(truth) for truth in (True, False))
-        nothing = value.options(name="[]")([])
-        text = value.options(name="b")("b")
-        none = value.options(name="None")(None)
-        zero = value.options(name="0")(0)
-        march = first_of_march()
-        made = {
-            "equal": three == 3,
-            "not equal": three != 3,
-            "less": three < 3,
-            "at most": three <= 3,
-            "more": three > 2,
-            "at least": three >= 3,
-            "two outputs": three < four,
-            "output and parameter": three > low,
-            "two parameters": low > high,
-            "text": text > word,
-            "and": (three > 1) & (three < 3),
-            "or": (three < 1) | (three >= 3),
-            "not": ~(three > 1),
-            "nested": ((three > 5) | (four == 4)) & ~(low == high),
-            "in": is_in(three, [1, 2, 3]),
-            "not in": is_in(text, ["a", "c"]),
-            "in output": is_in(low, numbers(3)),
-            "all of": all_of(yes, three == 3, on),
-            "any of": any_of(no, three == 4, text == "b"),
-            "not_": not_(no),
-            "true output": yes,
-            "false output": no,
-            "zero": zero,
-            "empty list": nothing,
-            "some text": text,
-            "none": none,
-            "none is none": none == None,  # noqa: E711  # a condition on a value that a run makes
-            "boolean parameter": on,
-            "date parameter": day > date(2026, 2, 28),
-            "date and parameter": march == day,
-            "date among": is_in(march, [date(2026, 2, 1), date(2026, 3, 1)]),
-            "times of two zones": end < begin,
-        }  # fmt: skip
-        for name, condition in made.items():
-            with when(condition, name=f"if {name}"):
-                same.options(name=name)(name)
-
-    return made
+    three, four = add.options(name="three")(3), add.options(name="four")(4)
+    yes, no = (value.options(name=str(truth))(truth) for truth in (True, False))
+    nothing = value.options(name="[]")([])
+    text = value.options(name="b")("b")
+    none = value.options(name="None")(None)
+    zero = value.options(name="0")(0)
+    march = first_of_march()
+    made = {
+        "equal": three == 3,
+        "not equal": three != 3,
+        "less": three < 3,
+        "at most": three <= 3,
+        "more": three > 2,
+        "at least": three >= 3,
+        "two outputs": three < four,
+        "output and parameter": three > low,
+        "two parameters": low > high,
+        "text": text > word,
+        "and": (three > 1) & (three < 3),
+        "or": (three < 1) | (three >= 3),
+        "not": ~(three > 1),
+        "nested": ((three > 5) | (four == 4)) & ~(low == high),
+        "in": is_in(three, [1, 2, 3]),
+        "not in": is_in(text, ["a", "c"]),
+        "in output": is_in(low, numbers(3)),
+        "all of": all_of(yes, three == 3, on),
+        "any of": any_of(no, three == 4, text == "b"),
+        "not_": not_(no),
+        "true output": yes,
+        "false output": no,
+        "zero": zero,
+        "empty list": nothing,
+        "some text": text,
+        "none": none,
+        "none is none": none == None,  # noqa: E711  # a condition on a value that a run makes
+        "boolean parameter": on,
+        "date parameter": day > date(2026, 2, 28),
+        "date and parameter": march == day,
+        "date among": is_in(march, [date(2026, 2, 1), date(2026, 3, 1)]),
+        "times of two zones": end < begin,
+    }  # fmt: skip
+    for name, condition in made.items():
+        with when(condition, name=f"if {name}"):
+            same.options(name=name)(name)
 
 
 @flow
