@@ -307,11 +307,10 @@ class _Compiler:
         caches = self.components.caches(step)
         if not caches:  # other ones would be another key of the cache
             parameters |= run_values(step)
-        is_shared = self._alike[self._key(step)] > 1
-        if is_shared:
+        if self._alike[self._key(step)] > 1:
             parameters[names.STEP] = {"runtimeValue": {"constant": names.constant(step.name)}}
         return task(
-            self._step_component(step, parameters, types, is_shared=is_shared), names.shown(step.name),
+            self._step_component(step, parameters, types), names.shown(step.name),
             after=[names.task(name) for name in step.upstream] or first,  # the steps before it have waited for the code
             inputs=filled(parameters, artifacts), caches=caches or None,
         )  # fmt: skip
@@ -336,7 +335,7 @@ class _Compiler:
             _notes(step), step.caching is None,
         ))  # fmt: skip
 
-    def _step_component(self, step: Step, parameters: Json, artifacts: Json, *, is_shared: bool) -> Json:
+    def _step_component(self, step: Step, parameters: Json, artifacts: Json) -> Json:
         key = self._key(step)
         if key in self._shared:
             return self._shared[key]
@@ -347,7 +346,7 @@ class _Compiler:
         types = self.components.types(origins.values())
         ports = {port: types[origin] for port, origin in origins.items()}
         outputs = {names.port(name): artifact(step.kinds.get(name, "")) for name in step.outputs}
-        about = {} if is_shared else {"step": names.constant(step.name)}
+        about = {"step": names.constant(step.name)}  # the first one, where several share it
         container = containers.container("step", about, options, step.resources, self.components.code)
         self._shared[key] = self.components.add(
             names.task(step.name), filled(ports, artifacts), {"artifacts": outputs} if outputs else {}, container,

@@ -124,7 +124,8 @@ class StepTask:
         self.plan = plan
         self.given = given
         self.values = values_of(given)
-        name = given["about"].get("step") or self.values[names.STEP]
+        # Steps that share a component get their name as an input.
+        name = self.values.get(names.STEP) or given["about"]["step"]
         (self.step,) = (step for step in plan if names.constant(step.name) == name)
 
     def run(self) -> Result:

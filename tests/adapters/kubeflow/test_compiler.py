@@ -50,6 +50,8 @@ def test_steps_that_are_alike_share_a_component() -> None:
     for item in twins:
         pipeline.add_step(item)
     assert len(compile_pipeline(pipeline.bundle(), store="s3://code").spec["components"]) == 2
+    pairs = (Step(name=f"{kind}{n}", function="m:f", outputs=(kind,)) for kind in "vw" for n in range(2))
+    assert kubeflow_ir.faults(compile_pipeline(build(Plan(name="pairs", steps=tuple(pairs)))).documents) == []
     secrets = (Step(name=name, function="m:f", secrets={"key": f"{name}/key"}) for name in ("one", "other"))
     apart = compile_pipeline(build(Plan(name="apart", steps=tuple(secrets))), store="s3://code")
     assert len(apart.spec["components"]) == 2, "their pods get other secrets"
