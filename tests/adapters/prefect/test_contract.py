@@ -43,15 +43,19 @@ Operation = tuple[str, str]
 
 def operations() -> list[Operation]:
     """The method and the path of each call in the client's code, with ``{}`` for what varies."""
-    methods = {"get": "GET", "ask": "POST", "query": "POST", "_pages": "POST", "write": "POST"}
+    methods = {
+        "get": "GET", "_record_at": "GET", "ask": "POST", "query": "POST", "_pages": "POST", "_all": "POST",
+        "write": "POST", "_delete": "DELETE",
+    }  # fmt: skip
     found = set()
     for node in ast.walk(ast.parse((HERE / "client.py").read_text("utf-8"))):
         match node:
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=attr), args=[path, *_], keywords=options):
-                if attr in methods and not isinstance(path, ast.Name):
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=attr), args=args, keywords=options):
+                paths = [arg for arg in args if template(arg).startswith("/")]
+                if attr in methods and paths:
                     given = [option.value for option in options if option.arg == "method"]
                     method = ast.literal_eval(given[0]) if given else methods[attr]
-                    found.add((method, template(path)))
+                    found.add((method, template(paths[0])))
     return sorted(found)
 
 

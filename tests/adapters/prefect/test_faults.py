@@ -179,7 +179,7 @@ def test_a_run_that_is_cancelled_after_its_worker_died_is_ended_by_a_second_canc
     orchestrator = make_prefect(work_pool="lost")
     client = orchestrator.client
     client.ensure_process_pool("lost")
-    monkeypatch.setattr(reader, "_SILENCE", timedelta(days=1))  # not a minute and a half
+    monkeypatch.setattr(reader, "SILENCE_SECONDS", 86_400)  # not a minute and a half
     pipeline = Pipeline("lost").add_step(step(name="one")(lambda: 1))
     lost, alive = orchestrator.run_pipeline(pipeline), orchestrator.run_pipeline(pipeline)
     for handle in (lost, alive):
@@ -187,7 +187,7 @@ def test_a_run_that_is_cancelled_after_its_worker_died_is_ended_by_a_second_canc
         assert handle.cancel()
         assert handle.cancel()
         assert (handle.status, handle.raw_status, handle.error) == (ExecutionStatus.RUNNING, "Cancelling", None)
-    monkeypatch.setattr(reader, "_SILENCE", timedelta(0))
+    monkeypatch.setattr(reader, "SILENCE_SECONDS", 0)
     heartbeat = {
         "id": str(uuid4()),
         "event": HEARTBEAT,
