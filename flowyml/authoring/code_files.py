@@ -158,14 +158,17 @@ class FileWalk:
             root = import_root(file.name, path)
             bases.update((folder, root) for folder in _folders_above(path, root) if folder not in bases)
         bases.setdefault(Path.cwd(), Path.cwd())
+        by_first: dict[str, list[str]] = {}
+        for text in sorted(self._texts):
+            by_first.setdefault("" if text[0] in "./" else text.partition("/")[0], []).append(text)
         left, listed, seen = list(bases), set(bases), set[Path]()
         while left:
             folder = left.pop(0)
             self._states[folder] = state_of_file(folder)
-            names = _names_in(folder, self._states[folder])
-            for text in sorted(self._texts):
+            there = by_first.keys() & {"", *_names_in(folder, self._states[folder])}
+            for text in sorted(text for first in there for text in by_first[first]):
                 path = folder / text
-                if path in seen or (text.partition("/")[0] not in names and text[0] not in "./"):
+                if path in seen:
                     continue
                 seen.add(path)
                 self._states[path] = state_of_file(path)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -19,13 +19,21 @@ __all__ = ["candidates", "folders_of", "found_module", "is_elsewhere", "live_mod
 
 def found_module(module: str, root: Path | None) -> tuple[str, Path] | None:
     """Return the name and the file of a user's module: the file it is loaded from, else a file below ``root``."""
-    if module.partition(".")[0] == "flowyml":
+    if module.partition(".")[0] in _flowymls_packages():
         return None
     live = sys.modules.get(module)
     if live is not None and (file := getattr(live, "__file__", None)):
         return _located(module, str(file), shipped_name(module))
     found = next((path for path in candidates(module, root) if path.is_file()), None)
     return (module, found.resolve()) if found and not is_installed(found) else None
+
+
+@cache
+def _flowymls_packages() -> frozenset[str]:
+    """Return FlowyML and its engines, of which the version counts, also where they are installed from a checkout."""
+    from flowyml.orchestrators.registry import packages
+
+    return frozenset({"flowyml", *packages()})
 
 
 @lru_cache(4096)

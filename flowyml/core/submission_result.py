@@ -224,7 +224,7 @@ class SubmissionResult:
         """
         given: dict[str, object] = {"timeout": timeout, "poll_interval": poll_interval}
         for name, value in given.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            if isinstance(value, bool) or not (isinstance(value, int | float) and value >= 0):  # NaN is not, either
                 hint = " Use float('inf') to wait forever." if name == "timeout" else ""
                 raise DefinitionError(f"wait_for_completion: {name}={value!r} must be seconds, 0 or more.{hint}")
         if progress is None:

@@ -24,6 +24,7 @@ __all__ = [
     "default",
     "load",
     "missing",
+    "packages",
     "not_found",
     "register",
     "require_engine",
@@ -86,6 +87,11 @@ def require_engine(factory: Factory) -> None:
         package = getattr(factory, "engine_package", None)
         name = getattr(factory, "name", factory.__name__)
         raise MissingExtraError(f"{name!r} needs the package {package!r}, which is not installed: {command}")
+
+
+def packages() -> set[str]:
+    """Return the installed packages that declare orchestrators."""
+    return {point.module.partition(".")[0] for points in _entry_points().values() for point in points}
 
 
 def worker_packages(code: Collection[bytes]) -> set[str]:

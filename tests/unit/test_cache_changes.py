@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from flowyml.authoring.module_files import found_module
 from flowyml.authoring.source_units import text_of
 from flowyml.core.errors import StepError
+from flowyml.core.modules import is_installed
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
 
@@ -575,3 +577,11 @@ def test_the_file_that_a_value_of_a_typed_dict_names_counts(project: Project, tm
     assert project.run({"where": {"rows": str(tmp_path / "rows")}})["work"] == "old"
     (tmp_path / "rows").write_text("new")
     assert project.run({"where": {"rows": str(tmp_path / "rows")}})["work"] == "new"
+
+
+def test_an_engine_that_is_installed_from_a_checkout_counts_by_its_version() -> None:
+    import flowyml_prefect
+
+    assert not is_installed(Path(str(flowyml_prefect.__file__)))
+    assert found_module("flowyml_prefect", None) is None
+    assert found_module("tests.unit.test_cache_changes", None) is not None
