@@ -24,7 +24,6 @@ __all__ = [
     "default",
     "load",
     "missing",
-    "packages",
     "not_found",
     "register",
     "require_engine",
