@@ -198,7 +198,7 @@ class Schedule:
         return f"cron {self.cron} {self.timezone}" if self.cron else f"every {span_text(self.interval_seconds or 0)}"
 
     def to_dict(self, *, declared: bool = False) -> dict[str, Any]:
-        """Return plain JSON, without defaults; ``paused`` only of a ``declared`` one, since it is no rule of times."""
+        """Return plain JSON, without defaults. Only a ``declared`` one has ``paused``, which says how it begins."""
         plain: dict[str, Any] = {"timezone": self.timezone}
         names = ("cron", "interval_seconds", "start", "end", "catch_up", "parameters")
         for name in (*names, "paused") if declared else names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -32,7 +33,7 @@ class Mark(NamedTuple):
     time: str
 
 
-class AuditLogCalls:
+class AuditLogCalls(ABC):
     """The calls of a client that read the audit log, which may have been cleaned, or be closed to the user.
 
     They read the newest 100 entries.
@@ -41,9 +42,9 @@ class AuditLogCalls:
     api: str
     transport: Transport
 
+    @abstractmethod
     def runs(self, dag_ids: Sequence[str] | None, limit: int | None) -> list[dict[str, Any]]:
         """Return runs of these DAGs, newest first."""
-        raise NotImplementedError
 
     def _entries(self, dag_id: str, limit: int = _PAGE, **asked: Any) -> list[dict[str, Any]] | None:
         """Return entries about a DAG; None if the user may not read them."""
