@@ -213,6 +213,21 @@ def test_damaged_schedules_are_logged_and_do_not_keep_the_others_from_firing(
 
 
 @quietly
+def test_a_run_that_cannot_be_started_for_a_moment_is_not_lost(
+    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+    created = noting(tmp_path).schedule("interval", 3600, start=due, on=local)
+    bundle = Path(ScheduleStore(local.store).get(created.schedule_id).bundle)
+    away = bundle.rename(tmp_path / "away")
+    with served(local):
+        wait_until(lambda: "could not be started" in caplog.text)
+        away.rename(bundle)
+        wait_until(lambda: fired(tmp_path))
+    assert [run.run_id for run in local.runs("noting")] == [run_id_of(created.schedule_id, due)]
+
+
+@quietly
 def test_a_subclass_executes_scheduled_runs(tmp_path: Path) -> None:
     place = str(tmp_path / "after")
 

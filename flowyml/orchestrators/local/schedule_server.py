@@ -30,7 +30,8 @@ __all__ = ["Server", "serve_schedules"]
 logger = logging.getLogger("flowyml.schedules")
 
 _LATE = timedelta(seconds=60)
-"""Without catch-up, a run later than this is skipped."""
+"""Without catch-up, a run later than this is skipped. Until then, a run that could not be started is started again."""
+_AGAIN_SECONDS = 5
 
 
 def serve_schedules(
@@ -121,8 +122,11 @@ class Server:
             try:
                 if start(self._store.runs, item, due):
                     logger.info("Run %r of %r has started.", run_id, item.pipeline)
-            except Exception:  # the next one may go well
+            except Exception:
                 logger.exception("The run of %r that was due at %s could not be started.", item.pipeline, due)
+                if datetime.now(UTC) - due < _LATE:  # a database that was busy, a disk that was full
+                    self._stop.wait(_AGAIN_SECONDS)
+                    continue
             self._store.mark_fired(schedule_id, due)
             if not item.schedule.catch_up:
                 return

@@ -207,10 +207,13 @@ def test_each_interval_runs_once_though_the_command_is_killed_at_each_step(
     (tmp_path / "killed.py").write_text(KILLED)
     wait_until(desk.ticks)
 
+    steps: list[str] = []
+
     def run(*words: str) -> int:
         """How often the command was killed."""
         done = desk.python("killed.py", "killed" if is_killed else "whole", "airflow", "cutover", desk.dag, *words)
         assert done.returncode == 0, done.stderr
+        steps.append(done.stdout + done.stderr)
         return int(done.stdout.split()[-1])
 
     with desk.serving() if to == "local" else nullcontext():
@@ -221,8 +224,9 @@ def test_each_interval_runs_once_though_the_command_is_killed_at_each_step(
         last = max(desk.times("new"))
         wait_until(lambda: max(desk.times("old")) > last)
         time.sleep(5)  # nothing else runs
-    listed = desk.python("-m", "flowyml", "runs", "--pipeline", desk.dag, "--on", to).stdout
-    said = json.dumps(desk.ticks(), indent=1, default=str) + listed
+    listed = [desk.python("-m", "flowyml", "runs", "--pipeline", desk.dag, "--on", to).stdout]
+    listed += [airflow.command("dags", "list-runs", *(["-d"] if airflow.major == 2 else []), desk.dag).stdout]
+    said = "\n".join([json.dumps(desk.ticks(), indent=1, default=str), *steps, *listed])
     assert all(later - earlier == STEP for (_, earlier), (_, later) in pairwise(desk.ticks())), said
     assert run("--back") == 0, "what is done is not done again"
     desk.dag_file.unlink()
