@@ -26,7 +26,7 @@ from flowyml.core.process_identity import this_process
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import schema
-from flowyml.orchestrators.local.schedule_server import Trigger, serve_schedules
+from flowyml.orchestrators.local.schedule_server import Server, Trigger, serve_schedules
 from flowyml.orchestrators.local.scheduled_runs import run_id_of
 from flowyml.orchestrators.local.schedules import ScheduleStore
 from tests.waiting import wait_until
@@ -225,6 +225,24 @@ def test_a_run_that_cannot_be_started_for_a_moment_is_not_lost(
         away.rename(bundle)
         wait_until(lambda: fired(tmp_path))
     assert [run.run_id for run in local.runs("noting")] == [run_id_of(created.schedule_id, due)]
+
+
+@quietly
+def test_a_time_that_comes_too_late_is_skipped_with_a_line_in_the_log(
+    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=90)
+    created = noting(tmp_path).schedule("interval", 3600, start=start, on=local)
+    store = ScheduleStore(local.store)
+    with local.store.session() as db:
+        db.execute("UPDATE schedules SET seen = ?", (start.timestamp() - 1,))
+    server = Server(store, threading.Event())
+    for _ in range(2):
+        server._fire(created.schedule_id, store.get(created.schedule_id).version)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Schedule 'noting' of 'noting' skips {start}, which is more than a minute late."
+    ]
+    assert fired(tmp_path) == []
 
 
 @quietly

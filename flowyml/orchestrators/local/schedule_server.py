@@ -115,8 +115,10 @@ class Server:
     def _fire(self, schedule_id: str, version: int) -> None:
         """Start the due runs; missed ones start one after another."""
         while item := self._still_wanted(schedule_id, version):
-            due = due_now(item, datetime.now(UTC))
+            now = datetime.now(UTC)
+            due = due_now(item, now)
             if due is None:
+                self._skip(item, now)
                 return
             run_id = run_id_of(schedule_id, due)
             try:
@@ -131,6 +133,14 @@ class Server:
             if not item.schedule.catch_up:
                 return
             self._wait_for(run_id)
+
+    def _skip(self, item: Kept, now: datetime) -> None:
+        """Log the first of the times that are too late, if there are any: another server may have run them."""
+        times = item.schedule.next_times(1, item.seen + MOMENT)
+        if times and times[0] <= now:
+            logger.warning("Schedule %r of %r skips %s, which is more than a minute late.",
+                           item.schedule_id, item.pipeline, times[0])  # fmt: skip
+            self._store.mark_fired(item.schedule_id, now)
 
     def _still_wanted(self, schedule_id: str, version: int) -> Kept | None:
         try:

@@ -184,9 +184,11 @@ class Desk:
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Local schedules fire while this process lives."""
-        server = subprocess.Popen(
-            [sys.executable, "-m", "flowyml", "schedule", "serve"], cwd=self.folder, env=self.environment
-        )
+        with (self.folder / "served").open("w") as log:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "flowyml", "schedule", "serve"], cwd=self.folder, env=self.environment,
+                stderr=log,
+            )  # fmt: skip
         try:
             yield
         finally:
@@ -226,6 +228,7 @@ def test_each_interval_runs_once_though_the_command_is_killed_at_each_step(
         time.sleep(5)  # nothing else runs
     listed = [desk.python("-m", "flowyml", "runs", "--pipeline", desk.dag, "--on", to).stdout]
     listed += [airflow.command("dags", "list-runs", *(["-d"] if airflow.major == 2 else []), desk.dag).stdout]
+    listed += [(tmp_path / "served").read_text()] if to == "local" else []
     said = "\n".join([json.dumps(desk.ticks(), indent=1, default=str), *steps, *listed])
     assert all(later - earlier == STEP for (_, earlier), (_, later) in pairwise(desk.ticks())), said
     assert run("--back") == 0, "what is done is not done again"
