@@ -14,8 +14,7 @@ from flowyml.core.home import is_data
 
 __all__ = ["folders_in", "open_folder", "opened_below"]
 
-_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @contextmanager
@@ -37,7 +36,7 @@ def opened_below(root: Path, parts: Sequence[str], *, make: bool = False, ours: 
             following = open_folder(part, current)
             os.close(current)
             current = following
-            if ours and hasattr(os, "geteuid") and os.fstat(current).st_uid != os.geteuid():
+            if ours and os.fstat(current).st_uid != os.geteuid():
                 raise OSError(errno.ENOENT, "it belongs to another user", part)
         yield current
     finally:
@@ -46,7 +45,7 @@ def opened_below(root: Path, parts: Sequence[str], *, make: bool = False, ours: 
 
 def open_folder(name: str, within: int) -> int:
     """Return a descriptor of the folder with this name in another one. Raises ``OSError`` for a link."""
-    return os.open(name, _FOLDER | _NO_LINK, dir_fd=within)
+    return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=within)
 
 
 def folders_in(folder: int) -> list[str]:

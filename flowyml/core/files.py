@@ -40,7 +40,7 @@ def whole_file(
     fresh = unfinished_beside(path) if folder is None else Path(unfinished_name())
     target = path if folder is None else Path(path.name)
     mode = mode if mode is not None else _OWNER if is_data(path) else _ALL
-    number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode, dir_fd=folder)
+    number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=folder)
     try:
         with open(number, "wb", buffering=buffering) as file:  # noqa: PTH123  # a descriptor
             yield file
@@ -72,7 +72,7 @@ def is_there(path: Path) -> bool:
 
 def refuse_others_link(folder: Path) -> None:
     """Raise ``OSError`` for a folder that is another user's link, which leads where they want."""
-    if os.name != "nt" and folder.is_symlink() and folder.lstat().st_uid not in (0, os.geteuid()):
+    if folder.is_symlink() and folder.lstat().st_uid not in (0, os.geteuid()):
         raise OSError(errno.ELOOP, "its folder is a link that belongs to another user", str(folder))
 
 

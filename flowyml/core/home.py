@@ -102,7 +102,7 @@ def _place() -> Path:
 
 
 def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), stat.S_IRUSR | stat.S_IWUSR)
+    return os.open(path, flags | os.O_NOFOLLOW, stat.S_IRUSR | stat.S_IWUSR)
 
 
 @cache  # once in a process: new files of FlowyML are private
@@ -116,7 +116,7 @@ def _close_to_others(folder: Path) -> None:
         if not folder.exists():
             private_folder(folder)
             return
-        if os.name == "nt" or not folder.stat().st_mode & _OTHERS:
+        if not folder.stat().st_mode & _OTHERS:
             return
         entries = list(folder.iterdir())
         ours = [entry for entry in entries if entry.name in _OURS or entry.name.startswith(_RECORD)]
@@ -136,8 +136,6 @@ def _tree(path: Path) -> Iterator[Path]:
 
 def _tighten(path: Path) -> None:
     """Take permissions away from others. A link is left alone, and so are files of another user."""
-    if os.name == "nt":
-        return
     with suppress(OSError):
         mode = path.lstat().st_mode
         if mode & _OTHERS and not stat.S_ISLNK(mode):

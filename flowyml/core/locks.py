@@ -1,11 +1,12 @@
 """Locks between processes, on files: one process holds a lock, or several share it.
 
 The system releases a lock when all processes that have its open file have ended, in whatever way. Without locks, as on
-Windows and some network file systems, nothing raises or waits, and the result is None instead of True.
+some network file systems, nothing raises or waits, and the result is None instead of True.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -35,10 +36,6 @@ def lock(file: int, *, shared: bool = False, wait: float | None = 0) -> bool | N
 
     Return True if this process has the lock, False if another process has it, None if the file system has no locks.
     """
-    if os.name == "nt":
-        return None
-    import fcntl
-
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     deadline = time.monotonic() + (wait or 0)
     while True:
@@ -57,8 +54,5 @@ def lock(file: int, *, shared: bool = False, wait: float | None = 0) -> bool | N
 
 def unlock(file: int) -> None:
     """Release a lock at once, also for processes that inherited the open file."""
-    if os.name != "nt":
-        import fcntl
-
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_UN)
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)

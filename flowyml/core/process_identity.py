@@ -103,7 +103,7 @@ def signal_group(leader: ProcessIdentity, number: int, *, bearing: str = "") -> 
     groups, ``bearing`` is the variable ``NAME=value`` that the group was started with: if the leader is gone, a signal
     is sent only if a process of the group has it in its environment, which only Linux shows.
     """
-    if leader.host != _host() or not leader.born or not hasattr(os, "killpg"):
+    if leader.host != _host() or not leader.born:
         return False
     found = _birth(leader.pid, also_ended=True)
     if found is not None and not _is_birth(leader.born, found):
@@ -145,8 +145,6 @@ def born(pid: int) -> str | None:
 
 
 def _birth(pid: int, *, also_ended: bool) -> str | None:
-    if os.name == "nt":
-        return None
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError:

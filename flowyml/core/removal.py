@@ -190,7 +190,7 @@ def _ours(folder: int, name: str) -> bool:
 
 
 def _is_ours(found: os.stat_result) -> bool:
-    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+    return found.st_uid == os.geteuid()
 
 
 def _changed(folder: int, name: str) -> float:

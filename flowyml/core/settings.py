@@ -101,8 +101,6 @@ def _is_same(folder: Path, name: str) -> bool:
 
 def is_of_another_user(path: Path) -> bool:
     """Return whether neither this user nor root owns the file at a path; a link counts as its target."""
-    if os.name == "nt":
-        return False
     try:
         return path.stat().st_uid not in (0, os.geteuid())
     except OSError:

@@ -21,19 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["Trial", "parse_module"]
 
 _CHILD = """
-import importlib, json, sys, time
+import importlib, json, resource, sys, time
 sys.path[:] = json.loads(sys.stdin.readline())
-try:
-    import resource
-except ImportError:  # not on Windows
-    resource = None
 
 def limit(name, soft):
-    if resource is not None:
-        try:
-            resource.setrlimit(getattr(resource, name), (soft, resource.getrlimit(getattr(resource, name))[1]))
-        except (ValueError, OSError):  # not on every system
-            pass
+    try:
+        resource.setrlimit(getattr(resource, name), (soft, resource.getrlimit(getattr(resource, name))[1]))
+    except (ValueError, OSError):  # not on every system
+        pass
 
 limit("RLIMIT_CORE", 0)
 limit("RLIMIT_STACK", 4_000_000)  # half of what is usual: the parent is deeper in its own when it does the same

@@ -357,7 +357,7 @@ def _computes(number: int) -> bool:
 
 def _opened(store: Store, folder: str) -> int | None:
     """Open the file that processes lock while they compute an entry; None if that is impossible."""
-    if not isinstance(store, LocalStore) or os.name == "nt":
+    if not isinstance(store, LocalStore):
         return None
     try:
         with store.opened(folder, make=True) as opened:

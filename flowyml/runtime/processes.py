@@ -126,7 +126,7 @@ class StepProcesses:
         """Run one attempt of a step: packed inputs to packed outputs. ``index`` is the index of its item, for a step in
         a loop.
 
-        Steps with the same name ``together`` must not run at the same time. Except on Windows, they share one process,
+        Steps with the same name ``together`` must not run at the same time. They share one process,
         which waits for the next one while ``hold`` is true, until ``release``, or until a step has to be killed.
 
         Parameters and constants need not be among the inputs; those of the run and the plan are used. ``secrets`` are

@@ -22,10 +22,7 @@ _PATIENCE = 10  # seconds to wait for the end of a process that is no longer nee
 
 
 class SharedProcesses(SpawnedProcesses):
-    """Starts a process for each request, or one for all requests ``together`` while the one before was to ``hold``.
-
-    Not on Windows, which cannot pass a pipe to a running process: there each request has a process.
-    """
+    """Starts a process for each request, or one for all requests ``together`` while the one before was to ``hold``."""
 
     def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
         super().__init__(python, bundle, config)
@@ -36,7 +33,7 @@ class SharedProcesses(SpawnedProcesses):
         """Start a process for a request, or use the one that is held for it."""
         together = request.get("together", "")
         held = self._held.pop(together, None) if together else None
-        if held is None and not (request.get("hold") and hasattr(socket, "send_fds")):
+        if held is None and not request.get("hold"):
             with super().child(who, request, body, on_line) as child:
                 yield child
             return

@@ -50,12 +50,11 @@ class End:
         A negative one is a signal, as in ``subprocess``.
         """
         self._code = code
-        if hasattr(signal, "setitimer"):  # not on Windows
-            self._unraisable = sys.unraisablehook
-            sys.unraisablehook = self._explain
-            atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, _interrupt)
-            signal.setitimer(signal.ITIMER_REAL, _PATIENCE, 1)  # then once a second, until it stops
+        self._unraisable = sys.unraisablehook
+        sys.unraisablehook = self._explain
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE, 1)  # then once a second, until it stops
         return code
 
     def leave(self, code: int) -> NoReturn:

@@ -94,9 +94,10 @@ class Child:
         self._answer = Path(request["answer"])
         self._out_of_memory = OutOfMemory()
         self._started = time.monotonic()
-        with _life_line() as (self._life, life), as_input({**request, **life}) as stdin:
+        with _life_line() as (ours, theirs), as_input({**request, "life": theirs}) as stdin:
+            self._life: int | None = ours
             self._process = subprocess.Popen(
-                command, pass_fds=(*life.values(), *passed), stdin=stdin, stdout=subprocess.PIPE,
+                command, pass_fds=(theirs, *passed), stdin=stdin, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE, start_new_session=True, env=environment_without_secrets(),
             )  # fmt: skip
         self.identity = identity_of(self._process.pid)
@@ -136,7 +137,7 @@ class Child:
         if self._process.returncode is None:
             self._ask()
         if self._process.returncode is None:
-            self._kill_tree()
+            kill_tree(self.identity)
             self._process.wait()
         if self._life is not None:
             os.close(self._life)
@@ -145,17 +146,11 @@ class Child:
 
     def _ask(self) -> None:
         family, deadline = descendants(self._process.pid), time.monotonic() + GRACE
-        if not hasattr(os, "killpg") or not signal_process(self.identity, signal.SIGTERM):
+        if not signal_process(self.identity, signal.SIGTERM):
             return
         while time.monotonic() < deadline and not self._has_ended():
             self._pump(_SLICE)
         kill_all(family)
-
-    def _kill_tree(self) -> None:
-        if hasattr(os, "killpg"):
-            kill_tree(self.identity)
-        else:
-            self._process.kill()
 
     def mute(self) -> None:
         """Drop its output from now on."""
@@ -170,7 +165,7 @@ class Child:
         if hasattr(os, "waitid") and self._process.returncode is None:
             ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended:
-                self._kill_tree()
+                kill_tree(self.identity)
         return self._process.poll() is not None
 
     def _pump(self, seconds: float) -> bool:
@@ -198,14 +193,11 @@ class Child:
 
 
 @contextmanager
-def _life_line() -> Iterator[tuple[int | None, dict[str, int]]]:
-    """Yield a pipe whose other end closes when this process dies; the child watches it. Not on Windows."""
-    if not hasattr(os, "killpg"):
-        yield None, {}
-        return
+def _life_line() -> Iterator[tuple[int, int]]:
+    """Yield the ends of a pipe, ours first: it closes when this process dies, and the child watches the other."""
     theirs, ours = os.pipe()
     try:
-        yield ours, {"life": theirs}
+        yield ours, theirs
     except BaseException:  # there is no child
         os.close(ours)
         raise

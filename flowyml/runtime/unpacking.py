@@ -42,7 +42,6 @@ def unpack_bundle_bytes(data: bytes) -> Path:
 
 def caches() -> Iterator[Path]:
     """Yield folders of this user for bundles, in order of preference."""
-    user = os.getuid() if hasattr(os, "getuid") else "user"
     homes = [Path(os.environ.get("XDG_CACHE_HOME") or "."), Path(os.path.expanduser("~/.cache"))]  # noqa: PTH111  # raises nothing
     for home in homes:
         if home.is_absolute():
@@ -50,7 +49,7 @@ def caches() -> Iterator[Path]:
             break
     import tempfile
 
-    yield Path(tempfile.gettempdir(), f"flowyml-{user}")
+    yield Path(tempfile.gettempdir(), f"flowyml-{os.getuid()}")
 
 
 def _unpack_into(cache: Path, data: bytes, digest: str) -> Path:
@@ -160,14 +159,12 @@ def _is_own(folder: Path) -> bool:
     except OSError:
         return False
     is_closed = not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return stat.S_ISDIR(found.st_mode) and (not hasattr(os, "getuid") or (found.st_uid == os.getuid() and is_closed))
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and is_closed
 
 
 def _make_private(cache: Path) -> None:
     """Allow only this user access: the folder has the user's code and data, and the code is run."""
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not hasattr(os, "getuid"):
-        return
     if {cache.lstat().st_uid, cache.stat().st_uid} != {os.getuid()}:
         raise PermissionError(f"{cache} belongs to another user")
     if cache.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):

@@ -227,7 +227,6 @@ def test_damage_is_an_error_until_it_is_mended(tmp_path: Path, value: Any, damag
     assert pickle.dumps(unpack(packed, store)) == pickle.dumps(value)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows notes no time of change")
 def test_a_change_of_a_mapped_array_is_noticed_though_its_time_was_set_back(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     packed, path = pack(np.arange(1000), store, key="a"), tmp_path / "a.npy"

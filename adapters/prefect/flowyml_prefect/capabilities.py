@@ -34,7 +34,7 @@ CAPABILITIES = Capabilities(
         Feature.RUN_IF: yes,
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: partly("Its steps are listed with the others, under its name: `prepare.load`."),
-        Feature.EXECUTION_GROUPS: partly("One process for them, each with its own task run; not on Windows."),
+        Feature.EXECUTION_GROUPS: partly("One process for them, each with its own task run."),
         Feature.RETRY_RUN: partly(
             "If the folder of the run's code is on this machine. With a work pool only pipelines with a loop, a "
             "branch, run_if, clean-up or an execution group: Prefect's workers would run all steps of others again."

@@ -40,7 +40,7 @@ CAPABILITIES = Capabilities(
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: yes,
         Feature.EXECUTION_GROUPS: partly(
-            "In processes: one process for the group, not on Windows. In threads: one thread, one step after another."
+            "In processes: one process for the group. In threads: one thread, one step after another."
         ),
         Feature.RETRY_RUN: partly(
             "A step that completed runs again if its result is too large for the record, or if a step in a thread may "

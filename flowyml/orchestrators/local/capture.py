@@ -192,8 +192,7 @@ def _be_forked() -> None:
         tee._silent = False
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_be_forked)
+os.register_at_fork(after_in_child=_be_forked)
 
 
 def _install(alone: Sink | None) -> None:

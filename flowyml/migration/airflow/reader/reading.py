@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import resource
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -135,8 +136,7 @@ def read_files(
     """Read files in parallel processes, and yield them in order as they become ready.
 
     The kernel ends a process whose file takes it beyond its limits of memory and processor time; the file is then named
-    as not read, and the others are read. Windows sets no limits. Where Python does
-    not fork, they hold for eight files or more.
+    as not read, and the others are read. Where Python does not fork, the limits hold for eight files or more.
     """
     options, left = options or Options(), [*found]
     if len(left) < 8 and get_start_method() != "fork":  # another start takes longer than reading them
@@ -173,9 +173,7 @@ def _limit_all() -> None:
 
 def _limit(name: str, soft: int) -> None:
     """Set a limit of this process."""
-    with suppress(ImportError, ValueError, OSError):  # Windows has none, other systems not all
-        import resource
-
+    with suppress(ValueError, OSError):  # not on every system
         kind = getattr(resource, name)
         resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
 
