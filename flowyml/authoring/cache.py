@@ -15,9 +15,9 @@ from flowyml.core.near_names import did_you_mean
 __all__ = ["Cache", "check_cache"]
 
 _NAMES = (
-    ("key", re.compile(r"(?s).*"), "a parameter"),  # which are looked up where the step is known
-    ("environment", re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), "a variable"),
-    ("packages", re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"), "a package"),
+    ("key", r"(?s).*", "a parameter"),  # which are looked up where the step is known
+    ("environment", r"[A-Za-z_][A-Za-z0-9_]*", "a variable"),
+    ("packages", r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", "a package"),
 )
 
 
@@ -56,7 +56,7 @@ class Cache:
                 raise DefinitionError(f"Cache({option}={names!r:.80}) must be a list of names.")
             names = tuple(names)
             for name in names:
-                if not isinstance(name, str) or not pattern.fullmatch(name):
+                if not isinstance(name, str) or not re.fullmatch(pattern, name):
                     raise DefinitionError(f"Cache({option}=…): {name!r:.80} is not the name of {what}.")
             object.__setattr__(self, option, tuple(sorted(set(names))))
 

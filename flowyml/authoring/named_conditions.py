@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowyml.authoring.placeholders import CallOutput, ParameterValue, Placeholder, condition_of
 from flowyml.authoring.steps import Step
@@ -15,8 +14,7 @@ from flowyml.plan.values import FromParameter, FromStep
 __all__ = ["If", "named_condition"]
 
 
-@dataclass(frozen=True)
-class If:
+class If(NamedTuple):
     """A choice between two steps, as FlowyML 0.x wrote it, for ``Pipeline.add_control_flow``."""
 
     condition: Callable[[Any], Any]

@@ -25,7 +25,6 @@ from flowyml.authoring.steps import Mapped, Step, recorder
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook
 from flowyml.core.modules import imported_packages, shipped_name
-from flowyml.core.notebook import in_notebook
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.groups import Groups, Loop
 from flowyml.plan.model import (
@@ -267,6 +266,7 @@ class Pipeline:
         """
         if refresh is not False:
             return self.refreshed(refresh).run(parameters, on=on, run_id=run_id, force=force)
+        from flowyml.core.notebook import in_notebook
         from flowyml.orchestrators.submission import new_run_id
 
         self._stop_if_loading("run")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Origin"]
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The project and the file of a pipeline. Never an absolute path.
 
     ``project`` is the namespace of FlowyML's settings, else the project's name in ``pyproject.toml``, else the git
