@@ -1,8 +1,7 @@
 """The interface of an orchestrator: the methods that users call, and those that an adapter provides.
 
 An adapter subclasses ``Orchestrator`` and implements the methods under "Methods for adapters to implement"; three of
-them return its parts: a ``RunReader``, a ``Deployer`` and a ``Scheduler``. The rest, which users call, is implemented
-here, in terms of those.
+them return its parts: a ``RunReader``, a ``Deployer`` and a ``Scheduler``. The rest is implemented in terms of those.
 """
 
 from __future__ import annotations
@@ -10,23 +9,24 @@ from __future__ import annotations
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowyml.core.capabilities import Capabilities, Feature, Level
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import DefinitionError, NoFileFormatError, RetryRefusedError, UnsupportedFeatureError
+from flowyml.core.errors import NoFileFormatError, RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.needs import first_of_each
+from flowyml.orchestrators.health import Health, SignIn
+from flowyml.orchestrators.needs import first_of_each, schedule_needs
+from flowyml.orchestrators.runnable import RunnablePipeline, about_step, located
 from flowyml.orchestrators.scheduler import declared_schedule
-from flowyml.orchestrators.submission import claim_new, new_run_id
+from flowyml.orchestrators.submission import check_run_id, claim_new, new_run_id
 from flowyml.plan.differences import difference
 from flowyml.plan.marks import marked
-from flowyml.plan.names import MAX_NAME_LENGTH, check_name
 from flowyml.plan.secrets import check_names
 from flowyml.runtime.loading import stop_if_loading
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from flowyml.artifacts.store import Store
     from flowyml.core.credentials import Auth
-    from flowyml.core.origin import Origin
     from flowyml.core.pruning import Bounds, Prunable, Pruned
     from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -47,67 +46,10 @@ if TYPE_CHECKING:
     from flowyml.orchestrators.scheduler import Scheduler
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
-    from flowyml.runtime.code import Code
 
-__all__ = [
-    "Health", "Orchestrator", "RunnablePipeline", "SignIn", "about_step", "located",
-]  # fmt: skip
+__all__ = ["Health", "Orchestrator", "RunnablePipeline", "SignIn", "about_step", "located"]
 
 logger = logging.getLogger("flowyml.orchestrators")
-
-
-class RunnablePipeline(Protocol):
-    """An orchestrator's view of a pipeline: a ``flowyml.Pipeline``, or one read from a bundle."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def origin(self) -> Origin | None:
-        """The origin of the pipeline; None if the bundle does not record it."""
-
-    @property
-    def revision(self) -> str | None:
-        """The commit of its code, if known."""
-
-    def compile(self) -> Plan:
-        """Return the plan; raises ``DefinitionError``."""
-
-    def code(self) -> Code:
-        """Return the functions and hooks, for running in this process."""
-
-    def bundle(self, plan: Plan | None = None) -> Bundle:
-        """Return code and plan in one file, to run elsewhere. ``plan`` replaces the compiled one."""
-
-    def imports(self) -> set[str]:
-        """Return the packages that the user's code imports, by the first parts of their modules' names."""
-
-    def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return all parameters of a run, defaults filled in; raises ``ParameterError``."""
-
-    def refreshed(self, refresh: bool | str | Iterable[str]) -> RunnablePipeline:
-        """Return a copy whose cached steps run again: all of them, or the named ones."""
-
-    def locate(self, error: DefinitionError) -> None:
-        """Add file and line of its step, or of the pipeline, to an error, such as one of an engine's compiler."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """The health of an engine: whether it answers, its version and its address."""
-
-    reachable: bool
-    version: str | None = None
-    url: str | None = None
-    detail: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignIn:
-    """The user and password with which the owner of a server that FlowyML started signs in to its UI."""
-
-    url: str
-    password: str = field(repr=False)
 
 
 class Orchestrator(ABC):
@@ -131,9 +73,7 @@ class Orchestrator(ABC):
     target: str | None = None
     """The value of ``--on`` for this orchestrator, if that is not ``name``: a configured target, a URL."""
 
-    def __init__(
-        self, *, retry_policy: OrchestratorRetryPolicy | None = None, secrets: Mapping[str, str] = {}
-    ) -> None:  # fmt: skip
+    def __init__(self, *, retry_policy: OrchestratorRetryPolicy | None = None, secrets: Mapping[str, str] = {}) -> None:
         self.retry_policy = retry_policy
         self.secrets = check_names(secrets)
         """Names in this engine's store of secrets, by the different names in pipelines."""
@@ -171,7 +111,7 @@ class Orchestrator(ABC):
         ``OwnershipError`` if the run would have to replace another pipeline's deployment; ``force`` does so.
         """
         stop_if_loading(pipeline.name, "submit")
-        run_id = new_run_id(pipeline.name) if run_id is None else _checked_run_id(run_id)
+        run_id = new_run_id(pipeline.name) if run_id is None else check_run_id(run_id)
         plan = self.plan(pipeline)
         return self._send(pipeline, plan, run_id, pipeline.check_parameters(parameters), force=force)
 
@@ -228,24 +168,13 @@ class Orchestrator(ABC):
         parameters: Mapping[str, Any] = {},
     ) -> SubmissionResult:  # fmt: skip
         """Run the failed steps of a run again; see ``SubmissionResult.retry``. Raises ``RunNotFoundError`` too."""
+        from flowyml.orchestrators.retrying import check_retry
+
         feature = Feature.RETRY_RUN if with_new_code is None else Feature.RETRY_NEW_CODE
         self.capabilities.require({feature: f"retry of run {job_id!r}"})
-        if parameters and with_new_code is None:
-            raise RetryRefusedError(
-                f"A retry of run {job_id!r} has the parameters that the run was started with. Only a retry with new "
-                f"code takes others: with_new_code=…, `flowyml retry --with-new-code FILE`."
-            )
         run = self.get_run(job_id)
-        if not run.status.is_terminal:
-            raise RetryRefusedError(
-                f"Run {run.run_id!r} is {run.status}: it can be retried when it has ended. Cancel it, or wait."
-            )
-        if run.status.is_successful:
-            raise RetryRefusedError(f"Run {run.run_id!r} completed: there is nothing to retry. Start a new run.")
-        if isinstance(steps, str):
-            steps = (steps,)
-        if steps is not None:
-            _check_steps(run, steps, self.step_runs(job_id))
+        steps = (steps,) if isinstance(steps, str) else steps
+        check_retry(run, steps, parameters if with_new_code is None else {}, self.step_runs)
         if with_new_code is not None:
             return self._run_new_code(run, with_new_code, steps, parameters)
         self.run_again(job_id, None if steps is None else tuple(steps))
@@ -262,8 +191,7 @@ class Orchestrator(ABC):
         if pipeline.name != run.pipeline:
             raise RetryRefusedError(f"Run {run.run_id!r} is of pipeline {run.pipeline!r}, not of {pipeline.name!r}.")
         plan = self.plan(pipeline)
-        names = {parameter.name for parameter in plan.parameters}
-        before = {name: run.parameters[name] for name in names & run.parameters.keys()}
+        before = {item.name: run.parameters[item.name] for item in plan.parameters if item.name in run.parameters}
         values = pipeline.check_parameters({**before, **given})
         ended, run_id = self.ended_run(run.job_id), new_run_id(pipeline.name)
         new = NewRun.of(ended, plan, values, steps)
@@ -279,7 +207,7 @@ class Orchestrator(ABC):
         stop_if_loading(pipeline.name, "schedule")
         schedule.check_future()
         plan = self.plan(pipeline)
-        self.capabilities.require(_schedule_needs(plan, schedule))
+        self.capabilities.require(schedule_needs(plan, schedule))
         checked = pipeline.check_parameters(schedule.parameters)
         schedule = replace(schedule, parameters={name: checked[name] for name in schedule.parameters})
         with located(pipeline):
@@ -299,16 +227,14 @@ class Orchestrator(ABC):
             schedule = self._to_set(plan)
             made = self.create_schedule(bundle, schedule, force=force) if schedule else None
             deployment = self.deploy(bundle, force=force)
-        if made is None:
-            return deployment
-        return replace(deployment, changed=True, scheduled=str(made.schedule))
+        return replace(deployment, changed=True, scheduled=str(made.schedule)) if made else deployment
 
     def _to_set(self, plan: Plan) -> Schedule | None:
         """Return the schedule that a deployment has to set; None if none is declared, or the engine has it already."""
         schedule = declared_schedule(plan)
         if schedule is None:
             return None
-        self.capabilities.require(_schedule_needs(plan, schedule))
+        self.capabilities.require(schedule_needs(plan, schedule))
         if schedule in [info.schedule for info in self.schedules(plan.name)]:
             return None
         schedule.check_future()
@@ -572,55 +498,3 @@ class Orchestrator(ABC):
         return UnsupportedFeatureError(
             f"{self.name!r} does not support {what}. `flowyml backends` shows what an engine can do."
         )
-
-
-@contextmanager
-def about_step(name: str) -> Iterator[None]:
-    """Set the step of a ``DefinitionError`` that an adapter's compiler raises in this block."""
-    try:
-        yield
-    except DefinitionError as error:
-        error.step = error.step or name
-        raise
-
-
-@contextmanager
-def located(pipeline: RunnablePipeline) -> Iterator[None]:
-    """Add file and line to errors of an engine's compiler, as ``compile`` does for its own."""
-    try:
-        yield
-    except DefinitionError as error:
-        pipeline.locate(error)
-        raise
-
-
-def _checked_run_id(run_id: object) -> str:
-    if not isinstance(run_id, str) or len(run_id) > MAX_NAME_LENGTH:
-        raise DefinitionError(f"run_id={run_id!r:.60} must be text of at most {MAX_NAME_LENGTH} characters.")
-    return check_name(run_id, "run")
-
-
-def _check_steps(run: Run, steps: Sequence[str], found: Sequence[StepRun]) -> None:
-    from flowyml.core.item_names import labelled
-
-    names = dict.fromkeys(step.name for step in found)
-    known = {labelled(step.name, step.index[:depth]) for step in found for depth in range(len(step.index) + 1)}
-    if not steps:
-        raise RetryRefusedError(
-            f"Run {run.run_id!r}: steps=[] names no step. Leave steps out to retry all that did not complete."
-        )
-    for name in steps:
-        if name not in known:
-            raise RetryRefusedError(f"Run {run.run_id!r} has no step {name!r}. It has: {', '.join(names)}.")
-
-
-def _schedule_needs(plan: Plan, schedule: Schedule) -> dict[Feature, str]:
-    who = f"the schedule of {plan.name!r} is"
-    needs = {Feature.SCHEDULE_CRON if schedule.cron else Feature.SCHEDULE_INTERVAL: f"{who} {schedule}"}
-    if schedule.timezone != "UTC":
-        needs[Feature.SCHEDULE_TIMEZONE] = f"{who} in {schedule.timezone}"
-    if schedule.catch_up:
-        needs[Feature.SCHEDULE_CATCH_UP] = f"{who} one with catch-up"
-    if schedule.paused:
-        needs[Feature.SCHEDULE_PAUSE] = f"{who} paused at first"
-    return needs

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flowyml.core.capabilities import Feature
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
 from flowyml.plan.model import Plan, Step
 
-__all__ = ["Need", "first_of_each", "needs_of"]
+if TYPE_CHECKING:
+    from flowyml.core.schedule import Schedule
+
+__all__ = ["Need", "first_of_each", "needs_of", "schedule_needs"]
 
 _FEATURES_OF_GROUPS: Mapping[type[Group], Feature] = {
     Loop: Feature.FAN_OUT,
@@ -90,3 +94,16 @@ def _step_needs(plan: Plan, step: Step) -> Iterator[tuple[Feature, str]]:
         yield Feature.RESOURCES_CPU_MEMORY, "cpu or memory"
     if step.resources and step.resources.gpu:
         yield Feature.RESOURCES_GPU, f"gpu={step.resources.gpu}"
+
+
+def schedule_needs(plan: Plan, schedule: Schedule) -> dict[Feature, str]:
+    """Return the features that a schedule of a plan uses, each with the reason."""
+    who = f"the schedule of {plan.name!r} is"
+    needs = {Feature.SCHEDULE_CRON if schedule.cron else Feature.SCHEDULE_INTERVAL: f"{who} {schedule}"}
+    if schedule.timezone != "UTC":
+        needs[Feature.SCHEDULE_TIMEZONE] = f"{who} in {schedule.timezone}"
+    if schedule.catch_up:
+        needs[Feature.SCHEDULE_CATCH_UP] = f"{who} one with catch-up"
+    if schedule.paused:
+        needs[Feature.SCHEDULE_PAUSE] = f"{who} paused at first"
+    return needs

@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from typing import Any
 
+from flowyml.core.errors import RetryRefusedError
 from flowyml.core.item_names import labelled
+from flowyml.core.runs import Run, StepRun
 from flowyml.plan.groups import Branch, Loop, outputs_in
 from flowyml.plan.model import Plan
 from flowyml.plan.values import Source, steps_of
 from flowyml.runtime.decider import End, Index
 
-__all__ = ["Ends", "Turn", "to_run_again"]
+__all__ = ["Ends", "Turn", "check_retry", "to_run_again"]
 
 Turn = tuple[str, Index]
 """A step, and its item."""
+
+
+def check_retry(
+    run: Run, steps: Sequence[str] | None, parameters: Mapping[str, Any], step_runs: Callable[[str], Sequence[StepRun]]
+) -> None:
+    """Check that a run has ended and did not complete, has the named steps, and gets no other parameters.
+
+    Raises ``RetryRefusedError``.
+    """
+    if parameters:
+        raise RetryRefusedError(
+            f"A retry of run {run.job_id!r} has the parameters that the run was started with. Only a retry with new "
+            f"code takes others: with_new_code=…, `flowyml retry --with-new-code FILE`."
+        )
+    if not run.status.is_terminal:
+        raise RetryRefusedError(
+            f"Run {run.run_id!r} is {run.status}: it can be retried when it has ended. Cancel it, or wait."
+        )
+    if run.status.is_successful:
+        raise RetryRefusedError(f"Run {run.run_id!r} completed: there is nothing to retry. Start a new run.")
+    if steps is None:
+        return
+    if not steps:
+        raise RetryRefusedError(
+            f"Run {run.run_id!r}: steps=[] names no step. Leave steps out to retry all that did not complete."
+        )
+    recorded = step_runs(run.job_id)
+    known = {labelled(step.name, step.index[:depth]) for step in recorded for depth in range(len(step.index) + 1)}
+    for name in steps:
+        if name not in known:
+            names = ", ".join(dict.fromkeys(step.name for step in recorded))
+            raise RetryRefusedError(f"Run {run.run_id!r} has no step {name!r}. It has: {names}.")
 
 
 class Ends:

@@ -9,14 +9,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import DefinitionError, EngineError, RunNotFoundError
-from flowyml.plan.names import slug
+from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
 
 if TYPE_CHECKING:
     from flowyml.core.origin import Origin
     from flowyml.core.runs import Run
     from flowyml.plan.bundle import Bundle
 
-__all__ = ["check_same_run", "claim_new", "new_run_id", "submit_once"]
+__all__ = ["check_run_id", "check_same_run", "claim_new", "new_run_id", "submit_once"]
 
 logger = logging.getLogger("flowyml.orchestrators")
 _ROUNDS = 5
@@ -60,6 +60,13 @@ def new_run_id(pipeline: str) -> str:
     made = f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
     _made.add(made)
     return made
+
+
+def check_run_id(run_id: object) -> str:
+    """Return the run id that a user has chosen. Raises ``DefinitionError``."""
+    if not isinstance(run_id, str) or len(run_id) > MAX_NAME_LENGTH:
+        raise DefinitionError(f"run_id={run_id!r:.60} must be text of at most {MAX_NAME_LENGTH} characters.")
+    return check_name(run_id, "run")
 
 
 def claim_new(run_id: str) -> bool:
