@@ -16,7 +16,7 @@ from flowyml.artifacts.pickle_policy import why_no_pickles
 from flowyml.artifacts.plain import INLINE_LIMIT, is_plain
 from flowyml.artifacts.store import CONTENT, Store, Written
 from flowyml.core.errors import ArtifactError, NotPicklableError
-from flowyml.core.urls import shown
+from flowyml.core.urls import redact_url
 from flowyml.plan.names import slug
 
 __all__ = [
@@ -88,19 +88,19 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
     written, found = read_reference(reference)
     if found.name == "pickle" and (forbidden := why_no_pickles()):
         raise ArtifactError(
-            f"Artifact {shown(written.url)} is a pickle of a {packed[REFERENCE].get('type', '?')}, and pickles are "
-            f"not read here: {forbidden}. Let its step return plain data, an array or a table, or allow pickles if you "
-            f"trust everyone who can write to the store."
+            f"Artifact {redact_url(written.url)} is a pickle of a {packed[REFERENCE].get('type', '?')}, and pickles "
+            f"are not read here: {forbidden}. Let its step return plain data, an array or a table, or allow pickles if "
+            f"you trust everyone who can write to the store."
         )
     is_here = store.holds(written.url)
     may_read = is_here and (not place or is_of_run(written.url.removeprefix(f"{store.url}/"), place))
     holder = store if may_read else next((other for other in others if other.holds(written.url)), None)
     if holder is None and is_here:
-        raise ArtifactError(f"Artifact {shown(written.url)} belongs to another run, and this run may not read it.")
+        raise ArtifactError(f"Artifact {redact_url(written.url)} belongs to another run, and this run may not read it.")
     if holder is None:
         raise ArtifactError(
-            f"Artifact {shown(written.url)} is not in {store.url}, the artifact store configured here, and FlowyML "
-            f"reads from no other. If the steps use another store, set artifacts=… of the orchestrator, or "
+            f"Artifact {redact_url(written.url)} is not in {store.url}, the artifact store configured here, and "
+            f"FlowyML reads from no other. If the steps use another store, set artifacts=… of the orchestrator, or "
             f"FLOWYML_ARTIFACTS, to it."
         )
     with holder.fetch(written, once=found.mapped) as path:
@@ -116,13 +116,13 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
             if (error.name or "").partition(".")[0] == "cloudpickle":
                 raise missing("cloudpickle") from error
             raise ArtifactError(
-                f"Artifact {shown(written.url)} was kept, but its class cannot be imported here: "
+                f"Artifact {redact_url(written.url)} was kept, but its class cannot be imported here: "
                 f"{type(error).__name__}: {error}. Set PYTHONPATH to the folder of its module, or "
                 f"install its package."
             ) from error
         except Exception as error:  # whatever a user's __setstate__ raises
             raise ArtifactError(
-                f"Artifact {shown(written.url)} cannot be read as {found.name}: {type(error).__name__}: {error}"
+                f"Artifact {redact_url(written.url)} cannot be read as {found.name}: {type(error).__name__}: {error}"
             ) from error
 
 

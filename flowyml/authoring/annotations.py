@@ -17,7 +17,7 @@ from flowyml.authoring.calls import Call
 from flowyml.authoring.placeholders import texts_of
 from flowyml.authoring.source_lines import SourceLine, errors_at
 from flowyml.core.errors import DefinitionError
-from flowyml.plan.conditions import Compare, IsTrue, leaves_of, of_text, shown, with_leaves
+from flowyml.plan.conditions import Compare, IsTrue, format_source, leaves_of, of_text, with_leaves
 from flowyml.plan.groups import Branch, Group, Groups, Loop
 from flowyml.plan.model import Step
 from flowyml.plan.types import bare, is_rich_leaf, returned_type, type_text, wanted
@@ -121,8 +121,9 @@ class _Annotations:
             kinds = [] if self._is_json(other) else self._members_of(other, branch)
             if self._is_json(one) and kinds and all(_is_lost_as_json(kind) for kind in kinds):
                 raise DefinitionError(
-                    f"The condition {compared} always has the same result: {shown(one)} is compared as JSON, and "
-                    f"{shown(other)} is {type_text(_union(kinds))}. Return True or False from a step instead."
+                    f"The condition {compared} always has the same result: {format_source(one)} is compared as JSON, "
+                    f"and {format_source(other)} is {type_text(_union(kinds))}. Return True or False from a step "
+                    f"instead."
                 )
 
     def _check_texts(self, compared: Compare) -> None:
@@ -133,13 +134,13 @@ class _Annotations:
                 known = of_text(compared.texts, side.value if isinstance(side, Constant) else None)
             except ValueError as error:
                 raise DefinitionError(
-                    f"The condition {compared} compares a date with {shown(side)}: {error}."
+                    f"The condition {compared} compares a date with {format_source(side)}: {error}."
                 ) from error
             times = [each for each in (known if isinstance(known, list) else [known]) if isinstance(each, datetime)]
             if needs_zone and any(time.tzinfo is None for time in times):
                 raise DefinitionError(
-                    f"The condition {compared} compares {shown(side)}, which has no time zone, with a time that has "
-                    f"one. Add a time zone."
+                    f"The condition {compared} compares {format_source(side)}, which has no time zone, with a time "
+                    f"that has one. Add a time zone."
                 )
 
     def _members_of(self, source: Source, branch: Branch) -> list[Any]:

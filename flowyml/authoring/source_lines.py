@@ -86,11 +86,11 @@ def _is_ours(frame: FrameType) -> bool:
 def put_line(error: DefinitionError, line: SourceLine | None) -> None:
     """Add a line to an error, unless the error has one already."""
     if line is not None and not error.place:
-        error.place = _shown(line)
+        error.place = _format_line(line)
         error.args = (f"{error} ({error.place})",)
 
 
-def _shown(line: SourceLine) -> str:
+def _format_line(line: SourceLine) -> str:
     file, number = line
     if not Path(file).is_file():  # a cell, a prompt, python -c
         return f"line {number} of {'the cell' if 'ipykernel' in file or 'ipython' in file else file}"

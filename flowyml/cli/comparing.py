@@ -10,7 +10,7 @@ from flowyml.cli.failures import UsageError
 from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import AsJson, Job, On
 from flowyml.cli.output import Output, Word, note
-from flowyml.cli.records import metrics_of, plain_run, plain_step, shown, status_word
+from flowyml.cli.records import format_value, metrics_of, plain_run, plain_step, status_word
 from flowyml.core.durations import span_text
 from flowyml.core.errors import RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.runs import Run, StepRun, folded
@@ -140,7 +140,7 @@ def _digest(digest: object) -> str | None:
 
 
 def _cell(value: object) -> str:
-    return "–" if value is None else value if isinstance(value, str) else shown(value)
+    return "–" if value is None else value if isinstance(value, str) else format_value(value)
 
 
 def _ended(step: StepRun | None) -> str | Word:

@@ -17,13 +17,13 @@ from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Parameters, Timeout
 from flowyml.cli.output import Output, Word, note, print_error
 from flowyml.cli.records import (
+    format_value,
     metrics_of,
     plain_artifact,
     plain_log,
     plain_outputs,
     plain_run,
     plain_step,
-    shown,
     status_word,
     without_copies,
 )
@@ -80,7 +80,7 @@ def runs(
 
 
 def _pairs(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name}={shown(value)}" for name, value in values.items())
+    return ", ".join(f"{name}={format_value(value)}" for name, value in values.items())
 
 
 def status(job: Job, on: On = None, as_json: AsJson = False) -> None:

@@ -21,7 +21,7 @@ from flowyml.plan.parameters import in_words
 
 __all__ = [
     "holds_copies", "metrics_of", "plain_artifact", "plain_log", "plain_outputs", "plain_run", "plain_schedule",
-    "plain_step", "shown", "status_word", "without_copies",
+    "plain_step", "format_value", "status_word", "without_copies",
 ]  # fmt: skip
 
 _LONGEST_VALUE = 200
@@ -136,7 +136,7 @@ def holds_copies(value: Any) -> bool:
     return url_of(value) is not None or any(map(holds_copies, inside))
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """Return a value on one line, cut if it is long; for the copy of a stored file, its URL, which is never cut."""
     if url := url_of(value):
         return url
@@ -154,7 +154,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     kind = type(value)
-    plain = {"$type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), "$repr": shown(value)}
+    plain = {"$type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), "$repr": format_value(value)}
     url = url_of(value)
     return {**plain, "$url": url} if url else plain
 

@@ -14,7 +14,7 @@ from flowyml.cli.failures import FAILED, UsageError
 from flowyml.cli.log_lines import LogPrinter
 from flowyml.cli.options import AsJson, File, Force, On, Option, Parameters, RunId, Timeout
 from flowyml.cli.output import Output, discard_output, note, print_error, print_info_of_logging
-from flowyml.cli.records import holds_copies, plain_outputs, plain_run, plain_step, shown, status_word
+from flowyml.cli.records import format_value, holds_copies, plain_outputs, plain_run, plain_step, status_word
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.durations import counted, span_text
 from flowyml.core.errors import EngineError
@@ -205,7 +205,7 @@ def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) ->
             out.line(f"  {name} is a table of {size}:")
             out.table(head["columns"], head["rows"])
         else:
-            out.line(f"  {name} = {shown(value)}")
+            out.line(f"  {name} = {format_value(value)}")
     for name, reason in outputs.not_kept.items():
         out.line(f"  {name}: {reason}")
     if any(map(holds_copies, outputs.values())):

@@ -92,7 +92,9 @@ def html_of(result: PipelineResult) -> str:
     """Return the HTML, in which every text is escaped. ``result.graph`` is FlowyML's own SVG."""
     seconds = f"in {span_text(result.duration_seconds)}"
     title = f"<b>{_text(result.pipeline)}</b> {_word(result.status)} {seconds}, run {_text(result.run_id)}"
-    outputs = [(_text(name), f"<span {_REPR}>{_text(_shown(value))}</span>") for name, value in result.outputs.items()]
+    outputs = [
+        (_text(name), f"<span {_REPR}>{_text(_format_value(value))}</span>") for name, value in result.outputs.items()
+    ]
     outputs += [(_text(name), _text(reason)) for name, reason in result.outputs.not_kept.items()]
     parts = [
         f"<div>{title}</div>",
@@ -120,7 +122,7 @@ def _title(run: Run) -> str:
 
 
 def _parameters(values: Mapping[str, object]) -> str:
-    pairs = ", ".join(f"{name}={_shown(value)}" for name, value in values.items())
+    pairs = ", ".join(f"{name}={_format_value(value)}" for name, value in values.items())
     return f"<div {_REPR}>{_text(pairs)}</div>" if pairs else ""
 
 
@@ -210,7 +212,7 @@ def _text(text: str) -> str:
     return escape(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…")
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     try:
         return repr(value)
     except Exception as error:  # a class of the user's, whose values are shown anyway

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flowyml.core.errors import ConfigurationError, MissingExtraError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.loading import is_loading
-from flowyml.core.urls import shown, shown_in
+from flowyml.core.urls import redact_url, redact_urls
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -167,7 +167,7 @@ class PrometheusMetricsCollector(MetricsCollector):
         try:
             self._gateway.check()
         except HTTP_ERRORS as error:
-            where, why = shown(self.endpoint), shown_in(error)
+            where, why = redact_url(self.endpoint), redact_urls(error)
             logger.warning("Metrics cannot be sent yet, since nothing answers at %s: %s", where, why)
 
     def _send(self, endpoint: str) -> None:
@@ -176,7 +176,7 @@ class PrometheusMetricsCollector(MetricsCollector):
         try:
             self._gateway.push(self.registry)
         except (*HTTP_ERRORS, ConfigurationError) as error:
-            logger.warning("Metrics were not sent to %s: %s", shown(endpoint), shown_in(error))
+            logger.warning("Metrics were not sent to %s: %s", redact_url(endpoint), redact_urls(error))
 
 
 class OtlpMetricsCollector(MetricsCollector):
@@ -233,10 +233,10 @@ class OtlpMetricsCollector(MetricsCollector):
         try:
             meters.send()
         except OSError as error:
-            where = shown(self.endpoint) if self.endpoint else "where OpenTelemetry's variables say"
+            where = redact_url(self.endpoint) if self.endpoint else "where OpenTelemetry's variables say"
             logger.warning(
                 "Metrics were not sent to %s: %s. The next run of this process sends them with its own.", where,
-                shown_in(error),
+                redact_urls(error),
             )  # fmt: skip
 
 
@@ -276,5 +276,5 @@ def measure(event: str, *args: object) -> None:
     except Exception as error:
         import traceback
 
-        text = shown_in("".join(traceback.format_exception(error)))
+        text = redact_urls("".join(traceback.format_exception(error)))
         logger.error("%s.%s failed; the run goes on.\n%s", type(collector).__name__, event, text)

@@ -43,7 +43,7 @@ def safe_text(text: str) -> str:
     >>> safe_text("done\x1b[2J\n")
     'done\\x1b[2J\n'
     """
-    return _UNSAFE.sub(_shown, text)
+    return _UNSAFE.sub(_escaped, text)
 
 
 def safe_line(text: str) -> str:
@@ -52,7 +52,7 @@ def safe_line(text: str) -> str:
     >>> safe_line("a\nb")
     'a\\nb'
     """
-    return _UNSAFE_IN_LINE.sub(_shown, text)
+    return _UNSAFE_IN_LINE.sub(_escaped, text)
 
 
 def safe_log(line: str, *, colours: bool = False) -> str:
@@ -99,5 +99,5 @@ def _is_harmless(parameters: str) -> bool:
     return True
 
 
-def _shown(match: re.Match[str]) -> str:
+def _escaped(match: re.Match[str]) -> str:
     return ascii(match[0])[1:-1]

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, pushadd_to_gateway
 
 from flowyml.core.credentials import Auth
 from flowyml.core.errors import ConfigurationError
-from flowyml.core.urls import shown, without_credentials
+from flowyml.core.urls import redact_url, without_credentials
 from flowyml.core.web import Answer, exchange
 
 __all__ = ["HTTP_ERRORS", "Pushgateway"]
@@ -41,7 +41,7 @@ class Pushgateway:
         """
         about = self._exchange("GET", f"{self._root}/api/v1/status/buildinfo", {}, None).json()
         if isinstance(about, dict) and about.get("status") == "success":
-            server = shown(self._root)
+            server = redact_url(self._root)
             raise ConfigurationError(
                 f"A Prometheus server is at {server}, and PrometheusMetricsCollector pushes to a Pushgateway. Give "
                 f"endpoint= the URL of a Pushgateway, or start the server with --web.enable-otlp-receiver and use "

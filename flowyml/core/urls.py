@@ -11,8 +11,8 @@ __all__ = [
     "checked_url",
     "refuse_credentials",
     "same_address",
-    "shown",
-    "shown_in",
+    "redact_url",
+    "redact_urls",
     "without_credentials",
 ]
 
@@ -47,12 +47,12 @@ def checked_url(url: object) -> str:
     except ValueError:
         usable = False
     if not usable or not isinstance(url, str):
-        wrong = shown(url) if isinstance(url, str) else repr(url)
+        wrong = redact_url(url) if isinstance(url, str) else repr(url)
         raise ConfigurationError(f"url={wrong!r} is not the address of a server. Write it like http://host:4200.")
     if _hides_login(url):
         raise ConfigurationError(
-            f"url={shown(url)!r} has an @ behind its host, which may be the end of a password. In a password, write / "
-            f"as %2F, ? as %3F, # as %23 and @ as %40; elsewhere, @ as %40."
+            f"url={redact_url(url)!r} has an @ behind its host, which may be the end of a password. In a password, "
+            f"write / as %2F, ? as %3F, # as %23 and @ as %40; elsewhere, @ as %40."
         )
     return url
 
@@ -71,25 +71,27 @@ def _hides_login(url: str) -> bool:
     return (":" in authority or "@" in authority) and bool(slash) and "@" in re.split(r"[?#]", rest, maxsplit=1)[0]
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """Return a URL without secrets, safe to show, log and store. A path stays as it is.
 
     User and password are left out, and every value of a query that is not known to be harmless. The user stays if it is
-    part of the address and no password follows, as in the URL of a store. A malformed URL is shown carefully: in a
+    part of the address and no password follows, as in the URL of a store. A malformed URL is redacted carefully: in a
     password, a bare ``/``, ``?`` or ``#`` looks like a path or a query, so everything up to the last ``@`` counts as
     one.
 
-    >>> shown("https://ada:secret@host/api?token=secret&ns=team")
+    >>> redact_url("https://ada:secret@host/api?token=secret&ns=team")
     'https://host/api?token=…&ns=team'
-    >>> shown("//ada:secret@host/x"), without_credentials("sftp://ada:sec/ret@host/x::memory://b")
+    >>> redact_url("//ada:secret@host/x"), without_credentials("sftp://ada:sec/ret@host/x::memory://b")
     ('host/x', 'sftp://host/x::memory://b')
-    >>> shown("sftp://ada:sec/ret@host/dags"), shown("abfss://container@account/folder"), shown("/data/a@b?c")
-    ('sftp://host/dags', 'abfss://container@account/folder', '/data/a@b?c')
+    >>> redact_url("sftp://ada:sec/ret@host/dags"), redact_url("abfss://container@account/folder")
+    ('sftp://host/dags', 'abfss://container@account/folder')
+    >>> redact_url("/data/a@b?c")
+    '/data/a@b?c'
     """
-    return "::".join(_shown(part) for part in _CHAIN.split(url))
+    return "::".join(_redacted(part) for part in _CHAIN.split(url))
 
 
-def _shown(url: str) -> str:
+def _redacted(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         if "@" not in url or (url[:1] in ("/", ".", "~") and not url.startswith("//")):
@@ -99,7 +101,7 @@ def _shown(url: str) -> str:
     rest, number_sign, fragment = rest.partition("#")
     rest, question_mark, query = rest.partition("?")
     if question_mark:
-        rest += "?" + "&".join(_shown_value(pair) for pair in query.split("&"))
+        rest += "?" + "&".join(_redacted_pair(pair) for pair in query.split("&"))
     if number_sign and fragment.startswith("/") and not {"=", "?", "@"} & {*fragment}:  # a page of Kubeflow's UI
         rest += "#" + fragment
     return scheme + separator + rest
@@ -115,20 +117,20 @@ def _without_user(rest: str, *, keep: bool) -> str:
     return host + rest[end:] if at and not (keep and user) else rest
 
 
-def _shown_value(pair: str) -> str:
+def _redacted_pair(pair: str) -> str:
     name, equals, value = pair.partition("=")
     if not equals:
         return _HIDDEN if name else ""
     return pair if name.lower() in _HARMLESS and "@" not in value else f"{name}={_HIDDEN}"
 
 
-def shown_in(text: object) -> str:
-    """Remove secrets from every URL in a text, such as the message of another library's error, as ``shown`` does.
+def redact_urls(text: object) -> str:
+    """Remove secrets from every URL in a text, such as the message of another library's error, as ``redact_url`` does.
 
-    >>> shown_in("cannot reach 'https://ada:secret@host/api': refused")
+    >>> redact_urls("cannot reach 'https://ada:secret@host/api': refused")
     "cannot reach 'https://host/api': refused"
     """
-    return _WORD.sub(lambda word: shown(word[0]) if "://" in word[0] else word[0], str(text))
+    return _WORD.sub(lambda word: redact_url(word[0]) if "://" in word[0] else word[0], str(text))
 
 
 def refuse_credentials(url: str, where: str, instead: str = STORE_CREDENTIALS) -> str:
@@ -140,10 +142,10 @@ def refuse_credentials(url: str, where: str, instead: str = STORE_CREDENTIALS) -
     Traceback (most recent call last):
     flowyml.core.errors.ConfigurationError: artifacts: the URL 's3://bucket/x' contains credentials, ...
     """
-    if shown(url) == url:
+    if redact_url(url) == url:
         return url
     raise ConfigurationError(
-        f"{where}: the URL {shown(url)!r} contains credentials, which would be stored where others can "
+        f"{where}: the URL {redact_url(url)!r} contains credentials, which would be stored where others can "
         f"read them. Leave them out of the URL. {instead}"
     )
 
@@ -161,7 +163,7 @@ def without_credentials(url: str) -> str:
 def _bare(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return re.split(r"[?#]", _shown(url), maxsplit=1)[0]
+        return re.split(r"[?#]", _redacted(url), maxsplit=1)[0]
     end = min((place for mark in "/?#" if (place := rest.find(mark)) >= 0), default=len(rest))
     authority, path = rest[:end], rest[end:]
     user, at, host = authority.rpartition("@")

@@ -33,7 +33,7 @@ from urllib.request import (
 from flowyml.core.durations import span_text
 from flowyml.core.errors import ConfigurationError, EngineError
 from flowyml.core.tls import Tls
-from flowyml.core.urls import same_address, shown
+from flowyml.core.urls import redact_url, same_address
 
 __all__ = [
     "LARGEST_ANSWER",
@@ -269,7 +269,7 @@ def exchange(
     what is not HTTP, and ``ConfigurationError``.
     """
     asked = [] if asked is None else asked
-    asked.append(shown(url))
+    asked.append(redact_url(url))
     parts = urlsplit(url)
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
     request = Request(bare, body, {"User-Agent": "flowyml"}, method=method)
@@ -318,7 +318,7 @@ def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool, kee
         ) -> Request | None:
             if not follow or urlsplit(newurl).scheme not in ("http", "https"):
                 return None
-            asked.append(shown(newurl).partition("?")[0])
+            asked.append(redact_url(newurl).partition("?")[0])
             parts = urlsplit(newurl)  # a login in it would be looked up as a part of the host's name
             before, target = req, urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
             made = super().redirect_request(req, fp, code, msg, headers, target)

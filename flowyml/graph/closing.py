@@ -12,24 +12,24 @@ from flowyml.plan.conditions import with_sources
 from flowyml.plan.groups import Branch, Group, Groups, Loop, Section
 from flowyml.plan.model import FromEither, FromStep, Input, Plan, Source, Step
 
-__all__ = ["Shown", "shown"]
+__all__ = ["PlanToDraw", "plan_to_draw"]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PlanToDraw:
     """A plan to draw. ``closed`` has the names of the steps within each step that is a sub-pipeline."""
 
     plan: Plan
     closed: Mapping[str, Sequence[str]]
 
 
-def shown(plan: Plan, *, expand: bool = False) -> Shown:
+def plan_to_draw(plan: Plan, *, expand: bool = False) -> PlanToDraw:
     """Return the plan with each outermost sub-pipeline as one step, and a group around each execution group.
 
     Sub-pipelines stay open with ``expand``, and if one of them waits for a step that waits for the same sub-pipeline.
     """
     within = {} if expand else {step.name: name for step in plan if (name := _outermost(plan.structure, step))}
-    picture = (_Closing(plan, within).shown() if within else None) or Shown(plan, {})
+    picture = (_Closing(plan, within).closed_plan() if within else None) or PlanToDraw(plan, {})
     return replace(picture, plan=with_execution_groups(picture.plan))
 
 
@@ -45,7 +45,7 @@ class _Closing:
         self.sections = {name: section for section, name in names.items()}
         self.node = {step.name: names.get(within.get(step.name, ""), step.name) for step in plan}
 
-    def shown(self) -> Shown | None:
+    def closed_plan(self) -> PlanToDraw | None:
         names = dict.fromkeys(self.node[step.name] for step in self.plan)
         steps = {name: self._closed(name) if name in self.sections else self._renamed(self.plan.by_name[name])
                  for name in names}  # fmt: skip
@@ -56,7 +56,7 @@ class _Closing:
             return None
         plan = replace(self.plan, steps=tuple(steps[name] for name in order), groups=tuple(groups), outputs=())
         members = {name: tuple(self.plan.structure.members(section)) for name, section in self.sections.items()}
-        return Shown(plan, members)
+        return PlanToDraw(plan, members)
 
     def _closed(self, name: str) -> Step:
         """Return one step for a sub-pipeline; its inputs are those that its steps and groups take from outside."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flowyml.graph.arrows import Arrow, arrows, framed
-from flowyml.graph.closing import Shown, shown
+from flowyml.graph.closing import PlanToDraw, plan_to_draw
 from flowyml.graph.text import title_of
 from flowyml.plan.model import Plan
 
@@ -18,7 +18,7 @@ def mermaid(plan: Plan, *, expand: bool = False) -> str:
     A dotted arrow is an order without data; an arrow has a label if its step has several outputs. Loops, branches,
     clean-up and execution groups are subgraphs; so are sub-pipelines with ``expand``, else each is one node.
     """
-    picture = shown(plan, expand=expand)
+    picture = plan_to_draw(plan, expand=expand)
     ids = {step.name: f"s{index}" for index, step in enumerate(picture.plan)}
     groups = {group.name: f"g{index}" for index, group in enumerate(picture.plan.groups)}
     lines = ["flowchart LR", *_boxes(picture, ids, groups, "", "    ")]
@@ -30,7 +30,7 @@ def mermaid(plan: Plan, *, expand: bool = False) -> str:
 
 
 def _boxes(
-    picture: Shown, ids: Mapping[str, str], groups: Mapping[str, str], around: str, indent: str
+    picture: PlanToDraw, ids: Mapping[str, str], groups: Mapping[str, str], around: str, indent: str
 ) -> Iterator[str]:
     """Yield the steps of a group, and the groups within it around theirs."""
     for step in picture.plan:

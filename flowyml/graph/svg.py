@@ -8,7 +8,7 @@ from html import escape
 
 from flowyml.core.durations import counted, span_text
 from flowyml.graph.arrows import Piece, levels
-from flowyml.graph.closing import Shown, shown
+from flowyml.graph.closing import PlanToDraw, plan_to_draw
 from flowyml.graph.execution_groups import SharedProcess
 from flowyml.graph.layout import Line, Link, Slot, layers_of, place
 from flowyml.graph.text import cut, title_of, width
@@ -78,7 +78,7 @@ def svg(plan: Plan, *, expand: bool = False) -> str:
     Loops, branches, clean-up and execution groups are frames around their steps; so are sub-pipelines with ``expand``,
     else each is one box.
     """
-    picture = _Picture(shown(plan, expand=expand))
+    picture = _Picture(plan_to_draw(plan, expand=expand))
     notes = _parameters(plan)
     titles = [2 * _MARGIN + width(text) * cell for text, cell in ((_title(plan), 10.4), (notes, _SMALL_CELL))]
     across = max(2 * _MARGIN + picture.whole.width, *titles)
@@ -129,7 +129,7 @@ class _Frame:
 class _Picture:
     """The layout of a plan, and the elements of its drawing."""
 
-    def __init__(self, what: Shown) -> None:
+    def __init__(self, what: PlanToDraw) -> None:
         self.plan = what.plan
         self.closed = what.closed
         self.levels = levels(what.plan)

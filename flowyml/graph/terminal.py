@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from flowyml.core.plain_text import safe_line
 from flowyml.graph.arrows import lines_of
-from flowyml.graph.closing import Shown, shown
+from flowyml.graph.closing import PlanToDraw, plan_to_draw
 from flowyml.graph.execution_groups import SharedProcess
 from flowyml.graph.layout import Line, Slot, layers_of, place, stages
 from flowyml.graph.lines import Canvas, Wire, tracks
@@ -31,11 +31,11 @@ def terminal(plan: Plan, *, columns: int = 100, expand: bool = False) -> str:
     Steps have marks for their groups, which are explained below the graph. A sub-pipeline is one box; with ``expand``,
     its steps are drawn.
     """
-    picture = shown(plan, expand=expand)
+    picture = plan_to_draw(plan, expand=expand)
     return _steps(picture, columns) + _legend(picture, columns)
 
 
-def _steps(picture: Shown, columns: int) -> str:
+def _steps(picture: PlanToDraw, columns: int) -> str:
     if len(picture.plan.steps) > _MOST_STEPS:
         return _listed(picture, columns)
     lines = lines_of(picture.plan)
@@ -47,7 +47,7 @@ def _steps(picture: Shown, columns: int) -> str:
     return _drawn(picture, layers, boxes) or _listed(picture, columns)
 
 
-def _box_widths(picture: Shown, lines: Iterable[Line]) -> dict[str, float]:
+def _box_widths(picture: PlanToDraw, lines: Iterable[Line]) -> dict[str, float]:
     """Return the widths of boxes: for the name, and an arrow from each step before; odd, so that a box has a middle."""
     arrows = Counter(line.end for line in lines)
     rooms = {step.name: max(width(_name(picture, step)) + 4, 2 * arrows[step.name] + 3) for step in picture.plan}
@@ -69,7 +69,7 @@ def _left_edges(layers: list[list[Slot]]) -> dict[Slot, int]:
     return edges
 
 
-def _drawn(picture: Shown, layers: list[list[Slot]], boxes: dict[Slot, int]) -> str | None:
+def _drawn(picture: PlanToDraw, layers: list[list[Slot]], boxes: dict[Slot, int]) -> str | None:
     """Return the drawing; None if lines would overlap."""
     canvas, row = Canvas(), 0
     for index, layer in enumerate(layers):
@@ -132,7 +132,7 @@ def _exit(slot: Slot, ends: list[int], taken: dict[int, Slot], boxes: dict[Slot,
     return next((column for column in near if taken.get(column, slot) is slot), middle)
 
 
-def _listed(picture: Shown, columns: int) -> str:
+def _listed(picture: PlanToDraw, columns: int) -> str:
     """Return one line for each step, by stage, with the steps that it waits for."""
     plan, arrows = picture.plan, lines_of(picture.plan)
     stage = stages([step.name for step in plan], arrows)
@@ -156,7 +156,7 @@ def _listed(picture: Shown, columns: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _name(picture: Shown, step: Step) -> str:
+def _name(picture: PlanToDraw, step: Step) -> str:
     """Return the name with marks for a loop, a branch, a clean-up, an execution group, a sub-pipeline."""
     structure = picture.plan.structure
     around = (_MARKS.get(type(structure.by_name[name]), "") for name in structure.path(step.group))
@@ -164,7 +164,7 @@ def _name(picture: Shown, step: Step) -> str:
     return cut(safe_line(f"{step.name} {marks}" if marks else step.name), _LONGEST_NAME)
 
 
-def _legend(picture: Shown, columns: int) -> str:
+def _legend(picture: PlanToDraw, columns: int) -> str:
     """Return a line for each group, with its steps and the groups in it; empty for a plan without groups."""
     structure = picture.plan.structure
     lines = []

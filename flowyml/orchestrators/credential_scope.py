@@ -19,7 +19,7 @@ from typing import Any
 from flowyml.core.credentials import AUTH_OPTIONS
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.settings import is_trusted, without_consent
-from flowyml.core.urls import same_address, shown
+from flowyml.core.urls import redact_url, same_address
 from flowyml.orchestrators.config import PREFIX, Target
 
 __all__ = ["CREDENTIALS", "refused_sources", "with_own_credentials", "without_credentials_of"]
@@ -51,7 +51,7 @@ def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -
     for key in CREDENTIALS & target.options.keys():
         table = next((table for table in tables if key in table), {})
         if "url" in table:
-            elsewhere = "" if _is_same(url, table["url"]) else f"belongs to {shown(str(table['url']))}"
+            elsewhere = "" if _is_same(url, table["url"]) else f"belongs to {redact_url(str(table['url']))}"
         else:
             is_for_all = by_file and table is environment.get(target.engine)  # also of a target named like it
             elsewhere = "is set in the environment for this engine, but the URL is set in a file" if is_for_all else ""
@@ -78,7 +78,7 @@ def without_credentials_of(target: Target, url: object) -> Target:
     own = target.options.get("url")
     if own is None or url is None or _is_same(url, own):
         return target
-    belongs = {key: f"{target.origins[key]}: {key} belongs to {shown(str(own))}" for key in target.options}
+    belongs = {key: f"{target.origins[key]}: {key} belongs to {redact_url(str(own))}" for key in target.options}
     return _without(target, {key: why for key, why in belongs.items() if key in CREDENTIALS}, str(url))
 
 
@@ -88,7 +88,7 @@ def _without(target: Target, withheld: Mapping[str, str], url: str) -> Target:
     options = {key: value for key, value in target.options.items() if key not in withheld}
     note = (
         f"Credentials were not sent: {'; '.join(sorted(withheld.values()))}. "
-        f"Put those of {shown(url)} beside that URL, in the same table or as further variables."
+        f"Put those of {redact_url(url)} beside that URL, in the same table or as further variables."
     )
     return replace(target, options=options, withheld=note)
 

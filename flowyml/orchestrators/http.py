@@ -34,7 +34,7 @@ from flowyml.core.errors import (
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.tls import Tls, tls_cause, tls_trouble
-from flowyml.core.urls import shown, shown_in
+from flowyml.core.urls import redact_url, redact_urls
 from flowyml.orchestrators.listing import Listing
 
 if TYPE_CHECKING:
@@ -394,12 +394,12 @@ class HttpClient:
     def _unreachable(self, error: Exception) -> EngineUnreachableError:
         if cause := tls_cause(error):
             return EngineUnreachableError(f"TLS with {self.engine} at {self.url} fails: {tls_trouble(cause)}")
-        reason = shown_in(error) or type(error).__name__
+        reason = redact_urls(error) or type(error).__name__
         return EngineUnreachableError(f"{self.engine} at {self.url} does not answer: {reason}. {self.advice}")
 
     def _moved(self, what: str, target: str, path: str) -> EngineError:
         """Return the error for a redirect: within the same host the path is wrong; to another host it is a login."""
-        where = shown(target).partition("?")[0]
+        where = redact_url(target).partition("?")[0]
         if urlsplit(target).hostname == urlsplit(self.url).hostname and "login" not in where:
             return EngineError(f"{what}: it redirects to {where}. Give url={where.removesuffix(path)!r}.")
         return ProxyLoginError(
@@ -435,7 +435,7 @@ def _open_pool(url: str, tls: Tls) -> httpcore.ConnectionPool:
         return kind(bare, proxy_auth=auth, **options)
     except (ImportError, ValueError, RuntimeError) as error:  # SOCKS needs a package
         raise ConfigurationError(
-            f"the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names for {url} cannot be used: {shown_in(error)}"
+            f"the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names for {url} cannot be used: {redact_urls(error)}"
         ) from None
 
 

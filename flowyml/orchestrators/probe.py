@@ -9,7 +9,7 @@ from typing import Any
 
 from flowyml.core.errors import ConfigurationError, EngineUnreachableError
 from flowyml.core.tls import Tls, tls_cause, tls_trouble
-from flowyml.core.urls import checked_url, shown, shown_in, without_credentials
+from flowyml.core.urls import checked_url, redact_url, redact_urls, without_credentials
 
 __all__ = ["Page", "Site"]
 
@@ -82,12 +82,13 @@ def _errors_named(asked: Sequence[str]) -> Iterator[None]:
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, ConfigurationError):
             raise
-        reason = shown_in(getattr(error, "reason", None) or error)
+        reason = redact_urls(getattr(error, "reason", None) or error)
         if isinstance(error, InvalidURL):  # which repeats a part of the URL
             reason = "the URL is malformed"
         led = f", to which {asked[0]} redirects" if len(asked) > 1 else ""
+        place = redact_url(asked[-1])
         if cause := tls_cause(error):
-            raise EngineUnreachableError(f"TLS with {shown(asked[-1])}{led} fails: {tls_trouble(cause)}") from error
+            raise EngineUnreachableError(f"TLS with {place}{led} fails: {tls_trouble(cause)}") from error
         raise EngineUnreachableError(
-            f"Nothing answers at {shown(asked[-1])}{led}: {reason}. Is the server running, and is this its address?"
+            f"Nothing answers at {place}{led}: {reason}. Is the server running, and is this its address?"
         ) from (None if isinstance(error, InvalidURL) else error)

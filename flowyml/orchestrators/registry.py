@@ -123,9 +123,9 @@ def _subclasses(kind: type) -> Iterator[type]:
 
 def not_found(name: str, known: tuple[str, ...]) -> str:
     """Return the message for an unknown name, with similar names."""
-    from flowyml.core.urls import shown
+    from flowyml.core.urls import redact_url
 
-    return f"No orchestrator is called {shown(name)!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
+    return f"No orchestrator is called {redact_url(name)!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
 
 
 @cache

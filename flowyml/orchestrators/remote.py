@@ -21,7 +21,7 @@ from flowyml.core.errors import (
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import Tls, tls_cause
-from flowyml.core.urls import checked_url, shown
+from flowyml.core.urls import checked_url, redact_url
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline
 from flowyml.orchestrators.probe import Site
@@ -76,12 +76,12 @@ class RemoteOrchestrator(Orchestrator):
         factory = registry.load(name)
         if command := registry.missing(factory):
             raise MissingExtraError(
-                f"{name!r} answers at {shown(self.url)}, but its extra is not installed: {command}"
+                f"{name!r} answers at {redact_url(self.url)}, but its extra is not installed: {command}"
                 if self.engine is None
                 else f"{name!r} needs an extra that is not installed: {command}"
             )
         made = factory(url=self.url, retry_policy=self.retry_policy, secrets=self.secrets, **self._options)
-        made.target = self.target or shown(self.url)
+        made.target = self.target or redact_url(self.url)
         return made
 
     def _recognized(self) -> str:
@@ -131,7 +131,7 @@ class RemoteOrchestrator(Orchestrator):
         try:
             return self.adapter.health()
         except (EngineError, OrchestratorNotFoundError, MissingExtraError) as error:
-            return Health(reachable=False, url=shown(self.url), detail=str(error))
+            return Health(reachable=False, url=redact_url(self.url), detail=str(error))
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of this engine's adapter alone.
@@ -144,7 +144,7 @@ class RemoteOrchestrator(Orchestrator):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        return f"<RemoteOrchestrator {shown(self.url)}>"
+        return f"<RemoteOrchestrator {redact_url(self.url)}>"
 
 
 def _forward(name: str, item: Any) -> Any:

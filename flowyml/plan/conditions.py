@@ -28,7 +28,7 @@ __all__ = [
     "holds",
     "leaves_of",
     "of_text",
-    "shown",
+    "format_source",
     "sources_in",
     "with_leaves",
     "with_sources",
@@ -65,7 +65,7 @@ class Compare:
     texts: str = ""
 
     def __str__(self) -> str:
-        return f"{shown(self.left)} {self.operator} {shown(self.right)}"
+        return f"{format_source(self.left)} {self.operator} {format_source(self.right)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class IsTrue:
     value: Source
 
     def __str__(self) -> str:
-        return shown(self.value)
+        return format_source(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +188,13 @@ def with_sources(condition: Condition, new: Callable[[Source], Source]) -> Condi
     return with_leaves(condition, changed)
 
 
-def shown(source: Source) -> str:
+def format_source(source: Source) -> str:
     """Return a value in the text of a condition."""
     match source:
         case FromStep(_, output):
             return output
         case FromEither(outputs):
-            return f"either({', '.join(map(shown, outputs))})"
+            return f"either({', '.join(map(format_source, outputs))})"
         case FromParameter(name) | FromItem(_, name):
             return name
         case Constant(value):

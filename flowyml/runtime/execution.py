@@ -72,14 +72,14 @@ def run_step(
     except StepStopped:  # the process that stops it fires the hooks
         raise
     except BaseException as error:
-        fire(hooks, "on_error", step.name, _shown(error, secrets))
+        fire(hooks, "on_error", step.name, _masked(error, secrets))
         raise
     if hooks:
         fire(hooks, "on_step_end", step.name, outputs, time.perf_counter() - started)
     return kept
 
 
-def _shown(error: BaseException, secrets: Mapping[str, str]) -> BaseException:
+def _masked(error: BaseException, secrets: Mapping[str, str]) -> BaseException:
     """Return the error for hooks: only its text if the step has secrets."""
     if not secrets:
         return error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml import step
-from flowyml.core.urls import shown
+from flowyml.core.urls import redact_url
 from flowyml.steps.needed import needed
 from flowyml.steps.waiting import wait_for
 
@@ -57,7 +57,7 @@ def wait_for_file(
             return [system.unstrip_protocol(place)] if system.exists(place) else None
         return [system.unstrip_protocol(each) for each in sorted(system.glob(place))] or None
 
-    return wait_for(shown(path), look, poll_interval, patience)
+    return wait_for(redact_url(path), look, poll_interval, patience)
 
 
 def _copy(source: str, target: str, options: dict[str, Any]) -> list[tuple[str, str]]:
@@ -71,8 +71,8 @@ def _copy(source: str, target: str, options: dict[str, Any]) -> list[tuple[str, 
     for path, goal in goals:
         if _identity(there, goal) in originals:
             raise ValueError(
-                f"{shown(source)} is not copied to {shown(target)}: {path} would overwrite {goal}, which is also a "
-                "file to copy. Choose a target outside the source."
+                f"{redact_url(source)} is not copied to {redact_url(target)}: {path} would overwrite {goal}, which is "
+                "also a file to copy. Choose a target outside the source."
             )
     pairs = []
     for path, goal in goals:
@@ -80,7 +80,7 @@ def _copy(source: str, target: str, options: dict[str, Any]) -> list[tuple[str, 
         with here.open(path, "rb") as read, there.open(goal, "wb") as write:
             shutil.copyfileobj(read, write, _CHUNK)
         if here.size(path) != there.size(goal):
-            raise OSError(f"{shown(source)}: the copy of {path} has another size than the file.")
+            raise OSError(f"{redact_url(source)}: the copy of {path} has another size than the file.")
         print(f"{path} -> {goal}")
         pairs.append((path, there.unstrip_protocol(goal)))
     return pairs
@@ -107,7 +107,7 @@ def _files(system: Any, pattern: str, shown_as: str) -> tuple[list[str], str]:
     else:
         found, root = [pattern] if system.exists(pattern) else [], posixpath.dirname(pattern)
     if not found:
-        raise FileNotFoundError(f"There is no file {shown(shown_as)}.")
+        raise FileNotFoundError(f"There is no file {redact_url(shown_as)}.")
     return found, root
 
 
@@ -125,7 +125,7 @@ def _opened(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         system, path = core.url_to_fs(url, **_of(url, options))
     except ImportError as error:
         raise ImportError(
-            f"{shown(url)} needs a package where the step runs, which is not installed there: {error}"
+            f"{redact_url(url)} needs a package where the step runs, which is not installed there: {error}"
         ) from error
     return system, path
 

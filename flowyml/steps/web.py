@@ -8,7 +8,7 @@ from typing import Any
 
 from flowyml import step
 from flowyml.core.credentials import Auth, Secret
-from flowyml.core.urls import checked_url, shown
+from flowyml.core.urls import checked_url, redact_url
 from flowyml.steps.waiting import wait_for
 
 __all__ = ["http", "wait_for_http"]
@@ -79,7 +79,7 @@ def wait_for_http(
             last[0] = said
         return None
 
-    return wait_for(shown(url), look, poll_interval, patience)
+    return wait_for(redact_url(url), look, poll_interval, patience)
 
 
 def _text_at(
@@ -96,13 +96,13 @@ def _text_at(
         raise ValueError(f"method={method!r:.50} is not a method of HTTP. Write it like POST.")
     if not _SENDABLE.fullmatch(checked_url(url)):
         raise ValueError(
-            f"The URL {shown(url)!r} has a space, a control character or a non-ASCII character. Give values as "
+            f"The URL {redact_url(url)!r} has a space, a control character or a non-ASCII character. Give values as "
             f"params=…, or write them as %20."
         )
     kind = {} if json is None else {"Content-Type": "application/json"}
     sent = {**kind, **Auth.in_url(url).headers(), **_checked(headers), **_bearer(token)}  # a name may have any case
     body = _body(json, data)
-    asked = f"{method} {shown(url)}"
+    asked = f"{method} {redact_url(url)}"
     try:
         answer = exchange(
             url,

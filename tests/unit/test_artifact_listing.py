@@ -23,7 +23,7 @@ from flowyml.artifacts.listing import artifact_of, artifacts_of
 from flowyml.artifacts.markdown import artifacts_in, escaped, markdown_of
 from flowyml.artifacts.previews import preview_of
 from flowyml.artifacts.store import Store
-from flowyml.cli.records import plain_outputs, plain_run, shown
+from flowyml.cli.records import format_value, plain_outputs, plain_run
 from flowyml.core.errors import ArtifactError, ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Artifact, Outputs, Run
@@ -241,10 +241,10 @@ def test_copies_of_files_within_other_values_are_shown_by_their_urls(tmp_path: P
     plain = plain_outputs(Outputs({"files": [{"first": copy}, Path("/x")]}))["files"]
     assert plain[0]["first"]["$url"] == url
     assert "/x" in plain[1]["$repr"]
-    assert shown([copy]).startswith(f"[{url}"[:150])
-    assert shown({"first": (copy,)}).startswith(f"{{'first': ({url}"[:150])
+    assert format_value([copy]).startswith(f"[{url}"[:150])
+    assert format_value({"first": (copy,)}).startswith(f"{{'first': ({url}"[:150])
     with files_here():
-        assert shown(unpack(packed, store)) != url, "within a step it is a file as any other"
+        assert format_value(unpack(packed, store)) != url, "within a step it is a file as any other"
 
 
 def test_a_dict_that_is_like_what_json_lacks_is_told_apart() -> None:

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowyml.core.errors import ConfigurationError
-from flowyml.core.urls import checked_url, refuse_credentials, same_address, shown, shown_in, without_credentials
+from flowyml.core.urls import (
+    checked_url,
+    redact_url,
+    redact_urls,
+    refuse_credentials,
+    same_address,
+    without_credentials,
+)
 
 SECRET = "hunter2"
 
@@ -38,22 +45,22 @@ SECRET = "hunter2"
     ],
 )
 def test_what_is_shown_of_a_url(url: str, expected: str) -> None:
-    assert shown(url) == expected
-    assert shown(expected) == expected
+    assert redact_url(url) == expected
+    assert redact_url(expected) == expected
 
 
 @given(st.text(min_size=1).filter(lambda text: not any(mark in text for mark in "@\ud800")))
 def test_no_password_is_shown_whatever_is_in_it(password: str) -> None:
     marked = f"<{password}>"
-    assert marked not in shown(f"https://ada:{marked}@host/path")
-    assert marked not in shown(f"s3://ada:{marked}@bucket/path")
+    assert marked not in redact_url(f"https://ada:{marked}@host/path")
+    assert marked not in redact_url(f"s3://ada:{marked}@bucket/path")
 
 
 def test_urls_within_a_text() -> None:
     text = "HTTPError('https://ada:hunter2@host/x?sig=hunter2', 403)\nfrom s3://k:hunter2@bucket and nowhere else"
-    assert SECRET not in shown_in(text)
-    assert "https://host/x?sig=…" in shown_in(text)
-    assert shown_in("no URL: a@b, c:d@e") == "no URL: a@b, c:d@e"
+    assert SECRET not in redact_urls(text)
+    assert "https://host/x?sig=…" in redact_urls(text)
+    assert redact_urls("no URL: a@b, c:d@e") == "no URL: a@b, c:d@e"
 
 
 @pytest.mark.parametrize("url", ["s3://key:hunter2@bucket", "https://host/?sig=hunter2", "https://hunter2@host/x"])
@@ -106,8 +113,8 @@ def test_the_address_that_stays_of_a_url(url: str, address: str) -> None:
 def test_a_hostile_url_of_a_megabyte_is_shown_at_once(piece: str) -> None:
     url = piece * (1_000_000 // len(piece))
     begin = time.process_time()
-    shown(url)
-    shown_in(url)
+    redact_url(url)
+    redact_urls(url)
     without_credentials(url)
     assert time.process_time() - begin < 20
 

@@ -24,7 +24,7 @@ from flowyml.core.errors import (
     ServerTroubleError,
 )
 from flowyml.core.following import command_line
-from flowyml.core.urls import shown
+from flowyml.core.urls import redact_url
 from flowyml.orchestrators.http import ConflictError, ProxyLoginError, RefusedError, paged
 from flowyml.orchestrators.http import NotFoundError as NotThereError
 from flowyml_airflow.audit_log import AuditLogCalls
@@ -350,8 +350,8 @@ class AirflowClient(AuditLogCalls):
             if read != value:
                 return read
         raise KeptElsewhereError(
-            f"Airflow's XCom backend stores {key!r} of task {task_id!r} at {shown(value)}, and the API does not read "
-            f"it there. In Airflow, {self._to_read}"
+            f"Airflow's XCom backend stores {key!r} of task {task_id!r} at {redact_url(value)}, and the API does not "
+            f"read it there. In Airflow, {self._to_read}"
         )
 
     # Values that FlowyML passes on are smaller, also as escaped JSON.

@@ -15,7 +15,7 @@ from typing import Any
 from flowyml.core.credentials import AUTH_OPTIONS, Auth, AuthLike
 from flowyml.core.errors import AuthenticationError, ConfigurationError
 from flowyml.core.tls import Tls
-from flowyml.core.urls import checked_url, same_address, shown, without_credentials
+from flowyml.core.urls import checked_url, redact_url, same_address, without_credentials
 
 __all__ = ["Connection", "Token", "expiry", "permission", "refusal"]
 
@@ -76,7 +76,7 @@ class Connection:
 def _withheld(names: Mapping[str, str], home: str | None, plain: str) -> str:
     """Say in a refusal that the environment's credentials belong to another address and were not sent."""
     variables = " and ".join(f"FLOWYML_AIRFLOW_{name.upper()}" for name in names)
-    whose = f"belong to {shown(home)}, the FLOWYML_AIRFLOW_URL" if home else "need FLOWYML_AIRFLOW_URL beside them"
+    whose = f"belong to {redact_url(home)}, the FLOWYML_AIRFLOW_URL" if home else "need FLOWYML_AIRFLOW_URL beside them"
     return (
         f"{variables} {whose}, and were not sent here. Give the credentials of {plain} as options of its target in "
         f"flowyml.toml, such as token_file=…, or in FLOWYML_ORCHESTRATORS__NAME__TOKEN; or set FLOWYML_AIRFLOW_URL."

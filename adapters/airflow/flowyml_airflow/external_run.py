@@ -23,7 +23,7 @@ from urllib.parse import quote
 from flowyml.core.credentials import Auth, lacks_permission
 from flowyml.core.durations import span_text
 from flowyml.core.errors import AuthenticationError, StepCancelledError
-from flowyml.core.urls import shown
+from flowyml.core.urls import redact_url
 from flowyml.core.web import JsonObject, exchange
 from flowyml.plan.names import slug
 from flowyml.runtime.running_step import current_step, holds_secret
@@ -256,7 +256,7 @@ class Calls:
             tls=self.connection.tls,
         )  # fmt: skip
         if 300 <= answer.status < 400:
-            moved = shown(answer.headers.get("location", "another address")).partition("?")[0]
+            moved = redact_url(answer.headers.get("location", "another address")).partition("?")[0]
             raise RuntimeError(
                 f"{self.root} is not Airflow itself. It redirects to {moved}: is that the address of Airflow? Nothing "
                 f"was sent there. Set FLOWYML_AIRFLOW_URL to it."

@@ -14,7 +14,7 @@ from flowyml.artifacts.housekeeping import modified
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import refuse_others_link, unfinished_name, whole_file
 from flowyml.core.removal import remove
-from flowyml.core.urls import shown
+from flowyml.core.urls import redact_url
 
 __all__ = ["Folder", "open_folder"]
 
@@ -160,7 +160,7 @@ class FsspecFolder(Folder):
     """
 
     def __init__(self, url: str) -> None:
-        self.name = shown(url)
+        self.name = redact_url(url)
         self._user = self._user_part(url)
         try:
             import fsspec

@@ -20,7 +20,7 @@ from flowyml.core.errors import (
     FlowymlError,
     ServerTroubleError,
 )
-from flowyml.core.urls import shown
+from flowyml.core.urls import redact_url
 from flowyml.core.web import LARGEST_ANSWER, parsed
 from flowyml.orchestrators.http import status_error
 from flowyml.orchestrators.listing import Listing
@@ -167,7 +167,7 @@ class Client:
         finally:
             answer.close()  # it may be endless
         if limit < 0:
-            raise EngineError(f"{shown(page)} at {self.connection.where} is larger than what was stored there.")
+            raise EngineError(f"{redact_url(page)} at {self.connection.where} is larger than what was stored there.")
 
     def _log_answer(self, run: str, node: str) -> Any:
         """Request a log by the API server's own path or, behind ml-pipeline-ui, by that of the UI.
@@ -207,7 +207,7 @@ class Client:
             return AuthenticationError(f"{message} These credentials have no right to {where}. {needed}")
         if 300 <= error.status < 400:
             headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-            target = shown(urljoin(f"{self.connection.url}/", headers.get("location", ""))).partition("?")[0]
+            target = redact_url(urljoin(f"{self.connection.url}/", headers.get("location", ""))).partition("?")[0]
             return AuthenticationError(
                 f"A proxy, not KFP, answered at {self.connection.where}: it redirects to {target}, probably a login. "
                 f"No credentials were sent there. Give auth=token or auth=Auth(cookies=…), and check the URL."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from flowyml.core.credentials import Auth, AuthLike
 from flowyml.core.errors import ConfigurationError, EngineUnreachableError
 from flowyml.core.tls import Tls
-from flowyml.core.urls import checked_url, shown, without_credentials
+from flowyml.core.urls import checked_url, redact_url, without_credentials
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
@@ -76,7 +76,7 @@ class Connection:
     @property
     def where(self) -> str:
         """The URL without credentials."""
-        return shown(self.url)
+        return redact_url(self.url)
 
     @property
     def longest(self) -> float:
@@ -89,7 +89,7 @@ class Connection:
             host = self.host
         except EngineUnreachableError:
             host = self.url
-        return shown(f"{host}/#/{path}")
+        return redact_url(f"{host}/#/{path}")
 
     @cached_property
     def host(self) -> str:

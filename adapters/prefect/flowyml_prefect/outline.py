@@ -37,7 +37,7 @@ def _lines(plan: Plan, children: dict[str, list[Group | Step]], parent: str, dep
 def _heading(plan: Plan, group: Group) -> str:
     match group:
         case Loop():
-            items = " and ".join(f"each {item.name} of {_shown(plan, item.source)}" for item in group.over)
+            items = " and ".join(f"each {item.name} of {_format_source(plan, item.source)}" for item in group.over)
             limit = f", {group.max_parallel} at a time" if group.max_parallel else ""
             return f"for {items}{limit}{', and go on after failures' if group.on_item_error == 'continue' else ''}:"
         case Branch(condition=None):
@@ -53,7 +53,9 @@ def _heading(plan: Plan, group: Group) -> str:
 
 def _call(plan: Plan, step: Step) -> str:
     given = [
-        f"{item.name}={_shown(plan, item.source)}" for item in step.inputs if not isinstance(item.source, Constant)
+        f"{item.name}={_format_source(plan, item.source)}"
+        for item in step.inputs
+        if not isinstance(item.source, Constant)
     ]
     has_rule = step.run_if != "all_success" and not plan.structure.is_cleanup(step.group)
     rule = f" if {step.run_if}" if has_rule else ""
@@ -61,12 +63,12 @@ def _call(plan: Plan, step: Step) -> str:
     return f"{step.name}({', '.join(given)}){after}{rule}"
 
 
-def _shown(plan: Plan, source: Source) -> str:
+def _format_source(plan: Plan, source: Source) -> str:
     match source:
         case FromStep(step, output):
             return step if len(plan.by_name[step].outputs) == 1 else f"{step}.{output}"
         case FromEither(outputs):
-            return f"either({', '.join(_shown(plan, output) for output in outputs)})"
+            return f"either({', '.join(_format_source(plan, output) for output in outputs)})"
         case FromParameter(name):
             return name
         case FromItem(_, name):

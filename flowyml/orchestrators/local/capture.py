@@ -41,7 +41,7 @@ class Sink:
         if "\n" in text:
             first, *lines, text = text.split("\n")
             for line in ("".join((*begun, first)), *lines):
-                self._write("INFO", _shown(line))
+                self._write("INFO", _on_terminal(line))
             begun.clear()
         elif text.startswith("\r"):  # a progress bar begins again
             begun.clear()
@@ -57,7 +57,7 @@ class Sink:
         """Write the last line, which may have no line end."""
         for rest in self._begun.values():
             if rest:
-                self._write("INFO", _shown("".join(rest)))
+                self._write("INFO", _on_terminal("".join(rest)))
         self._begun.clear()
 
 
@@ -248,7 +248,7 @@ def _text(record: logging.LogRecord) -> str:
     return message
 
 
-def _shown(line: str) -> str:
+def _on_terminal(line: str) -> str:
     """Return the line that a terminal would show: a progress bar keeps returning to its start."""
     line = line.rstrip("\r")
     return line[line.rfind("\r") + 1 :]
