@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flowyml import cleanup, either, elif_, for_each, otherwise, pipeline, step, when
 from flowyml.graph import mermaid, svg, terminal
 from flowyml.graph.arrows import arrows, levels
-from flowyml.graph.closing import shown
+from flowyml.graph.closing import plan_to_draw
 from flowyml.graph.execution_groups import with_execution_groups
 from flowyml.plan.conditions import IsTrue
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
@@ -154,7 +154,7 @@ def test_a_frame_holds_its_steps_and_nothing_else(plan: Plan) -> None:
 @settings(max_examples=100)
 def test_what_is_closed_is_one_step_and_hides_no_line_outside(plan: Plan) -> None:
     assume(all(plan.structure.members(group.name) for group in plan.groups))  # no pipeline has an empty loop
-    picture = shown(plan)
+    picture = plan_to_draw(plan)
     inside = {name for names in picture.closed.values() for name in names}
     kept = {step.name for step in picture.plan if step.name not in picture.closed}
     assert inside | kept == {step.name for step in plan}
@@ -177,7 +177,7 @@ def test_two_pipelines_that_wait_for_each_other_stay_open() -> None:
         Step(name="p.b", function="m:f", inputs=(Input("y", FromStep("between", "y")),), group="p"),
     )
     plan = Plan(name="q", steps=steps, groups=(Section(name="p", pipeline="p"),))
-    assert shown(plan).closed == {}
+    assert plan_to_draw(plan).closed == {}
     assert "frame" not in re.findall(r'class="([^"]*)"', svg(plan))  # it would hold what does not belong to it
 
 
