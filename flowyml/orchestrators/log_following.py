@@ -8,15 +8,15 @@ from collections.abc import Callable, Generator, Iterator
 from flowyml.core.errors import EngineUnreachableError, ServerTroubleError
 from flowyml.core.runs import LogLine
 
-__all__ = ["Look", "log_lines"]
+__all__ = ["Poll", "log_lines"]
 
-Look = Generator[LogLine, None, bool]
+Poll = Generator[LogLine, None, bool]
 """Yields the lines since the last poll, and returns whether all have come."""
 
 _PATIENCE_SECONDS = 300
 
 
-def log_lines(look: Callable[[], Look], *, follow: bool, pause: float = 1) -> Iterator[LogLine]:
+def log_lines(poll: Callable[[], Poll], *, follow: bool, pause: float = 1) -> Iterator[LogLine]:
     """Yield the lines of one poll after another, ``pause`` seconds apart, until a poll was the last.
 
     With ``follow``, an engine that does not answer or has an error is retried for five minutes.
@@ -25,7 +25,7 @@ def log_lines(look: Callable[[], Look], *, follow: bool, pause: float = 1) -> It
     complete = False
     while not complete:
         try:
-            complete = yield from look()
+            complete = yield from poll()
             silent_since = None
         except (EngineUnreachableError, ServerTroubleError):
             silent_since = silent_since or time.monotonic()

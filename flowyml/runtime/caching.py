@@ -47,7 +47,7 @@ _VERSION = 2
 _LARGEST = 4_000_000  # bytes of a record
 _FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
 _SAY_SECONDS = 10  # until a step reports that it waits
-_LOOK_SECONDS = 1  # between looks whether the process that computes is alive
+_POLL_SECONDS = 1  # between two checks whether the process that computes is alive
 _SKEW_SECONDS = 3600  # that the clock of another machine may be ahead
 _LATEST = 100_000_000_000  # seconds since 1970, of a time that dates can be
 
@@ -230,7 +230,7 @@ class StepCache:
             if lock(number, wait=silent) is False and patience > silent:
                 logger.warning("waiting for another run that is computing %s", folder)
                 end = time.monotonic() + patience - silent
-                while time.monotonic() < end and _computes(number) and lock(number, wait=_LOOK_SECONDS) is False:
+                while time.monotonic() < end and _computes(number) and lock(number, wait=_POLL_SECONDS) is False:
                     pass
             _note_computing(number)
             yield

@@ -21,10 +21,10 @@ __all__ = ["PackedDecisions", "PackedEvaluator", "given_to"]
 
 
 class PackedEvaluator(Evaluator):
-    """Evaluates plain values here, all others by ``look``: see ``StepProcesses.look``."""
+    """Evaluates plain values here, all others by ``evaluate``: see ``StepProcesses.evaluate``."""
 
-    def __init__(self, look: Callable[..., Any]) -> None:
-        self._look = look
+    def __init__(self, evaluate: Callable[..., Any]) -> None:
+        self._evaluate = evaluate
 
     def is_taken(self, branches: Sequence[Branch], value_of: Callable[[Source], Any], index: Index) -> bool:
         sources = [source for branch in branches for source in sources_in(branch.condition)]
@@ -36,7 +36,7 @@ class PackedEvaluator(Evaluator):
                 for position, source in enumerate(sources)
                 if not isinstance(source, Constant)
             }
-            return bool(self._look(branches[-1].name, packed, index=index)["taken"])
+            return bool(self._evaluate(branches[-1].name, packed, index=index)["taken"])
         return is_taken(
             branches, lambda source: source.value if isinstance(source, Constant) else listed(known[source])
         )
@@ -47,7 +47,7 @@ class PackedEvaluator(Evaluator):
         packed = {name: listed(value) for name, value in values.items()}
         if all(name in plain or has_packed_items(value) for name, value in values.items()):
             return checked_lists(loop, packed)
-        lists: Mapping[str, Sequence[Any]] = self._look(loop.name, packed, index=index)
+        lists: Mapping[str, Sequence[Any]] = self._evaluate(loop.name, packed, index=index)
         return lists
 
 
@@ -55,10 +55,10 @@ class PackedDecisions:
     """The decisions of one walk, from its packed values and its ``parameters``."""
 
     def __init__(self, processes: StepProcesses, parameters: Mapping[str, Any]) -> None:
-        self._evaluator = PackedEvaluator(processes.look)
+        self._evaluator = PackedEvaluator(processes.evaluate)
         self._parameters = parameters
 
-    def look(self, node: Node) -> Any:
+    def evaluate(self, node: Node) -> Any:
         """Evaluate a branch: whether it is taken; or a loop: its lists, each item packed. Raises ``StepError``."""
         if isinstance(node, Opening):
             return self.lists(node)

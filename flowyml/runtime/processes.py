@@ -160,7 +160,7 @@ class StepProcesses:
             self._kept.keep(labelled(step, index), outputs)
         return outputs
 
-    def look(
+    def evaluate(
         self,
         group: str,
         packed: Mapping[str, Any],
@@ -169,11 +169,11 @@ class StepProcesses:
         on_line: OnLine = print_line,
         stop: threading.Event | None = None,
     ) -> dict[str, Any]:
-        """Evaluate a branch or a loop in a process with the user's code: see ``Worker.look``.
+        """Evaluate a branch or a loop in a process with the user's code: see ``Worker.evaluate``.
 
         Raises ``StepFailedError``, and what ``run`` raises of a process that does not answer.
         """
-        request = {"kind": "look", "group": group, "index": list(index)}
+        request = {"kind": "look", "group": group, "index": list(index)}  # the word that older bundles know
         answer = self._answer(f"group {group!r}", request, dict(packed), None, on_line, stop)
         if failure := answer.get("failure"):
             raise failed("", failure)

@@ -234,7 +234,7 @@ class Worker:
                 fire_plain(hooks, request["event"], body)
                 return {"outputs": {}}
             if request["kind"] == "look":
-                return {"outputs": self.look(request["group"], body, request["index"])}
+                return {"outputs": self.evaluate(request["group"], body, request["index"])}
             step = self.plan.by_name[request["step"]]
             outputs = self.perform(step, body, request["attempt"], request["index"], secrets)
             return {"outputs": outputs, **({"cached": outputs.cached_from} if outputs.cached_from else {})}
@@ -243,7 +243,7 @@ class Worker:
         except BaseException as error:
             return {"failure": self._failure(error, secrets)}
 
-    def look(self, group: str, packed: Mapping[str, Any], index: Sequence[int] = ()) -> dict[str, Any]:
+    def evaluate(self, group: str, packed: Mapping[str, Any], index: Sequence[int] = ()) -> dict[str, Any]:
         """Evaluate a branch: whether it is ``taken``; or a loop: its lists by name, each item packed.
 
         ``packed`` are the values that it depends on: those of a loop by the names of its lists, those of a branch by

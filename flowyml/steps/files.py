@@ -51,13 +51,13 @@ def wait_for_file(
     """
     system, place = _opened(path, options or {})
 
-    def look(left: float) -> list[str] | None:
+    def poll(left: float) -> list[str] | None:
         system.invalidate_cache()
         if "*" not in place:
             return [system.unstrip_protocol(place)] if system.exists(place) else None
         return [system.unstrip_protocol(each) for each in sorted(system.glob(place))] or None
 
-    return wait_for(redact_url(path), look, poll_interval, patience)
+    return wait_for(redact_url(path), poll, poll_interval, patience)
 
 
 def _copy(source: str, target: str, options: dict[str, Any]) -> list[tuple[str, str]]:

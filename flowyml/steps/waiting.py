@@ -13,8 +13,8 @@ T = TypeVar("T")
 __all__ = ["wait_for"]
 
 
-def wait_for(what: str, look: Callable[[float], T | None], poll_interval: float, patience: float) -> T:
-    """Call ``look`` until its result is not None, and return that. ``look`` gets the seconds that are left.
+def wait_for(what: str, poll: Callable[[float], T | None], poll_interval: float, patience: float) -> T:
+    """Call ``poll`` until its result is not None, and return that. ``poll`` gets the seconds that are left.
 
     Raises ``TimeoutError`` after ``patience`` seconds.
     """
@@ -23,7 +23,7 @@ def wait_for(what: str, look: Callable[[float], T | None], poll_interval: float,
     deadline = time.monotonic() + patience
     print(f"Waiting for {what}, for up to {span_text(patience)}.")
     left = patience
-    while (found := look(left)) is None:
+    while (found := poll(left)) is None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"{what} did not exist within {span_text(patience)}.")

@@ -14,7 +14,7 @@ from flowyml.steps.waiting import wait_for
 __all__ = ["http", "wait_for_http"]
 
 _MOST_SHOWN = 500  # characters of the answer in an error
-_LONGEST_LOOK = 60  # seconds
+_LONGEST_POLL = 60  # seconds
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # source: RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")  # the same, 5.5
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
@@ -63,8 +63,8 @@ def wait_for_http(
     checked_url(url)
     last = [""]
 
-    def look(left: float) -> str | None:
-        seconds = max(min(left, _LONGEST_LOOK), 1)
+    def poll(left: float) -> str | None:
+        seconds = max(min(left, _LONGEST_POLL), 1)
         try:
             text = _text_at(url, "GET", None, None, headers or {}, token, seconds, total=seconds)
         except (ConnectionError, RuntimeError) as error:
@@ -79,7 +79,7 @@ def wait_for_http(
             last[0] = said
         return None
 
-    return wait_for(redact_url(url), look, poll_interval, patience)
+    return wait_for(redact_url(url), poll, poll_interval, patience)
 
 
 def _text_at(

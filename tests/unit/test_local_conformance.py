@@ -78,7 +78,7 @@ class TestFiring(FiringConformance):
     @classmethod
     def make_orchestrator(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Orchestrator]]:
         store, stop = tmp_path_factory.mktemp("store") / "runs.db", Event()
-        server = Thread(target=serve_schedules, args=(store, stop), kwargs={"look_seconds": 0.1})
+        server = Thread(target=serve_schedules, args=(store, stop), kwargs={"poll_seconds": 0.1})
         server.start()
         yield lambda **options: LocalOrchestrator(store=store, **options)
         stop.set()

@@ -62,7 +62,7 @@ def fires_within(folder: Path, seconds: float) -> bool:
 def served(local: LocalOrchestrator, servers: int = 1) -> Iterator[None]:
     stop = threading.Event()
     threads = [
-        threading.Thread(target=serve_schedules, args=(local.store.path, stop), kwargs={"look_seconds": 0.1})
+        threading.Thread(target=serve_schedules, args=(local.store.path, stop), kwargs={"poll_seconds": 0.1})
         for _ in range(servers)
     ]
     before = threading.enumerate()

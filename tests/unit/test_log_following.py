@@ -1,4 +1,4 @@
-"""The log of a run, look by look, and what `flowyml run` shows of it where its lines come late."""
+"""The log of a run, poll by poll, and what `flowyml run` shows of it where its lines come late."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from flowyml.core import following
 from flowyml.core.errors import EngineUnreachableError, ServerTroubleError
 from flowyml.core.runs import LogLine
 from flowyml.orchestrators import log_following
-from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.orchestrators.log_following import Poll, log_lines
 from tests.waiting import wait_until
 
 
-def engine(looks: Iterable[tuple[str, bool | Exception]]) -> Iterator[Look]:
-    """What each look gives: a line, and whether it is the last, or the error after it."""
+def engine(polls: Iterable[tuple[str, bool | Exception]]) -> Iterator[Poll]:
+    """What each poll gives: a line, and whether it is the last, or the error after it."""
 
-    def look(text: str, end: bool | Exception) -> Look:
+    def poll(text: str, end: bool | Exception) -> Poll:
         yield LogLine(text, "", "INFO", None)
         if isinstance(end, Exception):
             raise end
         return end
 
-    return (look(*each) for each in looks)
+    return (poll(*each) for each in polls)
 
 
 SILENT = EngineUnreachableError("nothing answers")
@@ -35,22 +35,22 @@ SILENT = EngineUnreachableError("nothing answers")
 def test_the_time_of_a_slow_reader_does_not_count_as_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(log_following.time, "monotonic", lambda: now[0])
-    looks = engine([("a", SILENT), ("b", True)])
+    polls = engine([("a", SILENT), ("b", True)])
     seen = []
-    for line in log_lines(looks.__next__, follow=True, pause=0):
+    for line in log_lines(polls.__next__, follow=True, pause=0):
         seen.append(line.message)
         now[0] += 301
     assert seen == ["a", "b"]
 
 
 def test_it_ends_with_the_look_that_says_so() -> None:
-    looks = engine([("a", False), ("b", True), ("c", True)])
-    assert [line.message for line in log_lines(looks.__next__, follow=True, pause=0)] == ["a", "b"]
+    polls = engine([("a", False), ("b", True), ("c", True)])
+    assert [line.message for line in log_lines(polls.__next__, follow=True, pause=0)] == ["a", "b"]
 
 
 def test_following_outlasts_silence_and_loses_no_line() -> None:
-    looks = engine([("a", SILENT), ("b", ServerTroubleError("500")), ("c", True)])
-    assert [line.message for line in log_lines(looks.__next__, follow=True, pause=0)] == [*"abc"]
+    polls = engine([("a", SILENT), ("b", ServerTroubleError("500")), ("c", True)])
+    assert [line.message for line in log_lines(polls.__next__, follow=True, pause=0)] == [*"abc"]
 
 
 def test_silence_is_an_error_without_following_and_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ IN_PART = {
     "flowyml.orchestrators.handover": ["ForeignSchedule", "Handover", "OldSchedule"],
     "flowyml.orchestrators.http": ["ConflictError", "HttpClient", "NotFoundError", "RefusedError", "paged"],
     "flowyml.orchestrators.new_code": ["EndedRun"],
-    "flowyml.orchestrators.log_following": ["Look", "log_lines"],
+    "flowyml.orchestrators.log_following": ["Poll", "log_lines"],
     "flowyml.orchestrators.options": ["Check", "check_options"],
     "flowyml.orchestrators.ownership": ["check_replaceable"],
     "flowyml.orchestrators.probe": ["Page", "Site"],

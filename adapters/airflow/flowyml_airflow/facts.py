@@ -180,7 +180,7 @@ class TaskFacts(Facts):
 
 
 class TaskDecider(Decider):
-    """Decides for one ``task``, in its ``context``. ``look`` evaluates in a process that has the user's code."""
+    """Decides for one ``task``, in its ``context``. ``evaluate`` evaluates in a process that has the user's code."""
 
     facts: TaskFacts
 
@@ -191,12 +191,12 @@ class TaskDecider(Decider):
         context: Mapping[str, Any],
         parameters: Mapping[str, Any] = {},
         pack: Callable[[FromStep, Any, int], Any] = lambda output, value, index: value,
-        look: Callable[..., Any] = lambda group, packed, index: {},
+        evaluate: Callable[..., Any] = lambda group, packed, index: {},
     ) -> None:
         self.graph = graph
         loop = graph.loop(task)
         facts = TaskFacts(graph, context, parameters, pack)
-        super().__init__(graph.plan, facts, PackedEvaluator(look), loop.name if loop else "")
+        super().__init__(graph.plan, facts, PackedEvaluator(evaluate), loop.name if loop else "")
         self.index: Index = (facts.map_index,) if loop else ()
 
     def has_items(self, source: Source, group: str) -> bool:

@@ -18,7 +18,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.core.origin import Origin
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
-from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.orchestrators.log_following import Poll, log_lines
 from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
@@ -340,7 +340,7 @@ class AirflowReader(RunReader):
         found: Mapping[str, Any] = self.fetch(job_id)
         over: bool | None = None  # unknown before the first poll, for which ``found`` is new enough
 
-        def look() -> Look:
+        def poll() -> Poll:
             nonlocal found, over
             is_last = over is True  # a worker may write its last lines a moment after the end
             if over is False:
@@ -352,7 +352,7 @@ class AirflowReader(RunReader):
             yield from self._task_logs.new_lines(seen, tasks, facts, follow=follow and not is_last)
             return is_last or not follow
 
-        return log_lines(look, follow=follow)
+        return log_lines(poll, follow=follow)
 
     def _tasks(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
         return self.client.task_instances(found["dag_id"], found["dag_run_id"])

@@ -227,14 +227,14 @@ def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
     return taken
 
 
-def _look(
+def _evaluate(
     context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None, group: str,
     packed: Mapping[str, Any], index: Sequence[int],
 ) -> Any:  # fmt: skip
     """Evaluate the condition of a branch or the list of a loop, in a process that has the user's code."""
     _stop.clear()
     with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
-        return processes.look(group, packed, index=index, on_line=_log, stop=_stop)
+        return processes.evaluate(group, packed, index=index, on_line=_log, stop=_stop)
 
 
 def _decider(
@@ -242,7 +242,7 @@ def _decider(
 ) -> TaskDecider:  # fmt: skip
     return TaskDecider(
         graph, task, context, _parameters(context, bundle), partial(_packed, context, bundle, artifacts),
-        partial(_look, context, bundle, python, artifacts),
+        partial(_evaluate, context, bundle, python, artifacts),
     )  # fmt: skip
 
 

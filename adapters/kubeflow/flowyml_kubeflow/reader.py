@@ -19,7 +19,7 @@ from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.http import NotFoundError
-from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.orchestrators.log_following import Poll, log_lines
 from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_kubeflow.client import Client, equals
@@ -186,13 +186,13 @@ class KubeflowReader(RunReader):
         """Return the lines of a run, pod by pod; with ``follow`` until it has ended."""
         seen: dict[str, int] = {}
 
-        def look() -> Look:
+        def poll() -> Poll:
             details = self._details(self.fetch(job_id))
             grows = follow and not details.status.is_terminal
             yield from details.new_lines(seen, grows=grows)
             return not grows
 
-        return log_lines(look, follow=follow)
+        return log_lines(poll, follow=follow)
 
 
 def _begun(run: Any) -> datetime | None:

@@ -17,7 +17,7 @@ from flowyml.core.origin import Origin
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.core.web import parsed
 from flowyml.orchestrators.http import NotFoundError
-from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.orchestrators.log_following import Poll, log_lines
 from flowyml.orchestrators.reader import RunReader
 from flowyml.plan.names import slug
 from flowyml_prefect.automations import HEARTBEAT, SILENCE_SECONDS
@@ -60,7 +60,7 @@ _ABANDONED = (
 
 # The tag of runs that a schedule made; source: Prefect, server/models/deployments.py.
 _AUTO_SCHEDULED = "auto-scheduled"
-_PLAN_LOOKS = 5  # seconds between two reads of a missing list of steps
+_PLAN_SECONDS = 5  # seconds between two reads of a missing list of steps
 
 _PROJECT, _MODULE, _CODE, _REVISION = "flowyml.project", "flowyml.module", "flowyml.code", "flowyml.revision"
 _VERSION, _PACKAGE = "flowyml.version", "flowyml.package."
@@ -113,7 +113,7 @@ class PrefectReader(RunReader):
     artifacts: str | None = None
     _pipelines: dict[str, str] = field(default_factory=dict, init=False)
     _plans: dict[tuple[str, str], tuple[Planned, ...]] = field(default_factory=dict, init=False)
-    _next_look: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
+    _next_plan_read: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
 
     def fetch(self, job_id: str) -> FlowRun:
         """Return the flow run of a job id. Raises ``RunNotFoundError``."""
@@ -272,7 +272,7 @@ class PrefectReader(RunReader):
         latest: datetime | None = None
         complete = False
 
-        def look() -> Look:
+        def poll() -> Poll:
             nonlocal latest, complete
             run = self.client.run(run_id)
             new = [log for log in self.client.logs(run_id, latest and latest - _LAG) if log.id not in seen]
@@ -283,7 +283,7 @@ class PrefectReader(RunReader):
             over = status_of(run.state_type, run.state_name).is_terminal
             return complete or _is_settled(run, _LAG) if over else not follow
 
-        return log_lines(look, follow=follow, pause=0.5)
+        return log_lines(poll, follow=follow, pause=0.5)
 
     def _lines(self, run_id: str, logs: Sequence[Log], names: dict[str, tuple[str, tuple[int, ...]]]) -> list[LogLine]:
         self._learn_steps(run_id, {log.task_run_id for log in logs if log.task_run_id}, names)
@@ -320,8 +320,8 @@ class PrefectReader(RunReader):
             return ()
         pipeline = self._pipeline(run)
         key = (pipeline, run.version)
-        if key not in self._plans and time.monotonic() >= self._next_look.get(key, 0):
-            self._next_look[key] = time.monotonic() + _PLAN_LOOKS
+        if key not in self._plans and time.monotonic() >= self._next_plan_read.get(key, 0):
+            self._next_plan_read[key] = time.monotonic() + _PLAN_SECONDS
             for artifact in self.client.artifacts(plan_key(pipeline)):
                 version = str(artifact["description"])
                 steps = tuple(_rows(plan_key(pipeline), artifact["data"], Planned.of))

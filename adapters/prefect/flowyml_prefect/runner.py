@@ -134,7 +134,7 @@ class _Attempt:
         """Wait for the engine to end, and end it once the run is cancelled or has ended on the server."""
         ended_since: float | None = None
         while not _has_ended(engine, _POLL_SECONDS):
-            run = self._look()
+            run = self._read_run()
             if run is None:
                 continue
             if run.state_type == "CANCELLING":
@@ -147,7 +147,7 @@ class _Attempt:
                 if time.monotonic() - ended_since > _GRACE_SECONDS:
                     engine.kill_group()
 
-    def _look(self) -> FlowRun | None:
+    def _read_run(self) -> FlowRun | None:
         try:
             return self.client.run(self.run_id)
         except EngineError:  # down for now; the flow continues
@@ -175,7 +175,7 @@ class _Attempt:
         deadline = time.monotonic() + (_CLEANUP_SECONDS if self._cleans_up() else _GRACE_SECONDS)
         has_cleaned_up_since: float | None = None
         while not _has_ended(engine, _POLL_SECONDS) and time.monotonic() < deadline:
-            run = self._look()
+            run = self._read_run()
             if run is not None and run.labels.get(TASK_RUNS):
                 has_cleaned_up_since = has_cleaned_up_since or time.monotonic()
                 deadline = min(deadline, has_cleaned_up_since + _GRACE_SECONDS)

@@ -231,7 +231,7 @@ class Walker:
         self._tasks = tasks
         self._work = work
         self._decisions = PackedDecisions(work.processes, parameters)
-        self._lookers = ThreadPoolExecutor(4, "flowyml-look")
+        self._evaluators = ThreadPoolExecutor(4, "flowyml-evaluate")
         self._news: SimpleQueue[tuple[Node, Any] | None] = SimpleQueue()
         self._busy: set[Node] = set()
         self._busy_items = 0
@@ -263,7 +263,7 @@ class Walker:
         except BaseException as error:
             self._fault = error
         finally:
-            self._lookers.shutdown(wait=False, cancel_futures=True)
+            self._evaluators.shutdown(wait=False, cancel_futures=True)
             self.over.set()
 
     def stop(self) -> None:
@@ -338,7 +338,7 @@ class Walker:
             node = self.walk.ready.popleft()
             if not isinstance(node, Turn):
                 self._busy.add(node)
-                self._lookers.submit(self._look, node)
+                self._evaluators.submit(self._evaluate, node)
             elif node.index:
                 items.append(node)
             else:
@@ -379,9 +379,9 @@ class Walker:
             lines += [other.line for other in before[:LINES] if other.end is not None and other.line is not None]
         return set(lines[:LINES])
 
-    def _look(self, node: Node) -> None:
+    def _evaluate(self, node: Node) -> None:
         try:
-            found = self._decisions.look(node)
+            found = self._decisions.evaluate(node)
         except Exception as error:
             found = error
         self._news.put((node, found))

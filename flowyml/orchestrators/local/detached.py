@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["described", "end_process", "job_of", "kept_job", "main", "start_again", "start_run"]
 
 _GRACE_SECONDS = 10
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _LEAVING_SECONDS = 30
 _LOST = "The run completed, but its outputs and steps could not be recorded; its log has the reason. Retry it."
 
@@ -336,9 +336,9 @@ def _ends(store: RunStore, run_id: str, seconds: float) -> bool:
 
     The time is counted in polls: when the machine stalls, so does the run.
     """
-    for _ in range(round(seconds / _LOOK_SECONDS)):
+    for _ in range(round(seconds / _POLL_SECONDS)):
         row = store.find(run_id)
         if row is None or row.status not in ("QUEUED", "RUNNING") or row.raw_status == CLEANING_UP:
             return True
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     return False

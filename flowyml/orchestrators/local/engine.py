@@ -37,7 +37,7 @@ __all__ = ["Engine", "error_text"]
 class Engine:
     """Runs the steps of one run to their ends, then the clean-ups.
 
-    ``look`` evaluates whether a branch is taken, and the lists of a loop.
+    ``evaluate`` evaluates whether a branch is taken, and the lists of a loop.
 
     ``note`` is called each time a node's row changed, and ``failed`` each time an attempt failed, with the seconds
     until the next one, if there is one. ``code_folder`` is the folder of the unpacked bundle, if there is one.
@@ -59,7 +59,7 @@ class Engine:
         self.stop_event = threading.Event()
         self.stopping: str | None = None
         self._call: Callable[[Node], AttemptOutputs] = _not_begun
-        self._look: Callable[[Decision | Opening], Any] = _not_begun
+        self._evaluate: Callable[[Decision | Opening], Any] = _not_begun
         self._note = note
         self._report = failed
         self._code_folder = code_folder
@@ -80,7 +80,7 @@ class Engine:
     def run(
         self,
         call: Callable[[Node], AttemptOutputs],
-        look: Callable[[Decision | Opening], Any],
+        evaluate: Callable[[Decision | Opening], Any],
         release: Callable[[Node], object],
     ) -> None:
         """Return when every step and every thread has ended. ``call`` runs one attempt and returns its outputs.
@@ -89,7 +89,7 @@ class Engine:
 
         An interrupt of the calling thread (``KeyboardInterrupt``) stops the run, and is raised when it has stopped.
         """
-        self._call, self._look, self._release = call, look, release
+        self._call, self._evaluate, self._release = call, evaluate, release
         with self._condition:
             self._note_decided()
         interrupt = self._work_together()
@@ -173,7 +173,7 @@ class Engine:
     def _decide(self, node: Decision | Opening) -> None:
         """Evaluate a branch or a loop, and continue from there."""
         try:
-            found = self._look(node)
+            found = self._evaluate(node)
         except Exception as error:
             with self._condition:
                 self.walk.fail(node, str(error))

@@ -13,7 +13,7 @@ from flowyml.orchestrators.background import reap
 from flowyml.orchestrators.local import records
 from flowyml.orchestrators.local.schema import RunRow, index_of
 from flowyml.orchestrators.local.store import RunStore
-from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.orchestrators.log_following import Poll, log_lines
 from flowyml.orchestrators.reader import RunReader
 
 __all__ = ["LocalReader"]
@@ -86,7 +86,7 @@ class LocalReader(RunReader):
     def _lines(self, row: RunRow, of: tuple[int, tuple[int, ...]] | None, follow: bool) -> Iterator[LogLine]:
         names, last = json.loads(row.steps), 0
 
-        def look() -> Look:
+        def poll() -> Poll:
             nonlocal last
             ended = self.store.get(row.run_id).status not in ("QUEUED", "RUNNING")
             for number, line in self.store.lines(row.number, last, of):
@@ -94,4 +94,4 @@ class LocalReader(RunReader):
                 yield records.log_line(line, names)
             return ended or not follow
 
-        return log_lines(look, follow=follow, pause=_FOLLOW_SECONDS)
+        return log_lines(poll, follow=follow, pause=_FOLLOW_SECONDS)

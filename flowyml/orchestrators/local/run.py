@@ -169,7 +169,7 @@ class LocalRun:
             self._recorder.start(self._ticker(live_view))
             self._settings.host.begin(self._engine)
             try:
-                self._engine.run(work.call, work.look, work.release)
+                self._engine.run(work.call, work.evaluate, work.release)
             finally:
                 self._outcome, self._artifacts = self._outcome_now(), work.artifacts
                 if not self.is_completed:

@@ -38,16 +38,16 @@ def serve_schedules(
     store: str | os.PathLike[str] | None = None,
     stop_event: threading.Event | None = None,
     *,
-    look_seconds: float = 1,
+    poll_seconds: float = 1,
 ) -> None:
     """Start the runs that come due, until ``stop_event`` is set; without one, forever.
 
     ``store`` is the path of the store, by default that of ``LocalOrchestrator()``. Schedules that are created, changed,
-    paused or deleted meanwhile are noticed within ``look_seconds``. Two servers of one store never start a run twice:
+    paused or deleted meanwhile are noticed within ``poll_seconds``. Two servers of one store never start a run twice:
     its id consists of the schedule's id and the scheduled time.
     """
     path = home() / "runs.db" if store is None else Path(store).expanduser().absolute()
-    Server(ScheduleStore(RunStore(path)), stop_event or threading.Event()).run(look_seconds)
+    Server(ScheduleStore(RunStore(path)), stop_event or threading.Event()).run(poll_seconds)
 
 
 class Server:
@@ -61,21 +61,21 @@ class Server:
         self._id = uuid4().hex
         self._trouble = ""
 
-    def run(self, look_seconds: float) -> None:
+    def run(self, poll_seconds: float) -> None:
         """Run until the stop event; check for changed schedules this often."""
         self._store.sign(self._id)  # a record that cannot be used is an error at once
         self._scheduler.start()
         try:
             while True:
-                self._look()
-                if self._stop.wait(look_seconds):
+                self._poll()
+                if self._stop.wait(poll_seconds):
                     return
         finally:
             self._stop.set()
             self._scheduler.shutdown()
             self._store.sign_off(self._id)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Read the schedules.
 
         Failures are logged, and the next poll may succeed: a full disk must not end all schedules.

@@ -250,7 +250,7 @@ class StepCalls:
             return content_of_value(value.read())
         return content_of(value.packed) if type(value) is Stored else content_of_value(value)
 
-    def look(self, node: Decision | Opening) -> Any:
+    def evaluate(self, node: Decision | Opening) -> Any:
         """Evaluate a branch: whether it is taken; or a loop: its lists. Raises ``StepError``."""
         return self._is_taken(node) if isinstance(node, Decision) else self._lists(node)
 

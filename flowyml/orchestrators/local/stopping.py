@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Slot", "Watch"]
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 _PRESS_SECONDS = GRACE  # for an interrupted step to clean up
 _SIGN_OF_LIFE_SECONDS = 10
 _GRACE_SECONDS = GRACE + 2
@@ -116,7 +116,7 @@ class Watch:
         self._is_cleaning_up = False
         self._until = _FOREVER
         self._next_press = now
-        self._next_look = now
+        self._next_poll = now
         self._next_sign = now + _SIGN_OF_LIFE_SECONDS
 
     def __call__(self, db: sqlite3.Connection) -> None:
@@ -136,9 +136,9 @@ class Watch:
             self._show()
 
     def _is_cancelled(self, db: sqlite3.Connection, now: float) -> bool:
-        if now < self._next_look:
+        if now < self._next_poll:
             return False
-        self._next_look = now + _LOOK_SECONDS
+        self._next_poll = now + _POLL_SECONDS
         found = db.execute("SELECT cancel FROM runs WHERE number = ?", (self._number,)).fetchone()
         return bool(found and found[0])
 

@@ -25,7 +25,7 @@ from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.base import Health, Orchestrator
-from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.orchestrators.log_following import Poll, log_lines
 from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.orchestrators.submission import submit_once
@@ -194,7 +194,7 @@ class FolderReader(RunReader):
         self._read(job_id, "job.json")
         shown = 0
 
-        def look() -> Look:
+        def poll() -> Poll:
             nonlocal shown
             ended = self.get_run(job_id).status.is_terminal
             path = self.folder / job_id / "log.jsonl"
@@ -204,7 +204,7 @@ class FolderReader(RunReader):
             shown = len(lines)
             return ended or not follow
 
-        return log_lines(look, follow=follow, pause=0.2)
+        return log_lines(poll, follow=follow, pause=0.2)
 
     def _job_ids(self) -> list[str]:
         folders = [path for path in self.folder.iterdir() if not path.name.startswith(".")]

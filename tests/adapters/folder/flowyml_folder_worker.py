@@ -73,7 +73,7 @@ class Worker:
         self.plan = plan
         self.processes = processes
         self.records = Records(run / "steps.json", parameters)
-        self.decider = Decider(plan, self.records, PackedEvaluator(processes.look))
+        self.decider = Decider(plan, self.records, PackedEvaluator(processes.evaluate))
         self.stop = threading.Event()
 
     def run(self) -> bool:

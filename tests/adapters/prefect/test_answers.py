@@ -118,7 +118,7 @@ def test_no_item_of_a_completed_run_was_cancelled(message: str, shown: list[str]
 
 
 def test_the_steps_of_a_version_are_found_behind_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_PLAN_LOOKS", 0)  # else a list that is missing is looked for each 5 s
+    monkeypatch.setattr(reader, "_PLAN_SECONDS", 0)  # else a list that is missing is looked for each 5 s
     run = {**flow_run("RUNNING"), "deployment_version": "v0"}
     task = {
         "id": RUN, "name": "run this", "task_key": "divide-1a2b3c4d", "state_type": "RUNNING", "state_name": "Running",

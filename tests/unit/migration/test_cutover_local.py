@@ -61,7 +61,7 @@ def local(tmp_path: Path) -> LocalOrchestrator:
 @pytest.fixture
 def served(local: LocalOrchestrator) -> Iterator[None]:
     stop = threading.Event()
-    server = threading.Thread(target=serve_schedules, args=(local.store.path, stop), kwargs={"look_seconds": 0.1})
+    server = threading.Thread(target=serve_schedules, args=(local.store.path, stop), kwargs={"poll_seconds": 0.1})
     server.start()
     wait_until(lambda: _is_served(local))
     yield

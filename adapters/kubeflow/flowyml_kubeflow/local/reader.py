@@ -16,7 +16,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.background import reap
-from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.orchestrators.log_following import Poll, log_lines
 from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_kubeflow.client import lines_of
@@ -83,13 +83,13 @@ class KubeflowLocalReader(RunReader):
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         run, seen = self.fetch(job_id), dict[str, int]()
 
-        def look() -> Look:
+        def poll() -> Poll:
             details = self._details(run)
             grows = follow and not details.status.is_terminal
             yield from details.new_lines(seen, grows=grows)
             return not grows
 
-        return log_lines(look, follow=follow, pause=_SLICE)
+        return log_lines(poll, follow=follow, pause=_SLICE)
 
     def fetch(self, job_id: str) -> RunFolder:
         run = RunFolder(self.folder / job_id)
