@@ -34,7 +34,7 @@ from tests.engines.kubeflow_ir_model import (
     words,
 )
 
-__all__ = ["RULES", "expanded", "faults"]
+__all__ = ["expanded", "faults"]
 
 ARGUMENT = 131_072  # bytes of one argument, with the zero at its end; execve(2), MAX_ARG_STRLEN
 WORKFLOW = 1_048_576  # packer.MaxWorkflowSize

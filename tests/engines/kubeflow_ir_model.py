@@ -171,9 +171,5 @@ def words(container: Mapping[str, Any]) -> Iterator[str]:
                 if isinstance(word, str))  # fmt: skip
 
 
-def seconds_of(duration: str) -> float | None:
-    return float(duration[:-1]) if re.fullmatch(r"[0-9]+(\.[0-9]{1,9})?s", duration) else None
-
-
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

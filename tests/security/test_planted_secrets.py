@@ -106,16 +106,6 @@ def unpacked(data: bytes, depth: int = 0) -> Iterator[bytes]:
                 yield from unpacked(archive.read(name), depth + 1)
 
 
-def test_the_search_finds_what_is_hidden() -> None:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
-        made.writestr("a.txt", f"x{IN_FILE}x" * 10)
-    hidden = base64.b64encode(archive.getvalue())
-    assert found(b"code = '" + hidden + b"'") == [IN_FILE]
-    assert found(b"code = '" + base64.urlsafe_b64encode(zlib.compress(hidden)) + b"'") == [IN_FILE]
-    assert found("nothing here") == []
-
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project as people have them, with secrets beside the code, in the settings and in the environment."""

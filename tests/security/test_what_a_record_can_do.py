@@ -182,8 +182,10 @@ def test_packed_nodes_are_bounded() -> None:
         Workflow.of({"pipeline_runtime": {"workflow_manifest": manifest}})
 
 
-def test_a_manifest_that_is_nested_without_end_counts_as_none() -> None:
-    assert Workflow.of({"pipeline_runtime": {"workflow_manifest": "[" * 100_000}}) is None
+@pytest.mark.parametrize("manifest", ["[" * 100_000, "{", "[]"])
+def test_a_manifest_that_is_no_workflow_counts_as_none(manifest: str) -> None:
+    """The task details are read then."""
+    assert Workflow.of({"pipeline_runtime": {"workflow_manifest": manifest}}) is None
 
 
 def test_numbers_that_are_none() -> None:

@@ -29,13 +29,11 @@ from flowyml.core.capabilities import Capabilities, Feature, Level, Support
 from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.plain_text import safe_line, safe_log, safe_text
-from flowyml.core.progress import show_progress
 from flowyml.core.progress_output import SafeOutput
 from flowyml.core.pruning import Bounds, Prunable
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
-from flowyml.graph import mermaid, svg, terminal
 from flowyml.migration.airflow.cutover import Record, save
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Health, Orchestrator, SignIn
@@ -519,21 +517,6 @@ def test_a_debugger_s_traceback_is_shown_as_text(monkeypatch: pytest.MonkeyPatch
     assert "Traceback" in err.getvalue()
     assert SHOWN in err.getvalue()
     assert not CONTROL.search(err.getvalue())
-
-
-def test_live_progress_shows_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in (Terminal, StringIO):
-        monkeypatch.setattr(sys, "stderr", kind())
-        with show_progress(EVIL, EVIL) as update:
-            update(Failing()._run(), Failing().step_runs(""))
-        seen = sys.stderr.getvalue()  # type: ignore[attr-defined]  # it is a StringIO here
-        assert r"\x1b]0;owned\x07" in seen
-        assert not CONTROL.search(OURS.sub("", seen)), ascii(seen)
-
-
-def test_pictures_of_a_hostile_plan() -> None:
-    for drawn in (terminal(HOSTILE_PLAN), mermaid(HOSTILE_PLAN), svg(HOSTILE_PLAN)):
-        assert not CONTROL.search(drawn), ascii(drawn)
 
 
 @pytest.mark.parametrize("variable", ["NO_COLOR=1", "TERM=dumb"])

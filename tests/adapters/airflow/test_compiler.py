@@ -24,9 +24,9 @@ from flowyml.plan.differences import bundle_difference
 from flowyml.plan.model import Parameter, Plan, Step
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.dag_file.parts import CALLBACK
+from flowyml_airflow.dag_file.parts import CALLBACK, WORKER
 from flowyml_airflow.deployed_dag import facts_of, is_untouched
-from flowyml_airflow.names import BUNDLES_FOLDER, pipeline_of, task_id, version_tag
+from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, pipeline_of, task_id, version_tag, xcom_key
 from tests.adapters.airflow import dags
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -362,3 +362,22 @@ def test_the_difference_of_code_is_shown() -> None:
     assert "--- /dev/null\n+++ new/code/new.py\n" in shown
     assert "b.py" not in shown
     assert "FlowyML itself changes, in 1 file of" in bundle_difference(old, old.with_files({"flowyml/x.py": b""}))
+
+
+def test_no_two_share_a_task_or_an_xcom_and_none_is_airflows_own() -> None:
+    names = ["a b", "a-b", "a_b", "A_b", "a/b", "ä_b", START_TASK, "class", "x" * 200, "y" * 199 + "/", "return_value"]
+    for made, taken in (([*map(task_id, names)], START_TASK), ([*map(xcom_key, names)], "return_value")):
+        assert len({*made, taken}) == len(names) + 1
+        assert all(len(each) <= 250 and each.isascii() for each in made)
+
+
+def test_a_task_that_is_stopped_while_its_code_is_loaded_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, Any] = {"sys": sys}
+    exec(WORKER, names)
+    monkeypatch.setitem(sys.modules, "flowyml_airflow.worker", ModuleType("half"))
+    with pytest.raises(SystemExit, match="stopped before the code of its step was loaded"):
+        names["stop"]()
+    try:
+        raise TimeoutError
+    except TimeoutError:
+        names["stop"]()  # that error is what ends the task

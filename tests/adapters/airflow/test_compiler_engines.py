@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowyml.core.schedule import Schedule
+from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml.testing.pipelines_nested import nested_in_groups
 from flowyml.testing.samples import pack
 from flowyml_airflow import AirflowOrchestrator
@@ -17,7 +19,6 @@ from flowyml_airflow.compiler import CompiledDag, compile_dag
 from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, task_id, version_tag
 from tests.adapters.airflow import dags
 from tests.adapters.airflow.test_compiler import EXAMPLES, example
-from tests.adapters.airflow.test_compiler_names import hostile_plan
 from tests.engines.airflow import Airflow, bare_airflow
 from tests.refusals import lacks_of
 
@@ -40,6 +41,31 @@ KUBERNETES = (
     "cachetools", "durationpy", "google/auth", "google/oauth2", "kubernetes", "oauthlib", "pyasn1", "pyasn1_modules",
     "requests_oauthlib", "rsa", "websocket",
 )  # fmt: skip
+
+
+def hostile_plan(steps: list[str], pipeline: str, about: str, tags: list[str]) -> Plan:
+    """A chain in which each name stands wherever a name can stand."""
+    made = [
+        Step(
+            name=steps[0], function="m:f", inputs=(Input("p", FromParameter("p")),), outputs=("out",), description=about
+        )
+    ]
+    for before, name in pairwise(steps):
+        inputs = (Input("x", FromStep(before, "out")),)
+        made.append(
+            Step(name=name, function="m:f", inputs=inputs, outputs=("out",), after=(steps[0],), description=name)
+        )
+    return Plan(
+        name=pipeline,
+        steps=tuple(made),
+        parameters=(
+            Parameter(name="p", schema={"type": "string", "title": pipeline, "$comment": about}, default=about),
+        ),
+        outputs=(PipelineOutput(pipeline, FromStep(steps[-1], "out")),),
+        tags=tuple(dict.fromkeys(tags)),
+        description=about,
+        options={"airflow": {"owner": pipeline}},
+    )
 
 
 def put(dag: CompiledDag, folder: Path) -> CompiledDag:

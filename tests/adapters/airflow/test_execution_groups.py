@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, for_each, pipeline, step
+from flowyml import Pipeline, pipeline, step
 from flowyml.core.errors import StepCancelledError, StepFailedError, StepTimeoutError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
@@ -26,7 +26,6 @@ from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.retrying import to_clear
 from flowyml_airflow.step_runs import attributed, step_runs
-from tests.adapters.airflow import dags
 from tests.adapters.airflow.task_instance import Ti
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
@@ -77,27 +76,6 @@ def failing(*names: str) -> StepFailedError:
     return error
 
 
-def test_each_step_is_tried_by_its_own_policy_and_written_down_at_each_change() -> None:
-    calls: list[Any] = []
-
-    def call(name: str, inputs: Mapping[str, Any], *, attempt: int, hold: bool, **options: Any) -> AttemptOutputs:
-        calls.append((name, dict(inputs), attempt, hold))
-        if name == "first" and attempt == 1:
-            raise failing()
-        return AttemptOutputs({name: len(calls)})
-
-    ti = Ti()
-    group_of(call, ti).run()
-    assert calls == [
-        ("first", {}, 1, True), ("first", {}, 2, True), ("beside", {}, 1, True), ("second", {"first": 2}, 1, False),
-    ]  # fmt: skip
-    assert [each["first"] for each in states_of(ti)][:4] == ["running", "up_for_retry", "running", "success"]
-    assert states_of(ti)[-1] == {"first": "success", "second": "success", "beside": "success"}
-    assert [item for item in ti.pushed if item[0] != STEPS_KEY] == [
-        ("first.first", 2), ("beside.beside", 3), ("second.second", 4),
-    ]  # fmt: skip
-
-
 def test_what_does_not_need_a_step_that_failed_still_runs() -> None:
     def call(name: str, inputs: Mapping[str, Any], **options: Any) -> AttemptOutputs:
         if name == "first":
@@ -115,34 +93,6 @@ def test_what_does_not_need_a_step_that_failed_still_runs() -> None:
         "state": "failed", "attempt": 4, "began": 0, "ended": 0, "error": "ValueError: no", "late": False,
     }  # fmt: skip
     assert last["steps"]["second"]["error"] == "not run, since step 'first' ended FAILED"
-
-
-def test_a_step_without_its_input_has_failed_and_the_others_run() -> None:
-    """As after a task that a person marked as success."""
-
-    @step
-    def before() -> int:
-        return 1
-
-    @step(execution_group="g")
-    def needs(before: int) -> int:
-        return before
-
-    plan = Pipeline("marked").add_step(before).add_step(needs).add_step(beside).compile()
-    flow, task, ti = TaskGraph(plan), Task("together", "g"), Ti({"before": "success"})
-    group = GroupRun(
-        flow, task, TaskDecider(flow, task, {"ti": ti}), ti, lambda *args, **more: AttemptOutputs({}), threading.Event()
-    )
-    with pytest.raises(StepFailedError, match="no output of 'before'"):
-        group.run()
-    assert group.failed.name == "needs"
-    assert states_of(ti)[-1] == {"needs": "failed", "beside": "success"}
-
-
-def test_a_group_that_airflow_has_started_asks_for_no_states() -> None:
-    group = group_of(lambda name, inputs, **more: AttemptOutputs({name: 1}), ti := Ti())
-    group.run()
-    assert ti.read == []
 
 
 @pytest.mark.parametrize(("name", "state"), [("AirflowFailException", "failed"), ("AirflowSkipException", "skipped")])
@@ -326,18 +276,6 @@ def test_a_group_is_a_task_with_an_id_of_its_own() -> None:
     assert [task.kind for task in flow.tasks] == ["together", "step"]
 
 
-def test_the_time_that_a_task_may_take() -> None:
-    flow = TaskGraph(dags.grouped.compile())
-    assert flow.timeout(flow.steps["read"]) == 60 + 2 * 30 + 10
-    assert flow.timeout(flow.steps["half"]) is None
-
-
-def test_a_handler_goes_by_the_steps_of_a_group_that_it_waits_for() -> None:
-    flow = TaskGraph(dags.grouped.compile())
-    assert flow.rule(flow.steps["alarm"]) == "all_done"
-    assert flow.is_watched
-
-
 def test_a_step_may_have_completed_in_a_task_that_failed() -> None:
     flow = TaskGraph(three.compile())
     written = {"try": 1, "steps": {"first": said("failed"), "beside": said("success")}}
@@ -358,19 +296,3 @@ def test_operators_of_airflows_own_are_beside_groups() -> None:
 
     with pytest.raises(UnsupportedFeatureError, match="an output of execution_group='g'"):
         compile_dag(behind.bundle())
-
-
-def test_a_loop_over_one_group_is_a_mapped_task() -> None:
-    @step(execution_group="item")
-    def left(n: int) -> int:
-        return n
-
-    @pipeline(name="looped group")
-    def made() -> Any:
-        with for_each([1, 2]) as n:
-            done = left(n)
-        return {"done": done}
-
-    text = compile_dag(made.bundle()).text
-    assert 'ItemTogether.partial(\n        task_id="item",\n        steps=["left"],' in text
-    assert "class Step(" not in text

@@ -261,16 +261,6 @@ def test_addresses_without_airflow_are_reported(monkeypatch: pytest.MonkeyPatch)
     assert "No Airflow URL is set" in fails("", monkeypatch)
 
 
-def test_nothing_is_sent_to_where_an_address_redirects(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLOWYML_AIRFLOW_USERNAME", "ada")
-    monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", "secret")
-    fake = Flaky(json_answer(state="success"))
-    with site(fake) as real, site(lambda _: (301, "text/html", "moved"), location=f"{real}{{path}}") as url:
-        error = fails(url, monkeypatch)
-    assert f"{url} is not Airflow itself. It redirects to {real}/api/v2/version" in error
-    assert fake.asked == []
-
-
 def test_silence_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
     down = (503, "text/html", "down")
     states = [json_answer(state=state) for state in ("running", "success")]

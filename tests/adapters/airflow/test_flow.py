@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, cleanup, either, elif_, for_each, otherwise, pipeline, step, when
+from flowyml import Pipeline, either, elif_, for_each, otherwise, pipeline, step, when
 from flowyml.plan.model import RUN_IF
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.graph import Task, TaskGraph
@@ -102,16 +102,6 @@ def branched() -> Pipeline:
     return made
 
 
-def test_a_choice_of_three_is_a_branch_task() -> None:
-    tasks, edges = tasks_of(branched()), edges_of(branched())
-    assert ast.literal_eval(tasks["choose_low"]["branches"]) == {"low": ["a"], "middle": ["b"], "otherwise": ["c"]}
-    assert edges[:3] == [
-        f"choose_low >> Label('{label}') >> {task}"
-        for label, task in (("low", "a"), ("middle", "b"), ("otherwise", "c"))
-    ]
-    assert "trigger_rule" not in tasks["b2"], "it is skipped with what it takes"
-
-
 def test_edges_of_a_second_choice_have_the_labels_of_the_first() -> None:
     @pipeline(name="twice")
     def made(n: int = 5) -> Any:
@@ -123,36 +113,6 @@ def test_edges_of_a_second_choice_have_the_labels_of_the_first() -> None:
 
     labels = [re.findall(r"Label\('(.*)'\)", edge) for edge in edges_of(made)]
     assert [label for found in labels for label in found] == ["high first", "otherwise", "high second", "otherwise"]
-
-
-def test_what_joins_steps_that_may_run_both_is_decided_by_the_worker() -> None:
-    """One of them may fail, and the other one's output is there."""
-
-    @pipeline(name="neighbours")
-    def made(n: int = 5) -> Any:
-        with when(double(n) > 3, name="one"):
-            one = same.options(name="a")(1)
-        with when(double.options(name="again")(n) > 3, name="two"):
-            two = same.options(name="b")(2)
-        return same.options(name="joined")(either(one, two))
-
-    assert tasks_of(made)["joined"]["trigger_rule"] == "all_done"
-
-
-def test_no_choice_could_skip_the_watcher_or_a_teardown() -> None:
-    """A branch task skips all that comes right after it and is not chosen."""
-
-    @pipeline(name="watched")
-    def made() -> Any:
-        with when(double(1) == 2):
-            same(1)
-        with cleanup():
-            same.options(name="tidy", after=["same"])()
-
-    flow = TaskGraph(branched().compile())
-    assert Task("choice", "low") not in flow.watched
-    assert all(task.kind != "choice" for task in TaskGraph(made.compile()).before_cleanup)
-    assert tasks_of(branched())["watcher"] == {"": "Watcher", "task_id": "watcher", "trigger_rule": "one_failed"}
 
 
 def ruled(rule: str, around: str) -> Pipeline:

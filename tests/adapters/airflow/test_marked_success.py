@@ -1,6 +1,7 @@
-"""A task that a person marks as success leaves no output: what takes one fails and says so, on both Airflows.
+"""A task that a person marks as success leaves no output: what takes one fails and says so.
 
-No list of a loop silently lacks an item.
+No list of a loop silently lacks an item. The items of a loop are marked on both Airflows; what their tasks take of one
+another goes by the same code on both, and runs on Airflow 3.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def test_what_takes_the_list_of_a_loop_names_the_items_without_an_output(airflow
 
 
 @pytest.mark.beside
-def test_the_output_of_a_loop_with_an_item_that_was_marked_as_failed_is_missing(airflow: Airflow) -> None:
+def test_the_output_of_a_loop_with_an_item_that_was_marked_as_failed_is_missing(airflow3: Airflow) -> None:
     """Marking an item of a completed run changes neither the run's state nor what the other steps took."""
 
     @step
@@ -102,9 +103,9 @@ def test_the_output_of_a_loop_with_an_item_that_was_marked_as_failed_is_missing(
         doubles = double.map(n=[1, 2, 3])
         return {"doubles": doubles, "total": total(doubles)}
 
-    handle = made.submit(on=orchestrator_of(airflow))
+    handle = made.submit(on=orchestrator_of(airflow3))
     assert handle.wait_for_completion(2400, progress=False).outputs == {"doubles": [2, 4, 6], "total": 12}
-    mark(airflow, handle, "double", 1, state="failed")
+    mark(airflow3, handle, "double", 1, state="failed")
     assert handle.status is COMPLETED, "as Airflow has it"
     assert handle.outputs["total"] == 12
     with pytest.raises(OutputNotKeptError, match=r"lacks 'double\[1\]', whose state in Airflow is 'failed'"):
@@ -112,7 +113,7 @@ def test_the_output_of_a_loop_with_an_item_that_was_marked_as_failed_is_missing(
 
 
 @pytest.mark.beside
-def test_what_takes_a_branch_a_list_of_items_or_a_value_of_a_marked_task_fails(airflow: Airflow) -> None:
+def test_what_takes_a_branch_a_list_of_items_or_a_value_of_a_marked_task_fails(airflow3: Airflow) -> None:
     @step
     def broken() -> Any:
         raise ValueError("broken")
@@ -156,11 +157,11 @@ def test_what_takes_a_branch_a_list_of_items_or_a_value_of_a_marked_task_fails(a
             "total": total(tolerant),
         }  # fmt: skip
 
-    handle = made.submit(on=orchestrator_of(airflow))
+    handle = made.submit(on=orchestrator_of(airflow3))
     assert handle.wait_for_completion(2400, progress=False).status is FAILED
     ids = TaskGraph(made.compile()).ids
     marked = [(task, -1) for task in (ids.choices["is_high"], task_id("inner.inside"), ids.items["tolerant"])]
-    runs = mark_until_run(airflow, handle, marked, {**TRIES, "total": 2})  # the last one ran before that, too
+    runs = mark_until_run(airflow3, handle, marked, {**TRIES, "total": 2})  # the last one ran before that, too
     assert {name: runs[name].status for name in TRIES} == dict.fromkeys(TRIES, FAILED)
     assert {name: runs[name].attempt for name in TRIES} == TRIES, "another try would find no output either"
     assert runs["total"].status in (FAILED, ExecutionStatus.CANCELLED), "no list is not an empty one"
@@ -173,7 +174,7 @@ def test_what_takes_a_branch_a_list_of_items_or_a_value_of_a_marked_task_fails(a
 
 
 @pytest.mark.beside
-def test_a_loop_whose_list_is_gone_names_the_task_that_makes_it(airflow: Airflow) -> None:
+def test_a_loop_whose_list_is_gone_names_the_task_that_makes_it(airflow3: Airflow) -> None:
     @step
     def numbers() -> list[int]:
         raise ValueError("broken")
@@ -190,11 +191,11 @@ def test_a_loop_whose_list_is_gone_names_the_task_that_makes_it(airflow: Airflow
     def made() -> Any:
         return total(half.map(n=numbers()))
 
-    handle = made.submit(on=orchestrator_of(airflow))
+    handle = made.submit(on=orchestrator_of(airflow3))
     assert handle.wait_for_completion(2400, progress=False).status is FAILED
     items = TaskGraph(made.compile()).ids.items["half"]
     for task in (items, "numbers"):  # in this order, so that the list is never made
-        mark(airflow, handle, task)
+        mark(airflow3, handle, task)
     gone = f"Airflow has no output of '{items}'. A task that was marked as success"
     wait_until(lambda: handle.status is FAILED and (handle.error or "").startswith(f"step 'half': {gone}"))
     said = {run.label: run.error or "" for run in handle.step_runs()}

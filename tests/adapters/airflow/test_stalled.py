@@ -119,7 +119,7 @@ def test_waiting_for_a_run_of_a_paused_dag_names_the_pause(
 
 
 @pytest.mark.beside
-@pytest.mark.parametrize("tidies", [False, True], ids=["", "with a clean-up"])
+@pytest.mark.parametrize(("airflow", "tidies"), [("airflow3", True), ("airflow2", False)], indirect=["airflow"])
 def test_a_run_that_was_marked_as_failed_says_who_did_it(airflow: Airflow, tmp_path: Path, tidies: bool) -> None:
     """Also one with a clean-up, which Airflow runs: then it ends the run as a success."""
 

@@ -15,7 +15,7 @@ from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.cancel_notes import CANCELLED_NOTE, cancelled_note
 from flowyml_airflow.client import NotThereError
 from flowyml_airflow.outcomes import run_status, task_status
-from flowyml_airflow.status import DAG_RUN, TASK_INSTANCE, timeout_of
+from flowyml_airflow.status import DAG_RUN, TASK_INSTANCE
 from tests.engines.airflow import airflow_python
 
 STATES = """
@@ -143,19 +143,6 @@ def test_a_step_that_the_timeout_of_its_run_stopped_is_cancelled(state: str, end
     task = {"task_id": "work", "state": state, "end_date": ended}
     assert task_status(task, late, over=over) is ExecutionStatus[meant]
     assert task_status({**task, "state": "skipped"}, late) is ExecutionStatus.COMPLETED
-
-
-@pytest.mark.parametrize(
-    ("given", "meant"),
-    [
-        ("PT4S", timedelta(seconds=4)),
-        ("P1DT2H", timedelta(days=1, hours=2)),
-        ({"days": 0, "seconds": 4, "microseconds": 5}, timedelta(seconds=4, microseconds=5)),
-        (None, None),
-    ],
-)
-def test_the_timeout_of_a_dag(given: Any, meant: timedelta | None) -> None:
-    assert timeout_of({"dag_run_timeout": given}) == meant
 
 
 class Listed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,36 +10,12 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Outputs
-from flowyml_airflow.audit_log import Mark
 from flowyml_airflow.client import NotThereError
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.reader import AirflowReader
-from flowyml_airflow.step_runs import Seen
-from tests.adapters.airflow.test_flow import branched, double, mapped_over, numbers, same
-
-
-def seen(states: Mapping[str, Mapping[int, str]], made: Pipeline) -> Seen:
-    facts = facts_of(compile_dag(made.bundle()).text)
-    return Seen(facts, [
-        {"task_id": task, "map_index": index, "state": state}
-        for task, found in states.items() for index, state in found.items()
-    ])  # fmt: skip
-
-
-def test_a_loop_over_nothing_is_told_from_one_that_was_skipped() -> None:
-    made = mapped_over(numbers)
-    assert seen({"double": {-1: "skipped"}, "double_items": {-1: "success"}}, made).has_no_items("double")
-    assert not seen({"double": {-1: "skipped"}, "double_items": {-1: "skipped"}}, made).has_no_items("double")
-    assert not seen({"double": {0: "skipped"}, "double_items": {-1: "success"}}, made).has_no_items("double")
-
-
-def test_the_output_of_a_choice_is_that_of_what_ran() -> None:
-    place = {"either": [["a", "out"], ["b", "out"]]}
-    assert seen({"a": {-1: "skipped"}, "b": {-1: "success"}}, branched()).place(place) == ["b", "out"]
-    assert seen({"a": {-1: "skipped"}, "b": {-1: "skipped"}}, branched()).place(place) is None
+from tests.adapters.airflow.test_flow import double, numbers, same
 
 
 def reader_of(client: Any) -> AirflowReader:
@@ -104,39 +80,6 @@ def test_no_list_silently_lacks_an_item(second: str | None, on_item_error: str) 
     read = outputs([1, 2, 3], on_item_error, second)
     assert dict(read) == {"other": 4}
     assert f"lacks 'double[1]', whose state in Airflow is {second or 'none'!r}" in read.not_kept["all"]
-
-
-class Unlisted(Client):
-    """The task that lists the items of the loop was marked as success before it had listed them."""
-
-    def run(self, dag: str, run_id: str) -> dict[str, Any]:
-        return {**RUN, "state": "failed", "end_date": WHEN}
-
-    def run_url(self, dag: str, run_id: str) -> str:
-        return ""
-
-    def notes_written(self, dag: str) -> dict[str, list[str]]:
-        return {}
-
-    def marked_failed(self, dag: str, run_id: str) -> list[Mark]:
-        return []
-
-    def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
-        states = {"numbers": "success", "double_items": "success", "double": "upstream_failed", "same": "success"}
-        return [{**TIMES, "task_id": task, "map_index": -1, "state": state} for task, state in states.items()]
-
-
-def test_a_loop_whose_list_is_gone_names_the_task_that_makes_it() -> None:
-    @pipeline(name="unlisted")
-    def made() -> Any:
-        return {"all": double.map(n=numbers()), "other": same(4)}
-
-    reader = reader_of(Unlisted(made, []))
-    gone = "Airflow has no output of 'double_items'. A task that was marked as success by hand"
-    assert (reader.get_run(JOB).error or "").startswith(f"step 'double': {gone}")
-    said = {run.label: run.error for run in reader.step_runs(JOB) if run.error}
-    assert list(said) == ["double"]
-    assert said["double"].startswith(f"not run, since {gone}")
 
 
 def test_steps_of_a_group_whose_names_begin_alike_keep_their_outputs_apart() -> None:

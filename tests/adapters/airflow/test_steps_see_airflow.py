@@ -1,4 +1,7 @@
-"""What Airflow offers to its tasks is there in a step whose interpreter is Airflow's own, on both Airflows."""
+"""What Airflow offers to its tasks is there in a step whose interpreter is Airflow's own, on both Airflows.
+
+What FlowyML alone decides, such as how parameters are filled, runs on Airflow 3.
+"""
 
 from __future__ import annotations
 
@@ -133,9 +136,9 @@ def test_each_run_that_is_caught_up_has_its_own_dates(airflow: Airflow) -> None:
         orchestrator.delete_schedule(made.schedule_id)
 
 
-def test_fields_of_the_form_that_stay_empty_are_filled(airflow: Airflow) -> None:
+def test_fields_of_the_form_that_stay_empty_are_filled(airflow3: Airflow) -> None:
     """As "Trigger DAG" of Airflow's UI sends them."""
-    orchestrator = orchestrator_of(airflow)
+    orchestrator = orchestrator_of(airflow3)
     orchestrator.deploy_pipeline(by_form)
     since = "2026-03-01T06:00:00+00:00"
     dag = orchestrator.deployer.dag_of("steps by form").dag["dag_id"]
@@ -168,8 +171,8 @@ def test_a_run_has_the_data_interval_that_a_person_gave_it(airflow: Airflow) -> 
         orchestrator.delete_schedule(made.schedule_id)
 
 
-def test_a_parameter_that_cannot_be_filled_is_not_tried_again(airflow: Airflow) -> None:
-    orchestrator = orchestrator_of(airflow)
+def test_a_parameter_that_cannot_be_filled_is_not_tried_again(airflow3: Airflow) -> None:
+    orchestrator = orchestrator_of(airflow3)
     orchestrator.deploy_pipeline(without_interval)
     dag = orchestrator.deployer.dag_of("steps lack an interval").dag["dag_id"]
     orchestrator.client.pause(dag, False)

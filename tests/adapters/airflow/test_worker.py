@@ -6,20 +6,19 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, either, elif_, pipeline, step, when
+from flowyml import Pipeline, pipeline, step
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.schedule import Schedule
 from flowyml.testing import pipelines
 from flowyml_airflow import worker
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.facts import TAKEN
 from tests.adapters.airflow.task_instance import Ti
 from tests.engines.airflow import airflow_python
 
@@ -48,13 +47,6 @@ def test_hooks_get_the_run_id_that_was_given(tmp_path: Path, conf: dict[str, Any
     run = SimpleNamespace(conf=conf, start_date=None, end_date=None)
     journal = journal_of(tmp_path, {"run_id": "mine_yours", "reason": "success", "params": conf or {}, "dag_run": run})
     assert journal == f"pipeline_end {'mine & yours/ü' if conf else 'mine_yours'} COMPLETED False\n"
-
-
-def test_the_conf_of_a_run_wins_over_params(tmp_path: Path) -> None:
-    """Airflow leaves it out of the params when ``[core] dag_run_conf_overrides_params`` is off."""
-    run = SimpleNamespace(conf={"fails": True, "flowyml.run_id": "mine"})
-    worker.start_run({"run_id": "r", "params": {"fails": False}, "dag_run": run}, bundle_in(tmp_path), sys.executable)
-    assert (tmp_path / "journal").read_text() == "pipeline_start mine True\n"
 
 
 @pytest.mark.airflow
@@ -90,21 +82,6 @@ def test_a_hook_that_raises_fails_no_start_and_a_worker_that_can_run_nothing_doe
         worker.start_run(context, bundle, "/no/such/python")
     with pytest.raises(FileNotFoundError):
         worker.start_run(context, tmp_path / "no-such-bundle.pyz", sys.executable)
-
-
-@step
-def number(n: int) -> int:
-    return n
-
-
-@pipeline
-def chosen() -> Any:
-    one, other = number.options(name="one")(1), number.options(name="other")(2)
-    with when(one == 1, name="low"):
-        low = number.options(name="a")(1)
-    with elif_(other > 1, name="high"):
-        high = number.options(name="b")(2)
-    return number.options(name="joined")(either(low, high))
 
 
 def test_the_label_of_an_item_of_several_lists_fits_airflows_column(
@@ -167,56 +144,3 @@ def test_intervals_have_no_gap_where_the_clocks_change(
         dates = worker._dates({"dag_run": run, "dag": SimpleNamespace(fileloc=str(file))})
         interval = dates.data_interval_start, dates.data_interval_end
         assert [each and each.astimezone(UTC) for each in interval] == [before, time]
-
-
-@pytest.mark.parametrize(("hours", "given"), [(0, False), (24, True)])
-def test_a_run_by_hand_has_an_interval_if_it_was_given_one(tmp_path: Path, hours: int, given: bool) -> None:
-    """Airflow fills in the logical date as its start and end. All dates are in the time zone of the schedule."""
-    file = tmp_path / "dag.py"
-    schedule = Schedule(cron="0 6 * * *", timezone="Europe/Berlin", start=datetime(2026, 1, 1, tzinfo=UTC))
-    file.write_text(compile_dag(Pipeline("dated").add_step(nothing).bundle(), schedule=schedule).text)
-    date = datetime(2026, 3, 1, 23, tzinfo=UTC)
-    run = SimpleNamespace(
-        run_type="manual", logical_date=date, data_interval_start=date - timedelta(hours=hours), data_interval_end=date
-    )
-    dates = worker._dates({"dag_run": run, "dag": SimpleNamespace(fileloc=str(file))}).plain()
-    expected = {"logical_date": "2026-03-02T00:00:00+01:00"}
-    if given:
-        expected |= {"data_interval_start": "2026-03-01T00:00:00+01:00"}
-        expected |= {"data_interval_end": "2026-03-02T00:00:00+01:00"}
-    assert dates == expected
-
-
-class FailError(Exception): ...
-
-
-@pytest.mark.parametrize(
-    ("one", "states", "taken"),
-    [
-        (1, ("success", "success"), "low"),
-        (1, ("success", "failed"), "low"),
-        (1, ("success", "upstream_failed"), "low"),
-        (1, ("success", "skipped"), "low"),
-        (2, ("success", "success"), "high"),
-        (2, ("success", "skipped"), ""),
-        (2, ("success", "failed"), None),
-        (1, ("failed", "success"), None),
-        (1, ("skipped", "failed"), None),
-        (1, ("skipped", "success"), ""),
-    ],
-)
-def test_a_choice_fails_only_where_it_reaches_what_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: int, states: tuple[str, str], taken: str | None
-) -> None:
-    sdk = SimpleNamespace(AirflowFailException=FailError, AirflowSkipException=FailError)
-    monkeypatch.setitem(sys.modules, "airflow.sdk.exceptions", sdk)  # Airflow's own, which is not installed here
-    names = ("one", "other")
-    kept = {(name, name, -1): value for name, value in zip(names, (one, 2), strict=True)}
-    ti = Ti(dict(zip(names, states, strict=True)), kept)
-    operator, bundle = SimpleNamespace(choice="low"), bundle_in(tmp_path, chosen)
-    if taken is None:
-        with pytest.raises(FailError, match="low did not run: a step that it waits for failed"):
-            worker.choose(operator, {"ti": ti}, bundle, sys.executable, None)
-    else:
-        assert worker.choose(operator, {"ti": ti}, bundle, sys.executable, None) == taken
-        assert ti.pushed == [(TAKEN, taken)]

@@ -15,10 +15,8 @@ from flowyml.cli.records import plain_artifact
 from flowyml.core.errors import OutputNotKeptError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators.downloading import download
-from flowyml.plan.bundle import build
-from flowyml.plan.model import Plan, Step
 from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, Outcome
-from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, names
+from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.graph import PodGraph, chunks
 from flowyml_kubeflow.records import Entry, Known, PodEvaluator, PodFacts
@@ -191,12 +189,6 @@ def test_a_loop_has_a_name_that_argo_takes(length: int) -> None:
     assert list(Tasks(type("Run", (), {"run_details": None}), made.spec).steps.values()) == ["x" * length]
 
 
-def test_a_plan_without_control_flow_brings_none_of_it_along() -> None:
-    flat = compile_pipeline(build(Plan(name="flat", steps=(Step(name="one", function="m:f"),))))
-    assert "flowyml_kubeflow/pods.py" not in flat.bundle.files
-    assert b"class Decider" not in flat.bundle.files["flowyml/runtime/decider.py"], "only the words for ends"
-
-
 def test_what_looks_like_a_reference_in_a_value_is_a_value(tmp_path: Path) -> None:
     """Only what stands for the whole of an output is taken out of a record's file, never what is within it."""
     secret = tmp_path / "secret.zip"
@@ -211,12 +203,6 @@ def test_what_looks_like_a_reference_in_a_value_is_a_value(tmp_path: Path) -> No
     value = read.steps["one"][()].outputs["value"]
     assert value == [planted]
     assert read.here(value) == [planted]
-
-
-def test_names_of_records_are_no_users_names() -> None:
-
-    assert names.is_record(names.record("a"))
-    assert not names.is_record(names.port("a-result"))
 
 
 def test_what_stood_in_for_items_is_gone_when_they_have_come_to_be() -> None:
@@ -241,30 +227,3 @@ def test_no_step_of_a_completed_run_was_cancelled_whatever_its_log_lacks() -> No
     turns = step_runs("train", [note], ExecutionStatus.COMPLETED, items=3)
     assert [turn.status for turn in turns] == [ExecutionStatus.COMPLETED] * 3
     assert ["cut off" in str(turn.error) for turn in turns] == [True, True, False]
-
-
-def test_a_figure_of_a_local_run_is_downloaded_with_its_picture(tmp_path: Path) -> None:
-    figures = pytest.importorskip("matplotlib.figure")
-
-    @step
-    def draw() -> figures.Figure:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(3, 2))
-        figure.subplots().plot([1, 3, 2])
-        return figure
-
-    @step
-    def titled(figure: object) -> str:
-        return type(figure).__name__
-
-    @pipeline(name="drawing")
-    def made() -> Any:
-        return titled(draw())
-
-    orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
-    handle = orchestrator.run_pipeline(made).wait_for_completion(RUN, 0.2)
-    assert handle.status is ExecutionStatus.COMPLETED, handle.error
-    (found,) = handle.artifacts()
-    download([found], orchestrator.artifact_stores(handle.job_id), tmp_path / "out")
-    assert (tmp_path / "out" / "draw" / "draw.png").read_bytes().startswith(b"\x89PNG")

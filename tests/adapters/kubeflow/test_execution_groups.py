@@ -158,12 +158,3 @@ def test_steps_of_a_pod_are_read_back_by_their_names() -> None:
     assert [*read.steps.values()] == [*named]
     assert {*read.run_by.values()} == {"g--group"}
     assert read.logged == {"g--group": "", "flowyml--result": ""}
-
-
-def test_what_a_group_needs_travels_only_with_one_and_makes_no_pod_more() -> None:
-    flat = Plan(name="flat", steps=(Step(name="one", function="m:f"), Step(name="two", function="m:f", after=("one",))))
-    group = Plan(name="group", steps=tuple(Step(name=name, function="m:f", execution_group="g") for name in "ab"))
-    made = compile_pipeline(build(group))
-    assert "flowyml/runtime/shared.py" in made.bundle.files
-    assert "flowyml/runtime/shared.py" not in compile_pipeline(build(flat)).bundle.files
-    assert len(spec.code_containers(made.spec)) == 1

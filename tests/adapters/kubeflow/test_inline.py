@@ -256,8 +256,8 @@ def test_what_a_script_does_not_take_stays(script: str, stays: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", sorted(path.stem for path in (ROOT / "examples").glob("*.py")))
-def test_a_pod_loads_the_steps_and_hooks_of_each_example_without_what_builds_pipelines(
+@pytest.mark.parametrize("example", ["alert_webhook", "daily_sales", "train_classifier"])
+def test_a_pod_loads_the_steps_and_hooks_of_an_example_without_what_builds_pipelines(
     example: str, tmp_path: Path
 ) -> None:
     made = for_pods(load(str(ROOT / "examples" / f"{example}.py")).bundle()).write(tmp_path)

@@ -100,13 +100,6 @@ def test_locks_do_not_pile_up() -> None:
     assert len(list((home() / "kubeflow" / "locks").iterdir())) <= 256
 
 
-@pytest.mark.parametrize("manifest", ["{", "[]", '{"status": {"nodes": {"a": {"phase": "Failed", "startedAt": 5}}}}'])
-def test_a_manifest_of_another_form_counts_as_none(manifest: str) -> None:
-    """The task details are read then."""
-    assert Workflow.of({"pipeline_runtime": {"workflow_manifest": manifest}}) is None
-    assert Workflow.of({"pipeline_runtime": None}) is None
-
-
 def test_packed_nodes_that_are_damaged_are_an_error_of_the_engine() -> None:
     manifest = {"status": {"compressedNodes": "AAAA"}}
     with pytest.raises(EngineError, match="packed, and they cannot be read"):

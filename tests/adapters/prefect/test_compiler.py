@@ -260,13 +260,6 @@ def test_steps_may_be_called_like_what_the_flow_or_a_retry_uses(name: str, walks
     assert name not in (task_functions(plan)[name], flow_function(plan))
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("a b 'ü", "a b 'ü"), ("../x", "x-d6b96a97"), ("a&b<c>%", "a-b-c-4e3a87d0")]
-)
-def test_flow_names(name: str, expected: str) -> None:
-    assert flow_name(name) == expected
-
-
 def hostile(name: str) -> Plan:
     """A plan in which each name and text that a user may choose is this one; its step is in a branch within a loop."""
     loop = Loop(name=f"{name} loop", over=(Input(name, Constant([name])),), max_parallel=2)

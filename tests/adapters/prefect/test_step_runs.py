@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowyml_prefect.records import TaskRun
-from flowyml_prefect.step_runs import Planned, index_of, step_runs
+from flowyml_prefect.step_runs import Planned, step_runs
 
 PLAN = [
     Planned("begin", "begin"),
@@ -61,8 +61,3 @@ def test_attempts_are_counted_over_retries_of_the_run_and_what_did_not_run_has_n
     }  # fmt: skip
     attempts = {run.label: run.attempt for run in step_runs(PLAN, [*failed, *loop, task("begin"), task("end")], {})}
     assert attempts == {"begin": 2, "train": 0, "test": 0, "end": 1}
-
-
-def test_names_with_brackets() -> None:
-    assert index_of(task("a[1][2][3]"), "a[1]") == (2, 3)
-    assert index_of(task("another[3]"), "a[1]") == ()
