@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -67,39 +66,10 @@ alone = Pipeline("alone").add_step(shows)
 """
 
 
-LOOKS = """
-import os
-from flowyml import Pipeline, step
-from flowyml.core.hooks import PipelineHook
-
-def seen():
-    return sorted(name for name in os.environ if name.startswith("FLOWYML_SECRET") or name == "PG")
-
-class Looks(PipelineHook):
-    def on_step_end(self, step_name, outputs, duration_seconds):
-        print("hook of", step_name, seen())
-
-@step(timeout=600)
-def without() -> list[str]:
-    return seen()
-
-@step(secrets={"PG": "warehouse/password"})
-def having() -> list[str]:
-    return seen()
-
-looks = Pipeline("looks", hooks=[Looks()]).add_step(without).add_step(having)
-"""
-
-
 def holds(data: bytes | str) -> bool:
     raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
     pieces = (VALUE.encode(), VALUE[4:16].encode(), VALUE[-12:].encode())
     return any(piece in place for place in unpacked(raw) for piece in pieces)
-
-
-def test_the_search_finds_it() -> None:
-    assert holds(json.dumps({"a": VALUE}))
-    assert not holds("planted")
 
 
 @pytest.fixture
@@ -152,18 +122,6 @@ def test_no_file_of_an_engine_holds_it(project: Path) -> None:
     assert flowyml("compile", "shows.py:alone", "--to", "plan", "-o", str(project / "made" / "plan.json")).code == 0
     assert NAME in (project / "made" / "plan.json").read_text()
     assert [path for path in (project / "made").iterdir() if holds(path.read_bytes())] == []
-
-
-def test_a_step_has_no_variable_of_another_secret(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment is the store of local runs: processes of steps and hooks lose what they do not name."""
-    (project / "project" / "looks.py").write_text(LOOKS)
-    for fork in ("1", "0"):
-        monkeypatch.setenv("FLOWYML_FORK", fork)
-        done = flowyml("run", "looks.py", "--json")
-        assert done.code == 0, done.err
-        assert done.json["outputs"] == {"without": [], "having": ["PG"]}
-        assert "hook of without []" in done.err
-        assert "hook of having []" in done.err
 
 
 def test_a_killed_run_leaves_no_file_with_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,41 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml_airflow import AirflowOrchestrator
-from flowyml_airflow.audit_log import Mark
 from flowyml_airflow.cancel_notes import cancelled_note, was_cancelled
 from flowyml_airflow.log_events import LogEvent
+from tests.adapters.airflow.one_run import JOB, OneRun, orchestrator_of
 
 NOW = datetime.now(UTC)
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
-RUN: dict[str, Any] = {
-    "dag_id": "d", "dag_run_id": "r", "dag_display_name": "d", "start_date": "2026-01-01T00:00:00Z", "end_date": None,
-    "queued_at": "2026-01-01T00:00:00Z", "state": "running", "note": "mine",
-}  # fmt: skip
 
 
-class Airflow:
-    """A client of an Airflow with one run, whose audit log keeps each note. ``fail`` does what it is made with."""
+class Airflow(OneRun):
+    """Its audit log keeps each note. ``fail`` does what it is made with."""
 
-    can_backfill = stops_what_is_gone = True
-    may_run_after_end = False
     in_dag: Sequence[str] = ("work",)
     is_active = True
 
     def __init__(self, *, raises: BaseException | None = None, stops: bool = False, says: str = "") -> None:
-        self.found = dict(RUN)
+        super().__init__(note="mine")
         self.works = [{"task_id": "work", "state": "running", "try_number": 1, "map_index": -1, "end_date": None}]
         self.notes: list[str] = []
         self.raises, self.stops, self.says = raises, stops, says
-
-    def run(self, dag: str, run_id: str) -> dict[str, Any]:
-        return dict(self.found)
 
     def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         return self.works
@@ -49,9 +39,6 @@ class Airflow:
 
     def notes_written(self, dag: str) -> dict[str, list[str]]:
         return {"r": self.notes}
-
-    def marked_failed(self, dag: str, run_id: str) -> list[Mark]:
-        return []
 
     def fail(self, dag: str, run_id: str) -> dict[str, Any]:
         if self.stops:
@@ -67,33 +54,21 @@ class Airflow:
     def log(self, dag: str, run_id: str, task: Any, attempt: int) -> Sequence[LogEvent]:
         return [LogEvent(self.says, time=NOW, source="airflow.task:worker.py")]
 
-    def source(self, dag: Any, version: int | None = None) -> str:
-        return ""
-
     def dag(self, dag: str) -> dict[str, Any]:
         return {"dag_id": dag, "is_active": self.is_active}
 
     def tasks(self, dag: str) -> list[dict[str, Any]]:
         return [{"task_id": task} for task in self.in_dag]
 
-    def run_url(self, dag: str, run_id: str) -> str:
-        return "http://airflow"
-
-
-def orchestrator_of(airflow: Airflow) -> AirflowOrchestrator:
-    orchestrator = AirflowOrchestrator("http://127.0.0.1:1")
-    orchestrator._client = cast("Any", airflow)
-    return orchestrator
-
 
 def status_of(airflow: Airflow) -> ExecutionStatus:
-    return orchestrator_of(airflow).get_run("d/r").status
+    return orchestrator_of(airflow).get_run(JOB).status
 
 
 def cancel_fails(airflow: Airflow) -> None:
     assert airflow.raises
     with pytest.raises(type(airflow.raises)):
-        orchestrator_of(airflow).cancel("d/r")
+        orchestrator_of(airflow).cancel(JOB)
 
 
 COULD_NOT = ["flowyml: could not be cancelled", "mine"]
@@ -124,7 +99,7 @@ def test_a_note_that_airflow_did_not_write_does_not_count(stands: str | None) ->
 @pytest.mark.parametrize("is_logged", [True, False])
 def test_a_note_that_was_replaced_counts(instead: str, is_logged: bool) -> None:
     airflow = Airflow(stops=True)
-    assert orchestrator_of(airflow).cancel("d/r")
+    assert orchestrator_of(airflow).cancel(JOB)
     airflow.found["note"] = instead
     if is_logged:
         airflow.notes.insert(0, instead)
@@ -168,11 +143,11 @@ def test_airflow_2_stops_no_run_of_a_dag_without_a_file() -> None:
     """It answers as if it had. Of a DAG that is there, a run goes on for its clean-up."""
     airflow = Airflow()
     airflow.stops_what_is_gone = False
-    assert orchestrator_of(airflow).cancel("d/r")
+    assert orchestrator_of(airflow).cancel(JOB)
     airflow = Airflow()
     airflow.stops_what_is_gone = airflow.is_active = False
     with pytest.raises(EngineError, match=r"cannot stop a run without it.* Deploy the pipeline again, then"):
-        orchestrator_of(airflow).cancel("d/r")
+        orchestrator_of(airflow).cancel(JOB)
     assert airflow.found["note"].splitlines() == COULD_NOT
 
 
@@ -183,7 +158,7 @@ def test_airflow_2_stops_no_queued_run_with_a_task_that_its_dag_no_longer_has(in
     airflow.works[0]["state"] = None
     airflow.found["state"] = "queued"
     with pytest.raises(EngineError) as caught:
-        orchestrator_of(airflow).cancel("d/r")
+        orchestrator_of(airflow).cancel(JOB)
     if "work" in in_dag:
         assert isinstance(caught.value, ServerTroubleError)
         assert was_cancelled(airflow.found), "it may be late"
@@ -196,7 +171,7 @@ def test_a_run_that_can_be_cancelled_later_is() -> None:
     airflow = Airflow(raises=EngineError("403"))
     cancel_fails(airflow)
     airflow.raises, airflow.stops = None, True
-    assert orchestrator_of(airflow).cancel("d/r")
+    assert orchestrator_of(airflow).cancel(JOB)
     assert status_of(airflow) is CANCELLED
     assert "could not be cancelled" not in airflow.found["note"]
 
@@ -204,6 +179,6 @@ def test_a_run_that_can_be_cancelled_later_is() -> None:
 def test_what_a_step_prints_does_not_end_it() -> None:
     """It goes on for a moment after its run was stopped, until its worker hears of it."""
     airflow = Airflow(stops=True, says="rsync exited with return code 0")
-    assert orchestrator_of(airflow).cancel("d/r")
+    assert orchestrator_of(airflow).cancel(JOB)
     airflow.end("failed", ended=datetime.now(UTC).isoformat())
     assert status_of(airflow) is ExecutionStatus.RUNNING

@@ -212,22 +212,6 @@ def test_many_submit_at_once(airflow3: Airflow) -> None:
 
 
 @pytest.mark.beside
-def test_a_run_that_was_cancelled_and_cleared_ends_as_it_ends(airflow3: Airflow, tmp_path: Path) -> None:
-    orchestrator = orchestrator_of(airflow3)
-    handle = orchestrator.run_pipeline(slow("operate cleared", str(tmp_path), seconds=300))
-    wait_until((tmp_path / "marks").exists)
-    assert handle.cancel()
-    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.CANCELLED
-    (tmp_path / "marks").unlink()
-    (tmp_path / "marks").mkdir()  # so that it cannot be written
-    path = f"/api/v2/dags/{handle.job_id.replace('/', '/dagRuns/')}/clear"
-    orchestrator.client.transport.call("POST", path, json={"dry_run": False})
-    again = wait_until(lambda: (found := orchestrator.attach(handle.job_id)).status.is_terminal and found)
-    assert again.status is ExecutionStatus.FAILED
-    assert "IsADirectoryError" in (again.error or "")
-
-
-@pytest.mark.beside
 def test_a_timeout_that_is_not_tried_again_is_a_timeout(airflow3: Airflow) -> None:
     @step(timeout=15, retry=OrchestratorRetryPolicy(max_attempts=3, retryable_errors=[ValueError]))
     def sleep() -> None:

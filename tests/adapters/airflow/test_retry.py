@@ -9,13 +9,12 @@ from unittest.mock import Mock
 import pytest
 
 from flowyml.core.errors import RetryRefusedError
-from flowyml.core.following import command_line
 from flowyml.plan.marks import marked
 from flowyml_airflow.client import AirflowClient, ConflictError, with_display_names
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.names import CODE_KEY, TAG
-from flowyml_airflow.orchestrator import AirflowOrchestrator
 from flowyml_airflow.retrying import to_clear
+from tests.adapters.airflow.one_run import JOB, OneRun, orchestrator_of
 
 GRAPH = {
     "load": ["train", "choose"],
@@ -105,34 +104,16 @@ def test_a_stopped_run_goes_on_with_what_had_not_begun() -> None:
     assert cleared(ITEM_SKIPPED, ["train"], stopped=True) == {"train_1", "check_1"}
 
 
-class OneRun:
-    """A client that knows one run, of a DAG with a timeout of a minute, and keeps what it is to clear."""
+class Ended(OneRun):
+    """The run has ended after so many seconds, and its DAG has a timeout of a minute; what it is to clear is kept."""
 
-    command = staticmethod(command_line)
-
-    def __init__(self, seconds: int) -> None:
+    def __init__(self, seconds: int, **about: Any) -> None:
+        ended = f"2026-01-01T00:{seconds // 60:02}:{seconds % 60:02}Z"
+        super().__init__(state="failed", end_date=ended, **about)
         self.cleared: dict[str, Any] = {}
-        self.run_ = {
-            "dag_id": "d", "dag_run_id": "r", "state": "failed", "note": None,
-            "start_date": "2026-01-01T00:00:00Z", "end_date": f"2026-01-01T00:{seconds // 60:02}:{seconds % 60:02}Z",
-        }  # fmt: skip
-        for time in ("queued_at", "run_after"):
-            self.run_[time] = self.run_["start_date"]
-
-    def run(self, dag: str, run_id: str) -> dict[str, Any]:
-        return self.run_
 
     def dag(self, dag: str) -> dict[str, Any]:
         return {"dag_id": dag, "dag_run_timeout": "PT1M"}
-
-    def source(self, dag: Any, version: int | None) -> str:
-        return ""
-
-    def notes_written(self, dag: str) -> dict[str, list[str]]:
-        return {}
-
-    def run_url(self, dag: str, run_id: str) -> str:
-        return ""
 
     def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         return tasks(load="success", beside="skipped")
@@ -146,31 +127,28 @@ class OneRun:
 
 
 def run_again(client: Any) -> Any:
-    orchestrator = AirflowOrchestrator("http://127.0.0.1:9", auth="t")
-    orchestrator._client = client
-    orchestrator.run_again("d/r", None)
+    orchestrator_of(client).run_again(JOB, None)
     return client.cleared
 
 
 def test_a_run_that_took_too_long_goes_on_with_what_airflow_skipped() -> None:
-    assert run_again(OneRun(61)) == {"beside": None}
+    assert run_again(Ended(61)) == {"beside": None}
     with pytest.raises(RetryRefusedError, match="nothing to clear"):
-        run_again(OneRun(59))
+        run_again(Ended(59))
 
 
 def test_the_second_of_two_retries_at_the_same_moment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = ConflictError("Airflow answered 409: Serious error when handling your request.")
-    monkeypatch.setattr(OneRun, "clear_tasks", Mock(side_effect=taken))
+    monkeypatch.setattr(Ended, "clear_tasks", Mock(side_effect=taken))
     with pytest.raises(RetryRefusedError, match="Run 'd/r' was changed at the same moment, as by another retry"):
-        run_again(OneRun(61))
+        run_again(Ended(61))
 
 
-class Redeployed(OneRun):
+class Redeployed(Ended):
     """The same of a run of the code `old`, of a DAG of FlowyML's that has other code now."""
 
     def __init__(self, code: str, **run: Any) -> None:
-        super().__init__(61)
-        self.run_ |= {"conf": {CODE_KEY: "old"}, **run}
+        super().__init__(61, **{"conf": {CODE_KEY: "old"}, **run})
         self.text = marked(b"", "dag.py", {"pipeline": "d", "timeout": 60, "code": code}).decode()
 
     def dag(self, dag: str) -> dict[str, Any]:

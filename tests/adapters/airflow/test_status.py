@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.cancel_notes import CANCELLED_NOTE, cancelled_note
 from flowyml_airflow.client import NotThereError
 from flowyml_airflow.outcomes import run_status, task_status
 from flowyml_airflow.status import DAG_RUN, TASK_INSTANCE
+from tests.adapters.airflow.one_run import OneRun, orchestrator_of
 from tests.engines.airflow import airflow_python
 
 STATES = """
@@ -145,22 +145,20 @@ def test_a_step_that_the_timeout_of_its_run_stopped_is_cancelled(state: str, end
     assert task_status({**task, "state": "skipped"}, late) is ExecutionStatus.COMPLETED
 
 
-class Listed:
-    """A client of an Airflow that lists runs in the order in which they were made, as backfills make them."""
+class Listed(OneRun):
+    """An Airflow that lists runs in the order in which they were made, as backfills make them."""
 
     dags_folder = ""
 
-    def __init__(self, found: list[dict[str, Any]]) -> None:
-        self.found = found
+    def __init__(self, *listed: dict[str, Any]) -> None:
+        super().__init__()
+        self.listed = list(listed)
 
     def runs(self, dags: Sequence[str] | None, limit: int) -> list[dict[str, Any]]:
-        return self.found[:limit]
+        return self.listed[:limit]
 
     def dag(self, dag: str) -> dict[str, Any]:
         raise NotThereError(404, "gone")
-
-    def run_url(self, dag: str, run_id: str) -> str:
-        return f"http://airflow/dags/{dag}/runs/{run_id}"
 
 
 def test_runs_are_listed_by_when_they_started_and_those_that_wait_by_when_they_were_made() -> None:
@@ -170,21 +168,18 @@ def test_runs_are_listed_by_when_they_started_and_those_that_wait_by_when_they_w
             "end_date": None, "queued_at": queued, "conf": {"flowyml.revision": "1f3a9c2e"},
         }  # fmt: skip
 
-    orchestrator = AirflowOrchestrator("http://127.0.0.1:1")
-    orchestrator._client = cast("Any", Listed([
+    found = orchestrator_of(Listed(
         one("made last, waits", "queued", None, "2026-03-01T09:00:00Z"),
         one("started first", "running", "2026-03-01T08:00:00Z", "2026-03-01T08:30:00Z"),
         one("started last", "running", "2026-03-01T10:00:00Z", "2026-03-01T07:00:00Z"),
-    ]))  # fmt: skip
-    found = orchestrator.runs("train")
+    )).runs("train")  # fmt: skip
     assert [run.run_id for run in found] == ["started last", "made last, waits", "started first"]
     assert {run.revision for run in found} == {"1f3a9c2e"}
 
 
 def test_a_run_in_an_unknown_state_hides_no_other_run(caplog: pytest.LogCaptureFixture) -> None:
     both = [{**run(state), "dag_id": "train", "dag_run_id": state} for state in ("paused", "success")]
-    orchestrator = AirflowOrchestrator("http://127.0.0.1:1")
-    orchestrator._client = cast("Any", Listed([{**each, "dag_display_name": "train"} for each in both]))
+    orchestrator = orchestrator_of(Listed(*({**each, "dag_display_name": "train"} for each in both)))
     assert [listed.job_id for listed in orchestrator.runs("train")] == ["train/success"]
     (said,) = caplog.messages
     assert said.startswith("run 'train/paused' is not listed: Airflow reports the run state 'paused'"), said

@@ -12,38 +12,23 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Outputs
 from flowyml_airflow.client import NotThereError
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.reader import AirflowReader
+from tests.adapters.airflow.one_run import JOB, WHEN, OneRun
 from tests.adapters.airflow.test_flow import double, numbers, same
 
-
-def reader_of(client: Any) -> AirflowReader:
-    return AirflowReader(client)
-
-
-WHEN = "2026-01-01T00:00:00Z"
 TIMES = {"try_number": 1, "start_date": WHEN, "end_date": WHEN}
-JOB = "d/r"
-RUN = {"dag_id": "d", "dag_run_id": "r", "state": "running", "start_date": WHEN, "end_date": None, "note": None}
 
 
-class Client:
+class Client(OneRun):
     """A run of ``listed`` below, with these XComs of its loop; of what is not among them nothing is kept."""
 
-    def __init__(self, made: Pipeline, kept: Sequence[Any], second: str | None = "skipped") -> None:
+    def __init__(self, made: Pipeline, kept: Sequence[Any], second: str | None = "skipped", **about: Any) -> None:
+        super().__init__(**about)
         self.made, self.kept, self.second = made, kept, second
 
-    may_run_after_end = False
-
-    def run(self, dag: str, run_id: str) -> dict[str, Any]:
-        return RUN
-
-    def source(self, dag: Any, version: int | None) -> str:
+    def source(self, dag: Any, version: int | None = None) -> str:
         return compile_dag(self.made.bundle()).text
-
-    def dag(self, dag: str) -> dict[str, Any]:
-        return {}
 
     def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         states = [("numbers", -1), ("double_items", -1), ("double", 0), ("double", 2), ("same", -1)]
@@ -52,10 +37,10 @@ class Client:
             *({"task_id": task, "map_index": index, "state": "success"} for task, index in states),
         ]
 
-    def xcom(self, dag: str, run_id: str, task: str, key: str, index: int = -1) -> Any:
-        if index >= len(self.kept):
+    def xcom(self, dag: str, run_id: str, task: str, key: str = "return_value", map_index: int = -1) -> Any:
+        if map_index >= len(self.kept):
             raise NotThereError(404, "gone")
-        return self.kept[index] if index >= 0 else 4
+        return self.kept[map_index] if map_index >= 0 else 4
 
 
 def outputs(kept: Sequence[Any], on_item_error: str = "fail", second: str | None = "skipped") -> Outputs:
@@ -63,7 +48,7 @@ def outputs(kept: Sequence[Any], on_item_error: str = "fail", second: str | None
     def made() -> Any:
         return {"all": double.options(on_item_error=on_item_error).map(n=numbers()), "other": same(4)}
 
-    return reader_of(Client(made, kept, second)).outputs(JOB)
+    return AirflowReader(Client(made, kept, second)).outputs(JOB)
 
 
 def test_lists_are_put_together_again() -> None:
@@ -101,13 +86,16 @@ def test_steps_of_a_group_whose_names_begin_alike_keep_their_outputs_apart() -> 
         def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
             return [{"task_id": "both", "map_index": index, "state": "success", **TIMES} for index in range(2)]
 
-        def xcom(self, dag: str, run_id: str, task: str, key: str, index: int = -1) -> Any:
+        def xcom(self, dag: str, run_id: str, task: str, key: str = "return_value", map_index: int = -1) -> Any:
             if key == STEPS_KEY:  # of the second item, the second step did not run
                 ran = {"state": "success", "attempt": 1}
-                return {"try": 1, "steps": {"train": ran, "train.v2": {**ran, "state": "skipped"} if index else ran}}
-            return super().xcom(dag, run_id, task, key, index)
+                return {
+                    "try": 1,
+                    "steps": {"train": ran, "train.v2": {**ran, "state": "skipped"} if map_index else ran},
+                }
+            return super().xcom(dag, run_id, task, key, map_index)
 
-    read = reader_of(Of(made, [5, 6])).outputs(JOB)
+    read = AirflowReader(Of(made, [5, 6])).outputs(JOB)
     assert read == {"all": [5]}
 
 
@@ -117,31 +105,16 @@ def test_the_error_of_a_run_is_that_of_a_groups_step_that_timed_out() -> None:
         return {"n": same.options(execution_group="both")(double.options(execution_group="both")(4))}
 
     class Late(Client):
-        def run(self, dag: str, run_id: str) -> dict[str, Any]:
-            return {**RUN, "state": "failed", "end_date": WHEN}
-
         def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
             return [{"task_id": "both", "state": "failed", **TIMES}]
 
-        def xcom(self, dag: str, run_id: str, task: str, key: str, index: int = -1) -> Any:
+        def xcom(self, dag: str, run_id: str, task: str, key: str = "return_value", map_index: int = -1) -> Any:
             ended = {"attempt": 1, "began": WHEN, "ended": WHEN}
             late = {**ended, "state": "failed", "error": "it took too long", "late": True}
             why = "not run, since step 'double' ended TIMEOUT"
             return {"try": 1, "steps": {"double": late, "same": {**ended, "state": "upstream_failed", "error": why}}}
 
-        def log(self, dag: str, run_id: str, task: Any, attempt: int) -> list[LogEvent]:
-            return []
-
-        def notes_written(self, dag: str) -> dict[str, list[str]]:
-            return {}
-
-        def marked_failed(self, dag: str, run_id: str) -> list[Any]:
-            return []
-
-        def run_url(self, dag: str, run_id: str) -> str:
-            return ""
-
-    reader = reader_of(Late(made, []))
+    reader = AirflowReader(Late(made, [], state="failed", end_date=WHEN))
     assert reader.get_run(JOB).error == "step 'double': it took too long"
     assert [(each.status, each.error) for each in reader.step_runs(JOB)] == [
         (ExecutionStatus.TIMEOUT, "it took too long"),
@@ -174,7 +147,7 @@ def test_what_runs_or_waits_has_no_end_and_what_waits_has_not_begun(state: str |
         def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
             return [{"task_id": "numbers", "state": state, **TIMES}]
 
-    (found,) = reader_of(Again(Pipeline("again").add_step(numbers), [])).step_runs(JOB)
+    (found,) = AirflowReader(Again(Pipeline("again").add_step(numbers), [])).step_runs(JOB)
     assert (found.status, found.attempt, found.started_at is not None, found.ended_at is not None) == expected
 
 
@@ -203,24 +176,16 @@ def test_what_tasks_left_is_passed_over_where_they_run_again_meanwhile() -> None
                 return {"try": 1, "steps": {"one": ended}}
             raise NotThereError("gone")
 
-    reader = reader_of(Again(made, []))
+    reader = AirflowReader(Again(made, []))
     assert {step.name: step.cached_from for step in reader.step_runs(JOB)} == {"kept": "", "one": "", "other": ""}
     assert reader.run_artifacts(JOB) == []
 
 
-class Foreign:
+class Foreign(OneRun):
     """The run of a DAG that FlowyML did not make. What is listed as cleared is not there any more."""
 
-    may_run_after_end = False
-
-    def run(self, dag: str, run_id: str) -> dict[str, Any]:
-        return RUN
-
-    def source(self, dag: Any, version: int | None) -> str:
+    def source(self, dag: Any, version: int | None = None) -> str:
         return "dag = DAG('legacy')"
-
-    def dag(self, dag: str) -> dict[str, Any]:
-        return {}
 
     def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         return [{"task_id": "items", "map_index": index} for index in range(4)]
@@ -228,12 +193,12 @@ class Foreign:
     def returned(self, dag: str, run_id: str) -> list[tuple[str, int]]:
         return [("cleared", -1), ("kept", -1), ("items", 0), ("items", 2)]
 
-    def xcom(self, dag: str, run_id: str, task: str, map_index: int = -1) -> int:
+    def xcom(self, dag: str, run_id: str, task: str, key: str = "return_value", map_index: int = -1) -> int:
         if task == "cleared":
             raise NotThereError(404, "gone")
         return map_index if task == "items" else 4
 
 
 def test_what_was_cleared_since_it_was_listed_is_not_read_and_items_that_returned_nothing_are_none() -> None:
-    read = reader_of(Foreign()).outputs(JOB)
+    read = AirflowReader(Foreign()).outputs(JOB)
     assert dict(read) == {"kept": 4, "items": [0, None, 2, None]}

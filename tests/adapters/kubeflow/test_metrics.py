@@ -1,4 +1,4 @@
-"""Metrics of runs by KFP's local runner reach a Pushgateway from a process that ends right after."""
+"""Metrics of a hook of runs by KFP's local runner reach a Pushgateway from a process that ends right after."""
 
 from __future__ import annotations
 
