@@ -9,11 +9,9 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_kubeflow.tasks import Tasks
 from flowyml_kubeflow.workflow import Workflow
+from tests.engines.web import Recorded, Reply, web
 
 RECORDED = Path(__file__).resolve().parents[4] / "shared" / "kubeflow-real"
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
@@ -49,24 +48,14 @@ def server(name: str, **other: str) -> Iterator[tuple[KubeflowOrchestrator, str]
         **other,
     }
 
-    class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            page = pages.get(self.path.partition("?")[0]) or pages.get(self.path.partition("&")[0])
-            body = page if isinstance(page, str) else json.dumps(page or {"message": "not found"})
-            self.send_response(200 if page else 404)
-            self.send_header("Content-Type", "text/plain" if isinstance(page, str) else "application/json")
-            self.end_headers()
-            self.wfile.write(body.encode())
+    def answer(request: Recorded) -> Reply:
+        page = pages.get(request.path.partition("?")[0]) or pages.get(request.path.partition("&")[0])
+        if isinstance(page, str):
+            return Reply(200, page.encode(), media_type="text/plain")
+        return Reply(200 if page else 404, json.dumps(page or {"message": "not found"}).encode())
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        try:
-            yield KubeflowOrchestrator(f"http://127.0.0.1:{served.server_port}"), run["run_id"]
-        finally:
-            served.shutdown()
+    with web(answer) as served:
+        yield KubeflowOrchestrator(served.url), run["run_id"]
 
 
 @pytest.mark.parametrize(
