@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 
 @dataclass
 class Reply:
@@ -102,6 +104,46 @@ def web(reply: Callable[[Recorded], Reply | None], tls: ssl.SSLContext | None = 
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@dataclass
+class Losing:
+    """A proxy under way: the calls whose answers it has lost, each as a method and the end of a path, and what these
+    answers were.
+    """
+
+    url: str = ""
+    lost: list[tuple[str, str]] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+
+
+@contextmanager
+def losing_answers(server: str, *calls: tuple[str, str]) -> Iterator[Losing]:
+    """A proxy that hands every call on to a server, and loses the first answer to each of these calls.
+
+    What is given twice is lost twice.
+    """
+    losing = Losing()
+
+    def reply(request: Recorded) -> Reply | None:
+        headers = {name: request.headers[name] for name in _HANDED_ON if name in request.headers}
+        answer = httpx.request(
+            request.method, server + request.path, content=request.body, headers=headers, timeout=240
+        )
+        for call in calls:
+            fits = request.method == call[0] and request.path.endswith(call[1])
+            if fits and losing.lost.count(call) < calls.count(call):
+                losing.lost.append(call)
+                losing.statuses.append(answer.status_code)
+                return None
+        return Reply(answer.status_code, answer.content, media_type=answer.headers.get("Content-Type", ""))
+
+    with web(reply) as proxy:
+        losing.url = proxy.url
+        yield losing
+
+
+_HANDED_ON = ("authorization", "content-type", "accept")
 
 
 @contextmanager

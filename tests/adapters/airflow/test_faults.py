@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +22,11 @@ from flowyml.orchestrators import LocalOrchestrator
 from flowyml_airflow import AirflowOrchestrator, external_dag
 from tests.adapters.airflow.operating import orchestrator_of, short, slow
 from tests.engines.airflow import Airflow
+from tests.engines.web import losing_answers
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED
-PASSED_ON = ("authorization", "content-type", "accept")
 
 
 def marks(folder: Path) -> list[int]:
@@ -141,53 +138,19 @@ def test_a_token_that_expires_is_renewed(outage: Outage) -> None:
     assert outage.orchestrator.client.transport.credentials.headers() != outage.headers
 
 
-@contextmanager
-def losing_answers(airflow3: Airflow) -> Iterator[tuple[str, list[int]]]:
-    """A proxy in front of the real Airflow that hands on every call, and loses the first two answers to a trigger."""
-    lost: list[int] = []
-
-    class Proxy(BaseHTTPRequestHandler):
-        def do(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            headers = {name: text for name, text in self.headers.items() if name.lower() in PASSED_ON}
-            answer = httpx.request(self.command, airflow3.url + self.path, content=body, headers=headers, timeout=240)
-            if self.command == "POST" and self.path.endswith("/dagRuns") and len(lost) < 2:
-                lost.append(answer.status_code)
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
-                return
-            self.send_response(answer.status_code)
-            self.send_header("content-type", answer.headers.get("content-type", ""))
-            self.send_header("content-length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        do_GET = do_POST = do_PATCH = do
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", lost
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_the_answer_to_a_submit_is_lost(airflow3: Airflow, tmp_path: Path) -> None:
     """Airflow has made the run, and its answer was lost: asking again finds it."""
     name = f"faults lost {tmp_path.name}"  # a test that is tried again must not meet its first run
     pipeline, run_id = slow(name, str(tmp_path), seconds=1), tmp_path.name
     orchestrator_of(airflow3).deploy_pipeline(pipeline)
-    with losing_answers(airflow3) as (url, lost):
+    trigger = ("POST", "/dagRuns")
+    with losing_answers(airflow3.url, trigger, trigger) as proxy:
         options: Any = {"auth": (airflow3.username, airflow3.password), "dags_folder": airflow3.dags_folder}
-        once = AirflowOrchestrator(url, retry_policy=OrchestratorRetryPolicy(max_attempts=1), **options)
+        once = AirflowOrchestrator(proxy.url, retry_policy=OrchestratorRetryPolicy(max_attempts=1), **options)
         with pytest.raises(EngineUnreachableError):
             once.run_pipeline(pipeline, run_id)
-        handle = AirflowOrchestrator(url, **options).run_pipeline(pipeline, run_id)
-        assert lost == [200, 409], "made; and found, by a try whose answer was lost too"
+        handle = AirflowOrchestrator(proxy.url, **options).run_pipeline(pipeline, run_id)
+        assert proxy.statuses == [200, 409], "made; and found, by a try whose answer was lost too"
         assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     assert len(marks(tmp_path)) == 1
     assert len(orchestrator_of(airflow3).runs(name)) == 1

@@ -8,13 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import psutil
 import pytest
 
@@ -39,7 +37,7 @@ from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
 from tests.adapters.prefect.samples import run_processes, sleeping, step_process, waiting
 from tests.engines.prefect import PrefectServer, prefect_server
-from tests.engines.web import Recorded, Reply, web
+from tests.engines.web import losing_answers
 from tests.waiting import catches, wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -207,46 +205,24 @@ def test_a_run_that_is_cancelled_after_its_worker_died_is_ended_by_a_second_canc
     client.set_state(alive.job_id, {"type": "CANCELLED", "name": "Cancelled"}, force=True)
 
 
-@contextmanager
-def losing_answers(server: str, *lost: tuple[str, str]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """The URL of a proxy that loses the server's first answer to each of these, and what it lost.
-
-    Each is a method and the end of a path; what is given twice is lost twice.
-    """
-    losses: list[tuple[str, str]] = []
-
-    def reply(request: Recorded) -> Reply | None:
-        kind = {"Content-Type": request.headers.get("content-type", "")}
-        answer = httpx.request(request.method, server + request.path, content=request.body, headers=kind, timeout=240)
-        for method, end in lost:
-            fits = request.method == method and request.path.endswith(end)
-            if fits and losses.count((method, end)) < lost.count((method, end)):
-                losses.append((method, end))
-                return None
-        return Reply(answer.status_code, answer.content, media_type=answer.headers.get("Content-Type", ""))
-
-    with web(reply) as proxy:
-        yield proxy.url, losses
-
-
 def test_what_is_made_twice_because_an_answer_was_lost_is_one(prefect: PrefectServer, tmp_path: Path) -> None:
     posts = [("POST", end) for end in ("/work_pools/", "/flows/", "/deployments/", "/schedules", "/create_flow_run")]
     pipeline = sleeping(str(tmp_path), 0.0, name="lost-answers")
-    with losing_answers(prefect.url, *posts) as (url, lost):
-        orchestrator = PrefectOrchestrator(url, "lost-answers")
+    with losing_answers(prefect.url, *posts) as proxy:
+        orchestrator = PrefectOrchestrator(proxy.url, "lost-answers")
         orchestrator.client.ensure_process_pool("lost-answers")
         info = pipeline.schedule("daily", "03:30", on=orchestrator)
         handle = orchestrator.run_pipeline(pipeline, "lost-answers-1")
-        assert lost == posts
+        assert proxy.lost == posts
         assert orchestrator.schedules("lost-answers") == [info]
         assert [run.job_id for run in orchestrator.runs("lost-answers")] == [handle.job_id]
         assert len(orchestrator.client.deployment_by_id(info.schedule_id)["schedules"]) == 1
         assert handle.cancel()
         orchestrator.close()
-    with losing_answers(prefect.url, ("DELETE", "")) as (url, lost):
-        orchestrator = PrefectOrchestrator(url)
+    with losing_answers(prefect.url, ("DELETE", "")) as proxy:
+        orchestrator = PrefectOrchestrator(proxy.url)
         orchestrator.delete_schedule(info.schedule_id)
-        assert lost == [("DELETE", "")]
+        assert proxy.lost == [("DELETE", "")]
         assert orchestrator.schedules("lost-answers") == []
         orchestrator.close()
 
@@ -259,11 +235,11 @@ def test_a_claim_whose_answer_was_lost_is_ones_own(
     pooled = make_prefect(work_pool="claims")  # without a worker: nothing else executes the run
     pooled.client.ensure_process_pool("claims")
     waiting = pooled.run_pipeline(sleeping(str(tmp_path), 0.0, name="claims"))
-    with losing_answers(prefect.url, lost, lost) as (url, losses):
-        client = PrefectClient(Connection(f"{url}/api"))
+    with losing_answers(prefect.url, lost, lost) as proxy:
+        client = PrefectClient(Connection(f"{proxy.url}/api"))
         claim = runner.claim(client, waiting.job_id)
         client.close()
-    assert losses == [lost, lost]
+    assert proxy.lost == [lost, lost]
     assert claim is not None
     assert pooled.client.run(waiting.job_id).transition_id == claim
     assert runner.claim(pooled.client, waiting.job_id) is None, "one process executes it"
