@@ -7,7 +7,7 @@ it answers with is made of the document's own schemas, and refuses to be asked f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -46,8 +46,7 @@ class Contract:
 
     ``values`` are those of fields in place of made-up ones, by ``field`` or ``Schema.field``. ``elsewhere`` are fields
     that only another version has; ``ignored`` are parameters that go along although the server does not know them.
-    ``check`` sees the schema's name and the body of each call, and ``read`` has gathered which field of which schema
-    was read.
+    ``read`` has gathered which field of which schema was read.
     """
 
     title: str
@@ -56,7 +55,6 @@ class Contract:
     values: Mapping[str, Any] = field(default_factory=dict)
     elsewhere: frozenset[str] = frozenset()
     ignored: Mapping[str, Any] = field(default_factory=dict)
-    check: Callable[[str, Json], object] = lambda _name, _body: None
     read: set[tuple[str, str]] = field(default_factory=set)
     called: set[str] = field(default_factory=set)
 
@@ -109,7 +107,6 @@ class Contract:
             raise AssertionError(f"{who}: the body wants {name!r}")
         for name, value in body.items():
             self._check_value(f"{who}: field {name!r}", fields[name], value)
-        self.check(_name(schema), body)
 
     def _check_value(self, who: str, schema: Json, value: Any) -> None:
         """Only what has a fixed list of words."""

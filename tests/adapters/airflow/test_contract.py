@@ -35,7 +35,7 @@ from flowyml_airflow.retrying import run_again
 from flowyml_airflow.scheduler import schedule_info
 from flowyml_airflow.stalled import RunWarnings
 from flowyml_airflow.transport import Transport
-from flowyml_airflow.workflows import cron_or_words, workflows
+from flowyml_airflow.workflows import workflows
 from tests.adapters.airflow.operating import short
 from tests.engines.airflow import airflow_python
 from tests.engines.openapi import Contract
@@ -229,16 +229,6 @@ def _operate(client: AirflowClient, folder: Path) -> None:
     run_again(reader, AirflowDeployer(lambda: client, LocalFolder(folder)), "d/r", None)
 
 
-@pytest.mark.parametrize("name", ["CronExpression", "TimeDelta", "RelativeDelta"])
-def test_the_schedules_of_airflow_2(name: str) -> None:
-    """In its document a schedule is one of three objects."""
-    fields = _documents(2)[1][0]["components"]["schemas"][name]["properties"].keys()
-    assert cron_or_words({"schedule_interval": {**dict.fromkeys(fields, 1), "__type": name}}) == {
-        "CronExpression": "1", "TimeDelta": "1 day, 0:00:01.000001",
-        "RelativeDelta": f"relativedelta({', '.join(f'{field}=1' for field in fields if field != '__type')})",
-    }[name]  # fmt: skip
-
-
 def _identify(reader: AirflowReader, run: dict[str, Any], *, kept: bool) -> None:
     """The run's own word on its code wins over the version's file, into which Airflow puts what another deployed."""
     code, origin = COMPILED.bundle.code_digest, COMPILED.bundle.origin
@@ -273,29 +263,3 @@ def test_a_step_that_runs_an_existing_dag(major: int, monkeypatch: pytest.Monkey
     calls.fail("r")
     walked = {call.partition(" ")[0] for call in contracts[0].called}
     assert (calls.api, walked) == (f"v{major - 1}", {"GET", "POST", "PATCH"})
-
-
-def test_the_official_client_has_the_same_names(tmp_path: Path) -> None:
-    """Of Airflow 3, for bodies that are sent and for fields that are read."""
-    models = pytest.importorskip("airflow_client.client.models")
-
-    def fields(name: str) -> set[str] | None:
-        model = getattr(models, name, None)
-        return model and {part.alias or key for key, part in model.model_fields.items()}
-
-    def check(name: str, body: Mapping[str, Any]) -> None:
-        known = fields(name)
-        assert known is None or body.keys() <= known, f"{name} of apache-airflow-client lacks {body.keys() - known}"
-        if known is not None:
-            getattr(models, name).from_dict(dict(body))
-
-    contracts = _contracts(3, check=check)
-    client = _client(3, contracts)
-    for call in CALLS.values():
-        call(client)
-    _read(client, tmp_path)
-    _operate(_client(3, _contracts(3, check=check, values=SCHEDULED, read=contracts[0].read)), tmp_path)
-    found = [(name, field) for name, field in contracts[0].read if fields(name) is not None]
-    assert len(found) > 30
-    missing = [(name, field) for name, field in found if field not in (fields(name) or ()) and field not in ONLY_ON_2]
-    assert not missing

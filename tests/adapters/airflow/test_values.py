@@ -9,7 +9,6 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.errors import OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml_airflow.xcoms import carried, restored
 from tests.adapters.airflow import dags
 from tests.adapters.airflow.operating import orchestrator_of
 from tests.engines.airflow import Airflow
@@ -42,11 +41,6 @@ def exact_values() -> Pipeline:
 
     pipeline = Pipeline("exact values", outputs=[*NAMES, "seen", "whole"])
     return pipeline.add_step(make).add_step(see).add_step(whole)
-
-
-@pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_there_and_back(value: Any) -> None:
-    assert repr(restored(carried(value))) == repr(value)
 
 
 @pytest.mark.airflow
