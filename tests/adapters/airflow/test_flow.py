@@ -135,11 +135,6 @@ def ruled(rule: str, around: str) -> Pipeline:
     return made
 
 
-@pytest.mark.parametrize("rule", RUN_IF)
-def test_run_if_is_airflows_own_trigger_rule(rule: str) -> None:
-    assert rules_of(ruled(rule, "nothing"))["handler"] == rule
-
-
 @pytest.mark.parametrize("rule", [rule for rule in RUN_IF if rule != "all_success"])
 @pytest.mark.parametrize("around", ["branch", "loop", "list"])
 def test_where_more_comes_before_it_the_worker_goes_by_the_rule(rule: str, around: str) -> None:
@@ -176,25 +171,6 @@ def test_a_join_in_a_loop_does_not_wait_for_all_items() -> None:
             same.options(name="joined")(either(one, other))
 
     assert rules_of(made)["joined"] == "none_failed"
-
-
-def test_a_pipeline_in_a_pipeline_in_a_pipeline_is_a_task_group_in_one() -> None:
-    @pipeline
-    def inner() -> Any:
-        """Adds up."""
-        return total(double.map(n=numbers()))
-
-    @pipeline
-    def outer() -> Any:
-        return inner()
-
-    @pipeline(name="outermost")
-    def made() -> Any:
-        return outer()
-
-    compiled = compile_dag(made.bundle()).text
-    assert 'TaskGroup("outer_inner", prefix_group_id=False, tooltip="Adds up.", parent_group=outer)' in compiled
-    assert {task["task_group"] for task in tasks_of(made).values()} == {"outer_inner"}
 
 
 def test_ids_are_never_the_same() -> None:

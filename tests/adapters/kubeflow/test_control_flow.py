@@ -10,7 +10,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from flowyml import Pipeline, for_each, pipeline, step
+from flowyml import Pipeline, pipeline, step
 from flowyml.cli.records import plain_artifact
 from flowyml.core.errors import OutputNotKeptError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
@@ -18,7 +18,7 @@ from flowyml.orchestrators.downloading import download
 from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, Outcome
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.graph import PodGraph, chunks
+from flowyml_kubeflow.graph import chunks
 from flowyml_kubeflow.records import Entry, Known, PodEvaluator, PodFacts
 from flowyml_kubeflow.step_runs import step_runs
 from flowyml_kubeflow.tasks import Tasks
@@ -138,22 +138,6 @@ def test_chunks_hold_all_items_once(count: int, pods: int, size: int) -> None:
     made = [tuple(map(int, chunk.split(":"))) for chunk in chunks(count, 50)]
     assert [n for first, last in made for n in range(first, last)] == list(range(count))
     assert (len(made), max(last - first for first, last in made)) == (pods, size)
-
-
-@pytest.mark.parametrize(("grouped", "pods"), [(False, 10), (True, 50)])
-def test_many_steps_in_a_loop_make_fewer_pods(grouped: bool, pods: int) -> None:
-    @step
-    def one(n: int) -> int:
-        return n
-
-    @pipeline(name="wide")
-    def made() -> None:
-        with for_each([1, 2, 3], name="each") as n:
-            for number in range(20):
-                group = {"execution_group": f"g{number // 10}"} if grouped else {}
-                n = one.options(name=f"one {number}", **group)(n)
-
-    assert PodGraph(made.compile()).most_chunks("each") == pods
 
 
 def test_kfp_shows_a_loop_by_its_name_and_limit_and_constant_items_need_no_pod() -> None:
