@@ -25,7 +25,6 @@ from tests.engines.kubeflow_ir_model import (
     Pipeline,
     artifact_of,
     artifact_selectors,
-    closure,
     kind_of,
     mounts_of,
     parameter_selectors,
@@ -103,8 +102,8 @@ def components_are_there(pipeline: Pipeline) -> Iterator[str]:
         if ("dag" in component) == bool(component.get("executorLabel")):
             yield f"component {name!r} is to be either a DAG or an executor"
         label = component.get("executorLabel")
-        if label and not pipeline.executors.get(label, {}).keys() & {"container", "importer"}:
-            yield f"component {name!r} has an executor {label!r}, which is neither a container nor an importer"
+        if label and "container" not in pipeline.executors.get(label, {}):
+            yield f"component {name!r} has an executor {label!r}, which is no container"
     for dag, name, task, _ in pipeline.tasks():
         if (reference := task.get("componentRef", {}).get("name")) not in pipeline.components:
             yield f"task {name!r} in {dag.name!r} is of the component {reference!r}, which is not there"
@@ -114,13 +113,6 @@ def kfp_loads_the_pipeline(pipeline: Pipeline) -> Iterator[str]:
     """kfp takes a component that is called like the pipeline for the whole. Source: ``ComponentSpec.from_ir_dicts``."""
     if (name := f"comp-{pipeline.spec['pipelineInfo']['name']}") in pipeline.components:
         yield f"{name} is called like the pipeline"
-
-
-def components_end(pipeline: Pipeline) -> Iterator[str]:
-    """No DAG holds itself. Source: v2/compiler/visitor.go, ``dfs``, which old releases have without the check."""
-    below = {dag.name: {item["componentRef"]["name"] for item in dag.tasks.values() if "componentRef" in item}
-             for dag in pipeline.dags}  # fmt: skip
-    yield from (f"DAG {name!r} holds itself" for name in below if name in closure(below, name))
 
 
 def no_two_components_share_a_container(pipeline: Pipeline) -> Iterator[str]:
@@ -306,7 +298,7 @@ def inputs_have_the_type_of_their_source(pipeline: Pipeline) -> Iterator[str]:
         for port, source in task.get("inputs", {}).get("parameters", {}).items():
             wanted = component.get("inputDefinitions", {}).get("parameters", {}).get(port, {}).get("parameterType")
             found = type_of(pipeline, dag, source)
-            if "parameterExpressionSelector" not in source and found not in (None, wanted):
+            if found not in (None, wanted):
                 yield f"{port!r} of task {name!r} in {dag.name!r} is of type {wanted} and gets {found}"
             constant = source.get("runtimeValue", {}).get("constant")
             if "runtimeValue" in source and wanted in FITS and not FITS[wanted](constant):
@@ -324,28 +316,20 @@ def artifacts_have_the_type_of_their_source(pipeline: Pipeline) -> Iterator[str]
                 yield f"{port!r} of task {name!r} in {dag.name!r} is a {titles[0]} and gets a {titles[1]}"
 
 
-def conditions_can_be_computed(pipeline: Pipeline) -> Iterator[str]:
-    """Of inputs of the task, and by no strategy but for a container. Source: v2/driver/driver.go, ``condition``;
-    v2/expression/expression.go; v2/compiler/argocompiler/dag.go, ``task``."""
+def exit_handlers_can_run(pipeline: Pipeline) -> Iterator[str]:
+    """As containers, after other tasks. Source: v2/compiler/argocompiler/dag.go, ``task``."""
     for dag, name, task, component in pipeline.tasks():
-        policy, given = task.get("triggerPolicy", {}), task.get("inputs", {}).get("parameters", {})
-        for port in re.findall(r"inputs\.parameter_values\['([^']*)'\]", policy.get("condition", "")):
-            if port not in given:
-                yield f"task {name!r} in {dag.name!r} has a condition on {port!r}, which it is not given"
-        if policy.get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED":
+        if task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED":
             if "executorLabel" not in component or not task.get("dependentTasks"):
                 yield f"task {name!r} in {dag.name!r} runs after failures: as a container, after other tasks"
-            for port, source in given.items():
+            for port, source in task.get("inputs", {}).get("parameters", {}).items():
                 if "taskOutputParameter" in source:
                     yield f"{port!r} of task {name!r} in {dag.name!r} is of a task that may have failed"
 
 
 def iterations_have_items(pipeline: Pipeline) -> Iterator[str]:
-    """Source: v2/driver/driver.go, ``iterationItems``; v2/compiler/argocompiler/dag.go, ``DAG``, which has no
-    ``artifactIterator`` yet and hangs no exit handler on a loop."""
+    """Source: v2/driver/driver.go, ``iterationItems``; v2/compiler/argocompiler/dag.go, ``DAG``."""
     for dag, name, task, component in pipeline.tasks():
-        if "artifactIterator" in task:
-            yield f"task {name!r} in {dag.name!r} iterates over artifacts"
         if iterator := task.get("parameterIterator"):
             items = iterator.get("items", {})
             if (port := items.get("inputParameter")) and port not in task.get("inputs", {}).get("parameters", {}):
@@ -448,12 +432,11 @@ def kubernetes_takes_the_pods(pipeline: Pipeline) -> Iterator[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    the_protobufs_take_it, the_api_server_reads_it, components_are_there, components_end,
-    kfp_loads_the_pipeline,
+    the_protobufs_take_it, the_api_server_reads_it, components_are_there, kfp_loads_the_pipeline,
     no_two_components_share_a_container, containers_can_start, placeholders_lead_to_ports, argo_takes_the_names,
     argo_tells_the_nodes_apart, argo_finds_no_variable, kubernetes_finds_no_variable, the_workflow_fits_into_etcd,
     a_driver_can_start, a_launcher_can_start, dependencies_are_there, inputs_are_those_of_the_component,
     inputs_come_from_somewhere, inputs_have_the_type_of_their_source, artifacts_have_the_type_of_their_source,
-    conditions_can_be_computed, iterations_have_items, outputs_come_from_somewhere, defaults_are_of_their_type,
+    exit_handlers_can_run, iterations_have_items, outputs_come_from_somewhere, defaults_are_of_their_type,
     pods_are_those_of_executors, volumes_are_distinct, variables_are_set_once, kubernetes_takes_the_pods,
 )  # fmt: skip

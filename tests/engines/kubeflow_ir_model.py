@@ -135,8 +135,7 @@ def kind_of(about: Mapping[str, Any]) -> str | None:
 
 
 def parameter_selectors(output: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    one = [output["valueFromParameter"]] if "valueFromParameter" in output else []
-    for item in (*one, *output.get("valueFromOneof", {}).get("parameterSelectors", ())):
+    if item := output.get("valueFromParameter"):
         yield item["producerSubtask"], item["outputParameterKey"]
 
 
@@ -153,16 +152,6 @@ def mounts_of(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for item in config.get(part, ()):
             if name := item.get(field):
                 yield name, item.get("mountPath", "")
-
-
-def closure(below: Mapping[str, set[str]], name: str) -> set[str]:
-    found: set[str] = set()
-    left = list(below.get(name, ()))
-    while left:
-        if (item := left.pop()) not in found:
-            found.add(item)
-            left += below.get(item, ())
-    return found
 
 
 def words(container: Mapping[str, Any]) -> Iterator[str]:
