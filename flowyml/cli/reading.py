@@ -27,6 +27,7 @@ from flowyml.cli.records import (
     status_word,
     without_copies,
 )
+from flowyml.core.capabilities import Feature, Level
 from flowyml.core.durations import size_text, span_text, zone_text
 from flowyml.core.errors import ArtifactError, FlowymlError, OutputNotKeptError
 from flowyml.core.following import command_for
@@ -186,14 +187,16 @@ def outputs(
     from flowyml.cli.running import print_outputs
 
     with Output(as_json) as out:
-        submission = _attached(resolve(on), job)
+        orchestrator = resolve(on)
+        submission = _attached(orchestrator, job)
         if download is not None:
             return _download(out, submission, download, name, partial=partial, as_json=as_json)
         state = submission.run.status
         if not partial and not state.is_successful:
+            support = orchestrator.capabilities[Feature.STEP_OUTPUTS]
+            instead = "--partial reads those of steps that have completed." if support.level is not Level.NO else ""
             raise FlowymlError(
-                f"run {submission.run_id} is {state}: only a completed run has outputs. --partial reads those of steps "
-                f"that have completed."
+                f"run {submission.run_id} is {state}: only a completed run has outputs. {instead or support.sentence}"
             )
         values = _partial_outputs(submission, name) if partial else submission.outputs
         if name is not None:

@@ -6,9 +6,10 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 from urllib.parse import urljoin
 
@@ -33,7 +34,8 @@ Json = dict[str, Any]
 
 _PAGE = 100
 _CHUNK = 1 << 20  # bytes of a file at once
-_NO_LOG = '{"error_message":'  # of older servers, in an answer that claims to be a success
+LONGEST_LOG = 2**31  # bytes of a log that are read; more than a node keeps of a pod by far
+_NO_LOG = b'{"error_message":'  # of older servers, in an answer that claims to be a success
 # KFP reads the tasks of a run as one text, which MySQL cuts. Source: KFP, apiserver/storage/run_store.go, GROUP_CONCAT.
 _CUT_OFF = re.compile(r"unexpected end of JSON input|parse (run )?tasks?\b", re.IGNORECASE)
 _PAUSES = (0.2, 0.6)  # seconds before a call that only reads is repeated
@@ -73,15 +75,18 @@ class Client:
 
     def call(self, operation: str, *arguments: Any, **options: Any) -> Any:
         """Make a call that does no harm when it is repeated: it is repeated if the answer was lost."""
+        return self._repeated(partial(self.call_once, operation, *arguments, **options))
+
+    def _repeated(self, call: Callable[[], Any], lost: Any = MAYBE_DONE) -> Any:
         deadline = time.monotonic() + self.connection.longest
         for pause in _PAUSES:
             try:
-                return self.call_once(operation, *arguments, **options)
-            except MAYBE_DONE as error:
+                return call()
+            except lost as error:
                 if isinstance(error.__cause__, ssl.SSLError) or time.monotonic() + pause > deadline:
                     raise
                 time.sleep(pause)
-        return self.call_once(operation, *arguments, **options)
+        return call()
 
     def call_once(self, operation: str, *arguments: Any, **options: Any) -> Any:
         """Make a call once. Raises one of ``MAYBE_DONE`` if it may or may not have changed something."""
@@ -116,17 +121,22 @@ class Client:
         operation: Callable[..., Any] = getattr(getattr(kfp_server_api, service)(self.api), name)
         return operation
 
-    def log(self, run: str, node: str, *, grows: bool = False) -> list[str] | None:
-        """Return the log of a pod in KFP; None if KFP has none.
+    def log(self, run: str, node: str, *, grows: bool = False) -> Iterator[str] | None:
+        """Return the lines of a pod's log in KFP, as they come; None if KFP has none.
 
         If the log ``grows``, an incomplete last line is left for the next call.
         """
         answer = self._log_answer(run, node)
         if answer is None:
             return None
-        lines = lines_of(self._bounded(answer).decode("utf-8", "replace"), grows=grows)
-        gone = len(lines) == 1 and lines[0].startswith(_NO_LOG)
-        return None if gone else lines
+        parts = _parts_of(answer)
+        begin = next(parts, b"")
+        gone = begin.startswith(_NO_LOG) and b"\n" not in begin.rstrip(b"\n")
+        return None if gone else lines_of(chain([begin], parts), grows=grows)
+
+    def stored_log(self, page: str) -> Iterator[str]:
+        """Return the lines of a log in KFP's store, by a page of ml-pipeline-ui; raises as ``download`` does."""
+        return lines_of(_parts_of(self._text(page, "GET", {}, [*self.connection.scope.items()])))
 
     def _bounded(self, answer: Any) -> bytes:
         """Return the body of an answer, which may be endless, within a limit."""
@@ -227,7 +237,10 @@ class Client:
         return status_error(error.status, message)
 
     def _text(self, *words: Any) -> Any:
-        """Request a page that is not in the official API, to be read in pieces."""
+        """Request a page that is not in the official API, to be read in pieces; again if no answer comes.
+
+        An error of the server is an answer: 500 is KFP's word for a pod that is gone.
+        """
 
         def call() -> Any:
             return self.api.call_api(
@@ -235,7 +248,7 @@ class Client:
                 _return_http_data_only=True,
             )  # fmt: skip
 
-        return self._call(call, f"{words[1]} {words[0]}")
+        return self._repeated(lambda: self._call(call, f"{words[1]} {words[0]}"), EngineUnreachableError)
 
     def _call(self, call: Callable[[], Any], asked: str) -> Any:
         """Make a call; repeat it if the credentials were refused and new ones exist."""
@@ -283,16 +296,38 @@ def _permission(message: str) -> str:
     return f"{asked['Verb']} {resource}{where}"
 
 
-def lines_of(text: str, *, grows: bool = False) -> list[str]:
-    r"""Return the lines of a log.
+def _parts_of(answer: Any) -> Iterator[bytes]:
+    """Yield an answer in pieces, and end it: it may be endless."""
+    try:
+        yield from iter(partial(answer.read, _CHUNK), b"")
+    finally:
+        answer.close()
 
-    >>> lines_of("beat 1\nbea", grows=True), lines_of("beat 1\nbea", grows=False), lines_of("bea", grows=True)
+
+def lines_of(parts: Iterable[bytes], *, grows: bool = False) -> Iterator[str]:
+    r"""Yield the lines of a log as its parts come; of what is longer than 2 GB, the first 2 GB and a line that says so.
+
+    >>> [*lines_of([b"beat 1\nb", b"ea"], grows=True)], [*lines_of([b"beat 1\nbea"])], [*lines_of([b"bea"], grows=True)]
     (['beat 1'], ['beat 1', 'bea'], [])
-    >>> lines_of("one\u2028line\r\n", grows=False)
+    >>> [*lines_of(["one\u2028line\r\n".encode()])]
     ['one\u2028line']
     """
-    *whole, last = text.split("\n")
-    return [line.removesuffix("\r") for line in (whole if grows or not last else [*whole, last])]
+    size, begun = 0, bytearray()
+    for part in parts:
+        size += len(part)
+        begun += part
+        *whole, rest = begun.split(b"\n") if b"\n" in part else (begun,)
+        yield from map(_line, whole)
+        begun = rest
+        if size > LONGEST_LOG:
+            yield f"(FlowyML reads {LONGEST_LOG / 2**20:g} MB of a log at most; this one is longer.)"
+            return
+    if begun and not grows:
+        yield _line(begun)
+
+
+def _line(text: bytearray) -> str:
+    return text.removesuffix(b"\r").decode("utf-8", "replace")
 
 
 def _message(error: Any) -> str:

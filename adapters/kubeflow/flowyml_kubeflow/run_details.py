@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,11 +13,10 @@ from flowyml.artifacts.listing import artifacts_of
 from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, StepRun
-from flowyml.core.web import LARGEST_ANSWER
 from flowyml.runtime.step_errors import NAMED, of_several, of_step
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import RESULT, TIMED_OUT, leveled
-from flowyml_kubeflow.client import MAYBE_DONE, Client, lines_of
+from flowyml_kubeflow.client import MAYBE_DONE, Client
 from flowyml_kubeflow.status import step_status_of
 from flowyml_kubeflow.step_runs import UNKNOWN, lines_by_item, result_of, step_runs
 from flowyml_kubeflow.tasks import Pod, Tasks, pod_of
@@ -39,8 +39,8 @@ class PodLogs:
         self._client = client
         self._names: dict[str, str] = {}
 
-    def read(self, job_id: str, pod: Pod, *, grows: bool = False) -> list[str] | None:
-        """Return the log of a pod, by the first of its possible names that KFP knows; None if there is none."""
+    def read(self, job_id: str, pod: Pod, *, grows: bool = False) -> Iterator[str] | None:
+        """Return the lines of a pod, by the first of its possible names that KFP knows; None if there is no log."""
         known = self._names.get(pod.node)
         for name in pod.names if known is None else (known,):
             if (lines := self._client.log(job_id, name, grows=grows)) is not None:
@@ -48,16 +48,14 @@ class PodLogs:
                 return lines
         return next((lines for url in pod.stored if (lines := self.stored(url)) is not None), None)
 
-    def stored(self, url: str) -> list[str] | None:
+    def stored(self, url: str) -> Iterator[str] | None:
         """Return a pod's output from KFP's store, by its UI; None if that lacks it, or only the API is reachable."""
-        lines: list[bytes] = []
         try:
-            self._client.download(page_of(url), lines.append, LARGEST_ANSWER)
+            return self._client.stored_log(page_of(url))
         except MAYBE_DONE:
             raise
         except EngineError:
             return None
-        return lines_of(b"".join(lines).decode("utf-8", "replace"))
 
 
 class RunDetails:
@@ -69,7 +67,7 @@ class RunDetails:
         self.tasks = tasks
         self._job_id = str(run.run_id)
         self._logs = logs
-        self._read: dict[str, list[str] | None] = {}
+        self._read: dict[str, _Log | None] = {}
 
     # Errors.
 
@@ -109,11 +107,8 @@ class RunDetails:
         """Return the error of a step that left no message, as when it lacked its code: Argo's, and its log."""
         pod = next(reversed(self.tasks.pods(task)), None)
         said = "failed: " + pod.message if pod and pod.message else "failed"
-        lines = self._log(pod) if pod else None
-        if lines is None:
-            return f"{said}; its log is gone"
-        own = [line for *_, line, is_engine in lines_by_item(lines) if not is_engine]
-        return "\n".join([said, *(_last_of(own) or _last_of(line for line in lines if not line.startswith(RESULT)))])
+        log = self._log(pod) if pod else None
+        return "\n".join([said, *log.last]) if log else f"{said}; its log is gone"
 
     def _left_out(self) -> str:
         """Say which steps, clean-up too, KFP did not start after a pod failed in a pipeline with control flow."""
@@ -224,20 +219,22 @@ class RunDetails:
         """Yield the lines of all pods after those that were ``seen``, which is the number of each pod's."""
         for task, step in self.tasks.logged.items():
             for pod in self.tasks.pods(task):
-                lines = list(lines_by_item(self._logs.read(self._job_id, pod, grows=grows) or ()))
-                for one, index, line, is_engine in lines[seen.get(pod.node, 0) :]:
-                    level, message = ("INFO", line) if is_engine else leveled(line)
-                    yield LogLine(message, self.tasks.steps.get(one, step), level, index=index, of_engine=is_engine)
-                seen[pod.node] = max(seen.get(pod.node, 0), len(lines))
+                lines = lines_by_item(self._logs.read(self._job_id, pod, grows=grows) or ())
+                for number, (one, index, line, is_engine) in enumerate(lines, 1):
+                    if number > seen.get(pod.node, 0):
+                        level, message = ("INFO", line) if is_engine else leveled(line)
+                        yield LogLine(message, self.tasks.steps.get(one, step), level, index=index, of_engine=is_engine)
+                        seen[pod.node] = number
 
-    def _log(self, pod: Pod) -> list[str] | None:
+    def _log(self, pod: Pod) -> _Log | None:
         if pod.node not in self._read:
-            self._read[pod.node] = self._logs.read(self._job_id, pod)
+            lines = self._logs.read(self._job_id, pod)
+            self._read[pod.node] = None if lines is None else _Log(lines)
         return self._read[pod.node]
 
     def _results(self, pod: Pod) -> list[Json]:
-        lines = self._log(pod) or ()
-        return [result for line in lines if line.startswith(RESULT) and (result := result_of(line))]
+        log = self._log(pod)
+        return log.results if log else []
 
     def _result(self, task: str) -> Json:
         """Return the result in the log of the last attempt of a step that has one."""
@@ -261,6 +258,26 @@ class RunDetails:
     def _notes_of(self, task: str, pod: Pod) -> list[Json]:
         found = [result["note"] for result in self._results(pod) if "note" in result]
         return [note for note in found if note.get("task", task) == task]
+
+
+class _Log:
+    """What is kept of a pod's log: FlowyML's results, and the last lines of the step or, without any, of all."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.results: list[Json] = []
+        own, every = deque[str](maxlen=_LAST_LINES), deque[str](maxlen=_LAST_LINES)
+        for *_, line, is_engine in lines_by_item(self._without_results(lines)):
+            if line.strip():
+                every.append(line)
+                own.extend(() if is_engine else (line,))
+        self.last = own or every
+
+    def _without_results(self, lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            if not line.startswith(RESULT):
+                yield line
+            elif result := result_of(line):
+                self.results.append(result)
 
 
 def error_of_workflow(job_id: str, workflow: Workflow | None, logs: PodLogs) -> str:
@@ -292,8 +309,8 @@ def _closed(notes: list[Json], pod: Pod, run: ExecutionStatus) -> list[Json]:
     return [*notes, {**begun, "ended": "failed", "error": f"{_LOST}: {pod.message}", "time": ended}]
 
 
-def _last_of(lines: Iterable[str]) -> list[str]:
-    return [line for line in lines if line.strip()][-_LAST_LINES:]
+def _last_of(lines: Iterable[str]) -> deque[str]:
+    return deque((line for line in lines if line.strip()), _LAST_LINES)
 
 
 def utc(moment: datetime | None) -> datetime | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -116,7 +116,9 @@ class KubeflowScheduler(Scheduler):
         start = kfp_start(schedule, datetime.now(UTC), last)
         when = self.client.model(kind, start_time=start, end_time=schedule.end, **rule)
         trigger = {"cron_schedule" if schedule.cron else "periodic_schedule": when}
-        values = {"parameters": _checked(arguments(plan, schedule.parameters))}
+        values = {"parameters": arguments(plan, schedule.parameters)}
+        for name in schedule.parameters:
+            _check_kept(name, values["parameters"][names.port(name)])
         return self.client.model("V2beta1RecurringRun",
             display_name=names.pipeline(plan.name), experiment_id=self.pipelines.experiment_id(), mode="DISABLE",
             description=_description(plan.name, schedule), pipeline_version_reference=version,
@@ -233,15 +235,13 @@ class KubeflowScheduler(Scheduler):
         )
 
 
-def _checked(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the values of a schedule's parameters. Raises ``ParameterError`` for one that KFP would change."""
-    for port, value in values.items():
-        if replaced := _REPLACED.search(json.dumps(value)):
-            raise ParameterError(
-                f"Parameter {port!r} of the schedule holds {replaced[0]!r}, which KFP replaces in scheduled runs. "
-                f"Write it in another way, or let a step put it together."
-            )
-    return values
+def _check_kept(name: str, value: Any) -> None:
+    """Raise ``ParameterError`` if KFP would change the value of a schedule's parameter."""
+    if replaced := _REPLACED.search(json.dumps(value)):
+        raise ParameterError(
+            f"Parameter {name!r} of the schedule holds {replaced[0]!r}, which KFP replaces in scheduled runs. "
+            f"Write it in another way, or let a step put it together."
+        )
 
 
 def _description(pipeline: str, schedule: Schedule) -> str:

@@ -17,7 +17,7 @@ from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroub
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators.http import RefusedError
 from flowyml.testing import pipelines
-from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow import KubeflowOrchestrator, client
 from flowyml_kubeflow.attempts import RESULT
 from flowyml_kubeflow.client import Client
 from flowyml_kubeflow.connection import Connection
@@ -209,3 +209,32 @@ def test_half_a_line_of_a_result_is_left_out(fake: Any, orchestrator: KubeflowOr
         log.write_text(f'{log.read_text()}{RESULT}{{"outputs":{{"gr\n')
     assert orchestrator.attach(handle.job_id).outputs == {"greeting": "hello world"}
     assert not any(RESULT in line.message for line in handle.logs())
+
+
+def test_a_long_log_hides_nothing(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log is read as it comes, so that no limit for what is held in memory keeps what stands at its end."""
+    monkeypatch.setattr(client, "LARGEST_ANSWER", 2**16)
+    handle = orchestrator.run_pipeline(chatty(2**17), run_id("chatty")).wait_for_completion(RUN, 0.5)
+    assert handle.error == "step 'talk': ValueError: the end"
+    assert [step.error for step in handle.step_runs()] == ["ValueError: the end"]
+    assert "ValueError: the end" in [line.message for line in handle.logs()][-1]
+
+
+def test_one_lost_answer_fails_no_command(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
+    handle = orchestrator.run_pipeline(chatty(0), run_id("lost answers")).wait_for_completion(RUN, 0.5)
+    for path in ("/apis/v1beta1/runs/", "/log$"):
+        kfp_api.fail("GET", path, status=502)
+        assert [line.message for line in handle.logs()][-1] == "ValueError: the end"
+        kfp_api.fail("GET", path, status=502)
+        assert handle.error == "step 'talk': ValueError: the end"
+
+
+def chatty(size: int) -> Pipeline:
+    @step
+    def talk(size: int) -> None:
+        print("word " * (size // 5))
+        raise ValueError("the end")
+
+    return Pipeline("chatty", context={"size": size}).add_step(talk)

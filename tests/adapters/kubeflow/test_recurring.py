@@ -95,6 +95,11 @@ def test_parameters_and_names_of_any_length_are_scheduled(
 DAY, SECOND, HOUR = timedelta(days=1), timedelta(seconds=1), timedelta(hours=1)
 
 
+@step
+def grown(größe: str) -> str:
+    return größe
+
+
 @pytest.mark.parametrize("value", ["run [[RunUUID]]", "[[CurrentTime.2006-01-02]]", "{{$.currentTime.2006}}"])
 def test_what_kfp_would_replace_in_a_scheduled_run_is_refused(orchestrator: KubeflowOrchestrator, value: str) -> None:
     named = pipelines.greeting(name=run_id("replaced"))
@@ -102,6 +107,9 @@ def test_what_kfp_would_replace_in_a_scheduled_run_is_refused(orchestrator: Kube
         named.schedule("cron", "0 6 * * *", parameters={"name": value}, on=orchestrator)
     assert orchestrator.schedules(named.name) == []
     assert named.schedule("cron", "0 6 * * *", parameters={"name": "[[1], [2]]"}, on=orchestrator)
+    other = Pipeline(run_id("größe"), context={"größe": ""}).add_step(grown)
+    with pytest.raises(ParameterError, match="Parameter 'größe' of the schedule holds"):
+        other.schedule("cron", "0 6 * * *", parameters={"größe": value}, on=orchestrator)
 
 
 @pytest.mark.parametrize(

@@ -125,9 +125,9 @@ class _FileLogs(PodLogs):
     def __init__(self, run: RunFolder) -> None:
         self._run = run
 
-    def read(self, job_id: str, pod: Pod, *, grows: bool = False) -> list[str] | None:
-        written = (self._run.pods / f"{pod.node}.log").read_bytes()
-        return lines_of(written.decode("utf-8", "replace"), grows=grows)
+    def read(self, job_id: str, pod: Pod, *, grows: bool = False) -> Iterator[str]:
+        with (self._run.pods / f"{pod.node}.log").open("rb") as log:
+            yield from lines_of(log, grows=grows)
 
 
 def _state(run: RunFolder, result: Mapping[str, Any]) -> str:
