@@ -192,7 +192,7 @@ def test_a_pods_log_has_the_lines_of_kfp_and_argo_too(kfp_api: Any, fake: Any) -
     workflow = Workflow.of(client.run_of_v1(handle.job_id))
     assert workflow
     (node,) = workflow.executors("said")
-    lines = client.log(handle.job_id, node.pod)
+    lines = [*(client.log(handle.job_id, node.pod) or ())]
     assert lines[0].endswith("main.go:67] Setting log level to: '1'")
     assert any("ExecutorOutput: {" in line for line in lines)
     assert "argo=true" in lines[-1]
