@@ -280,9 +280,8 @@ def test_a_parameter_is_data_on_airflow(forged: Reference, mark: Path, tmp_path:
     context = {"run_id": "r", "params": {"typed": None}, "dag_run": run, "ti": SimpleNamespace(try_number=1)}
 
     def task(name: str, **inputs: Any) -> Any:
-        operator = SimpleNamespace(step=name, inputs=inputs, multiple_outputs=True)
-        (output,) = worker.run_step(operator, context, bundle, sys.executable, str(tmp_path / "store")).values()
-        return output
+        operator = SimpleNamespace(step=name, inputs=inputs)
+        return worker.run_step(operator, context, bundle, sys.executable, str(tmp_path / "store"))
 
     seen = unpack(restored(task("look", handed=task("hand_on"))), open_store())
     check(SimpleNamespace(outputs={"seen": seen}), forged, mark)

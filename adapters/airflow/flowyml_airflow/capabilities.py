@@ -39,10 +39,9 @@ CAPABILITIES = Capabilities(
             "2.11, a retry of one item of a loop runs all its failed items. An execution group runs again as a whole."
         ),
         Feature.RETRY_NEW_CODE: partly(
-            "If dags_folder has the bundle of the old run: deploying removes old ones. In a DAG with operators of "
-            "Airflow's own, all steps run again."
+            "If dags_folder has the bundle of the old run: deploying removes old ones. Operators of Airflow's own run "
+            "again, and the steps after them."
         ),
-        Feature.ARTIFACTS: partly("An output whose name Airflow does not accept as a key is listed by its XCom's key."),
         Feature.SCHEDULE_CATCH_UP: partly(
             "Without catch-up, Airflow still makes up the last missed run: at once, when a schedule is resumed or "
             "created with a start in the past."

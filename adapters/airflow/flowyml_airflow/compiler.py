@@ -268,6 +268,7 @@ class _Dag:
             "steps": list(dict.fromkeys(self.graph.id(self.graph.steps[step.name]) for step in self.plan)),
             "timeout": self.plan.timeout_seconds,
             "outputs": {out.name: self._place(out.source) for out in self.plan.outputs},
+            "xcoms": self._xcoms(),
             "hooks": bool(self.plan.hooks),
             "schedule": self.schedule.to_dict(declared=True) if self.schedule else None,
             **({"cached": cached} if (cached := self._cached()) else {}),
@@ -275,6 +276,16 @@ class _Dag:
             **self._together_facts(),
             **self._flow_facts(),
             "waits": self._waits(),
+        }
+
+    def _xcoms(self) -> dict[str, dict[str, str]]:
+        """Return, by task of a single step, the XCom keys of its outputs by their names."""
+        tasks = [task for task in self.graph.tasks if task.kind == "step" and not self.graph.is_operator(task)]
+        return {
+            self.graph.id(task): {
+                name: self.graph.key(FromStep(task.name, name)) for name in self.graph.step(task).outputs
+            }
+            for task in tasks
         }
 
     def _cached(self) -> list[str]:

@@ -15,7 +15,7 @@ from flowyml.plan.parameters import as_declared
 from flowyml.runtime.decider import OK, Decider, End, Facts, Index, Opened, Outcome, has_packed_items, is_plain, listed
 from flowyml.runtime.packed_decisions import PackedEvaluator
 from flowyml_airflow.graph import Task, TaskGraph
-from flowyml_airflow.names import STEPS_KEY, xcom_key
+from flowyml_airflow.names import RETURNED, STEPS_KEY, xcom_key
 from flowyml_airflow.task_exceptions import no_output
 from flowyml_airflow.xcoms import restored
 
@@ -118,7 +118,7 @@ class TaskFacts(Facts):
         end = self.end_of_task(Task("items", loop))
         if end is not End.OK:
             return None if end is None else Opened(Outcome(end))
-        labels = self.pull(self.graph.ids.items[loop], "return_value")
+        labels = self.pull(self.graph.ids.items[loop], RETURNED)
         # Without labels it was marked as success by hand, and nothing was mapped.
         return Opened(Outcome(End.FAILED)) if labels is None else Opened(OK, len(labels))
 

@@ -18,7 +18,7 @@ from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.plan.groups import Branch, Cleanup, Loop, Section, outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Plan, Source, Step
 from flowyml.plan.values import steps_of
-from flowyml_airflow.names import Ids, task_id, xcom_key
+from flowyml_airflow.names import RETURNED, Ids, task_id, xcom_key
 
 __all__ = ["Task", "TaskGraph", "label_of"]
 
@@ -217,14 +217,14 @@ class TaskGraph:
         return {step.name: found[1] for step in self.plan if (found := step.operator)}
 
     def key(self, output: FromStep) -> str:
-        """Return the XCom key of an output. An output of an operator of Airflow's own has Airflow's key.
+        """Return the XCom key of an output: the return value of its task, or one of several XComs of the task.
 
         The key of an output of an execution group includes the name of the step, since the group has one task.
         """
-        if output.step in self.operators:
-            return "return_value"
         key = xcom_key(output.output)
-        return f"{task_id(output.step)}.{key}" if self.steps[output.step].kind == "together" else key
+        if self.steps[output.step].kind == "together":
+            return f"{task_id(output.step)}.{key}"
+        return RETURNED if len(self.plan.by_name[output.step].outputs) == 1 else key
 
     def is_operator(self, task: Task) -> bool:
         """Return whether a task is an operator of Airflow's own."""

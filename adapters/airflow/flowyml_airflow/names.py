@@ -14,10 +14,10 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "OUTPUTS_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
+    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "RETURNED", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
     "TAKES_KEY", "TAG", "TIMED_OUT", "TURN", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id",
-    "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "plain_key", "task_id",
-    "version_tag", "xcom_key",
+    "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "version_tag",
+    "xcom_key",
 ]  # fmt: skip
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
@@ -40,8 +40,8 @@ RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 # The digest of the code that the run was submitted with: Airflow 2 does not version DAGs, and Airflow 3 puts the text
 # of a new file into the last version if that is not `[core] min_serialized_dag_update_interval` old, usually 30 s.
 CODE_KEY = "flowyml.code"
-# The XCom with all outputs of a step beside operators of Airflow's own, to which it returns plain JSON.
-OUTPUTS_KEY = "flowyml.outputs"
+# Airflow's key for what a task returns.
+RETURNED = "return_value"
 # The XCom with the run that the outputs of a cached step are from.
 CACHED_KEY = "flowyml.cached_from"
 TAKES_KEY = "flowyml.takes"
@@ -152,21 +152,12 @@ def dag_file(pipeline: str) -> str:
 
 
 def xcom_key(output: str) -> str:
-    """Return the XCom key of an output. It is part of URLs, and ``return_value`` is Airflow's own.
+    """Return the XCom key of an output. It is part of URLs, and ``RETURNED`` is Airflow's own.
 
     >>> xcom_key("model"), xcom_key("größe")
     ('model', 'groe_d353a267')
     """
-    return _id(output if output != "return_value" else f"{output} ")
-
-
-def plain_key(output: str) -> str:
-    """Return the XCom key under which an operator of Airflow's own reads one of several outputs of a step.
-
-    >>> plain_key("model")
-    'model.plain'
-    """
-    return f"{xcom_key(output)}.plain"
+    return _id(output if output != RETURNED else f"{output} ")
 
 
 def airflow_run_id(run_id: str) -> str:

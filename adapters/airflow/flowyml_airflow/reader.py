@@ -30,7 +30,7 @@ from flowyml_airflow.logs import TaskLogs, is_start
 from flowyml_airflow.names import (
     CACHED_KEY,
     CODE_KEY,
-    OUTPUTS_KEY,
+    RETURNED,
     REVISION_KEY,
     STEPS_KEY,
     TAKES_KEY,
@@ -67,7 +67,6 @@ __all__ = ["AirflowReader"]
 
 # The time that a worker may take to notice that its task was ended: a heartbeat, and the time to end.
 SETTLES_WITHIN = timedelta(seconds=30)
-_RETURNED = "return_value"
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
 _START = "the hooks' on_pipeline_start"
@@ -213,7 +212,7 @@ class AirflowReader(RunReader):
             if where is None:
                 continue
             task, output = where[:2]
-            label = task
+            label, is_operator = task, output == RETURNED and task not in facts.get("xcoms", ())
             try:
                 if seen and where[2:]:
                     loops[name] = seen.on_item_error(where)
@@ -230,14 +229,14 @@ class AirflowReader(RunReader):
                         label = labelled(task, index)
                         items.append((index[0], restored(self.client.xcom(dag, run_id, task, output, index[0]))))
                     packed[name] = items if "continue" in loops[name] else [value for _, value in items]
-                elif output == _RETURNED:  # of an operator of Airflow's own
+                elif is_operator:
                     plain[name] = self.client.xcom(dag, run_id, task, output)
                 else:
                     packed[name] = restored(self.client.xcom(dag, run_id, task, output))
             except KeptElsewhereError as error:
                 lost[name] = f"Output {name!r} of run {run_id!r} cannot be read. {error}"
             except NotThereError:
-                if output == _RETURNED:
+                if is_operator:  # it returned None
                     continue
                 lost[name] = (
                     f"Output {name!r} of run {run_id!r} is not kept: Airflow has no XCom {output!r} of task {label!r} "
@@ -247,48 +246,45 @@ class AirflowReader(RunReader):
         return Outputs({**read, **plain}, not_kept=read.not_kept) if plain else read
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
-        """Return the artifacts of the steps, as long as Airflow has the XComs. Outputs are named by their XCom keys."""
+        """Return the artifacts of the steps, as long as Airflow has the XComs."""
         return [
             artifact
-            for (name, index), outputs in self.returned(job_id)
+            for (name, index), outputs in self._recorded(job_id)
             for artifact in artifacts_of(name, outputs, index)
         ]
 
     def recorded_outputs(self, job_id: str) -> Mapping[tuple[str, tuple[int, ...]], Mapping[str, Any]]:
-        """Return the packed outputs by their XCom keys."""
-        return dict(self.returned(job_id))
+        return dict(self._recorded(job_id))
 
-    def returned(self, job_id: str) -> Iterator[tuple[tuple[str, tuple[int, ...]], Mapping[str, Any]]]:
-        """Yield the packed outputs of completed steps and items, by their XCom keys.
-
-        A task has its outputs in one XCom, an execution group's task in an XCom for each.
-        """
+    def _recorded(self, job_id: str) -> Iterator[tuple[tuple[str, tuple[int, ...]], Mapping[str, Any]]]:
+        """Yield the packed outputs of completed steps and items, in the order of the DAG file."""
         found = self.fetch(job_id)
         facts = self.dags.facts(found)
-        if not facts:
-            return
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
-        tasks = {(task["task_id"], map_index(task)): task for task in self._tasks(found) if task["task_id"] in order}
-        wanted = OUTPUTS_KEY if "operators" in facts else _RETURNED
-        have_returned = set(self.client.returned(found["dag_id"], found["dag_run_id"], wanted))
-        for key in sorted(tasks, key=lambda key: (order[key[0]], key[1])):
-            task = tasks[key]
+        keys: Mapping[str, Mapping[str, str]] = facts.get("xcoms", {})
+        tasks = [task for task in self._tasks(found) if task["task_id"] in order]
+        for task in sorted(tasks, key=lambda task: (order[task["task_id"]], map_index(task))):
+            marker = task["task_id"], map_index(task)
             if runs_several(task):
-                for name, outputs in self._returned_together(task, found):
+                for name, outputs in self._recorded_together(task, found):
                     yield (name, index_of(task)), outputs
-            elif key in have_returned and isinstance(returned := self._kept(found, key, wanted), dict):
-                yield (name_of(task), index_of(task)), {name: restored(value) for name, value in returned.items()}
+            elif marker[0] in keys and task["state"] == "success":
+                yield (name_of(task), index_of(task)), self._packed(found, marker, keys[marker[0]])
 
-    def _returned_together(
+    def _recorded_together(
         self, task: Mapping[str, Any], found: Mapping[str, Any]
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the packed outputs of each completed step of an execution group."""
         marker = task["task_id"], map_index(task)
         for name, said in self._written(task, found).get("steps", {}).items():
-            kept = {output: self._kept(found, marker, key) for output, key in said.get("outputs", {}).items()}
-            yield name, {output: restored(value) for output, value in kept.items() if value is not None}
+            yield name, self._packed(found, marker, said.get("outputs", {}))
 
-    def _kept(self, found: Mapping[str, Any], marker: Marker, key: str = _RETURNED) -> Any:
+    def _packed(self, found: Mapping[str, Any], marker: Marker, keys: Mapping[str, str]) -> dict[str, Any]:
+        """Return the packed outputs that a task left, by name; ``keys`` are their XCom keys."""
+        kept = {output: self._kept(found, marker, key) for output, key in keys.items()}
+        return {output: restored(value) for output, value in kept.items() if value is not None}
+
+    def _kept(self, found: Mapping[str, Any], marker: Marker, key: str) -> Any:
         """Return an XCom; None if it is gone, as for a task that runs again since it was listed."""
         with suppress(NotThereError):
             return self.client.xcom(found["dag_id"], found["dag_run_id"], marker[0], key, marker[1])

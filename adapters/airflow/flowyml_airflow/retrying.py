@@ -17,7 +17,6 @@ from flowyml.plan.model import Plan, Step
 from flowyml.runtime.decider import End
 from flowyml_airflow.client import ConflictError
 from flowyml_airflow.deployer import AirflowDeployer
-from flowyml_airflow.names import xcom_key
 from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.step_runs import Marker, index_of, map_index, name_of, steps_of_task
 
@@ -55,12 +54,7 @@ def run_again(reader: AirflowReader, deployer: AirflowDeployer, job_id: str, ste
 def ended_run(reader: AirflowReader, bundle: Bundle, job_id: str) -> EndedRun:
     """Return what Airflow has of an ended run of a ``bundle``."""
     found = reader.fetch(job_id)
-    keys = {step.name: {xcom_key(output): output for output in step.outputs} for step in bundle.plan}
-    outputs = {
-        turn: {keys.get(turn[0], {}).get(key, key): value for key, value in returned.items()}
-        for turn, returned in reader.returned(job_id)
-        if not any(step.operator for step in bundle.plan)  # beside these, a task returns plain values
-    }
+    outputs = reader.recorded_outputs(job_id)
     place = run_place("airflow", found["dag_id"], found["dag_run_id"])
     return EndedRun.of(reader.identified(found), bundle, reader.step_runs(job_id), outputs, place)
 

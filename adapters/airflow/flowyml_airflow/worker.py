@@ -41,7 +41,7 @@ from flowyml_airflow.execution_groups import GroupRun, printed
 from flowyml_airflow.facts import TAKEN, TaskDecider, item_key
 from flowyml_airflow.graph import Task, TaskGraph, label_of
 from flowyml_airflow.links import add_links
-from flowyml_airflow.names import CACHED_KEY, OUTPUTS_KEY, given_run_id, parameters_of, plain_key, xcom_key
+from flowyml_airflow.names import CACHED_KEY, RETURNED, given_run_id, parameters_of
 from flowyml_airflow.parameters import filled
 from flowyml_airflow.secrets import read_ahead
 from flowyml_airflow.supervisor_line import drop_unread_answers
@@ -68,7 +68,7 @@ _LONGEST_LABEL = 250  # characters of an item's name in Airflow's database
 
 
 def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> Any:
-    """Make one attempt of a step. Each output becomes an XCom: the value if it is small, otherwise a reference.
+    """Make one attempt of a step. Each output becomes one XCom: the value if it is small JSON, otherwise a reference.
 
     Raises Airflow's ``AirflowFailException`` for an error that the step's retry policy does not name, so that Airflow
     does not retry. Any other failure is raised as it is, for Airflow to retry. Airflow's own exceptions, which a step
@@ -93,7 +93,7 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
             if outputs.cached_from:
                 context["ti"].xcom_push(key=CACHED_KEY, value=outputs.cached_from)
             add_links(operator, artifacts, outputs)
-            return _handed_over(graph, step, operator, context, outputs)
+            return _handed_over(graph, step, context, outputs)
         except StepError as error:
             _drop_answers_after(error)
             raised = as_airflow(step, error)
@@ -115,32 +115,24 @@ def _drop_answers_after(error: StepError) -> None:
         drop_unread_answers()
 
 
-def _handed_over(
-    graph: TaskGraph, step: Step, operator: Any, context: Mapping[str, Any], outputs: Mapping[str, Any]
-) -> Any:
-    """Return the outputs by their XCom keys, which Airflow pushes one by one.
+def _handed_over(graph: TaskGraph, step: Step, context: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
+    """Return the only output of a step, for Airflow to push it; push each of several.
 
-    In a DAG with operators of Airflow's own, the outputs are pushed here, and the task returns them as plain JSON, so
-    that these operators, and the templates in their arguments, can use them as in any DAG.
+    Raises Airflow's ``AirflowFailException`` if an operator of Airflow's own takes one that is not plain JSON there.
     """
-    keyed = {xcom_key(name): carried(packed) for name, packed in outputs.items()}
-    if not graph.operators:
-        return keyed
-    for name in outputs:
-        if is_reference(outputs[name]) and FromStep(step.name, name) in graph.handed_over:
+    returned = None
+    for name, packed in outputs.items():
+        output, value = FromStep(step.name, name), carried(packed)
+        if output in graph.handed_over and (value is not packed or is_reference(packed)):
             raise airflow_exceptions().AirflowFailException(
-                f"step {step.name!r} gives {name!r} to an Airflow operator, which takes plain JSON of up to "
-                f"64 KiB. Return less, or the path of a file."
+                f"step {step.name!r} gives {name!r} to an Airflow operator, which takes JSON of up to 64 KiB that "
+                f"Airflow carries unchanged; it cannot be None. Return less, or the path of a file."
             )
-    context["ti"].xcom_push(key=OUTPUTS_KEY, value=keyed.copy())
-    plain = {name: None if is_reference(packed) else packed for name, packed in outputs.items()}
-    if len(plain) > 1:
-        keyed |= {plain_key(name): packed for name, packed in plain.items()}
-    for key, packed in keyed.items():
-        context["ti"].xcom_push(key=key, value=packed)
-    # True is for those that read: a missing output is None there, and no error; source: XComArg.resolve.
-    operator.multiple_outputs = False
-    return next(iter(plain.values())) if len(plain) == 1 else None
+        if (key := graph.key(output)) == RETURNED:
+            returned = value
+        else:
+            context["ti"].xcom_push(key=key, value=value)
+    return returned
 
 
 def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> None:

@@ -1,16 +1,18 @@
 """Encode outputs for XComs, and decode them. This file travels in the bundle, too.
 
-Databases store XComs as JSON of their own kind: SQLite takes ``10.0`` for the number 10 (its column has numeric
-affinity), PostgreSQL's JSONB has no -0.0 and sorts keys, and Airflow itself revives a dict with ``__classname__`` and
-returns None for a missing XCom. On Airflow 2, ``XComObjectStorageBackend`` decodes a text that is JSON itself. So all
-but the plainest values are stored as a JSON text in a dict, which nothing on the way interprets.
+An output is native JSON in its XCom, for Airflow's UI and other DAGs. Only a value that would come back as another one
+is encoded, as a JSON text in a dict, which nothing on the way interprets: Airflow returns None for a missing XCom, and
+revives a dict with keys of its serializer; PostgreSQL's JSONB has no -0.0, and returns 1e16 as an integer.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 from flowyml.artifacts import is_reference
@@ -18,21 +20,34 @@ from flowyml.artifacts import is_reference
 __all__ = ["carried", "is_kept_elsewhere", "restored"]
 
 _TEXT = "$json"
+_REVIVED = frozenset({"__classname__", "__id__", "__type"})  # source: airflow.sdk.serde, airflow.serialization.serde
+_AS_INTEGER = 1e16  # from here on, Python writes floats with an exponent
 _UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def carried(packed: Any) -> Any:
-    """Encode a packed output for Airflow.
+    """Encode a packed output for Airflow; returns it unchanged if it comes back as it is.
 
-    >>> carried(10.0), carried("ten"), carried(True), carried(None), carried("10")
-    ({'$json': '10.0'}, 'ten', True, {'$json': 'null'}, {'$json': '"10"'})
+    >>> carried({"rows": [1, 2.0, None]}), carried([-0.0]), carried(None)
+    ({'rows': [1, 2.0, None]}, {'$json': '[-0.0]'}, {'$json': 'null'})
     """
-    if isinstance(packed, int) or is_reference(packed) or (isinstance(packed, str) and not _is_json(packed)):
-        return packed
-    return {_TEXT: json.dumps(packed, ensure_ascii=False)}
+    is_native = packed is not None and _comes_back(packed) and not (isinstance(packed, str) and _is_decoded(packed))
+    return packed if is_reference(packed) or is_native else {_TEXT: json.dumps(packed, ensure_ascii=False)}
 
 
-def _is_json(text: str) -> bool:
+def _comes_back(value: Any) -> bool:
+    """Return whether Airflow's serializer and every database return a plain value as it is."""
+    if isinstance(value, float):
+        return abs(value) < _AS_INTEGER and (value != 0 or math.copysign(1, value) > 0)
+    if isinstance(value, dict):
+        return not (value.keys() & _REVIVED or value.keys() == {_TEXT}) and all(map(_comes_back, value.values()))
+    return not isinstance(value, list) or all(map(_comes_back, value))
+
+
+def _is_decoded(text: str) -> bool:
+    """Return whether an XCom backend may decode a text that is JSON, as ``XComObjectStorageBackend`` does on 2."""
+    if not _has_backend():
+        return False
     try:
         json.loads(text)
     except RecursionError:
@@ -40,6 +55,16 @@ def _is_json(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@cache
+def _has_backend() -> bool:
+    """Return whether XComs are not only in Airflow's own database."""
+    try:
+        conf = import_module("airflow.configuration").conf
+    except ImportError:  # where no Airflow is, as in a test
+        return False
+    return not conf.get("core", "xcom_backend").endswith(".BaseXCom")
 
 
 def restored(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from flowyml_airflow.xcoms import restored
@@ -44,4 +45,4 @@ class Ti:
         return [value for (of, name, _), value in self.xcoms.items() if (of, name) == (task, key)]
 
     def xcom_push(self, *, key: str, value: Any) -> None:
-        self.pushed.append((key, restored(value)))
+        self.pushed.append((key, restored(deepcopy(value))))  # Airflow serializes it at once

@@ -150,7 +150,8 @@ def test_facts_are_read_back_from_the_last_line() -> None:
     assert (facts["python"], facts["artifacts"]) == ("/its/own", "s3://bucket")
     assert (facts["steps"], facts["timeout"]) == (["nothing", "values", check], None)
     assert facts_of(compile_dag(dags.everything.bundle()).text)["timeout"] == 3600
-    assert facts["outputs"] == {name: [check, check] for name in facts["outputs"]}
+    assert facts["outputs"] == {name: [check, "return_value"] for name in facts["outputs"]}
+    assert facts["xcoms"][check] == {"Prüfung/3 '\"": "return_value"}
     assert Schedule.from_dict(facts["schedule"]) == schedule
 
 

@@ -13,6 +13,7 @@ from flowyml.plan.model import FromItem, FromStep, Source
 from flowyml.runtime.decider import End, Gathered
 from flowyml_airflow.facts import TaskDecider
 from flowyml_airflow.graph import Task, TaskGraph
+from flowyml_airflow.names import RETURNED
 from tests.adapters.airflow.task_instance import Ti
 from tests.adapters.airflow.test_flow import double, mapped_over, numbers, same
 
@@ -52,8 +53,8 @@ LISTED = {"numbers": "success", "double_items": "success"}
 )
 def test_a_list_is_collected_as_everywhere(states: Any, items: Any, end: End | None, values: Any) -> None:
     done = {key: 2 * int(key[-1]) for key, state in states.items() if state == "success" and key.startswith("double_")}
-    xcoms = {("double", "double", int(key[-1])): value for key, value in done.items() if key != "double_items"}
-    ti = Ti({**LISTED, **states}, {**xcoms, ("double_items", "return_value", -1): items})
+    xcoms = {("double", RETURNED, int(key[-1])): value for key, value in done.items() if key != "double_items"}
+    ti = Ti({**LISTED, **states}, {**xcoms, ("double_items", RETURNED, -1): items})
     found = asked(mapped_over(numbers), ti, "total")
     assert end_of(found, FromStep("double", "double")) is end
     if values is not None:
@@ -62,7 +63,7 @@ def test_a_list_is_collected_as_everywhere(states: Any, items: Any, end: End | N
 
 def test_the_output_of_an_item_that_failed_is_not_taken_in_place_of_one_that_is_missing() -> None:
     states = {"double_0": "success", "double_1": "failed", "double_2": "success"}
-    left_before_it_failed = {("double", "double", 1): 16}
+    left_before_it_failed = {("double", RETURNED, 1): 16}
     found = asked(mapped_over([7, 8, 9], on_item_error="continue"), Ti(states, left_before_it_failed), "total")
     with pytest.raises(StepError, match=re.escape("Airflow has no output of 'double[0]', 'double[2]'. A task")):
         found.value(FromStep("double", "double"), "", ())
@@ -83,10 +84,10 @@ def test_a_task_of_an_item_reads_no_other_items() -> None:
 
 def test_an_item_is_taken_by_its_index() -> None:
     item = FromItem("double", "n")
-    whole = {("numbers", "numbers", -1): {"$json": "[5, 6]"}}
+    whole = {("numbers", RETURNED, -1): {"$json": "[5, 6]"}}
     assert asked(mapped_over(numbers), Ti(LISTED, whole, 1), "double").value(item, "double", (1,)) == 6
     apart = {
-        ("numbers", "numbers", -1): {"$artifact": {"url": "file:///x"}},
+        ("numbers", RETURNED, -1): {"$artifact": {"url": "file:///x"}},
         ("double_items", "n.1", -1): "the second",
     }
     assert asked(mapped_over(numbers), Ti(LISTED, apart, 1), "double").value(item, "double", (1,)) == "the second"

@@ -1,4 +1,4 @@
-"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 9b8b931d9053, structure 699825b1a435.
+"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 546e6149ddd2, structure 2449e695756e.
 
 A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
 
@@ -27,7 +27,7 @@ A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
 
 | Output | XCom | Task |
 | --- | --- | --- |
-| `weights` | `weights` | `fit` |
+| `weights` | `return_value` | `fit` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
 the bundle beside it, in a process of its own.
@@ -80,7 +80,7 @@ class Step(BaseOperator):
     ui_color = "#e3f0ea"
 
     def __init__(self, *, step, inputs=None, **arguments):
-        super().__init__(multiple_outputs=True, **arguments)
+        super().__init__(**arguments)
         self.step = step
         self.inputs = inputs or {}
 
@@ -128,7 +128,7 @@ with DAG(
     dag_display_name="Everything, \"quoted\" and 'more'",
     description='A pipeline that asks for all there is. """Quotes""" and a \\ included.',
     doc_md=__doc__,
-    tags=["nightly", "team:ml", "flowyml", "flowyml:9b8b931d9053"],
+    tags=["nightly", "team:ml", "flowyml", "flowyml:546e6149ddd2"],
     schedule=CronTriggerTimetable("0 9 * * 1", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -157,7 +157,7 @@ with DAG(
     fit = Step(
         task_id="fit",
         step="fit",
-        inputs={"rows": extract.output["rows"]},
+        inputs={"rows": extract.output},
         doc_md="Fit the weights.",
         retries=2,
         retry_delay=timedelta(seconds=0),
@@ -181,4 +181,4 @@ with DAG(
     start >> extract
     fit >> clean_up
 
-# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9b8b931d9053", "structure": "699825b1a435", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "waits": {"extract": ["on_pipeline_start"], "fit": ["extract"], "clean_up": ["fit"]}, "digest": "73b54b5287975f0f4b18aed84571a944f549dca9e298dda95dfba1a948f19772"}
+# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "546e6149ddd2", "structure": "2449e695756e", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "return_value"]}, "xcoms": {"extract": {"rows": "return_value"}, "fit": {"weights": "return_value"}, "clean_up": {}}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "waits": {"extract": ["on_pipeline_start"], "fit": ["extract"], "clean_up": ["fit"]}, "digest": "772c57c3ee809a53b215f22409f233f6a316465d1de0c0e1d5099b342322c547"}

@@ -1,4 +1,4 @@
-"""Pipeline 'flow' as an Airflow DAG, version 025559efdfff, structure c9f9850f8408.
+"""Pipeline 'flow' as an Airflow DAG, version f5c66ca6859c, structure 1618874ebd02.
 
 Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.
 
@@ -50,9 +50,9 @@ Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up
 
 | Output | XCom | Task |
 | --- | --- | --- |
-| `said` | `tell_all` | `tell_all` |
-| `letters` | `tell_either` | `tell_either` |
-| `tolerant` | `tolerant` | `tolerant` |
+| `said` | `return_value` | `tell_all` |
+| `letters` | `return_value` | `tell_either` |
+| `tolerant` | `return_value` | `tolerant` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
 the bundle beside it, in a process of its own.
@@ -117,7 +117,7 @@ class Step(BaseOperator):
     ui_color = "#e3f0ea"
 
     def __init__(self, *, step, inputs=None, **arguments):
-        super().__init__(multiple_outputs=True, **arguments)
+        super().__init__(**arguments)
         self.step = step
         self.inputs = inputs or {}
 
@@ -204,7 +204,7 @@ with DAG(
     dag_id="flow",
     description="Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:025559efdfff"],
+    tags=["flowyml", "flowyml:f5c66ca6859c"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -231,7 +231,7 @@ with DAG(
             task_display_name="long?",
             choice="long",
             branches={"long": ["refine"], "short": ["tell_short"]},
-            inputs={"measure.measure": measure.output["measure"]},
+            inputs={"measure.measure": measure.output},
             map_index_template="{{ task.item }}",
             max_active_tis_per_dagrun=1,
             item=item,
@@ -239,7 +239,7 @@ with DAG(
         refine = ItemStep(
             task_id="refine",
             step="refine",
-            inputs={"value": measure.output["measure"]},
+            inputs={"value": measure.output},
             retries=2,
             retry_delay=timedelta(seconds=0),
             item=item,
@@ -249,7 +249,7 @@ with DAG(
         tell_short = ItemStep(
             task_id="tell_short",
             step="tell_short",
-            inputs={"value": measure.output["measure"]},
+            inputs={"value": measure.output},
             item=item,
             map_index_template="{{ task.item }}",
             max_active_tis_per_dagrun=1,
@@ -257,7 +257,7 @@ with DAG(
         tell_either = ItemStep(
             task_id="tell_either",
             step="tell_either",
-            inputs={"value": [refine.output["refine"], tell_short.output["tell_short"]]},
+            inputs={"value": [refine.output, tell_short.output]},
             trigger_rule="none_failed",
             item=item,
             map_index_template="{{ task.item }}",
@@ -274,13 +274,13 @@ with DAG(
     survey_measure_items = Items(
         task_id="survey_measure_items",
         loop="survey.measure",
-        inputs={"survey.cities.cities": survey_cities_4b1da184.output["cities"]},
+        inputs={"survey.cities.cities": survey_cities_4b1da184.output},
         task_group=survey,
     )
     survey_measure_c3fffa40 = ItemStep.partial(
         task_id="survey.measure",
         step="survey.measure",
-        inputs={"city": survey_cities_4b1da184.output["cities"]},
+        inputs={"city": survey_cities_4b1da184.output},
         map_index_template="{{ task.item }}",
         max_active_tis_per_dagrun=2,
         task_group=survey,
@@ -288,7 +288,7 @@ with DAG(
     survey_sum_of_a194c3e0 = Step(
         task_id="survey.sum_of",
         step="survey.sum_of",
-        inputs={"values": survey_measure_c3fffa40.output["measure"]},
+        inputs={"values": survey_measure_c3fffa40.output},
         trigger_rule="none_failed",
         task_group=survey,
     )
@@ -297,20 +297,15 @@ with DAG(
         task_display_name="many?",
         choice="many",
         branches={"many": ["tell_many"], "few": ["tell_few"]},
-        inputs={"survey.sum_of.sum_of": survey_sum_of_a194c3e0.output["sum_of"]},
+        inputs={"survey.sum_of.sum_of": survey_sum_of_a194c3e0.output},
     )
-    tell_many = Step(task_id="tell_many", step="tell_many", inputs={"value": survey_sum_of_a194c3e0.output["sum_of"]})
-    tell_few = Step(task_id="tell_few", step="tell_few", inputs={"value": survey_sum_of_a194c3e0.output["sum_of"]})
-    page = Step(
-        task_id="page",
-        step="page",
-        inputs={"value": survey_sum_of_a194c3e0.output["sum_of"]},
-        trigger_rule="one_failed",
-    )
+    tell_many = Step(task_id="tell_many", step="tell_many", inputs={"value": survey_sum_of_a194c3e0.output})
+    tell_few = Step(task_id="tell_few", step="tell_few", inputs={"value": survey_sum_of_a194c3e0.output})
+    page = Step(task_id="page", step="page", inputs={"value": survey_sum_of_a194c3e0.output}, trigger_rule="one_failed")
     tell_all = Step(
         task_id="tell_all",
         step="tell_all",
-        inputs={"what": [tell_many.output["tell_many"], tell_few.output["tell_few"]]},
+        inputs={"what": [tell_many.output, tell_few.output]},
         trigger_rule="none_failed_min_one_success",
     )
     drop_each = ItemStep.partial(
@@ -319,7 +314,7 @@ with DAG(
         map_index_template="{{ task.item }}",
     ).expand(item=["one", "two"])
     drop_each.as_teardown()
-    drop = Step(task_id="drop", step="drop", inputs={"value": survey_sum_of_a194c3e0.output["sum_of"]}).as_teardown()
+    drop = Step(task_id="drop", step="drop", inputs={"value": survey_sum_of_a194c3e0.output}).as_teardown()
     start = Start(task_id="on_pipeline_start", retries=2, retry_delay=timedelta(seconds=0))
     settled = Settled(task_id="settled", trigger_rule="all_done")
     watcher = Watcher(task_id="watcher", trigger_rule="one_failed")
@@ -364,4 +359,4 @@ with DAG(
     others >> drop_each
     others >> drop
 
-# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "025559efdfff", "structure": "c9f9850f8408", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey.cities", "measure", "tolerant", "survey.measure", "refine", "tell_short", "survey.sum_of", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey.measure"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "waits": {"survey.cities": ["on_pipeline_start"], "letters_items": ["on_pipeline_start"], "measure": ["letters_items"], "tolerant": ["on_pipeline_start"], "survey_measure_items": ["survey.cities"], "survey.measure": ["survey.cities", "survey_measure_items"], "choose_long": ["measure", "letters_items"], "refine": ["measure", "choose_long", "letters_items"], "tell_short": ["measure", "choose_long", "letters_items"], "survey.sum_of": ["survey.measure"], "tell_either": ["refine", "tell_short", "letters_items"], "choose_many": ["survey.sum_of"], "tell_many": ["survey.sum_of", "choose_many"], "tell_few": ["survey.sum_of", "choose_many"], "page": ["survey.sum_of"], "tell_all": ["tell_many", "tell_few"], "drop": ["survey.sum_of"]}, "digest": "11dea76125fea9ea2ba65a0a4b5f148d320cf57600b1ebfe275389daff4fbfab"}
+# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "f5c66ca6859c", "structure": "1618874ebd02", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey.cities", "measure", "tolerant", "survey.measure", "refine", "tell_short", "survey.sum_of", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "return_value"], "letters": ["tell_either", "return_value", "letters"], "tolerant": ["tolerant", "return_value", "tolerant"]}, "xcoms": {"survey.cities": {"cities": "return_value"}, "measure": {"measure": "return_value"}, "tolerant": {"tolerant": "return_value"}, "survey.measure": {"measure": "return_value"}, "refine": {"refine": "return_value"}, "tell_short": {"tell_short": "return_value"}, "survey.sum_of": {"sum_of": "return_value"}, "tell_either": {"tell_either": "return_value"}, "tell_many": {"tell_many": "return_value"}, "tell_few": {"tell_few": "return_value"}, "page": {}, "tell_all": {"tell_all": "return_value"}, "drop_each": {}, "drop": {}}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey.measure"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "waits": {"survey.cities": ["on_pipeline_start"], "letters_items": ["on_pipeline_start"], "measure": ["letters_items"], "tolerant": ["on_pipeline_start"], "survey_measure_items": ["survey.cities"], "survey.measure": ["survey.cities", "survey_measure_items"], "choose_long": ["measure", "letters_items"], "refine": ["measure", "choose_long", "letters_items"], "tell_short": ["measure", "choose_long", "letters_items"], "survey.sum_of": ["survey.measure"], "tell_either": ["refine", "tell_short", "letters_items"], "choose_many": ["survey.sum_of"], "tell_many": ["survey.sum_of", "choose_many"], "tell_few": ["survey.sum_of", "choose_many"], "page": ["survey.sum_of"], "tell_all": ["tell_many", "tell_few"], "drop": ["survey.sum_of"]}, "digest": "c8969ad168af9e0fbcd325420d0729022bca6d40fdccc149228d3f57948e6b0d"}

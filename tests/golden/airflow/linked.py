@@ -1,4 +1,4 @@
-"""Pipeline 'grouped' as an Airflow DAG, version 26e7f4442721, structure bfd7bc35e5e6.
+"""Pipeline 'grouped' as an Airflow DAG, version e24fd0459b26, structure bfd7bc35e5e6.
 
 Several steps in one task, and in one for each item.
 
@@ -42,7 +42,7 @@ Several steps in one task, and in one for each item.
 
 | Output | XCom | Task |
 | --- | --- | --- |
-| `page` | `page_of` | `page_of` |
+| `page` | `return_value` | `page_of` |
 | `texts` | `shown.shown` | `each` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
@@ -98,7 +98,7 @@ class Step(BaseOperator):
     ui_color = "#e3f0ea"
 
     def __init__(self, *, step, inputs=None, **arguments):
-        super().__init__(multiple_outputs=True, **arguments)
+        super().__init__(**arguments)
         self.step = step
         self.inputs = inputs or {}
 
@@ -210,7 +210,7 @@ with DAG(
     dag_id="grouped",
     description="Several steps in one task, and in one for each item.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:26e7f4442721"],
+    tags=["flowyml", "flowyml:e24fd0459b26"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -253,4 +253,4 @@ with DAG(
 
     [prepare, rows_items, each, alarm, page_of] >> watcher
 
-# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "26e7f4442721", "structure": "bfd7bc35e5e6", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "artifact_links": "https://files.example.org/flowyml/{key}", "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "page_of"], "texts": ["each", "shown.shown", "rows"]}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "waits": {"rows_items": ["prepare"], "each": ["prepare", "rows_items"], "alarm": ["prepare"], "page_of": ["each"]}, "digest": "254b3f2f7ccb4003a06e64e0d51ec96d9187d298e45a5a67039ec4e7bd67816e"}
+# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "e24fd0459b26", "structure": "bfd7bc35e5e6", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "artifact_links": "https://files.example.org/flowyml/{key}", "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "return_value"], "texts": ["each", "shown.shown", "rows"]}, "xcoms": {"alarm": {}, "page_of": {"page_of": "return_value"}}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "waits": {"rows_items": ["prepare"], "each": ["prepare", "rows_items"], "alarm": ["prepare"], "page_of": ["each"]}, "digest": "a97255a31e49c914f98d89976c3e62c17a50ecf38c6a0528fbb7de9e1d614302"}

@@ -1,4 +1,4 @@
-"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version a345c6519ed9, structure 40742a1873e0.
+"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version 77a40b50242f, structure d22d16f38cd0.
 
 Values of all kinds, and hooks.
 
@@ -26,7 +26,7 @@ Values of all kinds, and hooks.
 
 | Output | XCom | Task |
 | --- | --- | --- |
-| `Prüfung/3 '"` | `prufung_3_de015b7c` | `prufung_3_de015b7c` |
+| `Prüfung/3 '"` | `return_value` | `prufung_3_de015b7c` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
 the bundle beside it, in a process of its own.
@@ -79,7 +79,7 @@ class Step(BaseOperator):
     ui_color = "#e3f0ea"
 
     def __init__(self, *, step, inputs=None, **arguments):
-        super().__init__(multiple_outputs=True, **arguments)
+        super().__init__(**arguments)
         self.step = step
         self.inputs = inputs or {}
 
@@ -107,7 +107,7 @@ with DAG(
     dag_display_name="kleine Strecke/1",
     description="Values of all kinds, and hooks.",
     doc_md=__doc__,
-    tags=["tests", "flowyml", "flowyml:a345c6519ed9"],
+    tags=["tests", "flowyml", "flowyml:77a40b50242f"],
     schedule=DeltaTriggerTimetable(timedelta(minutes=90)),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -117,7 +117,7 @@ with DAG(
     on_failure_callback=on_end,
 ):
     nothing = Step(task_id="nothing", step="nothing")
-    values = Step(task_id="values", step="values", inputs={"nothing": nothing.output["nothing"]})
+    values = Step(task_id="values", step="values", multiple_outputs=True, inputs={"nothing": nothing.output})
     Prufung_3_de015b7c = Step(
         task_id="prufung_3_de015b7c",
         task_display_name="Prüfung/3 '\"",
@@ -128,4 +128,4 @@ with DAG(
 
     start >> nothing
 
-# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "a345c6519ed9", "structure": "40742a1873e0", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "waits": {"nothing": ["on_pipeline_start"], "values": ["nothing"], "prufung_3_de015b7c": ["values"]}, "digest": "02d40db9432231a45948e4bc566d694ffa9b67de5d8bd357c5dbc58f16bbe37e"}
+# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "77a40b50242f", "structure": "d22d16f38cd0", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "return_value"]}, "xcoms": {"nothing": {"nothing": "return_value"}, "values": {"plain": "plain", "large": "large"}, "prufung_3_de015b7c": {"Pr\u00fcfung/3 '\"": "return_value"}}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "waits": {"nothing": ["on_pipeline_start"], "values": ["nothing"], "prufung_3_de015b7c": ["values"]}, "digest": "75b31b611c13aa61a9f62f05cd47069abc7299b112cc29b92c0ba8c53f280ee1"}

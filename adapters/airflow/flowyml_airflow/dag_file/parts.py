@@ -105,7 +105,7 @@ class Step(BaseOperator):
     ui_color = "#e3f0ea"
 
     def __init__(self, *, step, inputs=None, **arguments):
-        super().__init__(multiple_outputs=True, **arguments)
+        super().__init__(**arguments)
         self.step = step
         self.inputs = inputs or {}
 

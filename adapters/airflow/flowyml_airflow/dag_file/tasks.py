@@ -21,7 +21,7 @@ from flowyml_airflow.dag_file.arguments import asks_for_pod, called_back, pod, r
 from flowyml_airflow.dag_file.docs import step_docs, together_docs
 from flowyml_airflow.dag_file.operators import Imports, arguments_of, keywords
 from flowyml_airflow.graph import Task, TaskGraph
-from flowyml_airflow.names import START_TASK, plain_key, task_id
+from flowyml_airflow.names import RETURNED, START_TASK, task_id
 from flowyml_airflow.options import STEP_ARGUMENTS, TASK_ARGUMENTS, TASK_CALLBACKS, step_options
 from flowyml_airflow.schedule import delta
 
@@ -204,6 +204,8 @@ class TaskTexts:
         if ours != step.name:
             yield f"task_display_name={text_literal(step.name)}"
         yield f"step={text_literal(step.name)}"
+        if len(step.outputs) > 1:
+            yield "multiple_outputs=True"
         if inputs := list(self._inputs(step)):
             yield Pair("inputs=", Group("{", inputs, "}"))
         if docs := step_docs(step, options):
@@ -271,17 +273,12 @@ class TaskTexts:
                     raise self._beyond(
                         task, f"an output of execution_group={group!r}. Leave step {step!r} out of the group"
                     )
-                variable = f"{self.names[self.graph.steps[step]]}.output"
-                is_only = len(self.plan.by_name[step].outputs) == 1
-                return variable if is_only else f"{variable}[{text_literal(plain_key(output))}]"
+                return self._output(FromStep(step, output))
         raise self._beyond(task, "either(…) of several outputs. Join them in a step")
 
     def _left(self, step: str, key: str) -> str | None:
         task = self.graph.steps.get(step)
-        if task is None:
-            return None
-        variable = f"{self.names[task]}.output"
-        return variable if key == "return_value" else f"{variable}[{text_literal(key)}]"
+        return None if task is None else self._xcom(task, key)
 
     def _mapped_operator(self, loop: Loop, members: Sequence[Task]) -> Part:
         """Return an operator for each item, mapped by Airflow."""
@@ -366,7 +363,12 @@ class TaskTexts:
                 return None
 
     def _output(self, output: FromStep) -> str:
-        return f"{self.names[self.graph.steps[output.step]]}.output[{text_literal(self.graph.key(output))}]"
+        return self._xcom(self.graph.steps[output.step], self.graph.key(output))
+
+    def _xcom(self, task: Task, key: str) -> str:
+        """Return the expression for an XCom of a task."""
+        variable = f"{self.names[task]}.output"
+        return variable if key == RETURNED else f"{variable}[{text_literal(key)}]"
 
     def _start(self) -> Part:
         """Return the task of ``on_pipeline_start``. It has as many tries as the step with the most.
