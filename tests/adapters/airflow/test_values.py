@@ -10,6 +10,7 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.errors import OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml_airflow.xcoms import carried
 from tests.adapters.airflow import dags
 from tests.adapters.airflow.operating import orchestrator_of
 from tests.engines.airflow import Airflow

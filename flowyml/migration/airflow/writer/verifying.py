@@ -251,20 +251,15 @@ def compare_runs(dag: str, original: Mapping[str, Any], compiled: Mapping[str, A
 
 
 def _values(run: Mapping[str, Any], choices: Collection[tuple[str, int]]) -> dict[tuple[Any, ...], Any]:
-    """Return the XComs of a run by task, map index and key; an output of a step under the key of a task's."""
-    pushed = {(name, index, key): value for name, index, key, value in run["xcoms"] if (name, index) not in choices}
+    """Return the XComs of a run by task, map index and key; of a step that of its output."""
     found: dict[tuple[Any, ...], Any] = {}
-    for (name, index, key), value in pushed.items():
-        if name not in run["steps"]:
-            if not key.startswith("_link"):
-                found[name, index, key] = value
-        elif key == "return_value":
-            # A step's task pushes a dict of its outputs, and each under its own key, unless operators take its value.
-            output = next(iter(value), "") if isinstance(value, dict) and len(value) == 1 else ""
-            is_packed = pushed.get((name, index, output)) == (value[output] if output else value)
-            has_none = value == {} and sum(each[:2] == (name, index) for each in pushed) == 1
-            found[name, index, key] = _restored(value[output]) if output and is_packed else None if has_none else value
-    return {key: value for key, value in found.items() if value is not None}
+    for name, index, key, pushed in run["xcoms"]:
+        is_output = name in run["steps"] and key == "return_value"
+        is_of_task = name not in run["steps"] and not key.startswith("_link")
+        value = _restored(pushed) if is_output else pushed
+        if (is_output or is_of_task) and value is not None and (name, index) not in choices:
+            found[name, index, key] = value
+    return found
 
 
 def _restored(value: Any) -> Any:
