@@ -169,18 +169,6 @@ def test_airflow_2_has_a_page_where_airflow_3_has_an_api() -> None:
             orchestrator.api_client()
 
 
-def test_a_passing_failure_is_tried_again() -> None:
-    answers = iter([(503, "text/html", "down"), (500, "application/json", "{}")])
-
-    def answer(request: Recorded) -> tuple[int, str, str]:
-        if request.path == "/api/v2/version":
-            return 200, "application/json", VERSION
-        return next(answers, (200, "application/json", '{"dag_runs": []}'))
-
-    with site(answer) as url:
-        assert AirflowOrchestrator(url, auth="x").runs() == []
-
-
 @pytest.mark.parametrize("asked", ["details", "dagSources/token"])
 @pytest.mark.parametrize(
     ("row", "answers", "error"),

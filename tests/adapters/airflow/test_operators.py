@@ -77,16 +77,6 @@ def text_of(*steps: Any, name: str = "made") -> str:
     return compile_dag(made.bundle()).text
 
 
-def test_it_is_that_very_operator_again() -> None:
-    text = compile_dag(dags.with_operators.bundle()).text
-    assert "    from airflow.operators.bash import BashOperator\n" in text
-    assert "        retries=2,\n        retry_delay=timedelta(seconds=1),\n" in text
-    assert (
-        'BashOperator(task_id="last", bash_command="echo all is over", trigger_rule="all_done")'
-        in compile_dag(dags.failing.bundle()).text
-    )
-
-
 def test_what_is_written_imports_and_uses_its_names(tmp_path: Path) -> None:
     for made in (dags.with_operators, dags.with_functions, dags.branching, dags.failing, dags.objects):
         (tmp_path / f"{made.name}.py").write_text(compile_dag(made.bundle()).text)

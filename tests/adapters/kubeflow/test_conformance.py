@@ -20,7 +20,6 @@ from flowyml.testing import (
     LifeConformance,
     RunConformance,
     SecretConformance,
-    SubPipelineConformance,
 )
 from flowyml.testing.base import Conformance
 from flowyml_kubeflow import KubeflowLocalOrchestrator
@@ -40,7 +39,6 @@ class TestSubprocessRunner(Conformance):
     test_failures = FailureConformance.test_a_failure_is_reported_and_stops_only_what_depends_on_it
     test_step_timeout = FailureConformance.test_a_step_timeout_stops_the_work
     test_pipeline_timeout = FailureConformance.test_a_pipeline_timeout_stops_the_work
-    test_waiting = FailureConformance.test_waiting_ends_and_the_run_goes_on
     test_artifacts = ArtifactConformance.test_the_next_step_reads_files_and_folders
     test_secrets = SecretConformance.test_an_argument_and_a_variable_are_filled
     test_hooks = LifeConformance.test_hooks_see_a_run_that_fails
@@ -48,7 +46,6 @@ class TestSubprocessRunner(Conformance):
     test_failed_items = FanOutConformance.test_what_follows_a_failed_item_does_not_run
     test_clean_up = CleanupConformance.test_clean_up_after_a_failure
     test_groups = ExecutionGroupConformance.test_each_item_of_a_group_has_steps_of_its_own
-    test_branches_and_called_pipelines = SubPipelineConformance.test_the_branch_that_is_taken_by_names
 
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
 
