@@ -45,6 +45,7 @@ _COMMANDS = {
     },
     2: {"webserver": ["webserver"], "scheduler": ["scheduler", "--skip-serve-logs"]},
 }
+_ASKED_FOR = {"triggerer": ["triggerer", "--skip-serve-logs"]}  # by the few tests whose tasks wait in it
 
 
 @cache
@@ -141,7 +142,7 @@ class Airflow:
         """
         with (self.home / f"{name}.log").open("ab") as log:
             self.processes[name] = start_engine(
-                [str(self.python.with_name("airflow")), *_COMMANDS[self.major][name]],
+                [str(self.python.with_name("airflow")), *{**_COMMANDS[self.major], **_ASKED_FOR}[name]],
                 env=self.environment, cwd=self.home, log=log, again=True,
             )  # fmt: skip
 

@@ -125,6 +125,21 @@ def test_external_dag(thief: Web, monkeypatch: pytest.MonkeyPatch) -> None:
             assert thief.requests == []
 
 
+def test_external_dag_sends_its_own_login_to_its_own_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none of those that the environment has for another Airflow."""
+    from flowyml_airflow import external_dag
+
+    monkeypatch.setenv("FLOWYML_SECRET_REPORTS_TOKEN", TOKEN)
+    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("FLOWYML_AIRFLOW_USERNAME", "ada")
+    monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", PASSWORD)
+    with web(lambda request: Reply(200) if request.path == "/api/v2/version" else Reply(401)) as engine:
+        own = external_dag("d", url=engine.url, secrets={"FLOWYML_AIRFLOW_TOKEN": "reports/token"}, patience=0)
+        assert not Pipeline("its own login").add_step(own).run().success
+    assert {request.headers.get("authorization") for request in engine.requests[1:]} == {f"Bearer {TOKEN}"}
+    assert PASSWORD not in engine.everything
+
+
 @pytest.mark.parametrize("status", [302, 307, 308])
 @pytest.mark.parametrize("auth", [TOKEN, ("ada", PASSWORD)])
 def test_prefect(thief: Web, status: int, auth: AuthLike) -> None:

@@ -208,10 +208,13 @@ class _Dag:
             yield parts.GROUP_IMPORTS
         if self.graph.sections:
             yield parts.SECTION_IMPORTS
+        if self._has_external:
+            yield parts.EXTERNAL_IMPORTS
 
     def _step_parts(self) -> Iterator[str]:
         """Yield the classes of tasks for this DAG."""
-        if any(task.kind == "step" and not self.graph.is_operator(task) for task in self.graph.tasks):
+        steps = [task for task in self.graph.tasks if task.kind == "step" and not self.graph.is_operator(task)]
+        if any(self.graph.external_dag(task) is None for task in steps):
             yield parts.STEP
         if "together" in self._kinds:
             yield parts.TOGETHER
@@ -231,6 +234,8 @@ class _Dag:
             yield parts.ITEMS
         if "choice" in self._kinds:
             yield parts.CHOOSE
+        if self._has_external:
+            yield parts.EXTERNAL
         if self.graph.unsettled:
             yield parts.SETTLED
         if self.graph.is_watched:
@@ -239,6 +244,10 @@ class _Dag:
     @property
     def _kinds(self) -> set[str]:
         return {task.kind for task in self.graph.tasks}
+
+    @property
+    def _has_external(self) -> bool:
+        return any(self.graph.external_dag(task) is not None for task in self.graph.tasks)
 
     @property
     def _calls_back(self) -> bool:

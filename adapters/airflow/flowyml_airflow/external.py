@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flowyml.core.credentials import AUTH_OPTIONS
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.urls import checked_url, refuse_credentials
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from flowyml.authoring.steps import Step
 
 __all__ = ["external_dag", "run_dag"]
+
+_VARIABLE = "FLOWYML_AIRFLOW_"
 
 
 def external_dag(
@@ -28,6 +31,7 @@ def external_dag(
     retry: int | OrchestratorRetryPolicy | None = None,
     timeout: float | None = None,
     resources: ResourceRequirements | None = None,
+    secrets: Mapping[str, str] = {},
 ) -> Step[..., dict[str, Any]]:
     """Return a step that triggers an existing Airflow DAG, waits for its end, and fails if the DAG's run fails.
 
@@ -39,10 +43,15 @@ def external_dag(
     the DAG's run id is made from the pipeline's. A step that is asked to stop fails the DAG's run too; one that is
     killed leaves it running.
 
-    The worker needs only Python. On it, ``FLOWYML_AIRFLOW_URL`` is the address of Airflow, and
-    ``FLOWYML_AIRFLOW_USERNAME`` and ``_PASSWORD``, or ``_TOKEN``, are the credentials, so the pipeline has none. With a
-    ``url``, they are sent only if it equals ``FLOWYML_AIRFLOW_URL``. A paused DAG is refused, since its run would wait
-    forever; so is a DAG before its start date or after its end date, since its run would have no tasks.
+    On Airflow, a step without ``url``, ``secrets`` and ``timeout``, and outside of loops, runs a DAG of that very
+    Airflow: its task is Airflow's ``TriggerDagRunOperator``, which needs no login, and waits in the triggerer. Another
+    try clears the DAG's run.
+
+    Otherwise the worker needs only Python. On it, ``FLOWYML_AIRFLOW_URL`` is the address of Airflow, and
+    ``FLOWYML_AIRFLOW_USERNAME`` and ``_PASSWORD``, or ``_TOKEN``, are the credentials, so the pipeline has none; as
+    ``secrets``, they come from the engine: ``{"FLOWYML_AIRFLOW_TOKEN": "reports/password"}``. With a ``url``, they are
+    sent only if they are ``secrets``, or if it equals ``FLOWYML_AIRFLOW_URL``. A paused DAG is refused, since its run
+    would wait forever; so is a DAG before its start date or after its end date, since its run would have no tasks.
     ``poll_interval`` is in seconds, as is ``patience``, the time for which Airflow may not answer. Raises
     ``ConfigurationError`` for a ``url`` with credentials.
 
@@ -54,11 +63,14 @@ def external_dag(
     from flowyml import step
 
     _refuse_credentials("external_dag", dag_id, url)
+    login = tuple(name for name in secrets if name.removeprefix(_VARIABLE).lower() in AUTH_OPTIONS)
+    here = {"trigger_dag_id": dag_id, "conf": dict(conf or {}), "poke_interval": poll_interval}
     made: Callable[..., Any] = step(
         name=name or dag_id, inputs=list(inputs), outputs=[name or dag_id], after=after, retry=retry, timeout=timeout,
-        resources=resources, description=f"Runs the Airflow DAG {dag_id}, waits for it and fails with it.",
+        resources=resources, secrets=secrets, airflow={} if url else {"external_dag": here},
+        description=f"Runs the Airflow DAG {dag_id}, waits for it and fails with it.",
     )  # fmt: skip
-    given: Step[..., dict[str, Any]] = made(_waiting(dag_id, dict(conf or {}), url, poll_interval, patience))
+    given: Step[..., dict[str, Any]] = made(_waiting(dag_id, dict(conf or {}), url, poll_interval, patience, login))
     return given
 
 
@@ -87,18 +99,18 @@ def _refuse_credentials(function: str, dag_id: str, url: str | None) -> None:
     if url is not None:
         refuse_credentials(
             checked_url(url), f"{function}({dag_id!r}, url=…)",
-            "Set FLOWYML_AIRFLOW_URL and FLOWYML_AIRFLOW_USERNAME and _PASSWORD, or _TOKEN, on the workers.",
+            "Give FLOWYML_AIRFLOW_USERNAME and _PASSWORD, or _TOKEN, as secrets, or set them on the workers.",
         )  # fmt: skip
 
 
 def _waiting(
-    dag_id: str, conf: dict[str, Any], url: str | None, poll_interval: float, patience: float
+    dag_id: str, conf: dict[str, Any], url: str | None, poll_interval: float, patience: float, login: tuple[str, ...]
 ) -> Callable[..., dict[str, Any]]:
     """Return the function of the step. It is pickled by value, and the bundle contains the package that it uses."""
 
     def run_external_dag(**inputs: Any) -> dict[str, Any]:
         from flowyml_airflow.external_run import External
 
-        return External(dag_id, conf, url, poll_interval, patience).run(inputs)
+        return External(dag_id, conf, url, poll_interval, patience, login).run(inputs)
 
     return run_external_dag

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import signal
 import time
 import uuid
@@ -20,36 +21,43 @@ from ssl import SSLError
 from typing import Any
 from urllib.parse import quote
 
+from flowyml.artifacts import is_reference
 from flowyml.core.credentials import Auth, lacks_permission
 from flowyml.core.durations import span_text
-from flowyml.core.errors import AuthenticationError, StepCancelledError
+from flowyml.core.errors import AuthenticationError, StepCancelledError, StepError
 from flowyml.core.urls import redact_url
 from flowyml.core.web import JsonObject, exchange
+from flowyml.plan.model import Constant, FromParameter, Step
 from flowyml.plan.names import slug
 from flowyml.runtime.running_step import current_step, holds_secret
 from flowyml.runtime.shutdown import StepStopped
 from flowyml_airflow.connection import Connection, Token, permission, refusal
 from flowyml_airflow.status import no_tasks_at
 
-__all__ = ["Calls", "External"]
+__all__ = ["Calls", "External", "conf_of", "run_name", "run_page"]
 
 
 @dataclass(frozen=True)
 class External:
-    """A DAG to run. ``poll_interval`` and ``patience`` are in seconds."""
+    """A DAG to run. ``poll_interval`` and ``patience`` are in seconds.
+
+    ``login`` names the environment variables that are credentials for ``url``, wherever that is.
+    """
 
     dag_id: str
     conf: Mapping[str, Any]
     url: str | None
     poll_interval: float
     patience: float
+    login: tuple[str, ...] = ()
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the DAG once and return how its run ended. Raises ``RuntimeError`` if that run fails.
 
         A signal that ends this step also fails the DAG's run, once that run was requested.
         """
-        airflow = Calls(self.url, self.dag_id, self.patience)
+        given = {name.removeprefix("FLOWYML_AIRFLOW_").lower(): os.environ.pop(name, "") for name in self.login}
+        airflow = Calls(self.url, self.dag_id, self.patience, Auth(**given) if given else None)
         with _sigterm_interrupts():
             for run_id in self._run_ids(inputs):
                 try:
@@ -71,11 +79,10 @@ class External:
 
     def _name(self, inputs: Mapping[str, Any]) -> str:
         """Return a name for all attempts of this step in this run, and for no other step or run."""
-        prefix, step = f"flowyml-{slug(self.dag_id, max_length=60)}", current_step()
+        step = current_step()
         if step is None or step.run_id == "by-hand":  # see `flowyml.runtime.cli`
-            return f"{prefix}-{uuid.uuid4().hex[:12]}"
-        facts = json.dumps([step.pipeline, step.run_id, step.step, self.conf, inputs], sort_keys=True)
-        return f"{prefix}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+            return run_name(self.dag_id, uuid.uuid4().hex)
+        return run_name(self.dag_id, step.pipeline, step.run_id, step.step, self.conf, inputs)
 
     def _run_ids(self, inputs: Mapping[str, Any]) -> Iterator[str]:
         """Yield ids for the DAG's runs: the next one is used if the run of the last one failed."""
@@ -95,6 +102,37 @@ class External:
         while (state := airflow.state(run_id)) not in ("success", "failed", None):
             time.sleep(self.poll_interval)
         return state or "deleted"
+
+
+def conf_of(step: Step, given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs of a step for the conf of a DAG's run, of which ``given`` are packed outputs of other steps.
+
+    Raises ``StepError`` for one that is not small plain JSON.
+    """
+    found = dict(given)
+    for item in step.inputs:
+        if isinstance(item.source, Constant):
+            found[item.name] = item.source.value
+        elif isinstance(item.source, FromParameter):
+            found[item.name] = parameters[item.source.name]
+        if any(map(is_reference, parts if isinstance(parts := found[item.name], list) else [parts])):
+            raise StepError(
+                f"step {step.name!r} gives {item.name!r} to another DAG, whose conf is plain JSON. Return up to 64 KiB "
+                f"of it, or the path of a file."
+            )
+    return found
+
+
+def run_name(dag_id: str, *facts: Any) -> str:
+    """Return an id for a DAG's run, which these facts determine."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return f"flowyml-{slug(dag_id, max_length=60)}-{digest[:12]}"
+
+
+def run_page(root: str, dag_id: str, run_id: str, major: int) -> str:
+    """Return the address of a DAG's run in Airflow's UI."""
+    there = f"runs/{run_id}" if major == 3 else f"grid?dag_run_id={run_id}"
+    return f"{root}/dags/{quote(dag_id, safe='')}/{there}"
 
 
 @contextmanager
@@ -118,8 +156,8 @@ def _interrupt(*_: Any) -> None:
 class Calls:
     """The calls that this step needs, on Airflow 3 and 2."""
 
-    def __init__(self, url: str | None, dag_id: str, patience: float) -> None:
-        self.connection = Connection.to(url)
+    def __init__(self, url: str | None, dag_id: str, patience: float, auth: Auth | None = None) -> None:
+        self.connection = Connection.to(url, auth)
         if not self.connection.url:
             raise LookupError(
                 "No Airflow URL is set. Set FLOWYML_AIRFLOW_URL on the worker, such as "
@@ -180,8 +218,7 @@ class Calls:
 
     def page(self, run_id: str) -> str:
         """Return the address of the run in Airflow's UI."""
-        there = f"runs/{run_id}" if self.api == "v2" else f"grid?dag_run_id={run_id}"
-        return f"{self.root}/dags/{quote(self.dag_id, safe='')}/{there}"
+        return run_page(self.root, self.dag_id, run_id, 3 if self.api == "v2" else 2)
 
     def _run(self, run_id: str) -> str:
         return f"{self.dag}/dagRuns/{run_id}"

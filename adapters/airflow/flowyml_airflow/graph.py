@@ -236,6 +236,15 @@ class TaskGraph:
         tasks = [self.steps[name] for name in self.operators]
         return frozenset(output for task in tasks for output in self.outputs(task))
 
+    def external_dag(self, task: Task) -> Mapping[str, Any] | None:
+        """Return the arguments of a step that runs another DAG of its own Airflow, and waits in the triggerer.
+
+        Such a task is in no loop, and has no login and no timeout, which Airflow 3 does not apply in the triggerer.
+        """
+        step = self.plan.by_name[task.name] if task.kind == "step" and not self.loop(task) else None
+        is_here = step is not None and not step.secrets and step.timeout_seconds is None
+        return step.options.get("airflow", {}).get("external_dag") if step and is_here else None
+
     # Branches.
 
     def gate(self, task: Task) -> Task | None:

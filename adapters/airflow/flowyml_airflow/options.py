@@ -138,10 +138,14 @@ _PIPELINE: Mapping[str, Check] = {
     "artifacts": _TEXT,
     "artifact_links": _TEXT,
 }
-# Options that `airflow_operator` writes.
+# Options that `airflow_operator` and `external_dag` write.
 _OPERATOR: Mapping[str, Check] = {
     "operator": ("the import path of an operator", _is_place),
     "arguments": ("a dict", lambda value: isinstance(value, Mapping)),
+    "external_dag": (
+        "a dict with trigger_dag_id, conf and poke_interval",
+        lambda value: isinstance(value, Mapping) and value.keys() == {"trigger_dag_id", "conf", "poke_interval"},
+    ),
 }
 _STEP: Mapping[str, Check] = {**TASK_ARGUMENTS, **STEP_ARGUMENTS, **TASK_CALLBACKS, **_DOCS, **_OPERATOR}
 _OF_PIPELINES = dict.fromkeys(_PIPELINE, " (an option of the whole pipeline)")

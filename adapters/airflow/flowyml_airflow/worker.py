@@ -31,6 +31,7 @@ from flowyml.plan.codec import decode
 from flowyml.plan.groups import Loop
 from flowyml.plan.marks import mark_of
 from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Step
+from flowyml.plan.parameters import days_of
 from flowyml.runtime.decider import OK, End, Index, Outcome, listed
 from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.loading import load_function
@@ -38,6 +39,7 @@ from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
 from flowyml.runtime.unpacking import unpack_bundle
 from flowyml_airflow.execution_groups import GroupRun, printed
+from flowyml_airflow.external_run import conf_of, run_name, run_page
 from flowyml_airflow.facts import TAKEN, TaskDecider, item_key
 from flowyml_airflow.graph import Task, TaskGraph, label_of
 from flowyml_airflow.links import add_links
@@ -57,7 +59,10 @@ from flowyml_airflow.task_exceptions import (
 )
 from flowyml_airflow.xcoms import carried, restored
 
-__all__ = ["choose", "finish_run", "function", "list_items", "run_step", "run_together", "start_run", "stop_step"]
+__all__ = [
+    "choose", "finish_run", "function", "list_items", "run_step", "run_together", "start_run", "stop_step",
+    "to_trigger", "triggered",
+]  # fmt: skip
 
 # The task's own logger: it writes the log of the attempt in Airflow's UI.
 logger = logging.getLogger("airflow.task")
@@ -166,6 +171,29 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
 def function(bundle: Path, place: str) -> Callable[..., Any]:
     """Return a function of the user's code, as an argument of an operator of Airflow's own."""
     return load_function(unpack_bundle(bundle), place)
+
+
+@never_retried()
+def to_trigger(
+    operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
+) -> tuple[dict[str, Any], str]:
+    """Return the conf and the id of the run of another DAG that an operator triggers for a step."""
+    graph = _graph(bundle)
+    step = graph.plan.by_name[operator.step]
+    given, _ = _inputs(graph, step, operator, context, bundle, python, artifacts)
+    parameters = _dates(context).filled(_parameters(context, bundle), days_of(graph.plan.parameters))
+    return {**operator.conf, **conf_of(step, given, parameters)}, _external_run(operator, context, bundle)
+
+
+def triggered(operator: Any, context: Mapping[str, Any], bundle: Path) -> dict[str, str]:
+    """Return the output of a step whose operator has run another DAG."""
+    dag, run_id = operator.trigger_dag_id, _external_run(operator, context, bundle)
+    page = run_page(_address(), dag, run_id, 3 if hasattr(context["ti"], "get_task_states") else 2)
+    return {"dag_id": dag, "run_id": run_id, "state": "success", "url": page}
+
+
+def _external_run(operator: Any, context: Mapping[str, Any], bundle: Path) -> str:
+    return run_name(operator.trigger_dag_id, _place(context, bundle), operator.step)
 
 
 @never_retried()

@@ -22,7 +22,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.differences import bundle_difference
 from flowyml.plan.model import Parameter, Plan, Step
-from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow import AirflowOrchestrator, external_dag
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.dag_file.parts import CALLBACK, WORKER
 from flowyml_airflow.deployed_dag import facts_of, is_untouched
@@ -153,6 +153,21 @@ def test_facts_are_read_back_from_the_last_line() -> None:
     assert facts["outputs"] == {name: [check, "return_value"] for name in facts["outputs"]}
     assert facts["xcoms"][check] == {"Prüfung/3 '\"": "return_value"}
     assert Schedule.from_dict(facts["schedule"]) == schedule
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, "ExternalDag("), ({"url": "http://elsewhere"}, "Step("), ({"timeout": 60}, "Step("),
+        ({"secrets": {"FLOWYML_AIRFLOW_TOKEN": "reports/password"}}, "Step("),
+    ],
+)  # fmt: skip
+def test_an_external_dag_of_its_own_airflow_waits_in_the_triggerer(options: Any, kind: str) -> None:
+    waits = external_dag("report", **options)
+    made = compile_dag(Pipeline("around").add_step(waits).bundle(), artifact_links="https://x/{key}").text
+    assert f"report = {kind}" in made
+    assert ("class ExternalDag(TriggerDagRunOperator):" in made) is (kind == "ExternalDag(")
+    assert ("class Step(" in made) is ("with_links(report" in made) is (kind == "Step(")
 
 
 def test_links_to_outputs_are_those_of_the_option_alone() -> None:

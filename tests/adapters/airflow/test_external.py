@@ -8,12 +8,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, step
+from flowyml import Pipeline, context, step
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators import LocalOrchestrator
@@ -131,6 +132,46 @@ def test_on_airflow_itself(dags: Airflow) -> None:
     assert broken.wait_for_completion(timeout=2400, poll_interval=1).status is FAILED
     assert f"The DAG 'legacy_bad' failed: see {dags.url}" in (broken.error or "")
     assert broken.step_statuses()["legacy_bad"] is FAILED
+
+
+def test_on_its_own_airflow_it_waits_in_the_triggerer(airflow: Airflow) -> None:
+    """Without a login, and without a slot of a worker. Both tries of one that fails have the same run of the DAG."""
+    (airflow.dags_folder / "legacy_long.py").write_text(LONG)
+    foreign_dag(airflow, "legacy_bad", fails=True)
+    wait_for_dag(airflow, "legacy_long")
+    orchestrator = orchestrator_of(airflow)
+
+    @step(outputs=["seconds"])
+    def count() -> int:
+        return 8
+
+    @step(inputs=["legacy_long"], outputs=["report"])
+    def report(legacy_long: dict[str, str]) -> str:
+        return f"{legacy_long['dag_id']}: {legacy_long['state']}"
+
+    waits = external_dag("legacy_long", conf={"by": "its own {{ ds }}"}, inputs=["seconds", "day"], poll_interval=1)
+    made = Pipeline("around its own", context=context(day="monday"), outputs=["legacy_long", "report"])
+    fails = Pipeline("around a bad one").add_step(external_dag("legacy_bad", poll_interval=1, retry=1))
+    began = datetime.now(UTC)
+    airflow.start("triggerer")
+    try:
+        handle = made.add_step(count).add_step(waits).add_step(report).submit(on=orchestrator)
+        failed = fails.submit(on=orchestrator)
+        wait_until(lambda: {run.name: run.raw_status for run in handle.step_runs()}["legacy_long"] == "deferred")
+        assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED, handle.error
+        assert failed.wait_for_completion(timeout=2400, poll_interval=1).status is FAILED
+    finally:
+        airflow.stop("triggerer")
+    assert handle.outputs["report"] == "legacy_long: success"
+    run_id = handle.outputs["legacy_long"]["run_id"]
+    assert run_id in handle.outputs["legacy_long"]["url"]
+    there = orchestrator.attach(f"legacy_long/{run_id}")
+    assert there.run.parameters == {"by": "its own {{ ds }}", "seconds": 8, "day": "monday"}
+    (step_run,) = failed.step_runs()
+    assert (step_run.status, step_run.attempt) == (FAILED, 2)
+    assert "legacy_bad failed with failed state" in (failed.error or "")
+    ours = [run for run in orchestrator.runs("legacy_bad") if run.run_id.startswith("flowyml-")]
+    assert len({run.run_id for run in ours if run.created_at and run.created_at >= began}) == 1
 
 
 def kill_running_steps() -> None:

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, pipeline, step
+from flowyml import Pipeline, context, pipeline, step
+from flowyml.core.errors import StepError
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.schedule import Schedule
 from flowyml.testing import pipelines
-from flowyml_airflow import worker
+from flowyml_airflow import external_dag, worker
 from flowyml_airflow.compiler import compile_dag
+from flowyml_airflow.external_run import conf_of
 from tests.adapters.airflow.task_instance import Ti
 from tests.engines.airflow import airflow_python
 
@@ -47,6 +49,18 @@ def test_hooks_get_the_run_id_that_was_given(tmp_path: Path, conf: dict[str, Any
     run = SimpleNamespace(conf=conf, start_date=None, end_date=None)
     journal = journal_of(tmp_path, {"run_id": "mine_yours", "reason": "success", "params": conf or {}, "dag_run": run})
     assert journal == f"pipeline_end {'mine & yours/ü' if conf else 'mine_yours'} COMPLETED False\n"
+
+
+def test_the_conf_of_an_external_dag_is_plain_json() -> None:
+    @step(outputs=["rows"])
+    def count() -> int:
+        return 5
+
+    waits = external_dag("report", inputs=["rows", "day"])
+    plan = Pipeline("around", context=context(day="monday")).add_step(count).add_step(waits).compile()
+    assert conf_of(plan.by_name["report"], {"rows": [1]}, {"day": "friday"}) == {"rows": [1], "day": "friday"}
+    with pytest.raises(StepError, match="gives 'rows' to another DAG, whose conf is plain JSON"):
+        conf_of(plan.by_name["report"], {"rows": [{"$artifact": {"url": "file:///x"}}]}, {"day": "friday"})
 
 
 @pytest.mark.airflow

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 __all__ = [
     "BACKOFF", "BRANCH_IMPORTS", "CALLBACK", "CHOOSE",
-    "CODE", "GROUP_IMPORTS", "HOOKS", "IMPORTS", "ITEMS", "ITEM_STEP",
+    "CODE", "EXTERNAL", "EXTERNAL_IMPORTS", "GROUP_IMPORTS", "HOOKS", "IMPORTS", "ITEMS", "ITEM_STEP",
     "ITEM_TOGETHER", "NOTE", "POD", "SECTION_IMPORTS", "SETTLED", "STEP", "TIMETABLE", "TOGETHER", "TOGETHER_NOTE",
     "WATCHER", "WORKER",
 ]  # fmt: skip
@@ -71,6 +71,13 @@ except ImportError:  # Airflow 2
     from airflow.decorators import task_group
 """
 
+EXTERNAL_IMPORTS = """\
+try:
+    from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+except ImportError:  # an Airflow that has it in itself
+    from airflow.operators.trigger_dagrun import TriggerDagRunOperator
+"""
+
 SECTION_IMPORTS = """\
 try:
     from airflow.sdk import TaskGroup
@@ -114,6 +121,27 @@ class Step(BaseOperator):
 
     def on_kill(self):
         stop()
+'''
+
+EXTERNAL = '''\
+class ExternalDag(TriggerDagRunOperator):
+    """Runs another DAG of this Airflow, and waits for its end in the triggerer: no worker waits."""
+
+    template_fields = ("inputs",)
+
+    def __init__(self, *, step, inputs=None, **arguments):
+        super().__init__(reset_dag_run=True, wait_for_completion=True, deferrable=True, **arguments)
+        self.step = step
+        self.inputs = inputs or {}
+
+    def execute(self, context):
+        self.fail_when_dag_is_paused = hasattr(context["ti"], "get_dag")  # since Airflow 3.2
+        self.conf, self.trigger_run_id = worker().to_trigger(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        super().execute(context)
+
+    def execute_complete(self, context, event):
+        super().execute_complete(context=context, event=event)
+        return worker().triggered(self, context, BUNDLE)
 '''
 
 TOGETHER = '''\

@@ -29,9 +29,9 @@ __all__ = ["TaskTexts"]
 
 _RESERVED = frozenset({
     "ARTIFACTS", "ARTIFACT_LINKS", "BUNDLE", "BaseOperator", "BaseOperatorLink", "Code", "CronTriggerTimetable", "DAG",
-    "DeltaTriggerTimetable", "Link", "PYTHON", "Param", "Path", "Start", "Step", "Together", "annotations", "backoff",
-    "callback", "datetime", "on_end", "pod", "run_path", "signature", "sys", "timedelta", "timezone", "with_links",
-    "stop", "worker",
+    "DeltaTriggerTimetable", "ExternalDag", "Link", "PYTHON", "Param", "Path", "Start", "Step", "Together",
+    "TriggerDagRunOperator", "annotations", "backoff", "callback", "datetime", "on_end", "pod", "run_path", "signature",
+    "stop", "sys", "timedelta", "timezone", "with_links", "worker",
 })  # fmt: skip
 _RESERVED_BY_FLOWS = frozenset({
     "BaseBranchOperator", "Choose", "Items", "ItemStep", "ItemTogether", "Label", "Settled", "TaskGroup", "Watcher",
@@ -119,6 +119,9 @@ class TaskTexts:
             case "step" if self.graph.is_operator(task):
                 made = [*self._operator(task), *keywords(self._handed(task)), *within]
                 call = Group(f"{self._kind(task)}(", made, self._end(task))
+            case "step" if (external := self.graph.external_dag(task)) is not None:
+                given = [Pair(f"{name}=", value(each)) for name, each in external.items()]
+                call = Group("ExternalDag(", [*self._step(task), *given, *within], self._end(task))
             case "step" | "together":
                 kind = "Step(" if task.kind == "step" else "Together("
                 call = Group(kind, [*self._worked(task), *within], self._end(task))
@@ -393,7 +396,8 @@ class TaskTexts:
 
     def _links(self) -> Iterator[Part]:
         for task in self.graph.tasks:
-            steps = () if self.graph.is_operator(task) else self.graph.runs(task)
+            is_airflows = self.graph.is_operator(task) or self.graph.external_dag(task) is not None
+            steps = () if is_airflows else self.graph.runs(task)
             names = [
                 step.name + "." + output if task.kind == "together" else output
                 for step in steps for output in step.outputs
