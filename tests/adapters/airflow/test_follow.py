@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flowyml_airflow import AirflowOrchestrator
+from flowyml.orchestrators import log_following
+from flowyml_airflow import AirflowOrchestrator, logs
 from flowyml_airflow.client import LogEvent
 from flowyml_airflow.logs import Tail
 from tests.adapters.airflow.test_client import site
@@ -25,6 +26,25 @@ HEAD = [
     {"timestamp": None, "event": "/logs/attempt=1.log"},
     {"timestamp": None, "event": "::endgroup::"},
 ]
+
+
+class Clock:
+    """A clock that goes on while a process sleeps, and at no other time."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    for module in (log_following, logs):
+        monkeypatch.setattr(module, "time", clock)
 
 
 def structured(*lines: str, torn: str = "") -> list[dict[str, Any]]:
