@@ -26,6 +26,7 @@ from flowyml.core.errors import (
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.tls import Tls
+from flowyml.orchestrators import http
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.client import NotThereError
@@ -88,8 +89,9 @@ def jwt(expires: int) -> str:
     ],
 )
 def test_strange_answers_are_distinguished(
-    status: int, media_type: str, body: str, error: type[Exception], message: str
+    status: int, media_type: str, body: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(http, "_BUSY_SECONDS", 0.3)
     with site(always(status, media_type, body)) as url:
         orchestrator = AirflowOrchestrator(url, auth=jwt(10**9), retry_policy=ONCE)
         with pytest.raises(error, match=message) as caught:
