@@ -1,4 +1,4 @@
-"""Each example runs as its docstring says; the adapters' tests compile them, too."""
+"""Each example runs as its docstring says; Airflow's and Kubeflow's tests compile them, too."""
 
 from __future__ import annotations
 

@@ -380,6 +380,6 @@ def test_loops_have_fewer_pods_where_the_workflow_has_no_room_for_50() -> None:
     assert limits[0] == PODS
     assert limits == sorted(limits, reverse=True)
     assert 1 < limits[-1] < compile_pipeline(loops(8), store="s3://code", release=(2, 16)).pods
-    for pad in range(32, 192, 32):  # near the size where one pod more would fit but for what the pods are told
+    for pad in range(32, 192, 64):  # near the size where one pod more would fit but for what the pods are told
         made = compile_pipeline(loops(8, pad), store="s3://code")
         spec.check_size(made, parameters={"file": random.Random(1).randbytes(700).hex()})
