@@ -247,9 +247,10 @@ class SubmissionResult:
         """
         recorded = self.orchestrator.step_outputs(self.job_id)
         order = {step.name: position for position, step in enumerate(folded(self.step_runs()))}
-        turns = sorted(recorded, key=lambda turn: (order.get(turn[0], len(order)), turn[1]))
+        instances = sorted(recorded, key=lambda item: (order.get(item[0], len(order)), item[1]))
         return {
-            labelled(*turn): StepOutputs(partial(recorded.__getitem__, turn), self._read_recorded) for turn in turns
+            labelled(*instance): StepOutputs(partial(recorded.__getitem__, instance), self._read_recorded)
+            for instance in instances
         }
 
     def _read_recorded(self, packed: Any) -> Any:

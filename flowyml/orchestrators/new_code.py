@@ -14,7 +14,7 @@ from flowyml.core.durations import listed
 from flowyml.core.item_names import labelled
 from flowyml.core.runs import Run, StepRun
 from flowyml.core.syntax import parsed
-from flowyml.orchestrators.retrying import NOT_SAVED, Ends, Turn, why_again
+from flowyml.orchestrators.retrying import NOT_SAVED, Ends, StepInstance, why_again
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.groups import Branch, Group, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
@@ -42,21 +42,21 @@ class EndedRun:
     run_id: str
     bundle: Bundle
     parameters: Mapping[str, Any]
-    ends: Mapping[Turn, End | None]
-    outputs: Mapping[Turn, Mapping[str, Any]]
-    made_by: Mapping[Turn, str] = field(default_factory=dict)
+    ends: Mapping[StepInstance, End | None]
+    outputs: Mapping[StepInstance, Mapping[str, Any]]
+    made_by: Mapping[StepInstance, str] = field(default_factory=dict)
     place: str = ""
 
     @classmethod
     def of(
-        cls, run: Run, bundle: Bundle, steps: Iterable[StepRun], outputs: Mapping[Turn, Mapping[str, Any]],
+        cls, run: Run, bundle: Bundle, steps: Iterable[StepRun], outputs: Mapping[StepInstance, Mapping[str, Any]],
         place: str = "",
     ) -> EndedRun:  # fmt: skip
         """Make it from the records of an engine."""
         found = list(steps)
         ends = {(step.name, step.index): _end(step) for step in found}
         made_by = {(step.name, step.index): step.cached_from for step in found if step.cached_from}
-        known = {turn: outputs for turn, outputs in outputs.items() if ends.get(turn) is End.OK}
+        known = {instance: outputs for instance, outputs in outputs.items() if ends.get(instance) is End.OK}
         return cls(
             run_id=run.run_id, bundle=bundle, parameters=run.parameters, ends=ends, outputs=known, made_by=made_by,
             place=place,
@@ -89,21 +89,22 @@ class NewRun:
         fit = _Fit(run, plan, parameters, steps or ())
         fit.compare()
         kept = {
-            (*turn, name)
-            for turn, outputs in run.outputs.items()
+            (*instance, name)
+            for instance, outputs in run.outputs.items()
             for name, value in outputs.items()
             if not (isinstance(value, Mapping) and "not_kept" in value)
         }
         ends = Ends(plan, fit.ends)
-        changed = {turn: NOT_SAVED for turn, _ in ends.all() if not _is_whole(run, plan, turn)}
+        changed = {instance: NOT_SAVED for instance, _ in ends.all() if not _is_whole(run, plan, instance)}
         changed |= dict.fromkeys(fit.changed, "it was asked for, or its item has changed")
-        changed |= {turn: fit.reasons[turn[0]] for turn, _ in ends.all() if turn[0] in fit.reasons}
+        changed |= {(name, index): fit.reasons[name] for (name, index), _ in ends.all() if name in fit.reasons}
         again = why_again(ends, changed, kept)
+        taken = [instance for instance, _ in ends.all() if ends.ran(*instance) and instance not in again]
         results = {
-            labelled(*turn): (run.made_by.get(turn) or run.run_id, dict(run.outputs.get(turn, {})))
-            for turn in sorted(turn for turn, _ in ends.all() if ends.ran(*turn) and turn not in again)
+            labelled(*instance): (run.made_by.get(instance) or run.run_id, dict(run.outputs.get(instance, {})))
+            for instance in sorted(taken)
         }
-        reasons = {labelled(*turn): why for turn, why in again.items() if run.ends.get(turn) is End.OK}
+        reasons = {labelled(*instance): why for instance, why in again.items() if run.ends.get(instance) is End.OK}
         return cls(Taken(run.place, results), reasons, fit.kept_defaults())
 
     def summary(self, run: EndedRun, bundle: Bundle, run_id: str) -> str:
@@ -139,11 +140,12 @@ class NewRun:
             )
 
 
-def _is_whole(run: EndedRun, plan: Plan, turn: Turn) -> bool:
+def _is_whole(run: EndedRun, plan: Plan, instance: StepInstance) -> bool:
     """Return whether the outputs of a step or item are known; True for one that did not run."""
-    if run.ends.get(turn) is not End.OK or len(turn[1]) < len(plan.structure.loops(plan.by_name[turn[0]].group)):
+    step, index = plan.by_name[instance[0]], instance[1]
+    if run.ends.get(instance) is not End.OK or len(index) < len(plan.structure.loops(step.group)):
         return True
-    return run.outputs.get(turn, {}).keys() >= set(plan.by_name[turn[0]].outputs)
+    return run.outputs.get(instance, {}).keys() >= set(step.outputs)
 
 
 class _Fit:
@@ -154,9 +156,9 @@ class _Fit:
 
     def __init__(self, run: EndedRun, plan: Plan, parameters: Mapping[str, Any], chosen: Iterable[str]) -> None:
         self.old, self.new = run.bundle.plan, plan
-        self.ends = {turn: end for turn, end in run.ends.items() if turn[0] in plan.by_name}
+        self.ends = {instance: end for instance, end in run.ends.items() if instance[0] in plan.by_name}
         self.reasons: dict[str, str] = {}
-        self.changed: set[Turn] = set()
+        self.changed: set[StepInstance] = set()
         before = check_values(self.old.name, self.old.parameters, dict(run.parameters))
         dated = {name for name, value in parameters.items() if value in _DATES}
         self._values = before, parameters
@@ -186,7 +188,7 @@ class _Fit:
         for name in self._chosen:
             if name in self.new.by_name:
                 self.reasons[name] = "it was asked for"
-            self.changed |= {turn for turn in self.ends if name == labelled(*turn)}
+            self.changed |= {instance for instance in self.ends if name == labelled(*instance)}
 
     def _why_not(self, step: Step) -> str:
         """Return why the result of a step does not fit; empty if it does, apart from the steps and lists before it."""
@@ -245,11 +247,11 @@ class _Fit:
         same = {number for number, item in enumerate(new) if number < len(old) and repr(old[number]) == repr(item)}
         taken_by = {later for name in members for later in self.new.downstream[name]} - set(members)
         self.reasons |= dict.fromkeys(taken_by, why)
-        for turn in [turn for turn in self.ends if turn[0] in members]:
-            if not turn[1] or turn[1][0] >= len(new):
-                del self.ends[turn]
-            elif turn[1][0] not in same:
-                self.changed.add(turn)
+        for name, index in [(name, index) for name, index in self.ends if name in members]:
+            if not index or index[0] >= len(new):
+                del self.ends[name, index]
+            elif index[0] not in same:
+                self.changed.add((name, index))
 
     def _lists(self, loop: Loop, which: int) -> list[Any]:
         """Return the lists of a loop; that of a step stands for itself."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flowyml.core.item_names import labelled
-from flowyml.orchestrators.retrying import Ends, Turn, to_run_again
+from flowyml.orchestrators.retrying import Ends, StepInstance, to_run_again
 from flowyml.plan.model import Plan
 from flowyml.runtime.decider import End, Index
 from flowyml.runtime.kept_outputs import KeptOutputs
@@ -43,7 +43,7 @@ class Ended(NamedTuple):
 class Before(NamedTuple):
     """The past of a run: its steps and items with their packed outputs, and its loops, in the form for ``Walk``."""
 
-    turns: Mapping[tuple[str, Index], tuple[Ended, dict[str, Any]]] = {}
+    instances: Mapping[tuple[str, Index], tuple[Ended, dict[str, Any]]] = {}
     loops: Mapping[tuple[str, Index], int | None] = {}
 
 
@@ -53,46 +53,48 @@ def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collec
     ``ended`` has all attempts of the run, oldest first. In the result, the last one stands for all.
     """
     known = _without_stale(plan, *_joined(ended))
-    ends = Ends(plan, {turn: each.end for turn, each in known.items()})
-    outputs = {turn: kept.read(labelled(*turn)) or {} for turn in known if ends.ran(*turn)}
-    readable = {(*turn, output) for turn, values in outputs.items() for output in values}
+    ends = Ends(plan, {instance: each.end for instance, each in known.items()})
+    outputs = {instance: kept.read(labelled(*instance)) or {} for instance in known if ends.ran(*instance)}
+    readable = {(*instance, output) for instance, values in outputs.items() for output in values}
     again, gone = to_run_again(ends, readable, (), chosen)
-    for turn in gone:
-        known.pop(turn, None)
-    for turn in known.keys() & set(again):
-        known[turn] = known[turn]._replace(status="QUEUED", raw_status="queued")
-    ends = Ends(plan, {turn: each.end for turn, each in known.items()})
-    turns = {
-        turn: (each, outputs.get(turn, {}) if each.end is End.OK else {})
-        for turn, each in known.items()
-        if turn in ends
+    for instance in gone:
+        known.pop(instance, None)
+    for instance in known.keys() & set(again):
+        known[instance] = known[instance]._replace(status="QUEUED", raw_status="queued")
+    ends = Ends(plan, {instance: each.end for instance, each in known.items()})
+    instances = {
+        instance: (each, outputs.get(instance, {}) if each.end is End.OK else {})
+        for instance, each in known.items()
+        if instance in ends
     }
-    return Before(turns, dict(ends.ended_loops()))
+    return Before(instances, dict(ends.ended_loops()))
 
 
-def _joined(ended: Iterable[Ended]) -> tuple[dict[Turn, Ended], dict[Turn, float]]:
+def _joined(ended: Iterable[Ended]) -> tuple[dict[StepInstance, Ended], dict[StepInstance, float]]:
     """Return the last end of each step and item, with the attempts of all; and when completed ones were started again.
 
     The latter also has the items around, and a list whose items were repeated. A failed step that runs again repeats
     nothing else: the steps that ran although it failed stay.
     """
-    known, remade = dict[Turn, Ended](), dict[Turn, float]()
-    completed, has_completed = set[Turn](), set[Turn]()
+    known, remade = dict[StepInstance, Ended](), dict[StepInstance, float]()
+    completed, has_completed = set[StepInstance](), set[StepInstance]()
     for one in ended:
-        turn = one.step, one.item
+        instance = one.step, one.item
         around = [(one.step, one.item[:depth]) for depth in range(len(one.item) + 1)]
-        earlier = known.get(turn)
-        known[turn] = each = one._replace(attempt=one.attempt + earlier.attempt) if earlier else one
+        earlier = known.get(instance)
+        known[instance] = each = one._replace(attempt=one.attempt + earlier.attempt) if earlier else one
         was_made = each.attempt or each.status == "COMPLETED"  # else its record only has the reason why it was not
-        if was_made and (turn in has_completed or not completed.isdisjoint(around)):
+        if was_made and (instance in has_completed or not completed.isdisjoint(around)):
             remade.update({name: max(each.began, remade.get(name, 0.0)) for name in around})
         if each.status == "COMPLETED":
-            completed.add(turn)
+            completed.add(instance)
             has_completed.update(around)
     return known, remade
 
 
-def _without_stale(plan: Plan, known: Mapping[Turn, Ended], remade: Mapping[Turn, float]) -> dict[Turn, Ended]:
+def _without_stale(
+    plan: Plan, known: Mapping[StepInstance, Ended], remade: Mapping[StepInstance, float]
+) -> dict[StepInstance, Ended]:
     """Remove results that depend on a value that was computed again since, and items of such a list."""
     structure = plan.structure
     found = dict(known)

@@ -15,10 +15,10 @@ from flowyml.plan.model import Plan
 from flowyml.plan.values import Source, steps_of
 from flowyml.runtime.decider import End, Index
 
-__all__ = ["Ends", "Turn", "check_retry", "to_run_again"]
+__all__ = ["Ends", "StepInstance", "check_retry", "to_run_again"]
 
-Turn = tuple[str, Index]
-"""A step, and its item."""
+StepInstance = tuple[str, Index]
+"""The name of a step, and the index of its item in the loops around it."""
 
 
 def check_retry(
@@ -60,7 +60,7 @@ class Ends:
     entry is left out if items of the step exist by now, as after an earlier retry.
     """
 
-    def __init__(self, plan: Plan, ends: Mapping[Turn, End | None]) -> None:
+    def __init__(self, plan: Plan, ends: Mapping[StepInstance, End | None]) -> None:
         self.plan = plan
         self.by_step: dict[str, dict[Index, End | None]] = {step.name: {} for step in plan}
         for (name, index), end in ends.items():
@@ -72,8 +72,9 @@ class Ends:
         self._by_prefix = cache(self._prefixes)
         self._complete()
 
-    def __contains__(self, turn: Turn) -> bool:
-        return turn[1] in self.by_step[turn[0]]
+    def __contains__(self, instance: StepInstance) -> bool:
+        name, index = instance
+        return index in self.by_step[name]
 
     def _complete(self) -> None:
         """Give each step an entry, and each item one of each step, even if a process that died recorded only some."""
@@ -86,7 +87,7 @@ class Ends:
                 if not any(index[:depth] in found for depth in range(len(index) + 1)):
                     found[index] = None
 
-    def all(self) -> Iterator[tuple[Turn, End | None]]:
+    def all(self) -> Iterator[tuple[StepInstance, End | None]]:
         """Yield each step and item with its end."""
         for name, found in self.by_step.items():
             yield from (((name, index), end) for index, end in found.items())
@@ -95,12 +96,12 @@ class Ends:
         """Return whether a step ran, or was taken from the cache, and ended OK: then it has outputs."""
         return self.by_step[name].get(index) is End.OK and len(index) == len(self.loops[name])
 
-    def matching(self, name: str, turn: Turn) -> Iterable[Index]:
+    def matching(self, name: str, instance: StepInstance) -> Iterable[Index]:
         """Return the entries of a step that belong to an entry of another step: those within the same items."""
         shared = 0
-        for mine, other in zip(self.loops[turn[0]], self.loops[name], strict=False):
+        for mine, other in zip(self.loops[instance[0]], self.loops[name], strict=False):
             shared += mine is other
-        key = turn[1][:shared]
+        key = instance[1][:shared]
         if not key:
             return tuple(self.by_step[name])
         return self._by_prefix(name, len(key)).get(key, ())
@@ -116,11 +117,11 @@ class Ends:
         structure = self.plan.structure
         for loop in (group for group in structure if isinstance(group, Loop)):
             depth = len(structure.loops(loop.parent))
-            turns: dict[Index, list[tuple[Index, End | None]]] = {}
+            instances: dict[Index, list[tuple[Index, End | None]]] = {}
             for name in structure.members(loop.name):
                 for index, end in self.by_step[name].items():
-                    turns.setdefault(index[:depth], []).append((index, end))
-            for around, found in turns.items():
+                    instances.setdefault(index[:depth], []).append((index, end))
+            for around, found in instances.items():
                 if len(around) < depth or any(end is None for _, end in found):
                     continue
                 counts = [index[depth] + 1 for index, _ in found if len(index) > depth]
@@ -136,7 +137,7 @@ Output = tuple[str, Index, str]
 
 def to_run_again(
     ends: Ends, kept: Collection[Output], lost: Collection[Output], chosen: Collection[str] | None
-) -> tuple[list[Turn], list[Turn]]:
+) -> tuple[list[StepInstance], list[StepInstance]]:
     """Return the steps and items to run again, and those to forget first: items of a list that is computed again.
 
     ``chosen`` names steps and items; None means all that did not complete. A completed step runs again if one of its
@@ -160,17 +161,17 @@ class _Choice:
             for item in loop.over:
                 for name in steps_of(item.source):
                     self._looped_by.setdefault(name, []).append(loop)
-        self._again: dict[Turn, None] = {}
-        self._gone: dict[Turn, None] = {}
-        self._forced: set[Turn] = set()
-        self._left: deque[Turn] = deque()
+        self._again: dict[StepInstance, None] = {}
+        self._gone: dict[StepInstance, None] = {}
+        self._forced: set[StepInstance] = set()
+        self._left: deque[StepInstance] = deque()
 
-    def made(self, chosen: Collection[str] | None) -> tuple[list[Turn], list[Turn]]:
+    def made(self, chosen: Collection[str] | None) -> tuple[list[StepInstance], list[StepInstance]]:
         """Return the steps to run again, and those to forget, for a request."""
-        for turn, end in self._ends.all():
-            is_cleanup = self._plan.structure.is_cleanup(self._plan.by_name[turn[0]].group)
-            if is_cleanup or not (_completed(end) or self._stays(turn, end, chosen)):
-                self._add(turn)
+        for (name, index), end in self._ends.all():
+            is_cleanup = self._plan.structure.is_cleanup(self._plan.by_name[name].group)
+            if is_cleanup or not (_completed(end) or self._stays(name, end, chosen)):
+                self._add((name, index))
         for name in chosen or ():
             self._add_named(name)
         for output in outputs_in(output.source for output in self._plan.outputs):
@@ -179,96 +180,97 @@ class _Choice:
                 if self._ends.ran(output.step, index) and place not in self._kept and place not in self._lost:
                     self._add((output.step, index))  # its process died before recording why it is not stored
         while self._left:
-            turn = self._left.popleft()
-            self._need_values(turn)
-            self._begin_loops_anew(turn)
-            self._go_on(turn)
-        return [turn for turn in self._again if turn not in self._gone], list(self._gone)
+            instance = self._left.popleft()
+            self._need_values(instance)
+            self._begin_loops_anew(instance)
+            self._go_on(instance)
+        return [instance for instance in self._again if instance not in self._gone], list(self._gone)
 
-    def _add(self, turn: Turn, *, forced: bool = False) -> None:
-        if turn not in self._again or (forced and turn not in self._forced):
-            self._left.append(turn)
-        self._again[turn] = None
+    def _add(self, instance: StepInstance, *, forced: bool = False) -> None:
+        if instance not in self._again or (forced and instance not in self._forced):
+            self._left.append(instance)
+        self._again[instance] = None
         if forced:
-            self._forced.add(turn)
+            self._forced.add(instance)
 
     def _add_named(self, name: str) -> None:
-        found = [(turn, end) for turn, end in self._ends.all() if name in _labels(turn)]
-        bad = [(turn, end) for turn, end in found if not _completed(end)]
-        for turn, end in bad or found:
-            self._add(turn, forced=_completed(end))
+        found = [(instance, end) for instance, end in self._ends.all() if name in _labels(instance)]
+        bad = [(instance, end) for instance, end in found if not _completed(end)]
+        for instance, end in bad or found:
+            self._add(instance, forced=_completed(end))
 
-    def _stays(self, turn: Turn, end: End | None, chosen: Collection[str] | None) -> bool:
+    def _stays(self, step: str, end: End | None, chosen: Collection[str] | None) -> bool:
         """Return True for a failure that was not requested, and a failed item of a loop whose list was used."""
-        loops = [loop for loop in self._ends.loops[turn[0]] if loop.on_item_error == "continue"]
+        loops = [loop for loop in self._ends.loops[step] if loop.on_item_error == "continue"]
         if end is not End.FAILED or (chosen is None and not loops):
             return False
         if chosen is not None:
             return True
         members = set(self._plan.structure.members(loops[0].name))
-        takers = [name for name in self._plan.downstream[turn[0]] if name not in members]
+        takers = [name for name in self._plan.downstream[step] if name not in members]
         return any(_completed(end) for name in takers for end in self._ends.by_step[name].values())
 
-    def _need_values(self, turn: Turn) -> None:
+    def _need_values(self, instance: StepInstance) -> None:
         """Compute its missing inputs again."""
-        for source in outputs_in(self._plan.structure.values(self._plan.by_name[turn[0]])):
-            for index in self._ends.matching(source.step, turn):
+        for source in outputs_in(self._plan.structure.values(self._plan.by_name[instance[0]])):
+            for index in self._ends.matching(source.step, instance):
                 if self._ends.ran(source.step, index) and (source.step, index, source.output) not in self._kept:
                     self._add((source.step, index))
 
-    def _begin_loops_anew(self, turn: Turn) -> None:
+    def _begin_loops_anew(self, instance: StepInstance) -> None:
         """Begin loops again whose lists are computed again: they may have other items."""
-        for loop in self._looped_by.get(turn[0], ()):
+        for loop in self._looped_by.get(instance[0], ()):
             for member in self._plan.structure.members(loop.name):
-                for index in self._ends.matching(member, turn):
+                for index in self._ends.matching(member, instance):
                     self._gone[member, index] = None
                     self._add((member, index))
 
-    def _go_on(self, turn: Turn) -> None:
+    def _go_on(self, instance: StepInstance) -> None:
         """Decide dependent skips again; run everything after a completed step again."""
-        for later in self._plan.downstream[turn[0]]:
-            for index in self._ends.matching(later, turn):
-                if turn in self._forced:
+        for later in self._plan.downstream[instance[0]]:
+            for index in self._ends.matching(later, instance):
+                if instance in self._forced:
                     self._add((later, index), forced=True)
                 elif self._ends.by_step[later][index] is End.SKIPPED and not self._stays_skipped((later, index)):
                     self._add((later, index))
 
-    def _stays_skipped(self, turn: Turn) -> bool:
+    def _stays_skipped(self, instance: StepInstance) -> bool:
         """Return whether a step stays skipped: by its branch, or by its rule, if its dependencies stay unchanged."""
-        step = self._plan.by_name[turn[0]]
-        if any(self._was_not_taken(branch, turn) for branch in self._plan.structure.branches(step.group)):
+        step = self._plan.by_name[instance[0]]
+        if any(self._was_not_taken(branch, instance) for branch in self._plan.structure.branches(step.group)):
             return True
         stops: dict[str, Collection[End | None]] = {"all_failed": (End.OK, End.SKIPPED), "none_skipped": (End.SKIPPED,)}
         return any(
             self._ends.by_step[name][index] in stops.get(step.run_if, ())
             for name in step.upstream
-            for index in self._ends.matching(name, turn)
+            for index in self._ends.matching(name, instance)
             if (name, index) not in self._again
         )
 
-    def _was_not_taken(self, branch: Branch, turn: Turn) -> bool:
+    def _was_not_taken(self, branch: Branch, instance: StepInstance) -> bool:
         structure, ends = self._plan.structure, self._ends
         is_decided = not any(
             (source.step, index) in self._again
             for source in outputs_in(structure.sources(branch))
-            for index in ends.matching(source.step, turn)
+            for index in ends.matching(source.step, instance)
         )
         return is_decided and all(
             ends.by_step[name][index] is End.SKIPPED
             for name in structure.members(branch.name)
-            for index in ends.matching(name, turn)
+            for index in ends.matching(name, instance)
         )
 
 
-def _labels(turn: Turn) -> Iterator[str]:
-    return (labelled(turn[0], turn[1][:depth]) for depth in range(len(turn[1]) + 1))
+def _labels(instance: StepInstance) -> Iterator[str]:
+    name, index = instance
+    return (labelled(name, index[:depth]) for depth in range(len(index) + 1))
 
 
 def _completed(end: End | None) -> bool:
     return end in (End.OK, End.SKIPPED)
 
 
-def why_again(ends: Ends, changed: Mapping[Turn, str], kept: Collection[Output]) -> dict[Turn, str]:
+def why_again(ends: Ends, changed: Mapping[StepInstance, str], kept: Collection[Output]) -> dict[StepInstance, str]:
     """Return the steps and items that a run of new code runs, each with the reason: ``changed`` has its own ones.
 
     It may take the results of all others that ran and ended OK.
@@ -281,13 +283,13 @@ def why_again(ends: Ends, changed: Mapping[Turn, str], kept: Collection[Output])
     read_in_any_case: list[Source] = [output.source for output in plan.outputs]
     read_in_any_case += [source for group in structure for source in structure.sources(group)]
     needed = {(output.step, output.output) for output in outputs_in(read_in_any_case)}
-    again: dict[Turn, str] = {}
-    left: deque[Turn] = deque()
+    again: dict[StepInstance, str] = {}
+    left: deque[StepInstance] = deque()
 
-    def add(turn: Turn, why: str) -> None:
-        if turn not in again:
-            again[turn] = why
-            left.append(turn)
+    def add(instance: StepInstance, why: str) -> None:
+        if instance not in again:
+            again[instance] = why
+            left.append(instance)
 
     for (name, index), end in ends.all():
         is_lost = ends.ran(name, index) and any(
@@ -302,12 +304,12 @@ def why_again(ends: Ends, changed: Mapping[Turn, str], kept: Collection[Output])
         elif structure.is_cleanup(plan.by_name[name].group):
             add((name, index), "it is a cleanup step")
     while left:
-        turn = left.popleft()
-        for later in plan.downstream[turn[0]]:
-            for index in ends.matching(later, turn):
-                add((later, index), f"it comes after {turn[0]}")
-        for source in outputs_in(structure.values(plan.by_name[turn[0]])):
-            for index in ends.matching(source.step, turn):
+        instance = left.popleft()
+        for later in plan.downstream[instance[0]]:
+            for index in ends.matching(later, instance):
+                add((later, index), f"it comes after {instance[0]}")
+        for source in outputs_in(structure.values(plan.by_name[instance[0]])):
+            for index in ends.matching(source.step, instance):
                 if ends.ran(source.step, index) and (source.step, index, source.output) not in kept:
                     add((source.step, index), NOT_SAVED)
     return again

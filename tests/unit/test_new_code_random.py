@@ -19,7 +19,7 @@ from flowyml.core.item_names import labelled
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.new_code import EndedRun, NewRun, changes
-from flowyml.orchestrators.retrying import Turn
+from flowyml.orchestrators.retrying import StepInstance
 from flowyml.plan.model import Plan
 from flowyml.plan.parameters import check_values
 from flowyml.runtime.decider import End
@@ -157,15 +157,15 @@ def edits(draw: st.DrawFn, old: Project) -> Project:
 class Definitions:
     """What the rule compares of each step and item, and what each of them takes, for the items that a run had."""
 
-    def __init__(self, project: Project, ends: Collection[Turn]) -> None:
-        self.same: dict[Turn, Any] = {}
-        self.takes: dict[Turn, list[Turn]] = {}
+    def __init__(self, project: Project, ends: Collection[StepInstance]) -> None:
+        self.same: dict[StepInstance, Any] = {}
+        self.takes: dict[StepInstance, list[StepInstance]] = {}
         self.versions: dict[str, Any] = {}
         self._sources: dict[str, tuple[str, ...]] = {}
         for block in project.blocks:
             self._add(block, project.values, ends)
 
-    def _add(self, block: Block, values: Mapping[str, int], ends: Collection[Turn]) -> None:
+    def _add(self, block: Block, values: Mapping[str, int], ends: Collection[StepInstance]) -> None:
         name, kind, lists = block.name, block.kind, block.items
         wiring = [
             self._sources.get(str(each)) or ((each, values[str(each)]) if each in PARAMETERS else 0)
@@ -173,7 +173,7 @@ class Definitions:
             else each
             for each in block.takes
         ]
-        before: list[Turn] = [(step, ()) for each in block.takes for step in self._sources.get(str(each), ())]
+        before: list[StepInstance] = [(step, ()) for each in block.takes for step in self._sources.get(str(each), ())]
         text = block.version, block.bug, kind == "list"
         if kind in ("step", "list"):
             self._put((name, ()), wiring, before, text)
@@ -198,20 +198,25 @@ class Definitions:
             self._put((f"{name}_total", ()), [around, lists], whole)
             self._sources[name] = (f"{name}_total",)
 
-    def _put(self, turn: Turn, same: Any, takes: list[Turn], version: Any = None) -> None:
-        self.same[turn], self.takes[turn], self.versions[turn[0]] = same, takes, version
+    def _put(self, instance: StepInstance, same: Any, takes: list[StepInstance], version: Any = None) -> None:
+        self.same[instance], self.takes[instance], self.versions[instance[0]] = same, takes, version
 
 
 def by_the_rule(
-    old: Definitions, new: Definitions, ends: Mapping[Turn, End | None], again: Collection[str]
-) -> set[Turn]:
+    old: Definitions, new: Definitions, ends: Mapping[StepInstance, End | None], again: Collection[str]
+) -> set[StepInstance]:
     """What completed, is defined as before, and takes only such results; not the steps that are to run ``again``."""
-    stays: set[Turn] = set()
-    for turn, takes in new.takes.items():  # in the order of the blocks
-        is_same = turn in old.same and repr(old.same[turn]) == repr(new.same[turn])
-        if turn[0] not in again and is_same and ends.get(turn) in (End.OK, End.SKIPPED) and stays.issuperset(takes):
-            stays.add(turn)
-    return {turn for turn in stays if ends[turn] is End.OK}
+    stays: set[StepInstance] = set()
+    for instance, takes in new.takes.items():  # in the order of the blocks
+        is_same = instance in old.same and repr(old.same[instance]) == repr(new.same[instance])
+        if (
+            instance[0] not in again
+            and is_same
+            and ends.get(instance) in (End.OK, End.SKIPPED)
+            and stays.issuperset(takes)
+        ):
+            stays.add(instance)
+    return {instance for instance in stays if ends[instance] is End.OK}
 
 
 numbers = count()
@@ -268,6 +273,6 @@ def here(local: LocalOrchestrator, **facts: Any) -> LocalOrchestrator:
     return made
 
 
-def taken(ended: EndedRun, plan: Plan, values: Mapping[str, int], steps: Collection[str]) -> set[Turn]:
+def taken(ended: EndedRun, plan: Plan, values: Mapping[str, int], steps: Collection[str]) -> set[StepInstance]:
     found = NewRun.of(ended, plan, check_values("edited", plan.parameters, dict(values)), steps or None).taken.results
-    return {turn for turn in ended.ends if labelled(*turn) in found}
+    return {instance for instance in ended.ends if labelled(*instance) in found}

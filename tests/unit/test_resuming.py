@@ -43,17 +43,17 @@ def test_what_completed_stays_and_what_was_not_kept_or_asked_for_does_not(tmp_pa
     kept = KeptOutputs(str(tmp_path), "prefect/p/run")
     assert kept.read("first") is None
     kept.keep("each[0]", {"y": {"$artifact": "…"}})
-    assert before(PLAN, ENDED, kept, None).turns["first", ()][0].end is None
+    assert before(PLAN, ENDED, kept, None).instances["first", ()][0].end is None
     kept.keep("first", {"x": 1})
     found = before(PLAN, ENDED, kept, None)
-    ends = {turn: (ended.end, ended.attempt, values) for turn, (ended, values) in found.turns.items()}
+    ends = {instance: (ended.end, ended.attempt, values) for instance, (ended, values) in found.instances.items()}
     assert ends == {
         ("first", ()): (End.OK, 1, {"x": 1}), ("each", (0,)): (End.OK, 2, {"y": {"$artifact": "…"}}),
         ("each", (1,)): (None, 1, {}), ("last", ()): (None, 0, {}),
     }  # fmt: skip
     assert not found.loops, "one of its items is to come"
     chosen = before(PLAN, ENDED, kept, ["each[0]"])
-    assert {turn: ended.end for turn, (ended, _) in chosen.turns.items()} == {
+    assert {instance: ended.end for instance, (ended, _) in chosen.instances.items()} == {
         ("first", ()): End.OK, ("each", (0,)): None, ("each", (1,)): End.FAILED, ("last", ()): None,
     }  # fmt: skip
 
@@ -76,7 +76,7 @@ def test_what_was_made_of_an_older_value_is_to_come(tmp_path: Path) -> None:
     for name in ("each[0]", "count", "beside"):
         kept.keep(name, {"y": 1, "z": 1})
     found = before(listed, done, kept, None)
-    ends = {turn: (ended.end, ended.attempt) for turn, (ended, _) in found.turns.items()}
+    ends = {instance: (ended.end, ended.attempt) for instance, (ended, _) in found.instances.items()}
     assert ends == {("many", ()): (End.OK, 2), ("count", ()): (None, 1), ("beside", ()): (End.OK, 1)}
     assert not found.loops
 
@@ -97,7 +97,7 @@ def test_what_ran_after_a_step_that_could_not_stays(tmp_path: Path) -> None:
     ]  # fmt: skip
     kept = KeptOutputs(str(tmp_path), "prefect/p/run")
     kept.keep("handler", {"z": 1})
-    assert before(handled, done, kept, None).turns["handler", ()][0].end is End.OK
+    assert before(handled, done, kept, None).instances["handler", ()][0].end is End.OK
 
 
 @pytest.mark.parametrize("again", ["FAILED", "COMPLETED"])
@@ -121,9 +121,9 @@ def test_what_handled_a_failure_stays_whatever_becomes_of_that_in_another_try(tm
     kept = KeptOutputs(str(tmp_path), "prefect/p/run")
     kept.keep("bad", {"x": 1})
     kept.keep("handler", {"z": 1})
-    turns = before(handled, done, kept, None).turns
-    assert turns["handler", ()][0].end is End.OK
-    assert (turns["other", ()][0].end, turns["other", ()][0].attempt) == (None, 3)
+    instances = before(handled, done, kept, None).instances
+    assert instances["handler", ()][0].end is End.OK
+    assert (instances["other", ()][0].end, instances["other", ()][0].attempt) == (None, 3)
 
 
 def test_items_of_a_list_that_was_empty_before_are_made_anew(tmp_path: Path) -> None:
@@ -139,5 +139,5 @@ def test_items_of_a_list_that_was_empty_before_are_made_anew(tmp_path: Path) -> 
     kept = KeptOutputs(str(tmp_path), "prefect/p/run")
     for name in ("many", "each[0]", "last"):
         kept.keep(name, {"xs": [1], "y": 1, "z": 1})
-    ends = {turn: ended.end for turn, (ended, _) in before(listed, done, kept, None).turns.items()}
+    ends = {instance: ended.end for instance, (ended, _) in before(listed, done, kept, None).instances.items()}
     assert ends == {("many", ()): End.OK, ("each", (0,)): End.OK, ("last", ()): None}

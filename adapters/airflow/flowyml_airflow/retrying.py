@@ -10,7 +10,7 @@ from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.orchestrators.new_code import EndedRun
-from flowyml.orchestrators.retrying import Ends, Turn, to_run_again
+from flowyml.orchestrators.retrying import Ends, StepInstance, to_run_again
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.groups import Cleanup, Group, Loop
 from flowyml.plan.model import Plan, Step
@@ -98,7 +98,7 @@ def to_clear(
     return {(name, index[0] if index else -1) for name, index in ends.keys() & set(again)}
 
 
-def _plan(ends: Iterable[Turn], graph: Mapping[str, Iterable[str]], facts: Mapping[str, Any]) -> Plan:
+def _plan(ends: Iterable[StepInstance], graph: Mapping[str, Iterable[str]], facts: Mapping[str, Any]) -> Plan:
     """Return a plan with a step for each task. A mapped task that is in no loop of FlowyML's is a loop of its own."""
     last = {facts.get("watcher"), *facts.get("cleanup", ())}
     last |= {task for task in facts.get("helpers", ()) if last.issuperset(graph.get(task, ()))}  # others lead to steps

@@ -245,7 +245,7 @@ class Walker:
         together = self.plan.structure.execution_groups
         beside = together[step.execution_group].steps if step.execution_group else ()
         turn = Turn(frame, step, position, beside)
-        if found := self._past.turns.get((step.name, frame.index)):
+        if found := self._past.instances.get((step.name, frame.index)):
             ended, turn.values = found
             turn.before, turn.end = ended.attempt, ended.end
             if ended.end is End.FAILED:

@@ -116,7 +116,7 @@ def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> N
     if not again and not gone:
         raise RetryRefusedError(f"Run {row.run_id!r} has no step to run again.")
     positions = {step.name: position for position, step in enumerate(plan)}
-    rows, forgotten = ([(positions[name], item_of(index)) for name, index in turns] for turns in (again, gone))
+    rows, forgotten = ([(positions[name], item_of(index)) for name, index in instances] for instances in (again, gone))
     with store.session():
         if not store.queue_again(row.number, this_process(), rows, forgotten):
             raise RetryRefusedError(f"Another process has just retried run {row.run_id!r}.")

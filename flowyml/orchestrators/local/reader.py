@@ -68,8 +68,8 @@ class LocalReader(RunReader):
         row = self.store.get(job_id)
         names, found = json.loads(row.steps), dict[tuple[str, tuple[int, ...]], dict[str, Any]]()
         for kept in self.store.kept(row.number):
-            turn = names[kept.position], index_of(kept.item)
-            found.setdefault(turn, {})[kept.output] = json.loads(kept.entry)
+            instance = names[kept.position], index_of(kept.item)
+            found.setdefault(instance, {})[kept.output] = json.loads(kept.entry)
         return found
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:

@@ -10,7 +10,7 @@ from flowyml.core.errors import OutputNotKeptError
 from flowyml.orchestrators.local.copies import own
 from flowyml.orchestrators.local.outputs import value_of
 from flowyml.orchestrators.local.schema import KeptRow, StepRow, index_of
-from flowyml.orchestrators.retrying import Ends, Turn, to_run_again
+from flowyml.orchestrators.retrying import Ends, StepInstance, to_run_again
 from flowyml.plan.model import Plan
 from flowyml.runtime.decider import End, Index
 
@@ -43,7 +43,7 @@ class Done(NamedTuple):
 class Past(NamedTuple):
     """The past of a run: its steps by position, and the finished loops, in the form for ``Walk``."""
 
-    turns: Mapping[tuple[int, Index], Done] = {}
+    instances: Mapping[tuple[int, Index], Done] = {}
     loops: Mapping[tuple[str, Index], int | None] = {}
 
 
@@ -52,34 +52,34 @@ def past_of(plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow]) -> Pas
     entries: dict[tuple[int, Index], dict[str, Any]] = {}
     for value in kept:
         entries.setdefault((value.position, index_of(value.item)), {})[value.output] = json.loads(value.entry)
-    by_turn = _by_turn(plan, rows)
-    ends = _ends(plan, by_turn)
+    by_instance = _by_instance(plan, rows)
+    ends = _ends(plan, by_instance)
     positions = {step.name: position for position, step in enumerate(plan.steps)}
-    turns = {
+    instances = {
         (positions[name], index): Done(row, _end(row), entries.get((positions[name], index), {}))
-        for (name, index), row in by_turn.items()
+        for (name, index), row in by_instance.items()
         if (name, index) in ends
     }
-    return Past(turns, dict(ends.ended_loops()))
+    return Past(instances, dict(ends.ended_loops()))
 
 
 def choose(
     plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow], chosen: Collection[str] | None
-) -> tuple[list[Turn], list[Turn]]:
+) -> tuple[list[StepInstance], list[StepInstance]]:
     """Return the steps and items to run again, and those to forget first: see ``to_run_again``."""
     outputs: dict[bool, set[tuple[str, Index, str]]] = {True: set(), False: set()}
     for row in kept:
         is_lost = "not_kept" in json.loads(row.entry)
         outputs[is_lost].add((plan.steps[row.position].name, index_of(row.item), row.output))
-    return to_run_again(_ends(plan, _by_turn(plan, rows)), outputs[False], outputs[True], chosen)
+    return to_run_again(_ends(plan, _by_instance(plan, rows)), outputs[False], outputs[True], chosen)
 
 
-def _by_turn(plan: Plan, rows: Iterable[StepRow]) -> dict[Turn, StepRow]:
+def _by_instance(plan: Plan, rows: Iterable[StepRow]) -> dict[StepInstance, StepRow]:
     return {(plan.steps[row.position].name, index_of(row.item)): row for row in rows}
 
 
-def _ends(plan: Plan, rows: Mapping[Turn, StepRow]) -> Ends:
-    return Ends(plan, {turn: _end(row) for turn, row in rows.items()})
+def _ends(plan: Plan, rows: Mapping[StepInstance, StepRow]) -> Ends:
+    return Ends(plan, {instance: _end(row) for instance, row in rows.items()})
 
 
 def _end(row: StepRow) -> End | None:

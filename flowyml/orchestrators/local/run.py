@@ -98,7 +98,7 @@ class LocalRun:
             note=self._row_taker(),
             failed=partial(log_failure, sink=self._recorder.sink, code_folder=settings.host.code_folder),
             code_folder=settings.host.code_folder,
-            known=settings.past.turns,
+            known=settings.past.instances,
         )
         self._hooks: Sequence[PipelineHook] = ()
         self._outcome: Outcome = ExecutionStatus.FAILED, "failed", None
@@ -115,7 +115,7 @@ class LocalRun:
 
     def _node(self, frame: Frame, step: Step, position: int) -> Node:
         node = Node(frame, step, position, apart=step.name in self._settings.apart)
-        if done := self._settings.past.turns.get((position, frame.index)):
+        if done := self._settings.past.instances.get((position, frame.index)):
             node.recall(done)
         return node
 
