@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     import libcst
 
-__all__ = ["Trial", "parse_module"]
-
 _CHILD = """
 import importlib, json, resource, sys, time
 sys.path[:] = json.loads(sys.stdin.readline())

@@ -22,8 +22,6 @@ from flowyml.migration.airflow.model import DagModel, FileModel
 from flowyml.migration.airflow.writer.notes import FileResult, Kind, Note, Verdict
 from flowyml.orchestrators.workflows import Workflow
 
-__all__ = ["Adoption", "FORMATS", "Outlook", "adoption", "cells", "document", "exported", "totals"]
-
 
 class Outlook(IntEnum):
     """The prospects of a DAG, worst first. For a DAG that an import writes, the import's own verdict."""

@@ -23,8 +23,6 @@ from flowyml.core.plain_text import safe_line
 from flowyml.core.runs import Run, StepRun
 from flowyml.orchestrators.base import Orchestrator
 
-__all__ = ["Comparison", "Difference", "Interval", "Seen", "Verdict", "compared", "document", "look_at", "markdown"]
-
 _LONGEST = 200
 _DEEPEST = 100
 _MISSING = "—"

@@ -29,8 +29,6 @@ from flowyml.orchestrators import handover
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
 from flowyml.orchestrators.handover import ForeignSchedule, OldSchedule
 
-__all__ = ["Cutover", "Record", "shadowed"]
-
 #: Seconds around a time of the schedule in which nothing is switched: each engine creates its run then.
 QUIET = 10
 #: Seconds until the new schedule begins: the time that the engine may need to create it.

@@ -49,11 +49,10 @@ OF_CLASS = "class"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A source location: ``path`` relative to the root that was read, ``line`` and ``end_line`` from 1."""
+    """A source location: ``path`` relative to the root that was read, ``line`` from 1."""
 
     path: str
     line: int
-    end_line: int = 0
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
@@ -325,8 +324,8 @@ class DagModel:
 class FileModel:
     """A file that was read: its DAGs, or the ``reason`` why it has none.
 
-    ``is_other``: the file is valid, but defines no DAG. ``path`` is relative to ``root``, with slashes. ``reads`` lists
-    the other files that the DAGs depend on, ``added`` the folders below ``root`` that the file adds to Python's path.
+    ``is_other``: the file is valid, but defines no DAG. ``path`` is relative to ``root``, with slashes. ``added``
+    lists the folders below ``root`` that the file adds to Python's path.
     """
 
     path: str
@@ -335,6 +334,5 @@ class FileModel:
     reason: str | None = None
     is_other: bool = False
     warnings: tuple[DagWarning, ...] = ()
-    reads: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     steps: int = 0

@@ -7,8 +7,6 @@ from datetime import UTC, datetime, timedelta
 from flowyml.core.errors import DefinitionError
 from flowyml.core.schedule import Schedule
 
-__all__ = ["MOST_TIMES", "time_before", "times_between"]
-
 MOST_TIMES = 1000
 """The largest number of times in one cutover."""
 

@@ -13,8 +13,6 @@ from flowyml.migration.legacy.checklist import Item
 from flowyml.migration.legacy.kinds import Kinds
 from flowyml.migration.legacy.source import Source, always, is_of_flowyml, keyword_of, literal_text, named_argument
 
-__all__ = ["replace_callbacks"]
-
 _PARAMETERS = {event: list(signature(getattr(PipelineHook, event)).parameters)[1:] for event in EVENTS}
 
 

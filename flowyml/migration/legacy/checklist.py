@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["ACCEPTED", "Item", "Note", "Place", "unaccepted"]
-
 #: A comment with this text marks a line that a person has accepted: it is no longer reported.
 ACCEPTED = "flowyml-migrate: ok"
 

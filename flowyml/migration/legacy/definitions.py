@@ -19,8 +19,6 @@ from flowyml.migration.legacy.source import Source, keyword_of, literal_text, na
 from flowyml.migration.legacy.source import always as _to
 from flowyml.orchestrators.registry import declared
 
-__all__ = ["check_subclasses", "replace_options", "replace_resources"]
-
 _RESOURCES = ("cpu", "memory", "gpu", "gpu_type")
 #: The message for an option that 1.0 lacks.
 _PIPELINE = {

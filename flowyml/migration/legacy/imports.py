@@ -13,8 +13,6 @@ import libcst as cst
 from flowyml.migration.legacy.checklist import Item
 from flowyml.migration.legacy.source import Source, code_of, module_of
 
-__all__ = ["move_imports", "with_imports"]
-
 _Line = cst.SimpleStatementLine | cst.BaseCompoundStatement
 #: The present module of each name.
 _HOMES = {

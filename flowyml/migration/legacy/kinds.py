@@ -12,8 +12,6 @@ from libcst.metadata import Assignment, BaseAssignment
 
 from flowyml.migration.legacy.source import Source, literal_text
 
-__all__ = ["ORCHESTRATORS", "SUBMISSION_ATTRIBUTES", "Kinds", "method_of"]
-
 ORCHESTRATORS = frozenset({
     "Orchestrator", "LocalOrchestrator", "RemoteOrchestrator", "AirflowOrchestrator", "KubeflowOrchestrator",
     "PrefectOrchestrator", "KubeflowLocalOrchestrator",

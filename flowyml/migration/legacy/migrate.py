@@ -17,8 +17,6 @@ from flowyml.core.errors import MissingExtraError
 from flowyml.core.files import whole_file
 from flowyml.migration.legacy.checklist import Item, Note, Place
 
-__all__ = ["Change", "ChangedMeanwhile", "File", "Report", "kind_of", "migrate", "project_files"]
-
 _LARGEST = {"notebook": 50_000_000, "lock": 20_000_000}
 _LARGEST_TEXT = 1_000_000
 #: Hidden folders with files that run in CI.

@@ -13,8 +13,6 @@ from flowyml.migration.legacy.pins import LONGEST_LINE, update_pins
 from flowyml.migration.legacy.python import Migrated, migrate_python, uses_flowyml
 from flowyml.migration.legacy.source import Unreadable
 
-__all__ = ["migrate_notebook"]
-
 _MARK = "#flowyml-migrate-cell "
 _MAGIC = "pass  #flowyml-migrate-magic "
 _IS_MAGIC = re.compile(r"(\s*)([%!?].*|.*\?{1,2}\s*)$")

@@ -12,8 +12,6 @@ from flowyml.migration.legacy.checklist import Item, Note, unaccepted
 from flowyml.migration.legacy.python import Migrated
 from flowyml.migration.legacy.statuses import STATUS_WORDS
 
-__all__ = ["LONGEST_LINE", "migrate_script", "update_locks", "update_pins"]
-
 #: No requirement and no line of a script is longer; the patterns below would be slow on a longer one.
 LONGEST_LINE = 2_000
 Style = Literal["requirements", "toml", "shell"]

@@ -17,8 +17,6 @@ from flowyml.migration.legacy.source import Source
 from flowyml.migration.legacy.statuses import replace_statuses
 from flowyml.migration.legacy.submissions import replace_ids
 
-__all__ = ["Migrated", "migrate_python", "uses_flowyml"]
-
 _WORDS = re.compile(r"\b(flowyml\w*|get_run_status|run_pipeline|register_callback)\b")
 
 

@@ -21,18 +21,6 @@ from libcst.metadata.scope_provider import Scope
 from flowyml.migration.legacy.checklist import Item, Note
 from flowyml.migration.trial import parse_module
 
-__all__ = [
-    "Source",
-    "Unreadable",
-    "always",
-    "code_of",
-    "is_of_flowyml",
-    "keyword_of",
-    "literal_text",
-    "module_of",
-    "named_argument",
-]
-
 Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
 Change = Callable[[Any], Any]
 

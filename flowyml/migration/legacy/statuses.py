@@ -11,8 +11,6 @@ from flowyml.migration.legacy.checklist import Item
 from flowyml.migration.legacy.kinds import Kinds
 from flowyml.migration.legacy.source import Source, always, literal_text
 
-__all__ = ["MEMBERS", "STATUS_WORDS", "replace_statuses"]
-
 MODULE, NAME = "flowyml.core.execution_status", "ExecutionStatus"
 MEMBERS = ("QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "SUCCEEDED", "ERROR")
 #: Other spellings of a member. An engine's own words are for a person to change.

@@ -11,8 +11,6 @@ from flowyml.migration.legacy.checklist import Item
 from flowyml.migration.legacy.kinds import SUBMISSION_ATTRIBUTES, Kinds
 from flowyml.migration.legacy.source import Source, code_of, keyword_of, named_argument
 
-__all__ = ["replace_ids"]
-
 _HANDLE = "submission"
 #: Names that only code for 1.0 has. In a file with one, ambiguous code is for a person.
 _NEW = re.compile(r"\b(SubmissionResult|wait_for_completion)\b|\.job_id\b|\brun_pipeline\([^()]*run_id=")

@@ -7,26 +7,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from flowyml.migration.airflow.reader import values
 from flowyml.migration.airflow.reader.expressions import Expressions
 from flowyml.migration.airflow.reader.nodes import Held
 from flowyml.migration.airflow.reader.operations import LARGEST
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Bound,
-    Class,
-    Function,
-    Given,
-    Instance,
-    Items,
-    Module,
-    Native,
-    Soft,
-    Unknown,
-    hard,
-)
-
-__all__ = ["Assignments"]
-
 
 _IN_PLACE: Mapping[tuple[type, type[ast.operator]], str] = {
     (dict, ast.BitOr): "update",
@@ -61,21 +45,21 @@ class Assignments(Expressions):
     def _augmented(self, node: ast.AugAssign) -> None:
         old, put = self._place_of(node.target)
         new = self.eval(node.value)
-        if isinstance(node.op, ast.Add) and isinstance(hard(old), list):
+        if isinstance(node.op, ast.Add) and isinstance(values.hard(old), list):
             items = self.iterate(new, node.value)
-            if items is None or len(items) + len(hard(old)) > LARGEST:
+            if items is None or len(items) + len(values.hard(old)) > LARGEST:
                 self.warn("unknown-call", f"what `{self.source(node)[:80]}` adds is unknown", node)
             else:
                 self._by_default(new, f"what `{self.source(node)[:80]}` adds", node)
                 self.context.changed += 1
-                hard(old).extend(items)
+                values.hard(old).extend(items)
             return
-        if (method := _IN_PLACE.get((type(hard(old)), type(node.op)))) is not None:
-            self.call_method(hard(old), method, Arguments([Given(new)]), node)
+        if (method := _IN_PLACE.get((type(values.hard(old)), type(node.op)))) is not None:
+            self.call_method(values.hard(old), method, values.Arguments([values.Given(new)]), node)
             return
-        owner = hard(old)
-        if isinstance(owner, Instance) and (own := owner.special(_IN_PLACE_METHODS.get(type(node.op), ""))):
-            put(self.call(self.bound(own, owner, node), Arguments([Given(new)]), node))
+        owner = values.hard(old)
+        if isinstance(owner, values.Instance) and (own := owner.special(_IN_PLACE_METHODS.get(type(node.op), ""))):
+            put(self.call(self.bound(own, owner, node), values.Arguments([values.Given(new)]), node))
             return
         put(self.operate(type(node.op), old, new, node))
 
@@ -89,7 +73,7 @@ class Assignments(Expressions):
                 return self.attribute(owner, name, target), put
             case ast.Subscript():
                 owner, key = self.eval(target.value), self.eval(target.slice)
-                return self.item(owner, key, target), partial(self._assign_item, hard(owner), key, node=target)
+                return self.item(owner, key, target), partial(self._assign_item, values.hard(owner), key, node=target)
         return self.eval(target), partial(self.assign, target)
 
     def assign(self, target: ast.expr, value: Any) -> None:
@@ -100,26 +84,34 @@ class Assignments(Expressions):
             case ast.Attribute():
                 self.assign_attribute(self.eval(target.value), self.mangled(target.attr), value, target)
             case ast.Subscript():
-                self._assign_item(hard(self.eval(target.value)), self.eval(target.slice), value, target)
+                self._assign_item(values.hard(self.eval(target.value)), self.eval(target.slice), value, target)
             case ast.Tuple() | ast.List():
                 self._unpack(target.elts, value, target)
             case ast.Starred():
                 self.assign(target.value, value)
 
     def assign_attribute(self, owner: Any, name: str, value: Any, node: ast.AST) -> None:
-        owner = hard(owner)
+        owner = values.hard(owner)
         self.context.changed += 1
-        if isinstance(owner, Instance):
+        if isinstance(owner, values.Instance):
             found = owner.cls.find(name) if owner.cls is not None else None
-            setter = owner.cls.find("__setattr__") if isinstance(owner, Items) and owner.cls is not None else None
-            if name == "__dict__" and type(owner) in (Instance, Items) and isinstance(hard(value), dict):
-                owner.attributes = hard(value)
+            setter = (
+                owner.cls.find("__setattr__") if isinstance(owner, values.Items) and owner.cls is not None else None
+            )
+            if (
+                name == "__dict__"
+                and type(owner) in (values.Instance, values.Items)
+                and isinstance(values.hard(value), dict)
+            ):
+                owner.attributes = values.hard(value)
                 return
-            if isinstance(setter, (Function, Native)):
-                self.call(setter, Arguments([Given(owner), Given(name), Given(value)]), node)
+            if isinstance(setter, (values.Function, values.Native)):
+                self.call(
+                    setter, values.Arguments([values.Given(owner), values.Given(name), values.Given(value)]), node
+                )
                 return
-            if isinstance(found, Function) and found.setter is not None:
-                self.call(Bound(found.setter, owner), Arguments([Given(value)]), node)
+            if isinstance(found, values.Function) and found.setter is not None:
+                self.call(values.Bound(found.setter, owner), values.Arguments([values.Given(value)]), node)
             elif not self.world.assign(owner, name, value, node):
                 owner.attributes[name] = value
         elif (names := _names_of(owner)) is not None:
@@ -129,13 +121,13 @@ class Assignments(Expressions):
 
     def _assign_item(self, owner: Any, key: Any, value: Any, node: ast.AST) -> None:
         self._by_default(key, f"where `{self.source(node)[:80]}` stands", node)
-        if isinstance(owner, (dict, list)) and isinstance(hard(key), Unknown):
+        if isinstance(owner, (dict, list)) and isinstance(values.hard(key), values.Unknown):
             self.warn("unknown-call", f"what `{self.source(node)[:80]}` replaces is unknown", node)
         key = self.settle([key])[0][0]
         self._held(owner, node)
         self.context.changed += 1
-        if isinstance(owner, Instance) and (method := owner.special("__setitem__")):
-            self.call(self.bound(method, owner, node), Arguments([Given(key), Given(value)]), node)
+        if isinstance(owner, values.Instance) and (method := owner.special("__setitem__")):
+            self.call(self.bound(method, owner, node), values.Arguments([values.Given(key), values.Given(value)]), node)
         elif isinstance(owner, (dict, list)) and self.light(key):
             self.attempt(node, owner.__setitem__, key, value)
         else:
@@ -163,7 +155,7 @@ class Assignments(Expressions):
 
     def _by_default(self, value: Any, what: str, node: ast.AST) -> None:
         """Warn that a default decides the content of a container, which does not show it."""
-        if type(value) is Soft:
+        if type(value) is values.Soft:
             self.warn("default-taken", f"{what} depends on the default of {value.origin}", node)
 
     def _delete(self, node: ast.Delete) -> None:
@@ -171,22 +163,24 @@ class Assignments(Expressions):
             if isinstance(target, ast.Name):
                 self.scope.names.pop(target.id, None)
             elif isinstance(target, ast.Subscript):
-                owner, key = hard(self.eval(target.value)), hard(self.eval(target.slice))
+                owner, key = values.hard(self.eval(target.value)), values.hard(self.eval(target.slice))
                 self._held(owner, target)
                 self.context.changed += 1
-                if isinstance(owner, Instance) and (method := owner.special("__delitem__")):
-                    self.call(self.bound(method, owner, target), Arguments([Given(key)]), target)
+                if isinstance(owner, values.Instance) and (method := owner.special("__delitem__")):
+                    self.call(self.bound(method, owner, target), values.Arguments([values.Given(key)]), target)
                 elif isinstance(owner, (dict, list)):
                     self.attempt(node, owner.__delitem__, key)
             elif isinstance(target, ast.Attribute):
-                self.delete_attribute(hard(self.eval(target.value)), self.mangled(target.attr))
+                self.delete_attribute(values.hard(self.eval(target.value)), self.mangled(target.attr))
 
     def delete_attribute(self, owner: Any, name: str) -> None:
         """``del owner.name``."""
         self.context.changed += 1
-        if isinstance(owner, Items) and isinstance(found := owner.cls and owner.cls.find("__delattr__"), Native):
-            found.call(self, Arguments([Given(owner), Given(name)]), ast.Pass())
-        elif (names := owner.attributes if isinstance(owner, Instance) else _names_of(owner)) is not None:
+        if isinstance(owner, values.Items) and isinstance(
+            found := owner.cls and owner.cls.find("__delattr__"), values.Native
+        ):
+            found.call(self, values.Arguments([values.Given(owner), values.Given(name)]), ast.Pass())
+        elif (names := owner.attributes if isinstance(owner, values.Instance) else _names_of(owner)) is not None:
             names.pop(name, None)
 
     def _outer(self, node: ast.Global | ast.Nonlocal) -> None:
@@ -199,10 +193,10 @@ class Assignments(Expressions):
 def _names_of(owner: Any) -> dict[str, Any] | None:
     """Return the attributes that a file gives to a module, class or function; None for any other value."""
     match owner:
-        case Module():
+        case values.Module():
             return owner.scope.names
-        case Class():
+        case values.Class():
             return owner.names
-        case Function():
+        case values.Function():
             return owner.attributes
     return None

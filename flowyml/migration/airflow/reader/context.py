@@ -16,8 +16,6 @@ from flowyml.migration.airflow.reader.nodes import Dag, Group, Label, Task, XCom
 from flowyml.migration.airflow.reader.parts import flat, operators_in
 from flowyml.migration.airflow.reader.values import OutOfSteps, Raised, hard
 
-__all__ = ["Context", "chain", "close_bracket", "linear", "link", "open_bracket"]
-
 _MOST_MADE = 50_000
 """The largest number of tasks, task groups and DAGs in a file."""
 _MOST_IN_DAG = 10_000

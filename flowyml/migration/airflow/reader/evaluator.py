@@ -22,8 +22,6 @@ from flowyml.migration.airflow.reader.machine import Options
 from flowyml.migration.airflow.reader.nodes import Dag
 from flowyml.migration.airflow.reader.values import Arguments, Foreign, Given, Module, OutOfSteps, Raised, Scope, hard
 
-__all__ = ["Evaluator", "parse"]
-
 
 class Imports(Calls):
     """Imports. A module of the root is evaluated when it is first imported; any other is foreign."""

@@ -6,24 +6,10 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flowyml.migration.airflow.reader import values
 from flowyml.migration.airflow.reader.machine import MISSING, short
 from flowyml.migration.airflow.reader.operations import UNARY, joined
 from flowyml.migration.airflow.reader.protocols import Protocols
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Foreign,
-    Function,
-    Given,
-    Instance,
-    Scope,
-    Soft,
-    Unknown,
-    hard,
-    parts_of,
-    shape,
-)
-
-__all__ = ["Expressions"]
 
 
 class Expressions(Protocols):
@@ -64,14 +50,14 @@ class Expressions(Protocols):
         for key, value in zip(node.keys, node.values, strict=True):
             if key is None:
                 froms.append(self.eval(value))
-                more = hard(froms[-1])
+                more = values.hard(froms[-1])
                 if not isinstance(more, dict):
                     self.warn("unknown-call", f"what `**{self.source(value)[:60]}` adds is unknown", node)
                     continue
                 found.update(more)
             else:
                 froms.append(self.eval(key))
-                name = hard(froms[-1])
+                name = values.hard(froms[-1])
                 item = self.eval(value)
                 if self.light(name):
                     self.attempt(key, found.__setitem__, name, item)
@@ -82,12 +68,15 @@ class Expressions(Protocols):
     def _joined(self, node: ast.JoinedStr) -> Any:
         found = [one.value if isinstance(one, ast.Constant) else self._formatted(one) for one in node.values]
         text = self.attempt(
-            node, lambda: joined("", (hard(one) if isinstance(hard(one), str) else shape(one) for one in found))
+            node,
+            lambda: joined(
+                "", (values.hard(one) if isinstance(values.hard(one), str) else values.shape(one) for one in found)
+            ),
         )
         if not isinstance(text, str):
             return self.unknown(node)
-        parts = parts_of(found) if any(isinstance(one, (Soft, Unknown)) for one in found) else ()
-        if all(isinstance(hard(one), str) for one in found):
+        parts = values.parts_of(found) if any(isinstance(one, (values.Soft, values.Unknown)) for one in found) else ()
+        if all(isinstance(values.hard(one), str) for one in found):
             return self.soft(text, *found, parts=parts)
         return self.unknown(node, text=text, parts=parts)
 
@@ -106,9 +95,9 @@ class Expressions(Protocols):
         if isinstance(node.op, ast.Not):
             truth = self.truth(value)
             return self.unknown(node) if truth is None else self.soft(not truth, value)
-        if isinstance(hard(value), (Unknown, Foreign, Instance)):
+        if isinstance(values.hard(value), (values.Unknown, values.Foreign, values.Instance)):
             return self.unknown(node)
-        return self.soft(self.attempt(node, UNARY[type(node.op)], hard(value)), value)
+        return self.soft(self.attempt(node, UNARY[type(node.op)], values.hard(value)), value)
 
     def _boolean(self, node: ast.BoolOp) -> Any:
         stop = isinstance(node.op, ast.Or)
@@ -118,7 +107,7 @@ class Expressions(Protocols):
         for one in node.values:
             value = self._perhaps(one) if doubtful else self.eval(one)
             truth = self.truth(value)
-            if type(value) is Soft and one is not node.values[-1]:
+            if type(value) is values.Soft and one is not node.values[-1]:
                 defaults.append(value)
             if truth is stop:
                 break
@@ -155,11 +144,11 @@ class Expressions(Protocols):
         if truth is None:
             self.context.uncertain += 1
             before = self.context.effects
-            values = [self.eval(node.body), self.eval(node.orelse)]
+            both = [self.eval(node.body), self.eval(node.orelse)]
             self.context.uncertain -= 1
             if self.context.effects != before:
                 self.warn("unknown-condition", f"`{self.source(node.test)[:80]}` is unknown: both sides are read", node)
-            return self.either(node, values)
+            return self.either(node, both)
         return self.soft(self.eval(node.body if truth else node.orelse), test)
 
     def _walrus(self, node: ast.NamedExpr) -> Any:
@@ -167,9 +156,9 @@ class Expressions(Protocols):
         self.bind(node.target.id, value)
         return value
 
-    def function(self, node: Any, name: str) -> Function:
+    def function(self, node: Any, name: str) -> values.Function:
         """Return a function of the current scope, with its defaults evaluated."""
-        return Function(name, node, self.module, self.scope, self._defaults(node.args))
+        return values.Function(name, node, self.module, self.scope, self._defaults(node.args))
 
     def _defaults(self, args: ast.arguments) -> dict[str, Any]:
         names = [*args.posonlyargs, *args.args]
@@ -181,8 +170,8 @@ class Expressions(Protocols):
 
     def _slice(self, node: ast.Slice) -> Any:
         given = [None if one is None else self.eval(one) for one in (node.lower, node.upper, node.step)]
-        parts = [hard(one) for one in given]
-        unknown = any(isinstance(one, Unknown) for one in parts)
+        parts = [values.hard(one) for one in given]
+        unknown = any(isinstance(one, values.Unknown) for one in parts)
         return self.unknown(node) if unknown else self.soft(slice(*parts), *given)
 
     # Comprehensions
@@ -195,7 +184,7 @@ class Expressions(Protocols):
 
         def make() -> list[Any]:
             first = self.eval(node.generators[0].iter)
-            with self.inside(Scope({}, self.scope), self.module):
+            with self.inside(values.Scope({}, self.scope), self.module):
                 known.append(self._generate(node.generators, lambda: found.append(self.eval(node.elt)), froms, first))
             return found
 
@@ -217,12 +206,12 @@ class Expressions(Protocols):
 
         def add() -> None:
             froms.append(self.eval(node.key))
-            name, item = hard(froms[-1]), self.eval(node.value)
+            name, item = values.hard(froms[-1]), self.eval(node.value)
             if self.light(name):
                 self.attempt(node.key, found.__setitem__, name, item)
 
         first = self.eval(node.generators[0].iter)
-        with self.inside(Scope({}, self.scope), self.module):
+        with self.inside(values.Scope({}, self.scope), self.module):
             known = self._generate(node.generators, add, froms, first)
         if not known and self.mentions(found):
             text = f"what `{self.source(node)[:80]}` takes is unknown: everything in it is used"
@@ -270,32 +259,32 @@ class Expressions(Protocols):
 
     # Calls
 
-    def arguments(self, node: ast.Call) -> Arguments:
+    def arguments(self, node: ast.Call) -> values.Arguments:
         """Return the arguments of a call, evaluated."""
-        found = Arguments()
+        found = values.Arguments()
         for one in node.args:
             if isinstance(one, ast.Starred):
                 value = self.eval(one.value)
                 items = self.iterate(value, one)
                 found.open = found.open or items is None
-                found.positional += [Given(self._taken(item, value), None, self.module) for item in items or ()]
+                found.positional += [values.Given(self._taken(item, value), None, self.module) for item in items or ()]
             else:
-                found.positional.append(Given(self.eval(one), one, self.module))
+                found.positional.append(values.Given(self.eval(one), one, self.module))
         for keyword in node.keywords:
             if keyword.arg is not None:
-                found.named[keyword.arg] = Given(self.eval(keyword.value), keyword.value, self.module)
+                found.named[keyword.arg] = values.Given(self.eval(keyword.value), keyword.value, self.module)
             else:
                 self._spread(keyword.value, found)
         return found
 
-    def _spread(self, node: ast.expr, found: Arguments) -> None:
+    def _spread(self, node: ast.expr, found: values.Arguments) -> None:
         given = self.eval(node)
-        value = hard(given)
+        value = values.hard(given)
         if isinstance(value, dict):
             self.step(len(value) // 5)  # including their binding to parameters
             for name, item in value.items():
-                if isinstance(hard(name), str):
-                    found.named[hard(name)] = Given(self._taken(item, given), None, self.module)
+                if isinstance(values.hard(name), str):
+                    found.named[values.hard(name)] = values.Given(self._taken(item, given), None, self.module)
                 else:
                     found.open = True
         else:
@@ -303,7 +292,7 @@ class Expressions(Protocols):
 
     def _taken(self, item: Any, owner: Any) -> Any:
         """Return an item of a value that is unpacked into the arguments of a call."""
-        return item if isinstance(hard(item), Unknown) else self.soft(item, owner)
+        return item if isinstance(values.hard(item), values.Unknown) else self.soft(item, owner)
 
     def _awaited(self, node: ast.Await) -> Any:
         self.eval(node.value)

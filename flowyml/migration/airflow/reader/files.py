@@ -18,8 +18,6 @@ from typing import Any
 
 from flowyml.core.errors import MissingExtraError
 
-__all__ = ["Files", "Refused", "find_root", "parse_json", "parse_yaml", "repeated_key"]
-
 _BYTES = 2_000_000
 _ENTRIES = 5_000
 _DEPTH = 100
@@ -47,7 +45,6 @@ class Files:
     def __init__(self, root: Path, start: Path) -> None:
         self.root = root.resolve()
         self.start = start.resolve()
-        self.read: set[str] = set()
         self.charge: Callable[[int], None] = lambda _: None
         """Called with the steps that an access to the disk costs."""
         self.added: list[Path] = []
@@ -82,23 +79,18 @@ class Files:
 
     def text(self, path: Path) -> str:
         """Return the text of a file. Raises Refused."""
-        return self._read(path).decode("utf-8-sig", errors="replace")
+        return self.data(path).decode("utf-8-sig", errors="replace")
 
     def source(self, path: Path) -> str:
         """Return the text of a Python file, in its declared encoding.
 
         Raises Refused, also if Python could not read it.
         """
-        data = self._read(path)
+        data = self.data(path)
         try:
             return decode_source(data)
         except (SyntaxError, UnicodeError) as error:
             raise Refused(f"{path} is not valid Python: {error}") from error
-
-    def _read(self, path: Path) -> bytes:
-        data = self.data(path)
-        self.read.add(self.relative(Path(os.path.realpath(path))))
-        return data
 
     def data(self, path: Path) -> bytes:
         """Return the content of a file. Raises Refused."""

@@ -7,24 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
+from flowyml.migration.airflow.reader import values
 from flowyml.migration.airflow.reader.assignments import Assignments
 from flowyml.migration.airflow.reader.machine import is_a
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Class,
-    Foreign,
-    Function,
-    Instance,
-    Once,
-    Raised,
-    Scope,
-    Soft,
-    Unknown,
-    Yields,
-    hard,
-)
-
-__all__ = ["Abandoned", "Break", "Continue", "Loops", "Return", "Tries", "catches"]
 
 
 class Break(Exception):
@@ -62,7 +47,7 @@ class Loops(Assignments):
     For each active function, ``yields`` has the reader of its yielded values, and ``maybe`` its possible return values.
     """
 
-    yields: list[Yields]
+    yields: list[values.Yields]
     maybe: list[list[Any]]
     doubts: list[tuple[type[Exception], ast.If, tuple[int, int, int]]]
     """Unknown conditions of which an arm ends a pass, a loop or a function; and the number of tasks before."""
@@ -106,17 +91,17 @@ class Loops(Assignments):
             value = self.call(function, arguments, node.iter)
         else:
             value = self.eval(node.iter)
-        one = hard(value)
-        if isinstance(one, Instance) and (method := one.special("__iter__")) is not None:
-            found = self.generator(self.bound(method, one, node.iter), Arguments())
+        one = values.hard(value)
+        if isinstance(one, values.Instance) and (method := one.special("__iter__")) is not None:
+            found = self.generator(self.bound(method, one, node.iter), values.Arguments())
             if found is not None:
                 self._along(node, *found)
                 return True
-        items = self._left_of(one, node.iter) if isinstance(one, Once) else self.iterate(value, node.iter)
+        items = self._left_of(one, node.iter) if isinstance(one, values.Once) else self.iterate(value, node.iter)
         if items is None:
             self._maybe_loop(node, node.iter, [lambda: self.assign(node.target, self.unknown(node.target))])
             return False
-        if type(value) is Soft:
+        if type(value) is values.Soft:
             text = f"what this loop makes depends on the default of {value.origin}"
             self.warn("default-taken", text, node.iter)
         edges = self.context.edges
@@ -133,11 +118,11 @@ class Loops(Assignments):
         with suppress(Continue), self.doubting(Continue):
             self.block(node.body)
 
-    def _left_of(self, value: Once, node: ast.AST) -> Iterator[Any]:
+    def _left_of(self, value: values.Once, node: ast.AST) -> Iterator[Any]:
         while value:
             yield from self.take(value, 1, node)
 
-    def _along(self, node: ast.For | ast.AsyncFor, function: Any, arguments: Arguments) -> None:
+    def _along(self, node: ast.For | ast.AsyncFor, function: Any, arguments: values.Arguments) -> None:
         """Run a loop over a generator: its body runs when that yields, within its open blocks."""
         inside = self.from_here()
         uncertain, catching = self.context.uncertain, self.catching
@@ -147,7 +132,7 @@ class Loops(Assignments):
             try:
                 with inside():
                     self._pass(node, item)
-            except (Break, Return, Raised, Abandoned) as error:
+            except (Break, Return, values.Raised, Abandoned) as error:
                 if self.context.uncertain == uncertain:
                     raise Left(node, error) from None
                 self._may_leave(error)  # the generator may not come to this item
@@ -221,7 +206,7 @@ class Loops(Assignments):
     def _while(self, node: ast.While) -> None:
         try:
             while (truth := self.truth(test := self.eval(node.test))) is not False:
-                if type(test) is Soft:
+                if type(test) is values.Soft:
                     text = f"`{self.source(node.test)[:80]}` depends on the default of {test.origin}"
                     self.warn("default-taken", text, node)
                 if truth is None:
@@ -248,7 +233,7 @@ class Loops(Assignments):
 class Tries(Loops):
     """Runs ``try``. A call outside of the root is assumed to succeed."""
 
-    handled: Raised | None = None
+    handled: values.Raised | None = None
     """The exception that the ``except`` around the current statement has caught."""
 
     def tried(self, node: ast.Try | ast.TryStar) -> None:
@@ -272,7 +257,9 @@ class Tries(Loops):
         for one in nodes:
             held = self._bound_to(one.id) if isinstance(one, ast.Name) else None
             if isinstance(held, tuple):
-                found |= {each.name for each in map(hard, held) if isinstance(each, (Foreign, Class))}
+                found |= {
+                    each.name for each in map(values.hard, held) if isinstance(each, (values.Foreign, values.Class))
+                }
             else:
                 found.add(one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", ""))
         return found
@@ -293,11 +280,11 @@ class Tries(Loops):
         asked, made, bound = self.asked, self.context.effects, set(self.scope.names)
         try:
             self.within(names, lambda: self.block(node.body))
-        except Raised as error:
+        except values.Raised as error:
             self._handle(node, error)
             return
         except Return as left:
-            if self.asked != asked and not isinstance(hard(left.value), Unknown):
+            if self.asked != asked and not isinstance(values.hard(left.value), values.Unknown):
                 self._doubt(node, set(), made)
             raise
         self.block(node.orelse)
@@ -319,7 +306,9 @@ class Tries(Loops):
             return  # then Airflow does not load the file at all
         names = _stored([*node.body, *node.orelse]) & bound
         names |= _stored([each for one in handlers for each in one.body])
-        known = [name for name in names if not isinstance(self._bound_to(name), (Unknown, Foreign, type(None)))]
+        known = [
+            name for name in names if not isinstance(self._bound_to(name), (values.Unknown, values.Foreign, type(None)))
+        ]
         others = self.context.effects != made or known
         if others or any(self._changes(each) for one in handlers for each in one.body):
             text = f"whether `{self.source(node.body[0])[:60]}` succeeds is unknown: what `except` does is left out"
@@ -335,19 +324,19 @@ class Tries(Loops):
             if isinstance(node, ast.Call):
                 owner = self._bound_to(_root(node.func))
                 makes_a_task = any(each.arg == "task_id" for each in node.keywords)
-                if makes_a_task or isinstance(owner, (list, dict, set, Function, Instance)):
+                if makes_a_task or isinstance(owner, (list, dict, set, values.Function, values.Instance)):
                     return True
         return False
 
     def _bound_to(self, name: str) -> Any:
-        scope: Scope | None = self.scope
+        scope: values.Scope | None = self.scope
         while scope is not None and name not in scope.names:
             scope = scope.parent
-        return None if scope is None else hard(scope.names[name])
+        return None if scope is None else values.hard(scope.names[name])
 
-    def _handle(self, node: ast.Try | ast.TryStar, error: Raised) -> None:
+    def _handle(self, node: ast.Try | ast.TryStar, error: values.Raised) -> None:
         of = getattr(error.value, "cls", error.value)
-        kinds = [error.kind, *(one.name for one in of.mro())] if isinstance(of, Class) else [error.kind]
+        kinds = [error.kind, *(one.name for one in of.mro())] if isinstance(of, values.Class) else [error.kind]
         for handler in node.handlers:
             if any(is_a(kind, name) for kind in kinds for name in self._caught_by(handler)):
                 if handler.name:
@@ -361,7 +350,7 @@ class Tries(Loops):
         raise error
 
 
-def catches(names: Iterable[str], error: Raised) -> bool:
+def catches(names: Iterable[str], error: values.Raised) -> bool:
     """Return whether handlers of exceptions with these names catch an error."""
     return any(is_a(error.kind, name) for name in names)
 

@@ -13,36 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import MissingExtraError
 from flowyml.migration.airflow.model import DagWarning, Place
-from flowyml.migration.airflow.reader import parts
+from flowyml.migration.airflow.reader import parts, values
 from flowyml.migration.airflow.reader.context import Context
 from flowyml.migration.airflow.reader.files import Files, Refused
 from flowyml.migration.airflow.reader.operations import LARGEST
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Bound,
-    Class,
-    Foreign,
-    Function,
-    Instance,
-    Items,
-    Machine,
-    Module,
-    Native,
-    NotKnown,
-    Once,
-    OutOfSteps,
-    Raised,
-    Scope,
-    Soft,
-    Unknown,
-    hard,
-)
 from flowyml.migration.trial import Trial
 
 if TYPE_CHECKING:
     from flowyml.migration.airflow.reader.api.world import Airflow
-
-__all__ = ["MISSING", "Base", "Options", "is_a", "is_code", "private", "short"]
 
 _DEEP = 40
 _SIZED: tuple[Any, ...] = (str, bytes, *parts.CONTAINERS)
@@ -70,7 +48,7 @@ MISSING: Any = object()
 """The answer of `Airflow` for a name that it does not know."""
 
 
-class Base(Machine):
+class Base(values.Machine):
     """The common base of expressions, statements and calls."""
 
     world: Airflow
@@ -86,43 +64,43 @@ class Base(Machine):
         self.context = Context(self.step, lambda value: self.light(value, _OF_ARGUMENTS))
         self.warnings: list[DagWarning] = []
         self.environment: dict[str, Any] = dict(options.env)
-        self.modules: dict[str, Module] = {}
+        self.modules: dict[str, values.Module] = {}
         self.builtins: Mapping[str, Any] = {}
         self.catching: list[set[str]] = []
         self.asked = 0
         """The number of calls that may or may not raise."""
-        self.module = Module("", "", "", "", Scope({}, kind="module"))
+        self.module = values.Module("", "", "", "", values.Scope({}, kind="module"))
         self.scope = self.module.scope
         self.defaults_taken: dict[str, Place] = {}
-        self.iterators: list[Once] = []
-        self.making: list[Class] = []
+        self.iterators: list[values.Once] = []
+        self.making: list[values.Class] = []
 
     # Bounds and source locations
 
     def step(self, count: int = 1) -> None:
         self.steps += count
         if self.steps > self.options.steps:
-            raise OutOfSteps(f"{self.options.steps:,} steps")
+            raise values.OutOfSteps(f"{self.options.steps:,} steps")
 
-    def charge(self, *values: Any) -> None:
+    def charge(self, *given: Any) -> None:
         """Charge the steps of an operation of Python that iterates over these values, but not deeper.
 
         A step is about two microseconds: 50 items or letters. Raises ``NotKnown`` for a range of too many numbers.
         """
         touched = 0
-        for one in values:
+        for one in given:
             if isinstance(one, _SIZED):
                 touched += len(one)
             elif isinstance(one, range):
                 if one[LARGEST:]:
-                    raise NotKnown
+                    raise values.NotKnown
                 touched += len(one)
         if touched >= 50:
             self.step(touched // 50)
 
     def light(self, value: Any, for_a_step: int = 20) -> bool:
         """Return whether a value has few enough parts to be traversed; ``for_a_step`` parts are charged as a step."""
-        if not isinstance(hard(value), (int, float, *parts.CONTAINERS)):
+        if not isinstance(values.hard(value), (int, float, *parts.CONTAINERS)):
             return True
         count = parts.size(value)
         self.step(count // for_a_step)
@@ -134,7 +112,7 @@ class Base(Machine):
         self.step(count // 20)
         return found
 
-    def settle(self, args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool]:
+    def settle(self, args: Any, kwargs: Any = None) -> tuple[Any, Any, list[values.Soft], bool]:
         """`parts.settle`; the traversal is charged."""
         *found, count = parts.settle(args, kwargs)
         self.step(count // 8)
@@ -149,14 +127,14 @@ class Base(Machine):
 
     def place(self, node: ast.AST) -> Place:
         line = getattr(node, "lineno", 1)
-        return Place(self.module.place, line, getattr(node, "end_lineno", None) or line)
+        return Place(self.module.place, line)
 
     def source(self, node: ast.AST) -> str:
         return self.module.source(node)
 
-    def unknown(self, node: ast.AST, origin: str = "", text: str = "", parts: tuple[Any, ...] = ()) -> Unknown:
+    def unknown(self, node: ast.AST, origin: str = "", text: str = "", parts: tuple[Any, ...] = ()) -> values.Unknown:
         self.step(len(parts) // 500)
-        return Unknown(self.source(node)[:2000], self.place(node), origin, text[:300], parts)
+        return values.Unknown(self.source(node)[:2000], self.place(node), origin, text[:300], parts)
 
     def warn(self, code: str, text: str, node: ast.AST) -> None:
         """Warn of an uncertainty, once: in the open DAG, else in the file."""
@@ -184,9 +162,9 @@ class Base(Machine):
                 self.charge(found)
             self.step(sys.getsizeof(found) // 500)
             return found
-        except (Raised, OutOfSteps, RecursionError, MissingExtraError):
+        except (values.Raised, values.OutOfSteps, RecursionError, MissingExtraError):
             raise
-        except NotKnown:
+        except values.NotKnown:
             return self.unknown(node)
         except Refused as error:
             self.warn("unread", str(error), node)
@@ -194,12 +172,12 @@ class Base(Machine):
         except Exception as error:  # any error of Python on data of the file's
             return self.fail(type(error).__name__, str(error), node)
 
-    def fail(self, kind: str, text: str, node: ast.AST) -> Unknown:
+    def fail(self, kind: str, text: str, node: ast.AST) -> values.Unknown:
         caught = self.catches(kind)
         if not caught or kind in ("NameError", "AttributeError", "TypeError"):
             self.warn("raises", f"`{short(self.source(node))}` raises {kind}: {short(text)}", node)
         if caught:
-            raise Raised(kind, text)
+            raise values.Raised(kind, text)
         return self.unknown(node)
 
     # Names
@@ -208,14 +186,14 @@ class Base(Machine):
         """Return the real name of an attribute with two leading underscores in the body of a class: ``_Table__key``."""
         if not name.startswith("__") or name.endswith("__"):
             return name
-        scope: Scope | None = self.scope
+        scope: values.Scope | None = self.scope
         while scope is not None and "__class__" not in scope.names:
             scope = scope.parent
         owner = None if scope is None else scope.names["__class__"]
-        return private(owner.name, name) if isinstance(owner, Class) else name
+        return private(owner.name, name) if isinstance(owner, values.Class) else name
 
     def lookup(self, name: str, node: ast.AST) -> Any:
-        scope: Scope | None = self.scope
+        scope: values.Scope | None = self.scope
         if scope is not None and name in scope.globals_:
             scope = self.module.scope
         first = True
@@ -227,7 +205,7 @@ class Base(Machine):
         if name in self.builtins:
             return self.builtins[name]
         if self.module.stars:
-            return Foreign(f"{self.module.stars[-1]}.{name}")
+            return values.Foreign(f"{self.module.stars[-1]}.{name}")
         return self.fail("NameError", f"name {name!r} is not defined", node)
 
     def bind(self, name: str, value: Any) -> None:
@@ -243,7 +221,7 @@ class Base(Machine):
         scope.names[name] = value
 
     @contextmanager
-    def inside(self, scope: Scope, module: Module) -> Iterator[None]:
+    def inside(self, scope: values.Scope, module: values.Module) -> Iterator[None]:
         """Evaluate in another scope, perhaps of another module. Bounds the depth of calls."""
         kept = self.scope, self.module
         self.scope, self.module = scope, module
@@ -257,7 +235,7 @@ class Base(Machine):
     def elsewhere(self, text: str, action: Callable[[], Any]) -> Any:
         """Evaluate text that is not in the file: its source locations are those of its own lines."""
         module = self.module
-        inner = Module(module.name, module.path, module.place, text, module.scope, module.package)
+        inner = values.Module(module.name, module.path, module.place, text, module.scope, module.package)
         with self.inside(self.scope, inner):
             return self.unknown(ast.Pass()) if self.too_deep else action()
 
@@ -269,29 +247,32 @@ class Base(Machine):
 
     def truth(self, value: Any) -> bool | None:
         """Return whether a value is true; None if unknown."""
-        value = hard(value)
-        if isinstance(value, Unknown):
+        value = values.hard(value)
+        if isinstance(value, values.Unknown):
             return None
-        if isinstance(value, Foreign):
+        if isinstance(value, values.Foreign):
             return True if is_code(value) else None
-        if isinstance(value, Instance) and value.cls is not None:
+        if isinstance(value, values.Instance) and value.cls is not None:
             for name in ("__bool__", "__len__"):
                 if method := value.special(name):
-                    return self.truth(self.call(Bound(method, value), Arguments(), value.cls.node))
-        if isinstance(value, Items):
+                    return self.truth(self.call(values.Bound(method, value), values.Arguments(), value.cls.node))
+        if isinstance(value, values.Items):
             return len(value) > 0
-        if isinstance(value, (Instance, Function, Class, Native, Module, Bound, Once)):
+        if isinstance(
+            value,
+            (values.Instance, values.Function, values.Class, values.Native, values.Module, values.Bound, values.Once),
+        ):
             return True
         return bool(value)
 
     def soft(self, value: Any, *froms: Any, parts: tuple[Any, ...] = ()) -> Any:
         """Mark a value as derived from a default if one of its sources was. A text consists of ``parts``."""
         for one in froms:
-            if type(one) is Soft:
-                if isinstance(value, Unknown):
+            if type(one) is values.Soft:
+                if isinstance(value, values.Unknown):
                     return value
                 self.step(len(parts) // 500)
-                return Soft(hard(value), one.origin, one.source, one.place, True, parts)
+                return values.Soft(values.hard(value), one.origin, one.source, one.place, True, parts)
         return value
 
     def of_defaults(self, value: Any, froms: Iterable[Any], node: ast.AST) -> Any:
@@ -299,8 +280,8 @@ class Base(Machine):
 
         Tasks, functions and the like in it are those of the default.
         """
-        first = next((one for one in froms if type(one) is Soft), None)
-        if first is None or isinstance(value, Unknown):
+        first = next((one for one in froms if type(one) is values.Soft), None)
+        if first is None or isinstance(value, values.Unknown):
             return value
         if self.light(value) and not self.mentions(value) and self.settle([value])[3]:
             return self.soft(value, first)
@@ -310,7 +291,7 @@ class Base(Machine):
         return value
 
 
-def is_code(value: Foreign) -> bool:
+def is_code(value: values.Foreign) -> bool:
     """Return whether a value is a module, class or function, by its name and library; otherwise it may be any value."""
     top, _, rest = value.path.partition(".")
     known = top == "airflow" or top in sys.stdlib_module_names

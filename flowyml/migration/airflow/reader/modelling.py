@@ -14,29 +14,11 @@ from typing import Any, TypeVar
 
 from flowyml.migration.airflow import model
 from flowyml.migration.airflow.model import Argument, DagModel, DagWarning, FunctionModel, GroupModel, Place, TaskModel
+from flowyml.migration.airflow.reader import values
 from flowyml.migration.airflow.reader.library.functions import PartialCall
 from flowyml.migration.airflow.reader.nodes import Asset, Dag, Group, MappedArgument, Task, TaskFactory, XCom
 from flowyml.migration.airflow.reader.parts import light
 from flowyml.migration.airflow.reader.schedules import asset_ref, timezone, words, zone_name
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Bound,
-    Class,
-    Foreign,
-    ForeignValue,
-    Function,
-    Given,
-    Instance,
-    Module,
-    Native,
-    Scope,
-    Soft,
-    Unknown,
-    hard,
-    shape,
-)
-
-__all__ = ["dag_model"]
 
 _DECORATORS = {
     "@task": "_PythonDecoratedOperator",
@@ -90,18 +72,18 @@ class Modelling:
 
     def _special(self, value: Any, depth: int) -> Any:
         match value:
-            case Soft():
+            case values.Soft():
                 default = self.value(value.value, depth + 1)
                 parts = tuple(self.value(each, depth + 1) for each in value.parts)
                 return model.Symbolic(value.source, value.place, value.origin, default, True, value.derived, parts)
-            case ForeignValue():
-                given = self.arguments(value.arguments or Arguments(), depth + 1)
+            case values.ForeignValue():
+                given = self.arguments(value.arguments or values.Arguments(), depth + 1)
                 return model.Reference(value.path, value.source, value.place, True, given)
-            case Unknown():
+            case values.Unknown():
                 origin = "" if value.origin.startswith("call:") else value.origin
                 parts = tuple(self.value(each, depth + 1) for each in value.parts)
                 return model.Symbolic(value.source, value.place, origin, derived=bool(parts), parts=parts)
-            case Foreign():
+            case values.Foreign():
                 return model.Reference(value.path, value.name, self.here)
             case XCom():
                 return self.xcom(value, depth)
@@ -109,10 +91,10 @@ class Modelling:
                 return model.ValueEdge(value.task_id)
             case Asset():
                 return asset_ref(value)
-            case Function() | Bound() | TaskFactory() | PartialCall():
+            case values.Function() | values.Bound() | TaskFactory() | PartialCall():
                 bound = _bound(value)  # something else is called instead of a function
                 return model.Symbolic(f"{bound.rpartition(' ')[2]}(…)", self.here) if bound else self.function(value)
-            case Class():
+            case values.Class():
                 return model.Reference(
                     f"{value.module.name}.{value.name}", value.name, _place(value.module, value.node)
                 )
@@ -125,23 +107,23 @@ class Modelling:
             return zone_name(value)
         if isinstance(value, MappedArgument):
             return model.Symbolic(value.name, self.here, "mapped")
-        if isinstance(value, Native):
+        if isinstance(value, values.Native):
             return model.Reference(value.name, value.name, self.here)
-        if isinstance(value, Instance) and value.cls is not None:
+        if isinstance(value, values.Instance) and value.cls is not None:
             return model.Symbolic(value.cls.name + "(…)", self.here)
         return model.Symbolic(type(value).__name__, self.here)
 
     def xcom(self, value: XCom, depth: int = 0) -> model.ValueEdge:
         path = tuple((name, self.value(what, depth + 1)) for name, what in value.path)
-        return model.ValueEdge(value.task.task_id, shape(value.key), path)
+        return model.ValueEdge(value.task.task_id, values.shape(value.key), path)
 
     def function(self, value: Any) -> FunctionModel | None:
         """Convert a function of the root, also below a decorator of Airflow's; None for any other."""
         while isinstance(value, TaskFactory):
             value = value.function
-        if isinstance(value, Class):
+        if isinstance(value, values.Class):
             return FunctionModel(value.name, _place(value.module, value.node), value.module.name)
-        if not isinstance(value, Function):
+        if not isinstance(value, values.Function):
             return None
         value = value.defined or value
         node = value.node
@@ -153,7 +135,7 @@ class Modelling:
         around = _around(value, _outer_names(node)) if nested else ()
         defaults = tuple((name, self.value(value.defaults[name])) for name in _named_defaults(node))
         returns = ast.unparse(spoken) if (spoken := getattr(node, "returns", None)) else ""
-        is_task = not nested and isinstance(hard(value.scope.names.get(value.name)), TaskFactory)
+        is_task = not nested and isinstance(values.hard(value.scope.names.get(value.name)), TaskFactory)
         return FunctionModel(
             value.name, _place(value.module, node), module, names, nested, closure, around, defaults,
             returns=returns, is_task=is_task,
@@ -161,7 +143,7 @@ class Modelling:
 
     # Arguments
 
-    def argument(self, name: str, given: Given, depth: int = 0, inherited: str = "") -> Argument:
+    def argument(self, name: str, given: values.Given, depth: int = 0, inherited: str = "") -> Argument:
         place, source = self.here, ""
         if given.node is not None and given.module is not None:
             place, source = _place(given.module, given.node), given.module.source(given.node)
@@ -169,7 +151,7 @@ class Modelling:
             name, source or render(given.value), place, self.value(given.value, depth), given.inherited or inherited
         )
 
-    def arguments(self, given: Arguments, depth: int = 0) -> tuple[Argument, ...]:
+    def arguments(self, given: values.Arguments, depth: int = 0) -> tuple[Argument, ...]:
         pairs = [(str(index), one) for index, one in enumerate(given.positional)]
         pairs += list(given.named.items())
         return tuple(self.argument(name, one, depth) for name, one in pairs if name not in ("dag", "task_group"))
@@ -182,7 +164,7 @@ class Modelling:
         operator = _DECORATORS.get(task.decorator or "", path.rpartition(".")[2])
         return TaskModel(
             task_id=task.task_id,
-            label=shape(task.own_id),
+            label=values.shape(task.own_id),
             operator=operator,
             import_path=path,
             place=_place(task.module, task.node),
@@ -210,9 +192,9 @@ class Modelling:
         if task.function is not None:
             return self.function(task.function)
         given = task.arguments.get("python_callable")
-        value = None if given is None else hard(given.value)
+        value = None if given is None else values.hard(given.value)
         if bound := _bound(value):
-            while isinstance(value, (Bound, PartialCall, TaskFactory)):
+            while isinstance(value, (values.Bound, PartialCall, TaskFactory)):
                 value = value.function
             found = self.function(value)
             return None if found is None else replace(found, bound=bound)
@@ -225,13 +207,13 @@ class Modelling:
 
     def _effective(self, task: Task, name: str, default: Any) -> Any:
         given = task.arguments.get(name) or task.defaults.get(name)
-        return hard(given.value) if given is not None else default
+        return values.hard(given.value) if given is not None else default
 
     def _trigger_rule(self, task: Task) -> Any:
         if task.teardown:
             return "all_done_setup_success"
         value = self._effective(task, "trigger_rule", "all_success")
-        if isinstance(value, Instance) and "value" in value.attributes:
+        if isinstance(value, values.Instance) and "value" in value.attributes:
             value = value.attributes["value"]
         return _RENAMED_RULES.get(value, value) if isinstance(value, str) else self.value(value)
 
@@ -257,7 +239,7 @@ class Modelling:
     # Groups and DAGs
 
     def group(self, group: Group) -> GroupModel:
-        tooltip = hard(group.arguments.value("tooltip", None, ""))
+        tooltip = values.hard(group.arguments.value("tooltip", None, ""))
         return GroupModel(
             group_id=str(group.group_id),
             place=_place(group.module, group.node),
@@ -276,9 +258,9 @@ class Modelling:
         schedule = words(given.value) if given is not None else "None"
         start = dag.arguments.get("start_date") or dag.default_args.get("start_date")
         doc = dag.attributes.get("doc_md", dag.arguments.value("doc_md", None, dag.doc))
-        tags = hard(dag.arguments.value("tags"))
+        tags = values.hard(dag.arguments.value("tags"))
         return DagModel(
-            dag_id=shape(dag.dag_id),
+            dag_id=values.shape(dag.dag_id),
             id_known=isinstance(dag.dag_id, str),
             path=path,
             place=_place(dag.module, dag.node),
@@ -290,7 +272,7 @@ class Modelling:
             timezone=timezone(start.value if start else None),
             start_date=self.value(start.value) if start is not None else None,
             catchup=_of_kind(bool, dag.arguments.value("catchup")),
-            tags=tuple(sorted({shape(one) for one in (tags if isinstance(tags, (list, tuple, set)) else ())})),
+            tags=tuple(sorted({values.shape(one) for one in (tags if isinstance(tags, (list, tuple, set)) else ())})),
             description=_of_kind(str, dag.arguments.value("description", 1)),
             doc=_of_kind(str, doc),
             params=self._params(dag),
@@ -308,9 +290,11 @@ class Modelling:
         """Return the params of the DAG, and those of its ``default_args``, which override them in Airflow."""
         over = dag.default_args.get("params")
         found: dict[Any, Any] = {}
-        for params in map(hard, (dag.arguments.value("params"), over.value if over else None)):
-            is_dict = isinstance(params, ForeignValue) and params.path.endswith(".ParamsDict") and params.arguments
-            given = hard(params.arguments.value("dict_obj", 0)) if is_dict else params
+        for params in map(values.hard, (dag.arguments.value("params"), over.value if over else None)):
+            is_dict = (
+                isinstance(params, values.ForeignValue) and params.path.endswith(".ParamsDict") and params.arguments
+            )
+            given = values.hard(params.arguments.value("dict_obj", 0)) if is_dict else params
             found |= given if isinstance(given, dict) else {}
         return tuple((str(name), self.value(one)) for name, one in found.items() if isinstance(name, str))
 
@@ -321,7 +305,7 @@ def dag_model(dag: Dag, path: str, warnings: tuple[DagWarning, ...]) -> DagModel
     found = made.dag(dag, path, warnings)
     if not found.schedule_known:
         given = _schedule(dag)
-        refused = given is not None and isinstance(hard(given.value), str)
+        refused = given is not None and isinstance(values.hard(given.value), str)
         what = "Airflow refuses the schedule" if refused else "the schedule is unknown"
         text = f"{what}: {found.schedule_argument.source[:80] if found.schedule_argument else ''}"
         place = found.schedule_argument.place if found.schedule_argument else found.place
@@ -332,12 +316,12 @@ def dag_model(dag: Dag, path: str, warnings: tuple[DagWarning, ...]) -> DagModel
 
 def render(value: Any) -> str:
     """Return a value as source text, for an argument from a dictionary or a default."""
-    value = hard(value)
+    value = values.hard(value)
     if not light(value):
         return "…"
-    if isinstance(value, Unknown):
+    if isinstance(value, values.Unknown):
         return value.source
-    if isinstance(value, (Foreign, Function, Class)):
+    if isinstance(value, (values.Foreign, values.Function, values.Class)):
         return value.name
     if isinstance(value, (list, tuple)):
         inner = ", ".join(render(one) for one in value[:50])
@@ -350,8 +334,8 @@ def render(value: Any) -> str:
 
 
 def _key(key: Any) -> Any:
-    key = hard(key)
-    return key if isinstance(key, (str, bytes, int, float, bool, type(None), tuple)) else shape(key)
+    key = values.hard(key)
+    return key if isinstance(key, (str, bytes, int, float, bool, type(None), tuple)) else values.shape(key)
 
 
 def _bound(value: Any) -> str:
@@ -359,19 +343,19 @@ def _bound(value: Any) -> str:
 
     "" for a function.
     """
-    if isinstance(value, Bound) or (isinstance(value, Function) and value.owner is not None):
+    if isinstance(value, values.Bound) or (isinstance(value, values.Function) and value.owner is not None):
         return "a method"
     return "a functools.partial" if isinstance(value, PartialCall) else ""
 
 
-def _place(module: Module | None, node: ast.AST | None) -> Place:
+def _place(module: values.Module | None, node: ast.AST | None) -> Place:
     if module is None or node is None or not hasattr(node, "lineno"):
-        return Place(module.place if module else "", 1, 1)
+        return Place(module.place if module else "", 1)
     first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
-    return Place(module.place, first, getattr(node, "end_lineno", None) or node.lineno)
+    return Place(module.place, first)
 
 
-def _schedule(dag: Dag) -> Given | None:
+def _schedule(dag: Dag) -> values.Given | None:
     for name in ("schedule", "schedule_interval", "timetable"):
         given = dag.arguments.get(name)
         if given is not None and (given.value is not None or name != "timetable"):
@@ -383,11 +367,11 @@ T = TypeVar("T")
 
 
 def _of_kind(kind: type[T], value: Any) -> T | None:
-    value = hard(value)
+    value = values.hard(value)
     return value if isinstance(value, kind) else None
 
 
-def _own_defaults(task: Task) -> dict[str, Given]:
+def _own_defaults(task: Task) -> dict[str, values.Given]:
     """Return the default arguments of a task that are not the DAG's."""
     of_dag = task.dag.default_args if task.dag is not None else {}
     return {name: given for name, given in task.defaults.items() if given is not of_dag.get(name)}
@@ -397,10 +381,10 @@ def _groups_around(group: Group | None) -> list[Group]:
     return [] if group is None else [group, *_groups_around(group.parent)]
 
 
-def _around(function: Function, names: Container[str]) -> tuple[str, ...]:
+def _around(function: values.Function, names: Container[str]) -> tuple[str, ...]:
     """Return the values of some names in the functions around a function."""
     found: set[str] = set()
-    scope: Scope | None = function.scope
+    scope: values.Scope | None = function.scope
     while scope is not None and scope.kind != "module":
         found |= {str(name) for name in scope.names if name in names}
         scope = scope.parent

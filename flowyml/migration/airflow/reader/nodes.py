@@ -9,22 +9,6 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.values import Arguments, Function, Given, Instance, Module, hard, shape
 
-__all__ = [
-    "Asset",
-    "Dag",
-    "DagFactory",
-    "Group",
-    "GroupFactory",
-    "Held",
-    "Ids",
-    "Label",
-    "MappedArgument",
-    "Partial",
-    "Task",
-    "TaskFactory",
-    "XCom",
-]
-
 
 class Ids(set[str]):
     """The ids of the tasks before or after a task. Airflow lets a file change it, which changes one side of an edge."""

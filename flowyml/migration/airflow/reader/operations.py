@@ -20,28 +20,6 @@ from typing import Any, NamedTuple
 
 from flowyml.migration.airflow.reader.values import NotKnown
 
-__all__ = [
-    "BINARY",
-    "CHANGES",
-    "COMPARE",
-    "FIELDS",
-    "KEYED",
-    "LARGEST",
-    "METHODS",
-    "PythonVersion",
-    "STRUCTURAL",
-    "Section",
-    "UNARY",
-    "binary",
-    "checked",
-    "effort",
-    "formatted",
-    "joined",
-    "kind_of",
-    "method",
-    "pieces",
-]
-
 LARGEST = 200_000
 """The longest string or list, in characters or items."""
 

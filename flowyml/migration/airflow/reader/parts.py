@@ -6,21 +6,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+from flowyml.migration.airflow.reader import values
 from flowyml.migration.airflow.reader.nodes import Dag, Group, Label, MappedArgument, Task, XCom
-from flowyml.migration.airflow.reader.values import (
-    Class,
-    Foreign,
-    Function,
-    Instance,
-    Module,
-    Native,
-    Once,
-    Soft,
-    Unknown,
-    hard,
-)
-
-__all__ = ["CONTAINERS", "LIGHT", "flat", "is_node", "light", "mentions", "operators_in", "settle", "size"]
 
 LIGHT = 100_000
 """The largest number of parts of a value that is traversed; a shared part counts each time."""
@@ -37,7 +24,7 @@ _OF_LARGE_NUMBERS = 2_000
 
 def operators_in(value: Any, depth: int = 0) -> Iterator[Task]:
     """Yield the tasks whose results are anywhere in a value."""
-    value = hard(value)
+    value = values.hard(value)
     if isinstance(value, XCom):
         yield from value.tasks()
     elif isinstance(value, MappedArgument):
@@ -53,20 +40,20 @@ def operators_in(value: Any, depth: int = 0) -> Iterator[Task]:
 
 def flat(value: Any) -> list[Any]:
     """Return the items of nested lists, tuples and sets; a list of the value itself for any other."""
-    value = hard(value)
+    value = values.hard(value)
     return [one for each in value for one in flat(each)] if isinstance(value, (list, tuple, set)) else [value]
 
 
 def is_node(value: Any) -> bool:
     """Return whether an edge can lead to a value."""
-    return isinstance(hard(value), (Task, Group, XCom, Label))
+    return isinstance(values.hard(value), (Task, Group, XCom, Label))
 
 
 def mentions(value: Any) -> tuple[bool, int]:
     """Return whether a DAG, task or group is in a value (its first 20,000 parts), and the number of visited parts."""
     todo, count = [value], 0
     while todo and count < 20_000:
-        one = hard(todo.pop())
+        one = values.hard(todo.pop())
         count += 1
         if isinstance(one, (Task, Group, XCom, Dag)):
             return True, count
@@ -89,7 +76,7 @@ def size(value: Any) -> int:
     """
     todo, count = [value], 0
     while todo and count <= LIGHT:
-        one = hard(todo.pop())
+        one = values.hard(todo.pop())
         count += 1
         if isinstance(one, (str, bytes)):
             count += len(one) // _LETTERS
@@ -105,12 +92,12 @@ def size(value: Any) -> int:
     return count
 
 
-def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool, int]:
+def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[values.Soft], bool, int]:
     """Remove marks of defaults from arguments, at any depth.
 
     Also returns those marks, whether everything in the arguments is known, and the number of parts that were visited.
     """
-    soft: list[Soft] = []
+    soft: list[values.Soft] = []
     state: list[Any] = [True, 0]
 
     def clean(value: Any, depth: int) -> Any:
@@ -118,16 +105,30 @@ def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool, i
         if state[1] > _MOST:
             state[0] = False
             return value
-        if type(value) is Soft:
+        if type(value) is values.Soft:
             soft.append(value)
             return clean(value.value, depth)
         if isinstance(value, (str, bytes)):
             state[1] += len(value) // _LETTERS
             return value
-        if isinstance(value, (Unknown, Foreign, Instance, Function, Class, Module, Native)) or depth > 30:
+        if (
+            isinstance(
+                value,
+                (
+                    values.Unknown,
+                    values.Foreign,
+                    values.Instance,
+                    values.Function,
+                    values.Class,
+                    values.Module,
+                    values.Native,
+                ),
+            )
+            or depth > 30
+        ):
             state[0] = False
             return value
-        if type(value) in (list, tuple, set, frozenset, Once):
+        if type(value) in (list, tuple, set, frozenset, values.Once):
             return _rebuilt(value, [clean(one, depth + 1) for one in value])
         if isinstance(value, _VIEWS):
             items = list(value)

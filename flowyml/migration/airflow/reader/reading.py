@@ -97,18 +97,15 @@ def _evaluated(evaluator: Evaluator, tree: ast.Module, text: str, name: str) -> 
     with evaluator.trial:
         evaluator.execute(tree, text)
     root = str(evaluator.files.root)
-    reads = tuple(sorted(evaluator.files.read - {evaluator.files.relative(evaluator.files.start)}))
     added = tuple(map(evaluator.files.relative, evaluator.files.added))
     made = evaluator.dags
     shared = tuple(evaluator.warnings)
     if evaluator.reason is not None:
-        return FileModel(
-            path=name, root=root, reason=evaluator.reason, warnings=shared, reads=reads, steps=evaluator.steps
-        )
+        return FileModel(path=name, root=root, reason=evaluator.reason, warnings=shared, steps=evaluator.steps)
     dags = [dag_model(dag, name, (*dag.warnings, *shared)) for dag in made]
     reason = None if dags else "no DAG is left in it when it has been imported"
     return FileModel(
-        path=name, root=root, dags=tuple(dags), reason=reason, is_other=not dags, warnings=shared, reads=reads,
+        path=name, root=root, dags=tuple(dags), reason=reason, is_other=not dags, warnings=shared,
         added=added, steps=evaluator.steps,
     )  # fmt: skip
 
@@ -126,7 +123,7 @@ def _read(found: Found, root: Path | None, options: Options) -> FileModel:
 
 
 def _unread(found: Found, root: Path, why: str) -> FileModel:
-    warning = DagWarning("unread", why, Place(found.shown, 1, 1))
+    warning = DagWarning("unread", why, Place(found.shown, 1))
     return FileModel(path=found.shown, root=str(root), reason=why, warnings=(warning,))
 
 

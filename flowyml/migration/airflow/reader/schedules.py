@@ -11,8 +11,6 @@ from flowyml.migration.airflow.model import AssetRef
 from flowyml.migration.airflow.reader.nodes import Asset
 from flowyml.migration.airflow.reader.values import Class, ForeignValue, Instance, hard, shape
 
-__all__ = ["asset_ref", "timezone", "words", "zone_name"]
-
 _PRESETS = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",

@@ -7,30 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from flowyml.migration.airflow.reader import values
 from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Return, Tries, catches
 from flowyml.migration.airflow.reader.machine import short
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Class,
-    Either,
-    Foreign,
-    ForeignValue,
-    Function,
-    Given,
-    Instance,
-    Raised,
-    Soft,
-    Unknown,
-    hard,
-)
-
-__all__ = ["ContextCall", "Statements"]
 
 
-class ContextCall(Instance):
+class ContextCall(values.Instance):
     """A call of a function decorated with ``contextmanager``: ``with`` runs it around its body."""
 
-    def __init__(self, function: Any, arguments: Arguments) -> None:
+    def __init__(self, function: Any, arguments: values.Arguments) -> None:
         super().__init__(None)
         self.function = function
         self.arguments = arguments
@@ -71,7 +56,7 @@ class Statements(Tries):
 
     def _decided(self, test: Any, truth: bool, node: ast.If) -> None:
         """Warn if only a default decides a condition, and so the branch that is run."""
-        if type(test) is Soft:
+        if type(test) is values.Soft:
             what = "the other branch is left out" if node.orelse or not truth else "its body is read"
             text = f"`{self.source(node.test)[:80]}` is {truth} with the default of {test.origin}: {what}"
             self.warn("default-taken", text, node)
@@ -96,7 +81,7 @@ class Statements(Tries):
                 ways.add(type(end))
                 self._note_bound(start)
                 continue
-            except (Raised, Abandoned):
+            except (values.Raised, Abandoned):
                 continue
             except Return as left:
                 ways.add(Return)
@@ -121,25 +106,25 @@ class Statements(Tries):
         names.update(start)
         for end in ends:
             for name in end:
-                values = [one[name] for one in ends if name in one]
-                names[name] = self.either(node, values)
+                found = [one[name] for one in ends if name in one]
+                names[name] = self.either(node, found)
         if not ends and self.maybe:
             raise Abandoned
 
     def _match(self, node: ast.Match) -> None:
         subject = self.eval(node.subject)
-        if type(subject) is Soft:
+        if type(subject) is values.Soft:
             text = f"`match {self.source(node.subject)[:60]}` depends on the default of {subject.origin}"
             self.warn("default-taken", text, node)
         for index, case in enumerate(node.cases):
-            fits = self._fits(case.pattern, hard(subject))
+            fits = self._fits(case.pattern, values.hard(subject))
             if fits and case.guard is not None:
                 fits = self.truth(self.eval(case.guard))
             if fits:
                 self.block(case.body)
                 return
             if fits is None:
-                arms = [partial(self._case, one, hard(subject)) for one in node.cases[index:]]
+                arms = [partial(self._case, one, values.hard(subject)) for one in node.cases[index:]]
                 last = node.cases[-1]  # `case _:` and `case name:` take all
                 takes_all = isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None and not last.guard
                 self.both([*arms, *([] if takes_all else [lambda: None])], node)
@@ -170,7 +155,7 @@ class Statements(Tries):
             case ast.MatchSequence():
                 return self._fits_all(pattern.patterns, subject)
             case ast.MatchSingleton():
-                return None if isinstance(subject, Unknown) else subject is pattern.value
+                return None if isinstance(subject, values.Unknown) else subject is pattern.value
             case ast.MatchClass():
                 return self._fits_class(pattern, subject)
             case ast.MatchOr():
@@ -180,17 +165,17 @@ class Statements(Tries):
 
     def _fits_class(self, pattern: ast.MatchClass, subject: Any) -> bool | None:
         """Match ``str(name)``: the pattern of a class of plain data contains the value itself."""
-        cls = hard(self.eval(pattern.cls))
-        if isinstance(cls, Class) and isinstance(subject, Instance) and subject.cls is not None:
+        cls = values.hard(self.eval(pattern.cls))
+        if isinstance(cls, values.Class) and isinstance(subject, values.Instance) and subject.cls is not None:
             return self._fits_instance(pattern, cls, subject)
         name = getattr(pattern.cls, "id", "")
-        if name not in _CLASSES or pattern.kwd_patterns or isinstance(subject, Unknown):
+        if name not in _CLASSES or pattern.kwd_patterns or isinstance(subject, values.Unknown):
             return None
         if not isinstance(subject, _CLASSES[name]):
             return False
         return _all_of(self._fits(one, subject) for one in pattern.patterns)
 
-    def _fits_instance(self, pattern: ast.MatchClass, cls: Class, subject: Instance) -> bool | None:
+    def _fits_instance(self, pattern: ast.MatchClass, cls: values.Class, subject: values.Instance) -> bool | None:
         """Match ``Table(name, kind="raw")``: the fields of a dataclass by position, attributes by name."""
         if subject.cls is None or cls not in subject.cls.mro():
             return False
@@ -198,11 +183,11 @@ class Statements(Tries):
         if len(names) < len(pattern.patterns):
             return None
         pairs = [*zip(names, pattern.patterns, strict=True), *zip(pattern.kwd_attrs, pattern.kwd_patterns, strict=True)]
-        return _all_of(self._fits(one, hard(self.attribute(subject, name, one))) for name, one in pairs)
+        return _all_of(self._fits(one, values.hard(self.attribute(subject, name, one))) for name, one in pairs)
 
     def _fits_all(self, patterns: list[ast.pattern], subject: Any) -> bool | None:
         if not isinstance(subject, (list, tuple)):
-            return None if isinstance(subject, Unknown) else False
+            return None if isinstance(subject, values.Unknown) else False
         stars = [index for index, one in enumerate(patterns) if isinstance(one, ast.MatchStar)]
         if len(subject) < len(patterns) - len(stars) or (not stars and len(subject) > len(patterns)):
             return False
@@ -214,19 +199,21 @@ class Statements(Tries):
                 self.bind(star.name, items[at : len(items) - after])
             items[at : len(items) - after] = []
             patterns = [one for one in patterns if one is not star]
-        return _all_of(self._fits(one, hard(item)) for one, item in zip(patterns, items, strict=True))
+        return _all_of(self._fits(one, values.hard(item)) for one, item in zip(patterns, items, strict=True))
 
     def _fits_mapping(self, pattern: ast.MatchMapping, subject: Any) -> bool | None:
         if not isinstance(subject, dict):
-            return None if isinstance(subject, Unknown) else False
-        keys = [hard(self.eval(key)) for key in pattern.keys]
-        if any(isinstance(key, Unknown) for key in keys):
+            return None if isinstance(subject, values.Unknown) else False
+        keys = [values.hard(self.eval(key)) for key in pattern.keys]
+        if any(isinstance(key, values.Unknown) for key in keys):
             return None
         if any(key not in subject for key in keys):
             return False
         if pattern.rest:
             self.bind(pattern.rest, {key: value for key, value in subject.items() if key not in keys})
-        return _all_of(self._fits(one, hard(subject[key])) for key, one in zip(keys, pattern.patterns, strict=True))
+        return _all_of(
+            self._fits(one, values.hard(subject[key])) for key, one in zip(keys, pattern.patterns, strict=True)
+        )
 
     def _return(self, node: ast.Return) -> None:
         raise Return(None if node.value is None else self.eval(node.value))
@@ -235,11 +222,11 @@ class Statements(Tries):
 
     def _raise(self, node: ast.Raise) -> None:
         if node.exc is None:
-            raise self.handled or Raised("Exception")
-        value = hard(self.eval(node.exc))
+            raise self.handled or values.Raised("Exception")
+        value = values.hard(self.eval(node.exc))
         called = getattr(value, "arguments", None)
         text = ", ".join(str(one) for one in called.values() if isinstance(one, str)) if called is not None else ""
-        raise Raised(_exception_name(value), text[:200], value)
+        raise values.Raised(_exception_name(value), text[:200], value)
 
     def _assert(self, node: ast.Assert) -> None:
         if self.truth(self.eval(node.test)) is False:
@@ -255,7 +242,7 @@ class Statements(Tries):
             self.block(node.body)
             return
         first, *rest = items
-        value = hard(self.eval(first.context_expr))
+        value = values.hard(self.eval(first.context_expr))
         if isinstance(value, ContextCall):
             self._around(value, first, rest, node)
             return
@@ -266,7 +253,7 @@ class Statements(Tries):
         asked, made = self.asked, (self.context.made, self.context.edges)
         try:
             self.within(names, lambda: self._enter(rest, node))
-        except Raised as error:
+        except values.Raised as error:
             if not self.exited(value, first.context_expr, error) and not catches(names, error):
                 raise
         except BaseException:
@@ -280,15 +267,15 @@ class Statements(Tries):
 
     def entered(self, value: Any, node: ast.AST) -> Any:
         """Return the result of ``with value``."""
-        if isinstance(value, Instance) and (method := value.special("__enter__")):
-            return self.call(self.bound(method, value, node), Arguments(), node)
+        if isinstance(value, values.Instance) and (method := value.special("__enter__")):
+            return self.call(self.bound(method, value, node), values.Arguments(), node)
         return self.world.enter(value, node)
 
-    def exited(self, value: Any, node: ast.AST, error: Raised | None = None) -> bool:
+    def exited(self, value: Any, node: ast.AST, error: values.Raised | None = None) -> bool:
         """End ``with value``. Returns whether it suppresses the error."""
-        if isinstance(value, Instance) and (method := value.special("__exit__")):
-            given = [Given(None if error is None else self.unknown(node)) for _ in range(3)]
-            return self.truth(self.call(self.bound(method, value, node), Arguments(given), node)) is True
+        if isinstance(value, values.Instance) and (method := value.special("__exit__")):
+            given = [values.Given(None if error is None else self.unknown(node)) for _ in range(3)]
+            return self.truth(self.call(self.bound(method, value, node), values.Arguments(given), node)) is True
         self.world.leave(value, node)
         return False
 
@@ -315,17 +302,21 @@ class Statements(Tries):
         value: Any = defined
         for decorator in reversed(node.decorator_list):
             value = self.decorate(decorator, value, node)
-            if isinstance(value, Function) and value.wraps:
+            if isinstance(value, values.Function) and value.wraps:
                 value.defined = defined
         self.bind(node.name, value)
 
     def decorate(self, decorator: ast.expr, value: Any, node: ast.AST) -> Any:
         """Apply a decorator to a function or class. An unknown decorator is assumed to change nothing."""
         function = self.eval(decorator)
-        found = self.call(function, Arguments([Given(value, None, self.module)]), decorator)
-        if isinstance(found, Unknown) and isinstance(hard(function), (Unknown, Foreign)):
-            return found if isinstance(found, Either) and not isinstance(hard(function), Foreign) else value
-        if isinstance(found, Unknown) and isinstance(function, Instance):
+        found = self.call(function, values.Arguments([values.Given(value, None, self.module)]), decorator)
+        if isinstance(found, values.Unknown) and isinstance(values.hard(function), (values.Unknown, values.Foreign)):
+            return (
+                found
+                if isinstance(found, values.Either) and not isinstance(values.hard(function), values.Foreign)
+                else value
+            )
+        if isinstance(found, values.Unknown) and isinstance(function, values.Instance):
             self.warn("unknown-call", f"what `@{short(self.source(decorator))}` makes is unknown", node)
         return found
 
@@ -350,17 +341,17 @@ def _all_of(answers: Iterable[bool | None]) -> bool | None:
 
 def _suppressed(value: Any) -> set[str]:
     """Return the names of the exceptions that ``with value`` suppresses."""
-    if isinstance(value, ForeignValue) and value.path == "contextlib.suppress" and value.arguments is not None:
-        return {_exception_name(hard(one.value)) for one in value.arguments.positional}
+    if isinstance(value, values.ForeignValue) and value.path == "contextlib.suppress" and value.arguments is not None:
+        return {_exception_name(values.hard(one.value)) for one in value.arguments.positional}
     return set()
 
 
 def _exception_name(value: Any) -> str:
-    if isinstance(value, Foreign):
+    if isinstance(value, values.Foreign):
         return value.name
-    if isinstance(value, Instance) and value.cls is not None:
+    if isinstance(value, values.Instance) and value.cls is not None:
         return value.cls.name
-    if isinstance(value, Class):
+    if isinstance(value, values.Class):
         return value.name
     path = getattr(value, "path", "")
     return str(path).rpartition(".")[2] or "Exception"

@@ -10,37 +10,6 @@ from typing import Any, Protocol
 
 from flowyml.migration.airflow.model import Place
 
-__all__ = [
-    "Arguments",
-    "Auto",
-    "Bound",
-    "Class",
-    "Either",
-    "Foreign",
-    "ForeignValue",
-    "Function",
-    "Given",
-    "Instance",
-    "Items",
-    "Machine",
-    "Member",
-    "Module",
-    "Moment",
-    "Native",
-    "NotKnown",
-    "Once",
-    "OutOfSteps",
-    "Raised",
-    "Scope",
-    "Soft",
-    "Super",
-    "Unknown",
-    "Yields",
-    "hard",
-    "parts_of",
-    "shape",
-]
-
 
 class OutOfSteps(Exception):
     """The file exceeded its limit of steps, tasks or edges: the text names the limit."""

@@ -18,8 +18,6 @@ from typing import Any
 
 from flowyml.core.errors import EngineError
 
-__all__ = ["last_line", "load_dags", "run_dag"]
-
 _SECONDS = 600
 _VARIABLES = ("SQL_ALCHEMY_CONN", "SQL_ALCHEMY_CONN_CMD", "SQL_ALCHEMY_CONN_SECRET", "EXECUTOR")
 """Settings that lead to the database and the workers of a real Airflow."""

@@ -22,8 +22,6 @@ from flowyml.migration.airflow.writer.repository import (
 )
 from flowyml.migration.airflow.writer.statements import defined_by
 
-__all__ = ["copied", "repository_of"]
-
 _BY_NAME = "Airflow imports it by its name, and not from the bundle"
 _STAYS = "Keep it where Airflow finds it."
 

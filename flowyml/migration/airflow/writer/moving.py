@@ -35,8 +35,6 @@ from flowyml.migration.airflow.writer.statements import (
 )
 from flowyml.migration.trial import parse_module
 
-__all__ = ["LAMBDA", "Moving", "Needed", "without_defaults"]
-
 LAMBDA = "<lambda>"
 """The name of a function without one."""
 

@@ -9,8 +9,6 @@ from enum import StrEnum
 
 from flowyml.migration.airflow.model import Place
 
-__all__ = ["MARK", "Beside", "DagResult", "FileResult", "Kind", "Note", "Verdict"]
-
 MARK = "Written by `flowyml import airflow`"
 """The mark in each module and each file of a report."""
 

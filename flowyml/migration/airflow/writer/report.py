@@ -16,8 +16,6 @@ from flowyml.core.plain_text import safe_text
 from flowyml.migration.airflow.writer.notes import MARK, Beside, DagResult, FileResult, Kind, Note, Verdict
 from flowyml.plan.names import slug
 
-__all__ = ["document", "files_of_report", "markdown", "totals"]
-
 _ORDER = (Verdict.HAND, Verdict.AIRFLOW, Verdict.ANY)
 _SEVERITY = (Kind.REFUSED, Kind.OPAQUE, Kind.CHANGED, Kind.KEPT)
 _STYLE = """

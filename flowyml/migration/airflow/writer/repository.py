@@ -13,8 +13,6 @@ from pathlib import Path
 from flowyml.migration.airflow.reader.files import Files, Refused
 from flowyml.migration.airflow.writer.statements import called
 
-__all__ = ["OF_AIRFLOW", "OURS", "Import", "Module", "Repository", "imports_of", "named_for_airflow"]
-
 OF_AIRFLOW = re.compile(r"airflow(\.|$)")
 OURS = frozenset({"flowyml", "flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect"})
 _IMPORTERS = frozenset({"import_module", "__import__"})

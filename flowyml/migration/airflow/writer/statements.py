@@ -7,22 +7,6 @@ import re
 from collections.abc import Iterable, Iterator
 from symtable import symtable
 
-__all__ = [
-    "aliased",
-    "called",
-    "changed_by",
-    "defined_by",
-    "first_name",
-    "handed_by",
-    "imported",
-    "is_main",
-    "looked_up",
-    "may_move",
-    "outside_functions",
-    "run_by",
-    "set_by_functions",
-]
-
 _MAKES_DAGS = re.compile(r"(DAG|dag|Operator|Sensor|TaskGroup|task_group)$")
 _CHANGES = frozenset({
     "add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "reverse",

@@ -11,8 +11,6 @@ from flowyml.migration.airflow.model import AssetRef, FunctionModel, Reference, 
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal
 from flowyml.plan.parameters import is_json
 
-__all__ = ["Unwritable", "Words", "as_number", "in_f_string", "is_plain", "path_of"]
-
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 

@@ -26,8 +26,6 @@ from flowyml.migration.airflow.writer.asking import last_line, load_dags, run_da
 from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind, Verdict
 from flowyml.plan.marks import mark_of
 
-__all__ = ["Difference", "compare", "compare_runs", "verify"]
-
 _SECONDS = 600
 _OPTIONS = ("owner", "pool", "queue", "depends_on_past")
 _FIELDS = ("operator", "trigger_rule", "retries", "retry_delay", "execution_timeout", "mapped", *_OPTIONS)

@@ -19,8 +19,6 @@ from flowyml.migration.airflow.writer.notes import MARK, DagResult, FileResult, 
 from flowyml.migration.airflow.writer.repository import Import, Module
 from flowyml.migration.airflow.writer.text.modules import write_module
 
-__all__ = ["check_free", "namesakes", "results_of", "write_into"]
-
 _RESERVED = frozenset({"airflow", "flowyml", "flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect", "__init__"})
 
 

@@ -11,8 +11,6 @@ from flowyml.migration.airflow.reader.api.making import Handler, Making
 from flowyml.migration.airflow.reader.nodes import Asset, Task
 from flowyml.migration.airflow.reader.values import Arguments, Foreign, Function, Given, Native, hard
 
-__all__ = ["ENDINGS", "NAMES", "condition"]
-
 
 def _asset(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
     first = arguments.value("name", 0) if "name" in arguments.named else arguments.value("uri", 0)

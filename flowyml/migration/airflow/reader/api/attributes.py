@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from flowyml.migration.airflow.reader import nodes, values
 from flowyml.migration.airflow.reader.api import decorators, edges, outside
 from flowyml.migration.airflow.reader.api.making import SCHEDULES, Handler, Making, given_items, is_operator
 from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack
@@ -16,36 +17,8 @@ from flowyml.migration.airflow.reader.library.records import class_method, insta
 from flowyml.migration.airflow.reader.library.standard import native_attribute
 from flowyml.migration.airflow.reader.library.text import Digest
 from flowyml.migration.airflow.reader.machine import MISSING
-from flowyml.migration.airflow.reader.nodes import (
-    Asset,
-    Dag,
-    DagFactory,
-    Group,
-    GroupFactory,
-    Held,
-    Ids,
-    Label,
-    Partial,
-    Task,
-    TaskFactory,
-    XCom,
-)
 from flowyml.migration.airflow.reader.operations import CHANGES
 from flowyml.migration.airflow.reader.parts import flat
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Class,
-    Foreign,
-    Given,
-    Instance,
-    Moment,
-    Native,
-    Unknown,
-    hard,
-    shape,
-)
-
-__all__ = ["ENDINGS", "assign", "attribute"]
 
 # Arguments of any operator that are attributes of the same name. Source: airflow.sdk.bases.operator.
 _SETTABLE = frozenset({
@@ -59,7 +32,7 @@ _SETTABLE = frozenset({
 })  # fmt: skip
 
 
-def _of_task(world: Making, task: Task, name: str, node: ast.AST) -> Any:
+def _of_task(world: Making, task: nodes.Task, name: str, node: ast.AST) -> Any:
     answer = _TASK.get(name)
     if answer is not None:
         return answer(world, task)
@@ -71,21 +44,21 @@ def _of_task(world: Making, task: Task, name: str, node: ast.AST) -> Any:
     return MISSING if given is None else given.value
 
 
-def _as_setup(world: Making, task: Task) -> Native:
-    def mark(arguments: Arguments, where: ast.AST) -> Any:
+def _as_setup(world: Making, task: nodes.Task) -> values.Native:
+    def mark(arguments: values.Arguments, where: ast.AST) -> Any:
         task.setup = True
         return task
 
     return native("as_setup", mark)
 
 
-def _as_teardown(world: Making, task: Task) -> Native:
-    def mark(arguments: Arguments, where: ast.AST) -> Any:
+def _as_teardown(world: Making, task: nodes.Task) -> values.Native:
+    def mark(arguments: values.Arguments, where: ast.AST) -> Any:
         task.teardown = True
         setups = arguments.value("setups", 0)
         for one in flat(setups) if setups is not None else ():
-            for each in one.tasks() if isinstance(one, XCom) else [one]:
-                if isinstance(each, Task):
+            for each in one.tasks() if isinstance(one, nodes.XCom) else [one]:
+                if isinstance(each, nodes.Task):
                     each.setup = True
                     world.context.edge(each, task)
         return task
@@ -93,11 +66,11 @@ def _as_teardown(world: Making, task: Task) -> Native:
     return native("as_teardown", mark)
 
 
-def _relatives(task: Task, name: str) -> Native:
+def _relatives(task: nodes.Task, name: str) -> values.Native:
     """``get_direct_relatives`` and ``get_flat_relatives``, which includes indirect ones."""
 
-    def relatives(arguments: Arguments, where: ast.AST) -> list[Task]:
-        side = "upstream" if hard(arguments.value("upstream", 0, False)) is True else "downstream"
+    def relatives(arguments: values.Arguments, where: ast.AST) -> list[nodes.Task]:
+        side = "upstream" if values.hard(arguments.value("upstream", 0, False)) is True else "downstream"
         found = dict.fromkeys(getattr(task, side))
         waiting = list(found) if name == "get_flat_relatives" else []
         while waiting:
@@ -109,7 +82,7 @@ def _relatives(task: Task, name: str) -> Native:
     return native(name, relatives)
 
 
-def _of_xcom(world: Making, value: XCom, name: str, node: ast.AST) -> Any:
+def _of_xcom(world: Making, value: nodes.XCom, name: str, node: ast.AST) -> Any:
     if name in ("map", "zip", "concat"):
         return native(name, lambda arguments, where: _followed(value, name, arguments))
     if name in ("operator", "key"):
@@ -120,7 +93,7 @@ def _of_xcom(world: Making, value: XCom, name: str, node: ast.AST) -> Any:
     return _of_task(world, value.task, name, node)
 
 
-def _of_group(world: Making, group: Group, name: str, node: ast.AST) -> Any:
+def _of_group(world: Making, group: nodes.Group, name: str, node: ast.AST) -> Any:
     answers: dict[str, Callable[[], Any]] = {
         "group_id": lambda: group.group_id,
         "label": lambda: group.own_id,
@@ -131,19 +104,19 @@ def _of_group(world: Making, group: Group, name: str, node: ast.AST) -> Any:
         "get_roots": lambda: native(name, lambda *_: group.roots()),
         "get_leaves": lambda: native(name, lambda *_: group.leaves()),
         "parent_group": lambda: group.parent,
-        "children": lambda: Held((key.removeprefix("group:"), one) for key, one in group.children.items()),
+        "children": lambda: nodes.Held((key.removeprefix("group:"), one) for key, one in group.children.items()),
         "get_child_by_label": lambda: native(
             name,
-            lambda given, where: group.child(str(hard(given.value("label", 0)))) or world.machine.unknown(where),
+            lambda given, where: group.child(str(values.hard(given.value("label", 0)))) or world.machine.unknown(where),
         ),
         "add": lambda: native(name, lambda arguments, _: _moved(world, group, arguments)),
     }
     return answers[name]() if name in answers else MISSING
 
 
-def _moved(world: Making, group: Group, arguments: Arguments) -> Any:
-    task = hard(arguments.value("task", 0))
-    if isinstance(task, Task) and task.group is not None and task.dag is not None:
+def _moved(world: Making, group: nodes.Group, arguments: values.Arguments) -> Any:
+    task = values.hard(arguments.value("task", 0))
+    if isinstance(task, nodes.Task) and task.group is not None and task.dag is not None:
         task.group.children.pop(task.task_id, None)
         task.dag.tasks.pop(task.task_id, None)
         task.group = group
@@ -151,21 +124,21 @@ def _moved(world: Making, group: Group, arguments: Arguments) -> Any:
     return task
 
 
-def _of_dag(world: Making, dag: Dag, name: str, node: ast.AST) -> Any:
+def _of_dag(world: Making, dag: nodes.Dag, name: str, node: ast.AST) -> Any:
     if name in ("__enter__", "__exit__") and (dag.cls is None or dag.cls.find(name) is None):
         return edges.relations(world, dag, name)
     answers: dict[str, Callable[[], Any]] = {
         "dag_id": lambda: dag.dag_id,
         "tasks": lambda: list(dag.tasks.values()),
         "task_ids": lambda: list(dag.tasks),
-        "task_dict": lambda: Held(dag.tasks),
+        "task_dict": lambda: nodes.Held(dag.tasks),
         "task_group": lambda: dag.root,
-        "task_group_dict": lambda: Held((str(one.group_id), one) for one in dag.groups),
+        "task_group_dict": lambda: nodes.Held((str(one.group_id), one) for one in dag.groups),
         "roots": lambda: [one for one in dag.tasks.values() if not one.upstream],
         "leaves": lambda: [one for one in dag.tasks.values() if not one.downstream],
-        "default_args": lambda: Held((key, given.value) for key, given in dag.default_args.items()),
+        "default_args": lambda: nodes.Held((key, given.value) for key, given in dag.default_args.items()),
         "get_task": lambda: native(name, lambda arguments, where: _task_named(world, dag, arguments, where)),
-        "has_task": lambda: native(name, lambda arguments, _: hard(arguments.value("task_id", 0)) in dag.tasks),
+        "has_task": lambda: native(name, lambda arguments, _: values.hard(arguments.value("task_id", 0)) in dag.tasks),
         "add_task": lambda: native(name, lambda arguments, _: _added(world, dag, arguments)),
         "add_tasks": lambda: native(name, lambda arguments, where: _added_all(world, dag, arguments, where)),
         "set_dependency": lambda: native(name, lambda arguments, where: _depends(world, dag, arguments, where)),
@@ -182,35 +155,35 @@ def _of_dag(world: Making, dag: Dag, name: str, node: ast.AST) -> Any:
     return MISSING
 
 
-def _dag_task(world: Making, dag: Dag, arguments: Arguments, node: ast.AST) -> Any:
+def _dag_task(world: Making, dag: nodes.Dag, arguments: values.Arguments, node: ast.AST) -> Any:
     return decorators.decorates(
         world,
         "@task",
         "airflow.decorators.task",
-        Arguments(arguments.positional, {**arguments.named, "dag": Given(dag)}),
+        values.Arguments(arguments.positional, {**arguments.named, "dag": values.Given(dag)}),
         node,
     )
 
 
-def _task_named(world: Making, dag: Dag, arguments: Arguments, node: ast.AST) -> Any:
-    name = hard(arguments.value("task_id", 0))
-    return dag.tasks[name] if name in dag.tasks else world.machine.fail("TaskNotFound", shape(name), node)
+def _task_named(world: Making, dag: nodes.Dag, arguments: values.Arguments, node: ast.AST) -> Any:
+    name = values.hard(arguments.value("task_id", 0))
+    return dag.tasks[name] if name in dag.tasks else world.machine.fail("TaskNotFound", values.shape(name), node)
 
 
-def _added(world: Making, dag: Dag, arguments: Arguments) -> None:
-    task = hard(arguments.value("task", 0))
-    task = task.task if isinstance(task, XCom) else task
-    if isinstance(task, Task) and task.dag is None:
+def _added(world: Making, dag: nodes.Dag, arguments: values.Arguments) -> None:
+    task = values.hard(arguments.value("task", 0))
+    task = task.task if isinstance(task, nodes.XCom) else task
+    if isinstance(task, nodes.Task) and task.dag is None:
         world.context.adopt(task, dag)
 
 
-def _added_all(world: Making, dag: Dag, arguments: Arguments, node: ast.AST) -> None:
+def _added_all(world: Making, dag: nodes.Dag, arguments: values.Arguments, node: ast.AST) -> None:
     for one in world.machine.iterate(arguments.value("tasks", 0), node) or ():
-        _added(world, dag, Arguments([Given(one)]))
+        _added(world, dag, values.Arguments([values.Given(one)]))
 
 
-def _depends(world: Making, dag: Dag, arguments: Arguments, node: ast.AST) -> None:
-    names = [hard(arguments.value("upstream_task_id", 0)), hard(arguments.value("downstream_task_id", 1))]
+def _depends(world: Making, dag: nodes.Dag, arguments: values.Arguments, node: ast.AST) -> None:
+    names = [values.hard(arguments.value("upstream_task_id", 0)), values.hard(arguments.value("downstream_task_id", 1))]
     tasks = [dag.tasks.get(name) for name in names]
     if tasks[0] is not None and tasks[1] is not None:
         world.context.edge(tasks[0], tasks[1])
@@ -232,13 +205,13 @@ def _of_factory(world: Making, factory: Any, name: str, node: ast.AST) -> Any:
     return MISSING
 
 
-def _of_partial(world: Making, partial: Partial, name: str, node: ast.AST) -> Any:
+def _of_partial(world: Making, partial: nodes.Partial, name: str, node: ast.AST) -> Any:
     if name in ("expand", "expand_kwargs"):
         return native(name, lambda arguments, where: decorators.expanded(world, partial, name, arguments, where))
     return MISSING
 
 
-def _of_class(world: Making, cls: Class, name: str, node: ast.AST) -> Any:
+def _of_class(world: Making, cls: values.Class, name: str, node: ast.AST) -> Any:
     if name == "partial" and any(is_operator(base.path) for base in cls.foreign()):
         return native(name, lambda arguments, where: world.partial_of(cls, arguments, where))
     if name == "__init__":
@@ -270,21 +243,21 @@ def _known(found: Any) -> Any:
     return MISSING if found is None else found
 
 
-def _of_asset(value: Asset, name: str) -> Any:
+def _of_asset(value: nodes.Asset, name: str) -> Any:
     """Return the name and URI of an asset: if only one is given, the other equals it."""
     if value.parts or name not in ("name", "uri"):
         return MISSING
     return (value.uri or value.name) if name == "uri" else (value.name or value.uri)
 
 
-def _of_instance(world: Making, value: Instance, name: str, node: ast.AST) -> Any:
+def _of_instance(world: Making, value: values.Instance, name: str, node: ast.AST) -> Any:
     if name in value.attributes or (value.cls is not None and value.cls.find(name) is not None):
         return MISSING
     return _known(instance_method(world.machine, value, name))
 
 
-def _set_attribute(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
-    owner, name = arguments.value("world", 0), hard(arguments.value("name", 1))
+def _set_attribute(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> None:
+    owner, name = arguments.value("world", 0), values.hard(arguments.value("name", 1))
     if isinstance(name, str):
         world.machine.assign_attribute(owner, name, arguments.value("value", 2), node)
 
@@ -294,7 +267,9 @@ _RELATIONS = ("set_upstream", "set_downstream")
 
 def attribute(world: Making, value: Any, name: str, node: ast.AST) -> Any:
     """Return an attribute of one of Airflow's own objects."""
-    if isinstance(value, (Task, XCom, Group, Label)) or (isinstance(value, Unknown) and name in _RELATIONS):
+    if isinstance(value, (nodes.Task, nodes.XCom, nodes.Group, nodes.Label)) or (
+        isinstance(value, values.Unknown) and name in _RELATIONS
+    ):
         found = edges.relations(world, value, name)
         if found is not MISSING:
             return found
@@ -304,32 +279,32 @@ def attribute(world: Making, value: Any, name: str, node: ast.AST) -> Any:
 
 def assign(world: Making, value: Any, name: str, new: Any, node: ast.AST) -> bool:
     """Set an attribute of one of Airflow's own objects. Returns whether it is done."""
-    value = value.task if isinstance(value, XCom) else value
-    if isinstance(value, Task) and name in ("upstream_task_ids", "downstream_task_ids"):
+    value = value.task if isinstance(value, nodes.XCom) else value
+    if isinstance(value, nodes.Task) and name in ("upstream_task_ids", "downstream_task_ids"):
         world.machine.warn("unknown-edge", one_sided(world.machine.source(node)), node)
         return True
-    if isinstance(value, Task) and name == "dag" and isinstance(hard(new), Dag):
+    if isinstance(value, nodes.Task) and name == "dag" and isinstance(values.hard(new), nodes.Dag):
         if value.dag is None:
-            world.context.adopt(value, hard(new))
+            world.context.adopt(value, values.hard(new))
         return True
-    if isinstance(value, Task) and value.ready:
+    if isinstance(value, nodes.Task) and value.ready:
         value.attributes[name] = new
         if name in _SETTABLE or name in value.arguments.named:
-            value.arguments.named[name] = Given(new, None, world.machine.module)
+            value.arguments.named[name] = values.Given(new, None, world.machine.module)
         elif value.cls is None and not name.startswith(("_", "ui_")):
             text = f"`{world.machine.source(node)[:80]}` sets no argument of the task: the import ignores it"
             world.machine.warn("unknown-call", text, node)
         if value.cls is None:  # else its class names its templates when it is created
             world.context.depend(value, new)
         return True
-    if isinstance(value, Dag) and value.ready:
+    if isinstance(value, nodes.Dag) and value.ready:
         _assign_of_dag(world, value, name, new, node)
         return True
-    return isinstance(value, (Label, Asset))
+    return isinstance(value, (nodes.Label, nodes.Asset))
 
 
-def _assign_of_dag(world: Making, dag: Dag, name: str, new: Any, node: ast.AST) -> None:
-    given = Given(new, None, world.machine.module)
+def _assign_of_dag(world: Making, dag: nodes.Dag, name: str, new: Any, node: ast.AST) -> None:
+    given = values.Given(new, None, world.machine.module)
     dag.attributes[name] = new
     if name in SCHEDULES:
         text = f"`{world.machine.source(node)[:80]}` sets a schedule after the DAG is made, which the import ignores"
@@ -345,41 +320,41 @@ def one_sided(source: str) -> str:
     return f"`{source[:80]}` changes one side of edges, which the import ignores: `>>` draws both"
 
 
-def _of_held(world: Making, value: Ids | Held, name: str, node: ast.AST) -> Any:
+def _of_held(world: Making, value: nodes.Ids | nodes.Held, name: str, node: ast.AST) -> Any:
     """Return a method that changes a collection of Airflow's: it changes a copy, with a warning."""
     if name not in CHANGES:
         return MISSING
 
-    def change(machine: Any, arguments: Arguments, where: ast.AST) -> Any:
+    def change(machine: Any, arguments: values.Arguments, where: ast.AST) -> Any:
         source = machine.source(where)
-        if isinstance(value, Ids):
+        if isinstance(value, nodes.Ids):
             machine.warn("unknown-edge", one_sided(source), where)
         else:
             machine.warn("unknown-call", f"`{source[:80]}` changes what Airflow holds, which the import ignores", where)
         return machine.call_method(value, name, arguments, where)
 
-    return Native(name, change)
+    return values.Native(name, change)
 
 
-def _followed(value: XCom, name: str, arguments: Arguments) -> XCom:
-    others = tuple(one for each in arguments.values() if isinstance(one := hard(each), XCom))
+def _followed(value: nodes.XCom, name: str, arguments: values.Arguments) -> nodes.XCom:
+    others = tuple(one for each in arguments.values() if isinstance(one := values.hard(each), nodes.XCom))
     what = arguments.value("f", 0) if name == "map" else list(others)
-    return XCom(value.task, value.key, (*value.path, (name, what)), (*value.parts, *others))
+    return nodes.XCom(value.task, value.key, (*value.path, (name, what)), (*value.parts, *others))
 
 
-_TASK: Mapping[str, Callable[[Making, Task], Any]] = {
+_TASK: Mapping[str, Callable[[Making, nodes.Task], Any]] = {
     "task_id": lambda _, task: task.task_id if isinstance(task.own_id, str) else task.own_id,
     "node_id": lambda _, task: task.task_id,
     "label": lambda _, task: task.own_id,
-    "output": lambda _, task: XCom(task),
+    "output": lambda _, task: nodes.XCom(task),
     "operator": lambda _, task: task,
     "dag": lambda _, task: task.dag,
     "dag_id": lambda _, task: task.dag.dag_id if task.dag else None,
     "task_group": lambda _, task: task.group,
     "upstream_list": lambda _, task: list(task.upstream),
     "downstream_list": lambda _, task: list(task.downstream),
-    "upstream_task_ids": lambda _, task: Ids(one.task_id for one in task.upstream),
-    "downstream_task_ids": lambda _, task: Ids(one.task_id for one in task.downstream),
+    "upstream_task_ids": lambda _, task: nodes.Ids(one.task_id for one in task.upstream),
+    "downstream_task_ids": lambda _, task: nodes.Ids(one.task_id for one in task.downstream),
     "as_setup": _as_setup,
     "as_teardown": _as_teardown,
     "get_direct_relatives": lambda _, task: _relatives(task, "get_direct_relatives"),
@@ -390,26 +365,26 @@ _TASK: Mapping[str, Callable[[Making, Task], Any]] = {
 
 
 _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
-    Task: _of_task,
-    XCom: _of_xcom,
-    Group: _of_group,
-    Dag: _of_dag,
-    Asset: lambda world, value, name, _: _of_asset(value, name),
-    TaskFactory: _of_factory,
-    GroupFactory: _of_factory,
-    DagFactory: _of_factory,
-    Partial: _of_partial,
-    Class: _of_class,
+    nodes.Task: _of_task,
+    nodes.XCom: _of_xcom,
+    nodes.Group: _of_group,
+    nodes.Dag: _of_dag,
+    nodes.Asset: lambda world, value, name, _: _of_asset(value, name),
+    nodes.TaskFactory: _of_factory,
+    nodes.GroupFactory: _of_factory,
+    nodes.DagFactory: _of_factory,
+    nodes.Partial: _of_partial,
+    values.Class: _of_class,
     PurePosixPath: lambda world, value, name, node: _known(path_attribute(world.machine, value, name, node)),
     Opened: lambda world, value, name, _: _known(opened_attribute(value, name)),
     PartialCall: _of_partial_call,
     Stack: _of_stack,
-    Native: lambda world, value, name, _: _known(native_attribute(world.machine, value, name)),
+    values.Native: lambda world, value, name, _: _known(native_attribute(world.machine, value, name)),
     Digest: lambda world, value, name, _: value.method(name) or MISSING,
-    Instance: _of_instance,
-    Ids: _of_held,
-    Moment: outside.of_moment,
-    Held: _of_held,
+    values.Instance: _of_instance,
+    nodes.Ids: _of_held,
+    values.Moment: outside.of_moment,
+    nodes.Held: _of_held,
 }
 ENDINGS: Mapping[str, Handler] = {
     "object.__setattr__": _set_attribute,

@@ -14,8 +14,6 @@ from flowyml.migration.airflow.reader.nodes import Dag, Group, Label, Task, Task
 from flowyml.migration.airflow.reader.parts import flat, is_node
 from flowyml.migration.airflow.reader.values import Arguments, Either, Foreign, Unknown, hard, shape
 
-__all__ = ["NAMES", "enter", "join", "joins", "leave", "relations", "suspect"]
-
 
 def relations(world: Making, value: Any, name: str) -> Any:
     """``set_downstream`` and ``set_upstream`` of objects with edges; the methods that ``with`` calls."""

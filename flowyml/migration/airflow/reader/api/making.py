@@ -9,29 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from flowyml.migration.airflow.model import OF_CLASS
+from flowyml.migration.airflow.reader import values
 from flowyml.migration.airflow.reader.context import Context
 from flowyml.migration.airflow.reader.library.built_in import BUILTINS
 from flowyml.migration.airflow.reader.library.functions import PartialCall
 from flowyml.migration.airflow.reader.nodes import Dag, Group, Partial, Task
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Bound,
-    Class,
-    Either,
-    Foreign,
-    Function,
-    Given,
-    Instance,
-    Items,
-    Raised,
-    Soft,
-    Unknown,
-    hard,
-    shape,
-)
-
-__all__ = ["SCHEDULES", "Handler", "Making", "given_items", "harmless", "is_operator", "looks_like_dag", "only_shows",
-           "path_of"]  # fmt: skip
 
 _BARE = frozenset({"BaseOperator", "BaseSensorOperator", "SkipMixin", "object", "ABC", "Generic", "LoggingMixin"})
 """Bases of operators without template fields: another task's result in an argument creates no edge."""
@@ -51,7 +33,7 @@ class Making:
         found: Context = self.machine.context
         return found
 
-    def make_dag(self, arguments: Arguments, node: ast.AST, dag: Dag | None = None) -> Dag:
+    def make_dag(self, arguments: values.Arguments, node: ast.AST, dag: Dag | None = None) -> Dag:
         """``DAG(…)``. Raises AirflowException for an id that Airflow refuses."""
         dag = dag or Dag(None)
         dag.arguments, dag.node, dag.module, dag.ready = arguments, node, self.machine.module, True
@@ -64,27 +46,27 @@ class Making:
         return dag
 
     def _identifier(self, value: Any, what: str, node: ast.AST) -> Any:
-        if type(value) is Soft:
-            text = f"{what} depends on {value.origin}: {shape(value)!r} comes from its default"
+        if type(value) is values.Soft:
+            text = f"{what} depends on {value.origin}: {values.shape(value)!r} comes from its default"
             self.machine.warn("default-taken", text, node)
-            value = hard(value)
-        if isinstance(value, Instance) and "value" in value.attributes:
+            value = values.hard(value)
+        if isinstance(value, values.Instance) and "value" in value.attributes:
             value = value.attributes.get("value")
         if not isinstance(value, str):
-            self.machine.warn("unknown-id", f"{what} is unknown: {shape(value)}", node)
-            return value if isinstance(value, Unknown) else self.machine.unknown(node)
+            self.machine.warn("unknown-id", f"{what} is unknown: {values.shape(value)}", node)
+            return value if isinstance(value, values.Unknown) else self.machine.unknown(node)
         if not _KEY.fullmatch(value) or len(value) > 250:
             if self.context.uncertain:
                 return value
-            raise Raised("AirflowException", f"{what} {value[:80]!r} has characters that Airflow refuses")
+            raise values.Raised("AirflowException", f"{what} {value[:80]!r} has characters that Airflow refuses")
         return value
 
-    def make_task(self, path: str, arguments: Arguments, node: ast.AST, task: Task | None = None) -> Any:
+    def make_task(self, path: str, arguments: values.Arguments, node: ast.AST, task: Task | None = None) -> Any:
         """Return an operator's instance, in its DAG and group, with the edges of its arguments."""
         task = task or Task(None)
         task.path, task.node, task.module, task.ready = path, node, self.machine.module, True
         dag = self.dag_of(arguments, node)
-        group = hard(arguments.value("task_group"))
+        group = values.hard(arguments.value("task_group"))
         group = group if isinstance(group, Group) else self.context.group(dag)
         task.arguments = arguments
         task.defaults = self._defaults_of(dag, group, arguments)
@@ -93,35 +75,37 @@ class Making:
         if isinstance(task.own_id, str) and not task.decorator and "task_id" not in arguments.named:
             arguments.named["task_id"] = arguments.positional.pop(0)
         self.context.add(task, dag, group)
-        if "subdag" in arguments.named and not isinstance(hard(arguments.value("subdag")), Dag):
+        if "subdag" in arguments.named and not isinstance(values.hard(arguments.value("subdag")), Dag):
             self.machine.warn("unknown-call", "the DAG in a SubDagOperator is unknown", node)
         for name, one in arguments.named.items():
             if name not in ("dag", "task_group", "subdag"):
                 self.context.depend(task, one.value)
         return task
 
-    def partial_of(self, operator: Any, arguments: Arguments, node: ast.AST) -> Partial:
+    def partial_of(self, operator: Any, arguments: values.Arguments, node: ast.AST) -> Partial:
         """``Operator.partial(…)``: its task belongs to the DAG and group that are open now, not at ``expand``."""
         dag = self.dag_of(arguments, node)
-        here = {"dag": Given(dag), "task_group": Given(self.context.group(dag))}
+        here = {"dag": values.Given(dag), "task_group": values.Given(self.context.group(dag))}
         found = {name: given for name, given in here.items() if given.value is not None}
-        return Partial(operator, Arguments(arguments.positional, found | arguments.named, arguments.open), node)
+        return Partial(operator, values.Arguments(arguments.positional, found | arguments.named, arguments.open), node)
 
-    def dag_of(self, arguments: Arguments, node: ast.AST) -> Dag | None:
+    def dag_of(self, arguments: values.Arguments, node: ast.AST) -> Dag | None:
         """Return the DAG in the arguments of a task or group, or the open one."""
-        given = hard(arguments.value("dag"))
+        given = values.hard(arguments.value("dag"))
         if given is None:
             return self.context.dag()
         if isinstance(given, Dag):
             return given
-        if isinstance(given, Either):
+        if isinstance(given, values.Either):
             found = next((one for one in given.options if isinstance(one, Dag)), None)
             if found is not None:
                 return found
         self.machine.warn("unknown-context", "the DAG of a task is unknown", node)
         return self.context.dag()
 
-    def _defaults_of(self, dag: Dag | None, group: Group | None, arguments: Arguments) -> dict[str, Given]:
+    def _defaults_of(
+        self, dag: Dag | None, group: Group | None, arguments: values.Arguments
+    ) -> dict[str, values.Given]:
         found = dict(dag.default_args) if dag is not None else {}
         if group is not None:
             found.update(group.default_args)
@@ -129,11 +113,11 @@ class Making:
         return found
 
     def make_group(
-        self, arguments: Arguments, node: ast.AST, group: Group | None = None, suffix: bool = False
+        self, arguments: values.Arguments, node: ast.AST, group: Group | None = None, suffix: bool = False
     ) -> Group:
         """``TaskGroup(…)``."""
         group = group or Group(None)
-        parent = hard(arguments.value("parent_group"))
+        parent = values.hard(arguments.value("parent_group"))
         dag = self.dag_of(arguments, node) if not isinstance(parent, Group) else parent.dag
         if not isinstance(parent, Group):
             parent = self.context.group(dag)
@@ -146,14 +130,16 @@ class Making:
             parent = dag.root if dag else None
         group.dag, group.parent = dag, parent if isinstance(parent, Group) else None
         group.arguments, group.node, group.module, group.ready = arguments, node, self.machine.module, True
-        prefix = hard(arguments.value("prefix_group_id", 1, True))
-        if isinstance(prefix, Unknown):
-            self.machine.warn("unknown-id", f"whether ids have the prefix of a group is unknown: {shape(prefix)}", node)
+        prefix = values.hard(arguments.value("prefix_group_id", 1, True))
+        if isinstance(prefix, values.Unknown):
+            self.machine.warn(
+                "unknown-id", f"whether ids have the prefix of a group is unknown: {values.shape(prefix)}", node
+            )
         group.prefix = prefix is not False
         inherited = dict(group.parent.default_args) if group.parent else {}
         group.default_args = inherited | given_items(arguments.get("default_args"), "default_args")
-        label = shape(self._identifier(arguments.value("group_id", 0), "a group's id", node))
-        suffix = suffix or hard(arguments.value("add_suffix_on_collision")) is True
+        label = values.shape(self._identifier(arguments.value("group_id", 0), "a group's id", node))
+        suffix = suffix or values.hard(arguments.value("add_suffix_on_collision")) is True
         within = group.parent
         if dag and within and label in dag.used and within.child_id(label) not in dag.used:
             text = f"group {label!r} has a name that the DAG uses elsewhere: Airflow 2 renames or refuses it"
@@ -163,13 +149,17 @@ class Making:
 
     def name_of(self, function: Any, node: ast.AST) -> Any:
         """Return the name of a decorated function, from which ids are derived."""
-        while isinstance(function, (PartialCall, Bound)):
+        while isinstance(function, (PartialCall, values.Bound)):
             function = function.function
-        return function.name if isinstance(function, (Function, Class, Foreign)) else self.machine.unknown(node)
+        return (
+            function.name
+            if isinstance(function, (values.Function, values.Class, values.Foreign))
+            else self.machine.unknown(node)
+        )
 
     # Instances of classes of the root
 
-    def allocate(self, cls: Class, node: ast.AST) -> Instance:
+    def allocate(self, cls: values.Class, node: ast.AST) -> values.Instance:
         """Create an instance: a task, DAG or group if the class derives from one of those."""
         for base in cls.foreign():
             if is_operator(base.path):
@@ -178,36 +168,36 @@ class Making:
                 return Dag(cls)
             if base.name == "TaskGroup":
                 return Group(cls)
-        return Items(cls) if cls.is_dict() else Instance(cls)
+        return values.Items(cls) if cls.is_dict() else values.Instance(cls)
 
-    def defaults(self, instance: Instance, arguments: Arguments, names: list[str]) -> None:
+    def defaults(self, instance: values.Instance, arguments: values.Arguments, names: list[str]) -> None:
         """Fill what an operator's ``__init__`` names from default_args, as ``BaseOperatorMeta`` does."""
         if isinstance(instance, Task):
-            dag = hard(arguments.value("dag"))
+            dag = values.hard(arguments.value("dag"))
             dag = dag if isinstance(dag, Dag) else self.context.dag()
             for name, given in self._defaults_of(dag, self.context.group(dag), arguments).items():
                 if name in names and name not in arguments.named and name != "self":
                     arguments.named[name] = given
 
-    def initialise(self, instance: Any, arguments: Arguments, node: ast.AST) -> None:
+    def initialise(self, instance: Any, arguments: values.Arguments, node: ast.AST) -> None:
         """``super().__init__(…)`` where the base is Airflow's, or ``dict``."""
-        if isinstance(instance, Items):
+        if isinstance(instance, values.Items):
             items = self.machine.call(BUILTINS["dict"], arguments, node)
-            if isinstance(hard(items), dict):
-                instance.update(hard(items))
+            if isinstance(values.hard(items), dict):
+                instance.update(values.hard(items))
             else:
                 self.machine.warn("unknown-call", "what a dictionary is made of is unknown", node)
         if getattr(instance, "ready", True):
             return
         if isinstance(instance, Task):
-            own = Arguments(list(arguments.positional), dict(arguments.named), arguments.open)
+            own = values.Arguments(list(arguments.positional), dict(arguments.named), arguments.open)
             self.make_task(path_of(instance.cls), own, node, instance)
         elif isinstance(instance, Dag):
             self.make_dag(arguments, node, instance)
         elif isinstance(instance, Group):
             self.make_group(arguments, node, instance)
 
-    def finish(self, instance: Instance, arguments: Arguments, node: ast.AST) -> None:
+    def finish(self, instance: values.Instance, arguments: values.Arguments, node: ast.AST) -> None:
         """Complete an instance after ``__init__``; the line of a task is that of the call."""
         if not isinstance(instance, (Task, Dag, Group)):
             return
@@ -216,15 +206,15 @@ class Making:
         instance.node, instance.module = node, self.machine.module
         if isinstance(instance, Task):
             inner = instance.arguments
-            instance.arguments = Arguments([], dict(arguments.named))
+            instance.arguments = values.Arguments([], dict(arguments.named))
             for name, given in inner.named.items():
                 if name not in arguments.named:
-                    instance.arguments.named[name] = Given(given.value, given.node, given.module, OF_CLASS)
+                    instance.arguments.named[name] = values.Given(given.value, given.node, given.module, OF_CLASS)
             for value in self._templated(instance, arguments):
                 self.context.depend(instance, value)
 
-    def _templated(self, task: Task, arguments: Arguments) -> list[Any]:
-        fields = hard(task.cls.find("template_fields")) if task.cls is not None else None
+    def _templated(self, task: Task, arguments: values.Arguments) -> list[Any]:
+        fields = values.hard(task.cls.find("template_fields")) if task.cls is not None else None
         if isinstance(fields, (list, tuple)) and all(isinstance(one, str) for one in fields):
             return [task.attributes.get(name, arguments.value(name)) for name in fields]
         if task.cls is not None and fields is None and all(base.name in _BARE for base in task.cls.foreign()):
@@ -232,13 +222,13 @@ class Making:
         return list(arguments.values())
 
 
-Handler = Callable[[Making, Foreign, Arguments, ast.AST], Any]
+Handler = Callable[[Making, values.Foreign, values.Arguments, ast.AST], Any]
 """The effect of a call of one of Airflow's names."""
 
 
-def given_items(given: Given | None, inherited: str) -> dict[str, Given]:
+def given_items(given: values.Given | None, inherited: str) -> dict[str, values.Given]:
     """Return the items of a dictionary argument, each with its line."""
-    value = hard(given.value) if given is not None else None
+    value = values.hard(given.value) if given is not None else None
     if given is None or not isinstance(value, dict):
         return {}
     places: dict[str, ast.expr] = {}
@@ -246,14 +236,14 @@ def given_items(given: Given | None, inherited: str) -> dict[str, Given]:
         for key, item in zip(given.node.keys, given.node.values, strict=True):
             if isinstance(key, ast.Constant) and isinstance(key.value, str):
                 places[key.value] = item
-    found: dict[str, Given] = {}
+    found: dict[str, values.Given] = {}
     for name, item in value.items():
-        if isinstance(hard(name), str):
-            found[hard(name)] = Given(item, places.get(hard(name)), given.module, inherited)
+        if isinstance(values.hard(name), str):
+            found[values.hard(name)] = values.Given(item, places.get(values.hard(name)), given.module, inherited)
     return found
 
 
-def path_of(cls: Class | None) -> str:
+def path_of(cls: values.Class | None) -> str:
     """Return the import path of a class of the root."""
     assert cls is not None
     return f"{cls.module.name}.{cls.name}"
@@ -282,12 +272,12 @@ def is_operator(path: str) -> bool:
     return bool(re.search(r"(Operator|Sensor|Transfer|To[A-Z]\w+)", name))
 
 
-def looks_like_dag(path: str, arguments: Arguments) -> bool:
+def looks_like_dag(path: str, arguments: values.Arguments) -> bool:
     name = path.rpartition(".")[2]
     if not name[:1].isupper() or not name.upper().endswith("DAG"):
         return False
     return "dag_id" in arguments.named or (
-        bool(arguments.positional) and isinstance(hard(arguments.positional[0].value), str)
+        bool(arguments.positional) and isinstance(values.hard(arguments.positional[0].value), str)
     )
 
 

@@ -8,23 +8,10 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from flowyml.migration.airflow.reader import values
 from flowyml.migration.airflow.reader.api.making import Handler, Making
 from flowyml.migration.airflow.reader.library.standard import LIBRARY
 from flowyml.migration.airflow.reader.machine import MISSING
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Foreign,
-    Given,
-    Moment,
-    Native,
-    Raised,
-    Soft,
-    Unknown,
-    hard,
-    shape,
-)
-
-__all__ = ["ENDINGS", "NAMES", "environment", "known_folder", "of_moment", "set_environment", "shifted"]
 
 _OF_TIMES = frozenset({"add", "subtract", "start_of", "end_of", "replace", "set", "in_timezone", "in_tz", "astimezone"})
 
@@ -43,45 +30,49 @@ def _place(world: Making, name: str) -> Any:
     return str(folders[-1] if dags is None else dags if name == "DAGS_FOLDER" else dags.parent)
 
 
-def _variable(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-    name = hard(arguments.value("key", 0))
+def _variable(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
+    name = values.hard(arguments.value("key", 0))
     if not isinstance(name, str):
         return world.machine.unknown(node, origin="variable:?")
     given = arguments.get("default_var", 1) or arguments.get("default", 1)
-    how = hard(arguments.value("deserialize_json", 2))
+    how = values.hard(arguments.value("deserialize_json", 2))
     if name in world.machine.options.variables:
         value = world.machine.options.variables[name]
         is_text = how is True and isinstance(value, str)
-        return LIBRARY["json.loads"].call(world.machine, Arguments([Given(value)]), node) if is_text else value
+        return (
+            LIBRARY["json.loads"].call(world.machine, values.Arguments([values.Given(value)]), node)
+            if is_text
+            else value
+        )
     is_json = how not in (None, False)
     return _outside(world, f"{'variable-json' if is_json else 'variable'}:{name}", given, node)
 
 
-def _variable_set(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+def _variable_set(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
     """``Variable.setdefault(key, default, description, deserialize_json)``."""
     named = dict(arguments.named)
     for name, each in zip(("key", "default", "description", "deserialize_json"), arguments.positional, strict=False):
         named.setdefault(name, each)
-    return _variable(world, function, Arguments([], named, arguments.open), node)
+    return _variable(world, function, values.Arguments([], named, arguments.open), node)
 
 
-def _outside(world: Making, origin: str, given: Given | None, node: ast.AST) -> Any:
+def _outside(world: Making, origin: str, given: values.Given | None, node: ast.AST) -> Any:
     """Return a value from outside of the file: its default if it has one, otherwise unknown.
 
     If it has no default, and the file catches ``KeyError``, that error is raised in the file.
     """
     if given is not None:
-        if isinstance(hard(given.value), Unknown):
-            return hard(given.value)
-        return Soft(given.value, origin, world.machine.source(node), world.machine.place(node))
+        if isinstance(values.hard(given.value), values.Unknown):
+            return values.hard(given.value)
+        return values.Soft(given.value, origin, world.machine.source(node), world.machine.place(node))
     if world.machine.catches("KeyError"):
         text = f"there is no {origin} here: the import follows what the file does without it"
         world.machine.warn("default-taken", text, node)
-        raise Raised("KeyError", origin)
+        raise values.Raised("KeyError", origin)
     return world.machine.unknown(node, origin=origin)
 
 
-def environment(world: Making, name: Any, given: Given | None, node: ast.AST) -> Any:
+def environment(world: Making, name: Any, given: values.Given | None, node: ast.AST) -> Any:
     """Return a variable of the environment; ``given`` is its default."""
     if not isinstance(name, str):
         return world.machine.unknown(node, origin="env:?")
@@ -89,28 +80,28 @@ def environment(world: Making, name: Any, given: Given | None, node: ast.AST) ->
         return world.machine.environment[name]
     if name in ("AIRFLOW_HOME", "AIRFLOW__CORE__DAGS_FOLDER"):
         place = _place(world, "AIRFLOW_HOME" if name == "AIRFLOW_HOME" else "DAGS_FOLDER")
-        return Soft(place, f"env:{name}", world.machine.source(node), world.machine.place(node))
+        return values.Soft(place, f"env:{name}", world.machine.source(node), world.machine.place(node))
     return _outside(world, f"env:{name}", given, node)
 
 
-def _getenv(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-    given = arguments.get("default", 1) or Given(None)
-    return environment(world, hard(arguments.value("key", 0)), given, node)
+def _getenv(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
+    given = arguments.get("default", 1) or values.Given(None)
+    return environment(world, values.hard(arguments.value("key", 0)), given, node)
 
 
-def _setdefault(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+def _setdefault(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
     """``os.environ.setdefault``."""
-    name = hard(arguments.value("key", 0))
+    name = values.hard(arguments.value("key", 0))
     found = environment(world, name, arguments.get("default", 1), node)
     set_environment(world, name, found, node)
     return found
 
 
-def _update(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
+def _update(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> None:
     """``os.environ.update``."""
-    given = hard(arguments.value("other", 0))
+    given = values.hard(arguments.value("other", 0))
     for name, value in given.items() if isinstance(given, dict) else ():
-        set_environment(world, hard(name), value, node)
+        set_environment(world, values.hard(name), value, node)
     for name, each in arguments.named.items():
         set_environment(world, name, each.value, node)
 
@@ -122,8 +113,10 @@ def set_environment(world: Making, name: Any, value: Any, node: ast.AST) -> None
         machine.environment[name] = machine.unknown(node, origin=f"env:{name}") if machine.context.uncertain else value
 
 
-def _configuration(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-    section, name = (str(hard(arguments.value(key, index))).lower() for index, key in enumerate(("section", "key")))
+def _configuration(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
+    section, name = (
+        str(values.hard(arguments.value(key, index))).lower() for index, key in enumerate(("section", "key"))
+    )
     if (section, name) == ("core", "dags_folder"):
         return _place(world, "DAGS_FOLDER")
     origin, given = f"config:{section}.{name}", arguments.get("fallback")
@@ -132,58 +125,62 @@ def _configuration(world: Making, function: Foreign, arguments: Arguments, node:
     return _outside(world, origin, given, node)
 
 
-def _connection(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-    name = shape(arguments.value("conn_id", 0, ""))
+def _connection(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
+    name = values.shape(arguments.value("conn_id", 0, ""))
     if world.machine.catches("AirflowNotFoundException"):
         text = f"the connection {name!r} is unknown here: the import follows what the file does without it"
         world.machine.warn("default-taken", text, node)
-        raise Raised("AirflowNotFoundException", f"connection:{name}")
+        raise values.Raised("AirflowNotFoundException", f"connection:{name}")
     world.machine.asked += 1
     return world.machine.unknown(node, origin=f"connection:{name}")
 
 
-def _clock(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+def _clock(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
     return _moment(world, None, node)
 
 
-def _clock_in(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+def _clock_in(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
     """``now(tz)`` and its like."""
     return _moment(world, _zone(world, arguments.value("tz", 0), node), node)
 
 
-def _moment(world: Making, zone: datetime.tzinfo | None, node: ast.AST) -> Moment:
+def _moment(world: Making, zone: datetime.tzinfo | None, node: ast.AST) -> values.Moment:
     found = world.machine.unknown(node)
-    return Moment(found.source, found.place, "clock", zone=zone)
+    return values.Moment(found.source, found.place, "clock", zone=zone)
 
 
 def _zone(world: Making, given: Any, node: ast.AST) -> datetime.tzinfo | None:
-    zone = hard(given)
+    zone = values.hard(given)
     if isinstance(zone, str):
-        zone = LIBRARY["pendulum.timezone"].call(world.machine, Arguments([Given(zone)]), node)
+        zone = LIBRARY["pendulum.timezone"].call(world.machine, values.Arguments([values.Given(zone)]), node)
     return zone if isinstance(zone, datetime.tzinfo) else None
 
 
-def of_moment(world: Making, value: Moment, name: str, node: ast.AST) -> Any:
+def of_moment(world: Making, value: values.Moment, name: str, node: ast.AST) -> Any:
     """Return a method of a time: its result is in the same time zone, or in that of its argument."""
     if name not in _OF_TIMES:
         return MISSING
     to_another = name in ("in_timezone", "in_tz", "astimezone")
 
-    def moved(machine: Any, arguments: Arguments, where: ast.AST) -> Moment:
+    def moved(machine: Any, arguments: values.Arguments, where: ast.AST) -> values.Moment:
         given = arguments.value("tz", 0) if to_another else arguments.value("tzinfo", None, value.zone)
         return _moment(world, _zone(world, given, where), where)
 
-    return Native(name, moved)
+    return values.Native(name, moved)
 
 
 def shifted(world: Making, left: Any, right: Any, node: ast.AST) -> Any:
     """Add a duration to a time, or subtract it."""
-    return _moment(world, left.zone, node) if isinstance(left, Moment) and not isinstance(right, Moment) else MISSING
+    return (
+        _moment(world, left.zone, node)
+        if isinstance(left, values.Moment) and not isinstance(right, values.Moment)
+        else MISSING
+    )
 
 
-def _search_path(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
+def _search_path(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> None:
     """``sys.path.append(folder)``: modules are also searched in that folder, if it is in the root."""
-    folder = hard(arguments.positional[-1].value) if arguments.positional else None
+    folder = values.hard(arguments.positional[-1].value) if arguments.positional else None
     if isinstance(folder, (str, PurePosixPath)):
         world.machine.files.search(str(folder))
 

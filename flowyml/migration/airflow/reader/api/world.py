@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowyml.migration.airflow.model import Place
+from flowyml.migration.airflow.reader import nodes, values
 from flowyml.migration.airflow.reader.api import assets, attributes, decorators, edges, outside
 from flowyml.migration.airflow.reader.api.making import (
     Handler,
@@ -22,29 +23,6 @@ from flowyml.migration.airflow.reader.library.dates import CALLED
 from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack
 from flowyml.migration.airflow.reader.library.standard import LIBRARY
 from flowyml.migration.airflow.reader.machine import MISSING
-from flowyml.migration.airflow.reader.nodes import (
-    Asset,
-    DagFactory,
-    Group,
-    GroupFactory,
-    Task,
-    TaskFactory,
-    XCom,
-)
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Class,
-    Foreign,
-    ForeignValue,
-    Function,
-    Instance,
-    Native,
-    Soft,
-    Unknown,
-    hard,
-)
-
-__all__ = ["Airflow"]
 
 _ENUMS = frozenset({"TriggerRule", "WeightRule", "State", "TaskInstanceState", "DagRunState", "ExecuteAfter"})
 
@@ -66,12 +44,12 @@ class Airflow(Making):
         if parent.rpartition(".")[2] in _ENUMS and name.isupper() and path.startswith("airflow"):
             return name.lower()
         if path in ("airflow.__version__", "airflow.version.version", "airflow.version.__version__"):
-            return Soft(_VERSION, f"{path}, {_VERSION}", path, Place(self.machine.module.place, 1, 1))
+            return values.Soft(_VERSION, f"{path}, {_VERSION}", path, Place(self.machine.module.place, 1))
         if path.endswith("settings.TIMEZONE"):
             return LIBRARY["datetime.UTC"]
         return outside.known_folder(self, path)
 
-    def call_foreign(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    def call_foreign(self, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
         """Return a call of an object that is not in the root."""
         path, name = function.path, function.name
         if path in CALLED:
@@ -79,11 +57,11 @@ class Airflow(Making):
         handler = self._handler(path, name)
         if handler is not None:
             return handler(self, function, arguments, node)
-        if name == "__init__" and arguments.positional and isinstance(arguments.positional[0].value, Instance):
+        if name == "__init__" and arguments.positional and isinstance(arguments.positional[0].value, values.Instance):
             return self.initialise(arguments.positional[0].value, arguments.rest(), node)
         parent = path.rpartition(".")[0]
         if name == "partial" and is_operator(parent):
-            return self.partial_of(Foreign(parent), arguments, node)
+            return self.partial_of(values.Foreign(parent), arguments, node)
         return self._call_class(function, arguments, node)
 
     def _handler(self, path: str, name: str) -> Handler | None:
@@ -96,7 +74,7 @@ class Airflow(Making):
             return _NAMES.get(name)
         return None
 
-    def _call_class(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    def _call_class(self, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
         path, name = function.path, function.name
         if looks_like_dag(path, arguments):
             self.machine.warn("unknown-call", f"{path} makes a DAG in a way that is unknown", node)
@@ -111,28 +89,30 @@ class Airflow(Making):
         if len(arguments.positional) == 1 and not arguments.named:
             only = arguments.positional[0].value
             decorates = not name[:1].isupper() and not path.startswith("inspect.")
-            if isinstance(only, (Function, Class, TaskFactory)) and decorates:
+            if isinstance(only, (values.Function, values.Class, nodes.TaskFactory)) and decorates:
                 return only
         handed = self._hands_over(arguments) and not only_shows(path)
         if handed or (not harmless(path) and self.context.dag() is not None):
             self.machine.warn("unknown-call", f"what {path} adds to the DAG is unknown", node)
         if not name[:1].isupper() and not only_shows(path):
             self.machine.asked += 1
-        return ForeignValue(self.machine.source(node), self.machine.place(node), path=path, arguments=arguments)
+        return values.ForeignValue(self.machine.source(node), self.machine.place(node), path=path, arguments=arguments)
 
-    def _hands_over(self, arguments: Arguments) -> bool:
+    def _hands_over(self, arguments: values.Arguments) -> bool:
         """Return whether a call gets DAGs, tasks or groups, or all names of the module."""
         names = self.machine.module.scope.names
-        return any(self.machine.mentions(one) or hard(one) is names for one in arguments.values())
+        return any(self.machine.mentions(one) or values.hard(one) is names for one in arguments.values())
 
-    def call_unknown(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
+    def call_unknown(self, function: Any, arguments: values.Arguments, node: ast.AST) -> Any:
         """Return a call of an unknown object."""
-        if isinstance(function, Unknown) and "task_id" in arguments.named:
+        if isinstance(function, values.Unknown) and "task_id" in arguments.named:
             self.machine.warn("unknown-call", f"`{function.source[:60]}` is assumed to make one task", node)
             return self.make_task(function.source, arguments, node)
-        if len(arguments.positional) == 1 and isinstance(arguments.positional[0].value, (Function, Class)):
+        if len(arguments.positional) == 1 and isinstance(
+            arguments.positional[0].value, (values.Function, values.Class)
+        ):
             return self.machine.unknown(node)
-        path = function.origin.removeprefix("call:") if isinstance(function, Unknown) else ""
+        path = function.origin.removeprefix("call:") if isinstance(function, values.Unknown) else ""
         inside = self.context.dag() is not None and path != getattr(function, "origin", "") and not harmless(path)
         if inside or (self._hands_over(arguments) and not only_shows(path)):
             text = f"what `{self.machine.source(node)[:60]}` adds to the DAG is unknown"
@@ -141,14 +121,14 @@ class Airflow(Making):
             self.machine.asked += 1
         return self.machine.unknown(node)
 
-    def call_value(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
+    def call_value(self, function: Any, arguments: values.Arguments, node: ast.AST) -> Any:
         """Return a call of one of Airflow's own objects."""
         match function:
-            case TaskFactory():
+            case nodes.TaskFactory():
                 return decorators.taskflow(self, function, arguments, node)
-            case GroupFactory():
+            case nodes.GroupFactory():
                 return decorators.grouped(self, function, arguments, node)
-            case DagFactory():
+            case nodes.DagFactory():
                 return decorators.decorated_dag(self, function, arguments, node)
             case PartialCall():
                 return self.machine.call(function.function, function.arguments.joined(arguments), node)
@@ -156,36 +136,46 @@ class Airflow(Making):
 
     def item(self, value: Any, key: Any, node: ast.AST) -> Any:
         """``value[key]`` of one of Airflow's own objects, and of the environment."""
-        if isinstance(value, XCom):
-            return XCom(value.task, hard(key), value.path, value.parts)
-        if isinstance(value, Group):
-            return value.child(str(hard(key))) or self.machine.unknown(node)
-        if isinstance(value, Foreign):
+        if isinstance(value, nodes.XCom):
+            return nodes.XCom(value.task, values.hard(key), value.path, value.parts)
+        if isinstance(value, nodes.Group):
+            return value.child(str(values.hard(key))) or self.machine.unknown(node)
+        if isinstance(value, values.Foreign):
             if value.path == "os.environ":
-                return outside.environment(self, hard(key), None, node)
+                return outside.environment(self, values.hard(key), None, node)
             module = self.machine.module
-            if value.path == "sys.modules" and hard(key) == module.scope.names.get("__name__"):
+            if value.path == "sys.modules" and values.hard(key) == module.scope.names.get("__name__"):
                 return module
-            if value.name in _ENUMS and isinstance(hard(key), str) and value.path.startswith("airflow"):
-                return self.lookup(f"{value.path}.{hard(key)}")
+            if value.name in _ENUMS and isinstance(values.hard(key), str) and value.path.startswith("airflow"):
+                return self.lookup(f"{value.path}.{values.hard(key)}")
             return value if value.name[:1].isupper() else self.machine.unknown(node)
-        if isinstance(value, Native):
+        if isinstance(value, values.Native):
             return value
         return MISSING
 
     def operate(self, kind: type[ast.operator], left: Any, right: Any, node: ast.AST) -> Any:
         """``>>``, ``<<`` between tasks, ``|``, ``&`` between assets."""
         if kind is ast.RShift or kind is ast.LShift:
-            one = hard(left)
-            shifts = isinstance(one, Instance) and one.special("__rshift__") is not None  # the file defines ``>>``
+            one = values.hard(left)
+            shifts = (
+                isinstance(one, values.Instance) and one.special("__rshift__") is not None
+            )  # the file defines ``>>``
             if not edges.joins(left) and (not edges.joins(right) or shifts):
                 edges.suspect(self, left, right, node)
                 return MISSING
             edges.join(self, *((left, right) if kind is ast.RShift else (right, left)), node)
             return right
-        if kind in (ast.BitOr, ast.BitAnd) and isinstance(hard(left), Asset) and isinstance(hard(right), Asset):
-            return assets.condition("any" if kind is ast.BitOr else "all", hard(left), hard(right))
-        return outside.shifted(self, hard(left), hard(right), node) if kind in (ast.Add, ast.Sub) else MISSING
+        if (
+            kind in (ast.BitOr, ast.BitAnd)
+            and isinstance(values.hard(left), nodes.Asset)
+            and isinstance(values.hard(right), nodes.Asset)
+        ):
+            return assets.condition("any" if kind is ast.BitOr else "all", values.hard(left), values.hard(right))
+        return (
+            outside.shifted(self, values.hard(left), values.hard(right), node)
+            if kind in (ast.Add, ast.Sub)
+            else MISSING
+        )
 
     def attribute(self, value: Any, name: str, node: ast.AST) -> Any:
         """Return an attribute of one of Airflow's own objects."""
@@ -197,8 +187,8 @@ class Airflow(Making):
 
     def assign_item(self, value: Any, key: Any, new: Any, node: ast.AST) -> None:
         """``value[key] = new`` of the environment."""
-        if isinstance(value, Foreign) and value.path == "os.environ":
-            outside.set_environment(self, hard(key), new, node)
+        if isinstance(value, values.Foreign) and value.path == "os.environ":
+            outside.set_environment(self, values.hard(key), new, node)
 
     def enter(self, value: Any, node: ast.AST) -> Any:
         """``with value as …:``."""
@@ -211,12 +201,16 @@ class Airflow(Making):
             edges.leave(self, value, node)
 
 
-def _xcom_arg(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-    task = hard(arguments.value("operator", 0))
-    if isinstance(task, XCom):
+def _xcom_arg(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
+    task = values.hard(arguments.value("operator", 0))
+    if isinstance(task, nodes.XCom):
         return task
-    known = isinstance(task, Task)
-    return XCom(task, hard(arguments.value("key", 1, "return_value"))) if known else world.machine.unknown(node)
+    known = isinstance(task, nodes.Task)
+    return (
+        nodes.XCom(task, values.hard(arguments.value("key", 1, "return_value")))
+        if known
+        else world.machine.unknown(node)
+    )
 
 
 _NAMES: Mapping[str, Handler] = {

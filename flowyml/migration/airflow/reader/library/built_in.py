@@ -11,8 +11,6 @@ from flowyml.migration.airflow.reader.library.natives import natives, nothing, p
 from flowyml.migration.airflow.reader.library.paths import open_file
 from flowyml.migration.airflow.reader.values import Arguments, Foreign, Instance, NotKnown, hard
 
-__all__ = ["BUILTINS"]
-
 
 def _text(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if len(arguments.positional) + len(arguments.named) > 1:

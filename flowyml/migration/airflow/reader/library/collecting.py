@@ -16,8 +16,6 @@ from flowyml.migration.airflow.reader.library.natives import natives, plain
 from flowyml.migration.airflow.reader.operations import LARGEST
 from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Items, NotKnown, Once, Unknown, hard
 
-__all__ = ["NAMES"]
-
 _MOST = 10_000
 """The largest number of results of a function of itertools; more are unknown."""
 _ENDLESS = 5_000

@@ -18,8 +18,6 @@ from flowyml.migration.airflow.reader.library.paths import read as text_of
 from flowyml.migration.airflow.reader.operations import LARGEST, Section
 from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, NotKnown, hard
 
-__all__ = ["NAMES", "text_in"]
-
 
 class Settings(Instance):
     """``configparser.ConfigParser`` or ``RawConfigParser``: sections of files of the root, and of texts."""

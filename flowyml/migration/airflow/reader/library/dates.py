@@ -12,8 +12,6 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.natives import plain
 from flowyml.migration.airflow.reader.values import Arguments, Foreign, Native, NotKnown
 
-__all__ = ["CALLED", "NAMES", "clock"]
-
 
 def _zone(name: Any = "UTC") -> datetime.tzinfo:
     if isinstance(name, int):

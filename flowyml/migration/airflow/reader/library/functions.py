@@ -10,8 +10,6 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.natives import natives, nothing
 from flowyml.migration.airflow.reader.values import Arguments, Class, Function, Given, Instance, Native, NotKnown, hard
 
-__all__ = ["NAMES", "PartialCall", "Stack"]
-
 
 class PartialCall(Instance):
     """``functools.partial``."""

@@ -11,8 +11,6 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.natives import natives
 from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, NotKnown, Once, Unknown, hard
 
-__all__ = ["NAMES", "from_keys", "in_rows", "keys_of", "sort_in_place"]
-
 
 def _len(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = arguments.value("obj", 0)

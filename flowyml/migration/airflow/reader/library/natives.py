@@ -10,8 +10,6 @@ from typing import Any
 from flowyml.migration.airflow.reader.operations import checked
 from flowyml.migration.airflow.reader.values import Arguments, Native
 
-__all__ = ["native", "natives", "nothing", "plain"]
-
 
 def plain(function: Callable[..., Any]) -> Native:
     """Return a native of plain data: an unknown argument makes an unknown result."""

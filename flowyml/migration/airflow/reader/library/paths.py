@@ -14,9 +14,6 @@ from flowyml.migration.airflow.reader.library.natives import natives, nothing, p
 from flowyml.migration.airflow.reader.operations import checked
 from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, NotKnown, hard
 
-__all__ = ["NAMES", "Opened", "open_file", "opened_attribute", "path_attribute", "read"]
-
-
 _PATH = str | PurePosixPath
 _PURE = ("join", "dirname", "basename", "splitext", "split", "normpath", "isabs", "relpath", "commonpath")
 

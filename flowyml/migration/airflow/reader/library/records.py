@@ -9,17 +9,6 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.natives import natives
 from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Native, NotKnown, hard
 
-__all__ = [
-    "NAMES",
-    "annotated",
-    "changing_validators",
-    "class_method",
-    "instance_method",
-    "only_for_init",
-    "places_of_fields",
-    "validated",
-]
-
 
 def annotated(cls: Class) -> list[tuple[str, str]]:
     """The annotated names in the body of a class, each with the name of its annotation: ``ClassVar``, ``str``."""

@@ -13,8 +13,6 @@ from flowyml.migration.airflow.reader.library.natives import natives, plain
 from flowyml.migration.airflow.reader.operations import PythonVersion
 from flowyml.migration.airflow.reader.values import Arguments, Auto, Native
 
-__all__ = ["LIBRARY", "native_attribute"]
-
 LIBRARY = natives({
     "typing.TYPE_CHECKING": False,
     "typing_extensions.TYPE_CHECKING": False,

@@ -14,26 +14,13 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+from flowyml.migration.airflow.reader import values
 from flowyml.migration.airflow.reader.library.natives import natives, plain
 from flowyml.migration.airflow.reader.machine import short
 from flowyml.migration.airflow.reader.operations import LARGEST, joined, pieces
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Bound,
-    Function,
-    Given,
-    Instance,
-    Native,
-    NotKnown,
-    hard,
-    parts_of,
-    shape,
-)
-
-__all__ = ["NAMES", "Digest", "format_text"]
 
 
-def format_text(machine: Any, text: str, arguments: Arguments, node: ast.AST) -> Any:
+def format_text(machine: Any, text: str, arguments: values.Arguments, node: ast.AST) -> Any:
     """``text.format(…)``: fields may have items and attributes of the evaluator's values."""
     out: list[Any] = []
     count = 0
@@ -48,9 +35,9 @@ def format_text(machine: Any, text: str, arguments: Arguments, node: ast.AST) ->
         value = machine.unknown(node) if given is None else _walk(machine, given.value, rest, node)
         inner = format_text(machine, spec, arguments, node) if "{" in spec else spec
         out.append(machine.unknown(node) if "{}" in spec else machine.text_of(node, value, conversion, inner))
-    if all(isinstance(hard(one), str) for one in out):
-        return machine.soft(joined("", map(hard, out)), *out, parts=parts_of(out))
-    return machine.unknown(node, text="".join(shape(one)[:500] for one in out[:500]), parts=parts_of(out))
+    if all(isinstance(values.hard(one), str) for one in out):
+        return machine.soft(joined("", map(values.hard, out)), *out, parts=values.parts_of(out))
+    return machine.unknown(node, text="".join(values.shape(one)[:500] for one in out[:500]), parts=values.parts_of(out))
 
 
 def _field(name: str) -> tuple[str, list[str]]:
@@ -68,20 +55,20 @@ def _walk(machine: Any, value: Any, parts: list[str], node: ast.AST) -> Any:
     return value
 
 
-def _template(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+def _template(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
     """``string.Template``: its ``substitute`` on plain values."""
     text = arguments.expect(str, "template", 0)
 
-    def substitute(_: Any, given: Arguments, where: ast.AST) -> Any:
-        values = {name: one.value for name, one in given.named.items()}
-        if given.positional and isinstance(hard(given.positional[0].value), dict):
-            values = {**hard(given.positional[0].value), **values}
-        values, _, soft, known = machine.settle([values])
-        if not known or text.count("$") * max((len(str(one)) for one in values[0].values()), default=0) > LARGEST:
-            raise NotKnown
-        return machine.soft(machine.attempt(where, string.Template(text).safe_substitute, values[0]), *soft)
+    def substitute(_: Any, given: values.Arguments, where: ast.AST) -> Any:
+        given_names = {name: one.value for name, one in given.named.items()}
+        if given.positional and isinstance(values.hard(given.positional[0].value), dict):
+            given_names = {**values.hard(given.positional[0].value), **given_names}
+        settled, _, soft, known = machine.settle([given_names])
+        if not known or text.count("$") * max((len(str(one)) for one in settled[0].values()), default=0) > LARGEST:
+            raise values.NotKnown
+        return machine.soft(machine.attempt(where, string.Template(text).safe_substitute, settled[0]), *soft)
 
-    return Instance(None, {name: Native(name, substitute) for name in ("substitute", "safe_substitute")})
+    return values.Instance(None, {name: values.Native(name, substitute) for name in ("substitute", "safe_substitute")})
 
 
 _LETTERS = ("ascii_letters", "ascii_lowercase", "ascii_uppercase", "digits", "hexdigits", "punctuation")
@@ -92,65 +79,67 @@ _VERSIONS = (
 _FUNCTIONS = ("sub", "match", "search", "fullmatch", "findall", "finditer", "split")
 
 
-def _regex(name: str) -> Native:
+def _regex(name: str) -> values.Native:
     """Return a function of ``re``, for a pattern and a text that a trial shows to take little time."""
 
-    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    def call(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
         def found(*args: Any, **kwargs: Any) -> Any:
             if not all(isinstance(one, (str, int)) for one in (*args, *kwargs.values())):
-                raise NotKnown
+                raise values.NotKnown
             machine.step(10)
             if not machine.ends_in_time("re", name, *args, **kwargs):
                 machine.warn("steps", f"`{short(machine.source(node))}` takes too long: its result is unknown", node)
-                raise NotKnown
+                raise values.NotKnown
             result = getattr(re, name)(*args, **kwargs)
             return list(result) if name == "finditer" else result
 
         return plain(found).call(machine, arguments, node)
 
-    return Native(name, call)
+    return values.Native(name, call)
 
 
-def _substituted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+def _substituted(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
     """``re.sub``, also with a function for the replacements."""
-    function = hard(arguments.value("repl", 1))
-    if not isinstance(function, (Function, Bound, Native)):
+    function = values.hard(arguments.value("repl", 1))
+    if not isinstance(function, (values.Function, values.Bound, values.Native)):
         return _SUB.call(machine, arguments, node)
     found = machine.call(NAMES["re.finditer"], _without_replacement(arguments), node)
     _, text = arguments.expect(str, "pattern", 0), arguments.expect(str, "string", 2)
     if not isinstance(found, list):
-        raise NotKnown
+        raise values.NotKnown
     out, end = [], 0
     for one in found:
-        new = hard(machine.call(function, Arguments([Given(one)]), node))
+        new = values.hard(machine.call(function, values.Arguments([values.Given(one)]), node))
         if not isinstance(new, str):
-            raise NotKnown
+            raise values.NotKnown
         out += [text[end : one.start()], new]
         end = one.end()
     return machine.soft(machine.attempt(node, joined, "", [*out, text[end:]]), *arguments.values())
 
 
-def _without_replacement(arguments: Arguments) -> Arguments:
+def _without_replacement(arguments: values.Arguments) -> values.Arguments:
     """Convert the arguments of ``re.sub`` to those of ``re.finditer``, which takes no ``count``."""
     named = {name: given for name, given in arguments.named.items() if name != "repl"}
-    return Arguments([given for index, given in enumerate(arguments.positional) if index != 1], named, arguments.open)
+    return values.Arguments(
+        [given for index, given in enumerate(arguments.positional) if index != 1], named, arguments.open
+    )
 
 
-def _compiled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+def _compiled(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
     """Return a pattern, whose methods are the functions of ``re``."""
-    pattern, flags = Given(arguments.value("pattern", 0)), arguments.get("flags", 1)
+    pattern, flags = values.Given(arguments.value("pattern", 0)), arguments.get("flags", 1)
 
-    def method(name: str) -> Native:
-        def call(_: Any, given: Arguments, where: ast.AST) -> Any:
+    def method(name: str) -> values.Native:
+        def call(_: Any, given: values.Arguments, where: ast.AST) -> Any:
             named = given.named if flags is None else {**given.named, "flags": flags}
-            return machine.call(NAMES[f"re.{name}"], Arguments([pattern, *given.positional], named), where)
+            return machine.call(NAMES[f"re.{name}"], values.Arguments([pattern, *given.positional], named), where)
 
-        return Native(name, call)
+        return values.Native(name, call)
 
-    return Instance(None, {"pattern": pattern.value, **{name: method(name) for name in _FUNCTIONS}})
+    return values.Instance(None, {"pattern": pattern.value, **{name: method(name) for name in _FUNCTIONS}})
 
 
-class Digest(Instance):
+class Digest(values.Instance):
     """A hash of ``hashlib``, over the bytes so far; None if they are unknown."""
 
     def __init__(self, name: str, data: bytes | None) -> None:
@@ -158,20 +147,22 @@ class Digest(Instance):
         self.name = name
         self.data = data
 
-    def method(self, name: str) -> Native | None:
+    def method(self, name: str) -> values.Native | None:
         """``update``, ``digest`` or ``hexdigest``; None for any other name."""
         if name == "update":
-            return Native(name, lambda machine, given, _: self._add(machine, hard(given.value("data", 0))))
+            return values.Native(
+                name, lambda machine, given, _: self._add(machine, values.hard(given.value("data", 0)))
+            )
         if name not in ("digest", "hexdigest"):
             return None
 
-        def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        def call(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
             if self.data is None or arguments.positional:
-                raise NotKnown
+                raise values.NotKnown
             machine.charge(self.data)
             return getattr(hashlib.new(self.name, self.data, usedforsecurity=False), name)()
 
-        return Native(name, call)
+        return values.Native(name, call)
 
     def _add(self, machine: Any, data: Any) -> None:
         machine.charge(self.data, data)
@@ -183,7 +174,7 @@ def _digest(name: str) -> Callable[..., Any]:
     return lambda machine, arguments, node: Digest(name, arguments.expect(bytes, "string", 0, b""))
 
 
-def _new_digest(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+def _new_digest(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
     """``hashlib.new(name, data)``."""
     name, data = arguments.expect(str, "name", 0).lower(), arguments.expect(bytes, "data", 1, b"")
     return Digest(name, data) if name in _DIGESTS else machine.unknown(node)
@@ -194,13 +185,13 @@ _DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 
 def _indented(text: str, prefix: str) -> str:
     if (text.count("\n") + 1) * len(prefix) > LARGEST:
-        raise NotKnown
+        raise values.NotKnown
     return textwrap.indent(text, prefix)
 
 
 def _normalized(form: Any, text: str) -> str:
     if len(text) > 500:  # it sorts combining letters in the square of their number
-        raise NotKnown
+        raise values.NotKnown
     return unicodedata.normalize(form, text)
 
 

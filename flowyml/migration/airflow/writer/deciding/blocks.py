@@ -15,8 +15,6 @@ from typing import Any, TypeVar
 from flowyml.migration.airflow.model import DagModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 
-__all__ = ["Block", "Chain", "Conflict", "Path", "arranged", "groups_around", "paths_of", "sorted_units"]
-
 
 @dataclass(frozen=True, slots=True)
 class Block:

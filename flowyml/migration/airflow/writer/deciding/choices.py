@@ -10,8 +10,6 @@ from itertools import count, product
 from math import prod
 from typing import Any
 
-__all__ = ["Choice", "Unclear", "choice_of"]
-
 _MOST = 200
 """The largest number of values of a choice."""
 _LONGEST = 250

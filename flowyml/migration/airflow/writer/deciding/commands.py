@@ -16,8 +16,6 @@ from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain
 
-__all__ = ["may_skip", "options_of_command", "step_of_command"]
-
 # Airflow counts a task as skipped for this exit code; a shell keeps eight bits of a code.
 _SKIPS = 99
 _NUMBER = re.compile(r"(?<![\w.])(?:0[xX][0-9a-fA-F]+|\d+)(?![\w.])")

@@ -23,9 +23,6 @@ from flowyml.migration.airflow.writer.deciding.schedules import Dated, dated, zo
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain
 
-__all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_be_argument",
-           "may_use", "needed_of_dag", "notes_of_intervals", "pieces", "texts_of", "uses_as_datetime"]  # fmt: skip
-
 DATES: Mapping[str, tuple[str, str]] = {
     "ds": ("date", "LOGICAL_DATE"),
     "logical_date": ("datetime", "LOGICAL_DATE"),

@@ -42,8 +42,6 @@ from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import Unwritable, Words, is_plain
 
-__all__ = ["DecidedDag", "decided"]
-
 # Endings of the files from which operators read templates; the second kind is also of other files.
 _TEMPLATES = (".bash", ".hql", ".sh", ".sql")
 _MAY_BE_TEMPLATES = (".html", ".json", ".txt", ".yaml", ".yml")

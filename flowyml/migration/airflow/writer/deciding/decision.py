@@ -19,9 +19,6 @@ from flowyml.migration.airflow.writer.moving import Moving, Needed
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import Unwritable
 
-__all__ = ["Decision", "Function", "Hole", "Key", "Loop", "Moved", "edges_in", "is_item", "items_in", "key_of", "named",
-           "refused", "rule_of", "what_moves"]  # fmt: skip
-
 Key = tuple[str, int, str]
 """The name of a function, its line, and its module if that is not the DAG file."""
 

@@ -16,9 +16,6 @@ from flowyml.migration.airflow.writer.deciding.options import defaults_of
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving, Needed, without_defaults
 from flowyml.migration.airflow.writer.statements import called, outside_functions
 
-__all__ = ["CONTEXT", "call_arguments", "filled_by", "from_operator", "functions_in", "imported_from", "moved_over",
-           "of_context", "returns_dict", "taken_by", "to_operator", "tree_of", "with_bound"]  # fmt: skip
-
 # Airflow's own arguments of a function, in all versions; source: airflow.sdk.definitions.context.Context, and
 # airflow.utils.context.KNOWN_CONTEXT_KEYS of Airflow 2.
 CONTEXT = frozenset({

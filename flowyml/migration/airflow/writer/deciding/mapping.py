@@ -11,8 +11,6 @@ from flowyml.migration.airflow.model import DagModel, FunctionModel, GroupModel,
 from flowyml.migration.airflow.writer.deciding.decision import Hole, Loop
 from flowyml.migration.airflow.writer.values import is_plain
 
-__all__ = ["by_names", "lists_of", "loop_of", "mapped_names", "over_parameters"]
-
 
 def lists_of(task: TaskModel) -> dict[str, Any]:
     """Return the lists of a mapped task, by argument, equally long."""

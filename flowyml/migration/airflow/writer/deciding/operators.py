@@ -22,8 +22,6 @@ from flowyml.migration.airflow.writer.values import path_of
 from flowyml.orchestrators.replacements import replacement
 from flowyml.plan.model import RUN_IF
 
-__all__ = ["STANDARD", "as_operator"]
-
 STANDARD = "airflow.providers.standard"
 # Paths of Airflow 1, and their names in Airflow 2 and 3.
 _OLD = {

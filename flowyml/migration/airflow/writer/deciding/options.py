@@ -10,23 +10,6 @@ from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, R
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain, path_of
 
-__all__ = [
-    "BY_DEFAULT",
-    "CALLBACKS",
-    "OF_BASH",
-    "OF_PYTHON",
-    "TAKEN",
-    "callback_of",
-    "default_arguments",
-    "defaults_of",
-    "fits",
-    "inherited",
-    "is_by_default",
-    "lost_defaults",
-    "pipeline_options",
-    "unfit",
-]
-
 CALLBACKS = (
     "on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback", "on_skipped_callback",
 )  # fmt: skip

@@ -12,8 +12,6 @@ from typing import Any
 from flowyml.migration.airflow.model import Reference
 from flowyml.migration.airflow.writer.values import is_plain
 
-__all__ = ["Declared", "declared", "default_of"]
-
 _KINDS: Mapping[str, tuple[str, tuple[type, ...]]] = {
     "string": ("str", (str,)),
     "integer": ("int", (int,)),

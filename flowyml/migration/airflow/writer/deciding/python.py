@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from flowyml.migration.airflow.model import DagModel, FunctionModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.writer.deciding import functions
 from flowyml.migration.airflow.writer.deciding.choices import Choice, Unclear, choice_of
 from flowyml.migration.airflow.writer.deciding.commands import options_of_command
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Template, is_template, notes_of_intervals
@@ -20,16 +21,6 @@ from flowyml.migration.airflow.writer.deciding.decision import (
     named,
     rule_of,
 )
-from flowyml.migration.airflow.writer.deciding.functions import (
-    call_arguments,
-    imported_from,
-    moved_over,
-    of_context,
-    taken_by,
-    to_operator,
-    tree_of,
-    with_bound,
-)
 from flowyml.migration.airflow.writer.deciding.mapping import by_names, lists_of, over_parameters
 from flowyml.migration.airflow.writer.deciding.operators import STANDARD, as_operator
 from flowyml.migration.airflow.writer.deciding.options import OF_PYTHON, defaults_of
@@ -38,8 +29,6 @@ from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain, path_of
 from flowyml.plan.model import RUN_IF
-
-__all__ = ["CLASSES", "PYTHONS", "step_of_python"]
 
 PYTHONS = ("PythonOperator", "BranchPythonOperator", "ShortCircuitOperator", "PythonSensor")
 CLASSES = {
@@ -59,14 +48,14 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
     if function.bound:
         raise Hole(f"its function is {function.bound}: write it with def, and give it what it needs by op_kwargs")
     if function.module in ("", "__main__"):
-        moved = moved_over(function, moving)
-    elif (other := imported_from(function, moving)) and task.decorator in (None, "@task"):
+        moved = functions.moved_over(function, moving)
+    elif (other := functions.imported_from(function, moving)) and task.decorator in (None, "@task"):
         moved = other
     else:
         return _of_other_module(dag, task, function, moving)
     if task.mapped and task.decorator is None:
         task = over_parameters(task, function)
-    given = with_bound(task, moved, taken_by(task, moved, call_arguments(dag, task)))
+    given = functions.with_bound(task, moved, functions.taken_by(task, moved, functions.call_arguments(dag, task)))
     given = by_names(given, function) if task.mapped else given
     try:
         if task.task_id in held:
@@ -107,7 +96,7 @@ def _step_of(asking: Asking, moved: Function, given: dict[str, Any]) -> Decision
     if task.decorator is None and (taken := _of_defaults(asking.dag, task)):
         raise Unclear(f"it takes {taken[0]} of the default arguments")
     through_bash = options_of_command(asking, moved) if kind == "@task.bash" else None
-    arguments = {**asking.rendered(given), **of_context(asking, moved, given)}
+    arguments = {**asking.rendered(given), **functions.of_context(asking, moved, given)}
     for edge in edges_in(arguments.values()):
         source = asking.dag.task(edge.task_id)
         if edge.key != "return_value" and source is not None and source.function is None:
@@ -147,7 +136,7 @@ def _choice(task: TaskModel, moved: Function, given: dict[str, Any]) -> Choice |
         return Choice(whole=said is None or said.value is True)
     if moved.node.decorators:
         raise Unclear("its decorator may change what it returns")
-    return choice_of(tree_of(moved), given, moved.home.constant)
+    return choice_of(functions.tree_of(moved), given, moved.home.constant)
 
 
 def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:
@@ -198,7 +187,7 @@ def _as_its_operator(
         raise Hole(f"it is {'mapped' if task.mapped else '@task.bash'}, and {why}")
     arguments: dict[str, Any] = {"python_callable": function}
     arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"} - OF_OPERATORS}
-    arguments |= to_operator(given)
+    arguments |= functions.to_operator(given)
     if task.multiple_outputs:
         arguments["multiple_outputs"] = True
     made = as_operator(task, arguments, moving, CLASSES.get(task.decorator or "", ""))
@@ -213,6 +202,6 @@ def _of_other_module(dag: DagModel, task: TaskModel, function: FunctionModel, mo
     if not path_of(function.import_path):
         raise Hole(f"its function {function.import_path!r:.80} is not an import path")
     return _as_its_operator(
-        task, function, moving, call_arguments(dag, task), f"its function is in the module {function.module}",
+        task, function, moving, functions.call_arguments(dag, task), f"its function is in the module {function.module}",
         "Import it into the pipeline, and put @step on it, to run it anywhere.",
     )  # fmt: skip

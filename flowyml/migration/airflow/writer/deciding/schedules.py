@@ -14,8 +14,6 @@ from flowyml.migration.airflow.model import AssetRef, DagModel, Reference, Symbo
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import Unwritable
 
-__all__ = ["Dated", "Schedule", "asks_for_dates", "dated", "notes_of_dates", "schedule_of", "timetable_of", "zone_of"]
-
 _DATES = re.compile(
     r"\b(ds|ts|ds_nodash|ts_nodash\w*|logical_date|execution_date|data_interval_(start|end)|dag_run|"
     r"(next|prev|yesterday|tomorrow)_(ds|execution)\w*)\b"

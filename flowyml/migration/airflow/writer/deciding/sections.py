@@ -12,8 +12,6 @@ from flowyml.migration.airflow.writer.deciding.blocks import Chain, sorted_units
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.decision import Decision
 
-__all__ = ["Nested", "Unit", "groups_in", "nested", "tasks_in"]
-
 
 @dataclass(slots=True, eq=False)
 class Nested:

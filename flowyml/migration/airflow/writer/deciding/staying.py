@@ -31,8 +31,6 @@ from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.plan.model import RUN_IF
 from flowyml.plan.names import MAX_NAME_LENGTH
 
-__all__ = ["ENDS_AS_OURS", "Staying", "set_apart"]
-
 Staying = Mapping[str, Collection[str]]
 """The ids of tasks that stay on Airflow, by the id of their DAG."""
 

@@ -7,34 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 from flowyml.migration.airflow.model import Argument, DagModel, TaskModel
+from flowyml.migration.airflow.writer.deciding import options
 from flowyml.migration.airflow.writer.deciding.decision import Decision
-from flowyml.migration.airflow.writer.deciding.options import (
-    BY_DEFAULT,
-    CALLBACKS,
-    TAKEN,
-    callback_of,
-    fits,
-    inherited,
-    is_by_default,
-    lost_defaults,
-    unfit,
-)
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.plan.model import RUN_IF
-
-__all__ = [
-    "ALL_SKIPPED",
-    "OF_OPERATORS",
-    "OPTIONS",
-    "OURS",
-    "held_by",
-    "is_called_back",
-    "is_time",
-    "left_out",
-    "lost_of",
-    "others",
-    "step_options",
-]
 
 ALL_SKIPPED = "ignore_downstream_trigger_rules"
 # In seconds; Airflow's longest wait. Source: airflow.models.taskinstance.
@@ -58,8 +34,8 @@ def step_options(dag: DagModel, task: TaskModel) -> dict[str, Any]:
     if isinstance(task.retries, int) and task.retries > 0:
         found["retries"] = task.retries
         found["retry_delay"] = task.retry_delay if is_time(task.retry_delay) else 300.0
-        if (growth := inherited(dag, task, "retry_exponential_backoff")) and _may_grow_by(growth):
-            most = inherited(dag, task, "max_retry_delay")
+        if (growth := options.inherited(dag, task, "retry_exponential_backoff")) and _may_grow_by(growth):
+            most = options.inherited(dag, task, "max_retry_delay")
             most = most.total_seconds() if isinstance(most, timedelta) else most
             found["backoff"] = 2.0 if growth is True else float(growth)
             is_known = isinstance(most, int | float) and 0 <= most <= timedelta.max.total_seconds()
@@ -73,9 +49,9 @@ def step_options(dag: DagModel, task: TaskModel) -> dict[str, Any]:
     elif isinstance(task.trigger_rule, str) and task.trigger_rule != "all_success":
         found["trigger_rule"] = task.trigger_rule
     given = {each.name: each.value for each in (*task.defaults, *task.arguments)}
-    engine = {name: value for name, value in given.items() if name in OPTIONS and fits(name, value)}
-    for name in CALLBACKS:
-        if (callback := callback_of(inherited(dag, task, name))) is not None:
+    engine = {name: value for name, value in given.items() if name in OPTIONS and options.fits(name, value)}
+    for name in options.CALLBACKS:
+        if (callback := options.callback_of(options.inherited(dag, task, name))) is not None:
             engine[name] = callback
     if engine:
         found["airflow"] = engine
@@ -104,14 +80,14 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
     if made.kind in ("operator", "hole"):
         return
     unknown = "only Airflow knows it when it reads the file"
-    growth = inherited(dag, task, "retry_exponential_backoff")
+    growth = options.inherited(dag, task, "retry_exponential_backoff")
     if growth and not _may_grow_by(growth):
         is_known = isinstance(growth, int | float)
         yield Note(
             Kind.CHANGED, f"retry_exponential_backoff of {task.task_id}", task.place,
             "a retry policy cannot grow by this factor" if is_known else unknown, "Set retry= on the step.",
         )  # fmt: skip
-    most = inherited(dag, task, "max_retry_delay")
+    most = options.inherited(dag, task, "max_retry_delay")
     if growth and most is not None and not isinstance(most, int | float | timedelta):
         yield Note(Kind.CHANGED, f"max_retry_delay of {task.task_id}", task.place, unknown, "Set retry= on the step.")
     if made.kind == "empty" and "airflow" in made.options:
@@ -121,7 +97,7 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
         )  # fmt: skip
     yield from lost_of(task.argument("default_args"), [made.kind], f" of {task.task_id}")
     for each in others(task):
-        why = unfit(each.value) if each.name in (*OPTIONS, *CALLBACKS) else "a step has no such option"
+        why = options.unfit(each.value) if each.name in (*OPTIONS, *options.CALLBACKS) else "a step has no such option"
         yield Note(
             Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, why,
             "Leave it out, or keep the operator with airflow_operator(…).",
@@ -139,21 +115,21 @@ def lost_of(given: Argument | None, kinds: Collection[str], about: str) -> Itera
         )  # fmt: skip
         return
     each = [Argument(str(name), "", given.place, value) for name, value in given.value.items()]
-    yield from lost_defaults(each, kinds, OPTIONS, about)
+    yield from options.lost_defaults(each, kinds, OPTIONS, about)
 
 
 def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
     """Yield notes on numbers, times and rules that are unknown, or only the file's default."""
     to_do = "Set it in the pipeline."
-    for name in TAKEN:
+    for name in options.TAKEN:
         value = getattr(task, name)
         of_groups = (each for each in task.defaults if each.name == name)  # and of its own ``default_args``
         own = task.argument(name) or next(of_groups, None)
         construct = f"{name} of {task.task_id}"
         if own is not None and made.kind == "operator" and made.arguments.get(name) is own.value:
             continue  # it is in the operator
-        if own is not None and is_by_default(own.value):
-            yield Note(Kind.CHANGED, construct, own.place, BY_DEFAULT, to_do)
+        if own is not None and options.is_by_default(own.value):
+            yield Note(Kind.CHANGED, construct, own.place, options.BY_DEFAULT, to_do)
         if name == "trigger_rule" or value is None:
             continue
         if not isinstance(value, int | float):
@@ -173,7 +149,7 @@ def _looks(task: TaskModel, made: Decision) -> Iterator[Note]:
 
 def is_called_back(task: TaskModel) -> bool:
     """Return whether Airflow calls a callback when the task ends, apart from those in the DAG's defaults."""
-    return any(each.name in CALLBACKS and each.value for each in (*task.defaults, *task.arguments))
+    return any(each.name in options.CALLBACKS and each.value for each in (*task.defaults, *task.arguments))
 
 
 def others(task: TaskModel) -> Sequence[Argument]:
@@ -181,9 +157,11 @@ def others(task: TaskModel) -> Sequence[Argument]:
     known = {*OURS, *_LOOKS, "default_args", "bash_command", "env", "cwd", "append_env", ALL_SKIPPED}
     found = [each for each in task.arguments if each.name not in known and not each.name.isdigit()]
     found = [
-        each for each in found if each.name not in OPTIONS or not (each.value is None or fits(each.name, each.value))
+        each
+        for each in found
+        if each.name not in OPTIONS or not (each.value is None or options.fits(each.name, each.value))
     ]
-    return [each for each in found if callback_of(each.value) is None or each.name not in CALLBACKS]
+    return [each for each in found if options.callback_of(each.value) is None or each.name not in options.CALLBACKS]
 
 
 def held_by(task: TaskModel) -> list[str]:
@@ -193,5 +171,5 @@ def held_by(task: TaskModel) -> list[str]:
 def _holds(given: Argument) -> bool:
     """Return whether an argument requires Airflow to run the task."""
     if given.name.endswith("_callback"):
-        return given.name not in CALLBACKS or callback_of(given.value) is None
+        return given.name not in options.CALLBACKS or options.callback_of(given.value) is None
     return given.name in ("inlets", "outlets")

@@ -18,8 +18,6 @@ from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.plan.model import RUN_IF
 
-__all__ = ["decide"]
-
 _EMPTY = ("EmptyOperator", "DummyOperator")
 
 

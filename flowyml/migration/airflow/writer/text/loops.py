@@ -14,8 +14,6 @@ from flowyml.migration.airflow.writer.text.names import Names
 from flowyml.migration.airflow.writer.values import in_f_string
 from flowyml.plan.layout import Group, Pair, Part, source, value
 
-__all__ = ["repeated", "rolled"]
-
 _FEWEST = 3
 
 

@@ -27,8 +27,6 @@ from flowyml.migration.airflow.writer.values import as_number
 from flowyml.plan.layout import Group, Pair, Part, docstring, source, text_literal
 from flowyml.plan.names import check_name
 
-__all__ = ["Written", "write_module"]
-
 
 @dataclass(frozen=True, slots=True)
 class Written:

@@ -19,8 +19,6 @@ from flowyml.migration.airflow.writer.values import Unwritable, Words
 from flowyml.plan.layout import FreeNames
 from flowyml.plan.names import identifier
 
-__all__ = ["HOMES", "STANDARD", "Names", "Policy", "policy_of", "variable_of"]
-
 _FLOW = (
     "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "any_of", "current_run", "elif_", "for_each", "is_in",
     "otherwise", "pipeline", "step", "when",

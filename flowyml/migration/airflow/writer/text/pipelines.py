@@ -21,8 +21,6 @@ from flowyml.migration.airflow.writer.text.steps import operator, step_options, 
 from flowyml.migration.airflow.writer.values import as_number
 from flowyml.plan.layout import FreeNames, Group, Pair, Part, docstring, source, text_literal, value
 
-__all__ = ["annotation", "nested_pipelines", "pipeline"]
-
 
 def pipeline(names: Names, dag: DecidedDag, name: str, uses: Counter[Key]) -> str:
     """The function of a pipeline. ``uses`` counts the steps of each function."""

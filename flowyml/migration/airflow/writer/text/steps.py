@@ -14,8 +14,6 @@ from flowyml.migration.airflow.writer.text.names import Names, Policy, policy_of
 from flowyml.migration.airflow.writer.values import as_number, in_f_string
 from flowyml.plan.layout import Group, Lines, Pair, Part, Text, source, text_literal, value
 
-__all__ = ["decorator", "hole", "operator", "retry", "step_options", "wrapper", "wrapper_arguments"]
-
 
 def decorator(names: Names, decision: Decision, named: str) -> Part:
     """``@step`` of a function of one task, with all options."""
