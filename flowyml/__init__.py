@@ -19,6 +19,7 @@ from flowyml.authoring.placeholders import all_of, any_of, is_in, not_
 from flowyml.authoring.steps import step
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
 from flowyml.core.logs import get_logger
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.runtime.reporting import report
 from flowyml.runtime.running_step import CurrentRun, current_run
 
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from flowyml.core.schedule import Schedule
 
 __all__ = [
-    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If", "Pipeline",
-    "Schedule", "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
-    "gather", "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
+    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If",
+    "OrchestratorRetryPolicy", "Pipeline", "Schedule", "__version__", "all_of", "any_of", "cleanup", "context",
+    "current_run", "either", "elif_", "for_each", "gather", "get_logger", "is_in", "not_", "otherwise", "pipeline",
+    "report", "step", "when",
 ]  # fmt: skip
 
 _REMOVED = {

@@ -24,9 +24,9 @@ REFERENCE = DOCS / "reference"
 PUBLIC = {
     "flowyml": [
         "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If",
-        "Pipeline", "Schedule",
-        "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
-        "gather", "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
+        "OrchestratorRetryPolicy", "Pipeline", "Schedule", "__version__", "all_of", "any_of",
+        "cleanup", "context", "current_run", "either", "elif_", "for_each", "gather", "get_logger", "is_in", "not_",
+        "otherwise", "pipeline", "report", "step", "when",
     ],
     "flowyml.artifacts": [
         "Store", "artifact_key", "default_url", "is_reference", "open_store", "pack", "run_place", "unpack",

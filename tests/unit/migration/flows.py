@@ -265,7 +265,8 @@ FLOWS = {
             def last(): return "there"
             before = [first(), last()]
             for function in (by_ti, by_context, by_another_name):
-                before >> PythonOperator(task_id=function.__name__, python_callable=function)
+                after = PythonOperator(task_id=function.__name__, python_callable=function)
+                before >> EmptyOperator(task_id="before_" + function.__name__) >> after
         """,
         dict.fromkeys(("by_ti", "by_context", "by_another_name"), (4, "there")),
     ),

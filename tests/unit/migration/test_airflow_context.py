@@ -86,7 +86,7 @@ def test_a_schedule_has_the_time_zone_of_its_timetable(tmp_path: Path, zone: str
 def test_what_a_schedule_loses_is_said(tmp_path: Path, options: str, words: str) -> None:
     made = written(tmp_path, dag("EmptyOperator(task_id='show')", options, TIMETABLES))
     assert words in note(made, "schedule").reason
-    assert ("flow.schedule(" in made.text) is ("Partition" in options)
+    assert ("schedule=Schedule(" in made.text) is ("Partition" in options)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_what_stays_an_operator(tmp_path: Path, given: str, options: str, words:
         ("(logical_date): return f'{logical_date!r}'", "which is more than a datetime"),
         # What is asked of the task itself, beside what another returned.
         ("(ti): ti.xcom_push('k', 1)", "ti"),
-        ("(ti): ti.xcom_pull(task_ids='first', key='k')", "ti"),
+        ("(ti): ti.xcom_pull(task_ids='none')", "ti"),
         ("(ti): print(ti)", "ti"),
         ("(ti):\n    mine = ti\n    mine = 2", "ti"),
         ("(ti):\n    mine = ti\n    print(mine)", "ti"),
@@ -195,7 +195,8 @@ def test_functions_that_stay_with_their_operators(tmp_path: Path, function: str,
 @pytest.mark.parametrize(
     ("pull", "why"),
     [
-        ("ti.xcom_pull(task_ids='early')", "it pulls what early returned, and does not wait for it itself"),
+        ("ti.xcom_pull(task_ids='beside')", "it pulls what beside returned, and may run without it"),
+        ("ti.xcom_pull(task_ids='early')", "it pulls what early returned, which is not one value"),
         ("ti.xcom_pull(task_ids='nothing')", "it pulls what nothing returned, which is not one value"),
         ("ti.xcom_pull(task_ids='many')", "it pulls what many returned, which is not one value"),
         ("ti.xcom_pull(task_ids='first', key='mine')", "it has the template"),
@@ -210,6 +211,8 @@ def test_a_pull_that_is_no_value_of_a_step_keeps_the_operator(tmp_path: Path, pu
     early, first = EmptyOperator(task_id="early"), BashOperator(task_id="first", bash_command="echo")
     shown = PythonOperator(task_id="show", python_callable=show, op_args=["{{{{ {pull} }}}}"])
     early >> first >> shown
+    beside = BashOperator(task_id="beside", bash_command="echo")
+    beside >> EmptyOperator(task_id="any", trigger_rule="all_done") >> shown
     [EmptyOperator(task_id="nothing"), many.expand(n=[1])] >> shown
     """
     said = note(written(tmp_path, dag(tasks, before=SHOW)), "task show")
@@ -245,3 +248,50 @@ def test_a_command_that_stays_an_operator_says_why(tmp_path: Path, given: str, w
 def test_an_empty_task_with_a_rule_that_no_step_has_stays_an_operator(tmp_path: Path) -> None:
     made = written(tmp_path, dag("EmptyOperator(task_id='t', trigger_rule='all_skipped')"))
     assert note(made, "task t").kind is Kind.OPAQUE
+
+
+def test_values_that_a_function_pulls_become_its_parameters(tmp_path: Path) -> None:
+    functions = """
+    def made(): return {"n": 4}
+    def shown(ti, by=2):
+        # of the first task
+        found = ti.xcom_pull(task_ids="made")
+        again = ti.xcom_pull("made")
+        return found["n"] * by, again
+    def later(day, name="x", **context):
+        ti = context["ti"]
+        return [day, name, ti.xcom_pull(task_ids="shown")[0], ti.xcom_pull(task_ids="keys", key="k")]
+    def alone(ti): return 1
+    """
+    tasks = """
+    @task(multiple_outputs=True)
+    def keys(): return {"k": "v"}
+    made = PythonOperator(task_id="made", python_callable=made)
+    shown = PythonOperator(task_id="shown", python_callable=shown, op_kwargs={"by": 3})
+    made >> keys() >> shown >> PythonOperator(task_id="later", python_callable=later, op_args=["{{ ds }}"])
+    PythonOperator(task_id="alone", python_callable=alone)
+    """
+    made = written(tmp_path, dag(tasks, before=functions))
+    for words in (
+        "def shown(found, by=2):\n    # of the first task\n    again = found\n    return found[",
+        'def later(day, name="x", *, shown_value, keys_k_value):\n    return [day, name, shown_value[0], keys_k_value]',
+        "def alone(): return 1",
+    ):
+        assert words in made.text
+    assert "xcom_pull" not in made.text
+    outputs, _ = ran(tmp_path, made, ds="2026-03-01")
+    assert outputs["later"] == ["2026-03-01", "x", 12, "v"]
+
+
+def test_a_function_that_one_task_cannot_take_keeps_its_pulls_for_that_task(tmp_path: Path) -> None:
+    tasks = """
+    @task
+    def first(): return 1
+    first() >> PythonOperator(task_id="one", python_callable=pulls)
+    PythonOperator(task_id="other", python_callable=pulls)
+    """
+    made = written(tmp_path, dag(tasks, before="def pulls(ti): return ti.xcom_pull('first')"))
+    assert note(made, "task one").kind is Kind.KEPT
+    assert "may run without it" in note(made, "task other").reason
+    flow = loaded(tmp_path, made).flow.compile()
+    assert flow.by_name["other"].options["airflow"]["arguments"]["python_callable"]["$code"].endswith(":pulls_")

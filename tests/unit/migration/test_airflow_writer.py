@@ -31,7 +31,7 @@ def test_functions_move_over_with_their_comments_and_nothing_of_airflow(tmp_path
     assert made.text == written(tmp_path, FLOWS["functions_and_values"].text).text
     for words in ('    """Read.\n\n    Twice.\n    """', "FACTOR = 2  # how much", "# Reads it.\n@step("):
         assert words in made.text
-    assert "airflow" not in made.text.replace("`flowyml import airflow`", "").replace('on="airflow"', "")
+    assert "airflow" not in made.text.replace("`flowyml import airflow`", "")
     assert "import json\n" in made.text
     assert "import os" not in made.text
     flow = loaded(tmp_path, made).flow
@@ -39,7 +39,8 @@ def test_functions_move_over_with_their_comments_and_nothing_of_airflow(tmp_path
     assert plan.by_name["end"].after == ("total",)
     retry = plan.by_name["extract"].retry
     assert (retry.max_attempts, retry.initial_delay_seconds) == (3, 60)
-    assert 'flow.schedule("cron", "0 0 * * *", on="airflow"' in made.text
+    assert plan.schedule == {"timezone": "UTC", "cron": "0 0 * * *", "start": "2024-01-01T00:00:00+00:00"}
+    assert "from flowyml import OrchestratorRetryPolicy, Schedule, pipeline, step\n" in made.text
 
 
 def test_a_default_that_no_step_can_be_given_keeps_the_operator_or_is_a_hole(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_what_asks_for_airflow_stays_an_operator_with_its_function(tmp_path: Pat
     assert (last.function, last.run_if, set(last.after)) == (
         "flowyml.steps.commands:bash", "none_failed", {"left", "right"},
     )  # fmt: skip
-    assert 'flow.schedule("interval", 7200, on="airflow")' in made.text
+    assert plan.schedule == {"timezone": "UTC", "interval_seconds": 7200}
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def schedule(dag):
     inner = getattr(table, "_expression", None) or getattr(table, "expression", None)
     if inner is not None:
         zone = getattr(table, "_timezone", None) or getattr(table, "timezone", None)
-        return f"cron:{inner} {getattr(zone, 'name', zone)}"
+        return f"cron:{' '.join(str(inner).split())} {getattr(zone, 'name', zone)}"
     delta = getattr(table, "_delta", None) or getattr(table, "delta", None)
     if delta is not None:
         return f"delta:{seconds(delta)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 
 from flowyml.migration.airflow.model import Place
@@ -47,20 +46,16 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class DagResult:
-    """A DAG: the name of its pipeline in the module, "" for none, its notes, and when the module schedules it.
+    """A DAG: the name of its pipeline in the module, "" for none, and its notes.
 
-    ``schedule`` is ``None``, ``cron:FIELDS ZONE`` or ``delta:SECONDS``, as text; ``start`` and ``catch_up`` are its
-    options. ``added`` has the names of steps without a task of the DAG, for the report.
+    ``added`` has the names of steps without a task of the DAG, for the report.
     """
 
     dag_id: str
     pipeline: str
     place: Place
     notes: Sequence[Note]
-    schedule: str = "None"
     added: frozenset[str] = frozenset()
-    start: datetime | None = None
-    catch_up: bool = False
 
     @property
     def verdict(self) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
@@ -9,10 +10,17 @@ from typing import Any
 
 from flowyml.migration.airflow.model import AssetRef, FunctionModel, Reference, Symbolic, ValueEdge
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal
+from flowyml.plan.names import identifier
 from flowyml.plan.parameters import is_json
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+def variable_of(name: str) -> str:
+    """Return an ASCII variable name that resembles a name."""
+    plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
+    return plain if plain.isidentifier() and not keyword.iskeyword(plain) else identifier(name)
 
 
 class Unwritable(Exception):

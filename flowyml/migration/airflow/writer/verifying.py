@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,16 +58,15 @@ class Difference:
 def compare(
     original: Mapping[str, Any],
     compiled: Mapping[str, Any],
-    schedule: str,
     helpers: Collection[str] = (),
     added: Collection[str] = (),
 ) -> Iterator[Difference]:
     """Yield the differences between a DAG and the DAG that was compiled from its pipeline.
 
-    ``schedule`` is that of the pipeline's module, which also has start and catch-up; ``helpers`` are ids of tasks that
-    run no step; ``added`` has the names of steps without a task in the DAG. Tasks are compared by display name. Tasks
-    that only the compiled DAG has, such as those for branches, are removed from its graph, and their successors wait
-    for their predecessors. A dependency that also exists through another task is left out.
+    ``helpers`` are ids of tasks that run no step; ``added`` has the names of steps without a task in the DAG. Tasks are
+    compared by display name. Tasks that only the compiled DAG has, such as those for branches, are removed from its
+    graph, and their successors wait for their predecessors. A dependency that also exists through another task is left
+    out. Start and catch-up are compared where the schedule depends on them.
     """
     dag, before = original["dag_id"], original["tasks"]
     after = _by_shown(compiled["tasks"])
@@ -82,8 +81,13 @@ def compare(
         yield from _of_task(
             dag, name, before[name], after[name], _upstream(after, name, set(extra), before[name]["upstream"])
         )
-    if original["schedule"] != schedule:
-        yield Difference(dag, "", "schedule", original["schedule"], schedule)
+    dated = original["schedule"].startswith(("cron:", "delta:"))
+    compared = ["schedule", *(["catchup"] if dated else [])]
+    # Without a start, a DAG file of FlowyML's has one in the past: it changes nothing then
+    compared += ["start_date"] if original["start_date"] and (dated or original["schedule"] in _FROM_START) else []
+    for what in compared:
+        if original[what] != compiled[what]:
+            yield Difference(dag, "", what, original[what], compiled[what])
     if dag != compiled["dag_id"]:
         yield Difference(dag, "", "dag_id", dag, compiled["dag_id"])
     ours = {tag for tag in compiled["tags"] if tag.partition(":")[0] == _TAG}
@@ -103,7 +107,7 @@ def _own_of_task(
     if name != after[1]["task_id"]:
         yield Difference(dag, name, "task_id", name, after[1]["task_id"])
     starts = [task["start_date"] if task["start_date"] != dag["start_date"] else None for dag, task in (before, after)]
-    # Airflow starts no task before its DAG, and a pipeline's DAG gets its start with the schedule
+    # Airflow starts no task before its DAG
     if starts[0] != starts[1] and (starts[0] or "") > (after[0]["start_date"] or ""):
         yield Difference(dag, name, "start_date", *starts)
     own = [
@@ -195,7 +199,7 @@ def verify(
             if moment and not isinstance(found, str) and dag.verdict is not Verdict.HAND:
                 try:
                     first = run_dag(python, original, folders, dag.dag_id, moment)
-                    conf = first["interval"]  # the compiled DAG has no schedule to take one from
+                    conf = first["interval"]  # a run by hand has none of its own
                     second = run_dag(python, path, folders, by_file[path.name]["dag_id"], moment, conf)
                     found = [*found, *_unexplained(compare_runs(dag.dag_id, first, second), dag)]
                 except EngineError as error:
@@ -215,8 +219,7 @@ def _compared(
     mark = mark_of(compiled.read_bytes())
     helpers = mark.facts.get("helpers", ()) if mark else ()
     original = before["dags"][dag.dag_id]
-    schedule = after["schedule"] if dag.schedule == "None" else dag.schedule  # one of Airflow's is in the options
-    found = (*compare(original, after, schedule, helpers, dag.added), *_of_start(original, after, dag))
+    found = compare(original, after, helpers, dag.added)
     # Airflow's own schedule, in the options, is changed for other engines only
     return _unexplained(found, dag, () if after["schedule"] == "None" else ("schedule",))
 
@@ -263,19 +266,6 @@ def _values(run: Mapping[str, Any], choices: Collection[tuple[str, int]]) -> dic
 def _restored(value: Any) -> Any:
     """Return an output as it was before ``flowyml_airflow.xcoms.carried`` encoded it."""
     return json.loads(value["$json"]) if isinstance(value, dict) and value.keys() == {"$json"} else value
-
-
-def _of_start(before: Mapping[str, Any], after: Mapping[str, Any], dag: DagResult) -> Iterator[Difference]:
-    """Yield the differences of start and catch-up, for schedules that depend on them."""
-    if dag.schedule != "None":
-        start = dag.start and (dag.start if dag.start.tzinfo else dag.start.replace(tzinfo=UTC))
-        text = start and start.astimezone(UTC).isoformat()
-        if before["start_date"] != text:
-            yield Difference(dag.dag_id, "", "start_date", before["start_date"], text)
-        if before["catchup"] != dag.catch_up:
-            yield Difference(dag.dag_id, "", "catchup", before["catchup"], dag.catch_up)
-    elif before["schedule"] in _FROM_START and before["start_date"] != after["start_date"]:
-        yield Difference(dag.dag_id, "", "start_date", before["start_date"], after["start_date"])
 
 
 def _constructs(found: Difference) -> Iterator[str]:

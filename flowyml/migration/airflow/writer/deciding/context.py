@@ -10,7 +10,7 @@ import ast
 import builtins
 import keyword
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -184,21 +184,12 @@ class Asking:
                 return self._constant(self.dag.dag_id)
         return None
 
-    def pulled(self, calls: Sequence[ast.Call]) -> Asked:
-        """Return the stand-in for Airflow's task instance, from which only values are pulled. Raises ``Unclear``."""
-        found: dict[str, Code] = {}
-        for call in calls:
-            made = self._pulled(ast.Name("ti"), call.args, call.keywords)
-            edge = made.code[0] if made else None
-            name = edge.task_id if isinstance(edge, ValueEdge) and edge.key == "return_value" else "'"
-            if made is None or not _may_be_quoted(name):
-                raise Unclear(f"it has {ast.unparse(call)[:60]}")
-            found[name] = (f"'{name}': ", *made.code, ", ")
-        if not found:
-            return Asked(("None",))
-        values = [part for each in found.values() for part in each][:-1]
-        head = "(xcom_pull=lambda task_ids, key='return_value': {"
-        return Asked((Word("SimpleNamespace"), head, *values, "}[task_ids])"))
+    def pulled(self, call: ast.Call) -> ValueEdge:
+        """Return the value that a function pulls from another task. Raises ``Unclear``."""
+        edge = self._pulled(ast.Name("ti"), call.args, call.keywords)
+        if edge is None:
+            raise Unclear(f"it has {ast.unparse(call)[:60]}")
+        return edge
 
     def _item(self, inner: ast.expr, key: str | int) -> _Made | None:
         """Return a parameter, or a part of another task's return value."""
@@ -229,7 +220,7 @@ class Asking:
                 return self._conf(key, default) if is_known and not named else None
         return None
 
-    def _pulled(self, of: ast.expr, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
+    def _pulled(self, of: ast.expr, arguments: list[ast.expr], named: list[ast.keyword]) -> ValueEdge | None:
         """Return the return value of another task, which this one waits for."""
         if not isinstance(of, ast.Name) or of.id not in ("ti", "task_instance"):
             return None
@@ -245,11 +236,26 @@ class Asking:
         target = self.dag.task(name)
         if rest or target is None or (key != "return_value" and not target.multiple_outputs):
             return None
-        if name not in self.task.upstream:
-            raise Unclear(f"it pulls what {name} returned, and does not wait for it itself")
+        if not self._follows(name):
+            raise Unclear(f"it pulls what {name} returned, and may run without it")
         if target.mapped or target.in_mapped_group or target.operator in ("EmptyOperator", "DummyOperator"):
             raise Unclear(f"it pulls what {name} returned, which is not one value")
-        return _Made((ValueEdge(name, key),))
+        return ValueEdge(name, key)
+
+    def _follows(self, name: str) -> bool:
+        """Return whether the task waits for another one, itself or through tasks that all have to succeed."""
+        if name in self.task.upstream:
+            return True
+        waiting, seen = [self.task], {self.task.task_id}
+        while waiting:
+            task = waiting.pop()
+            if task.trigger_rule != "all_success" or task.teardown:
+                continue
+            if name in task.upstream:
+                return True
+            waiting += [each for each in map(self.dag.task, {*task.upstream} - seen) if each]
+            seen |= {*task.upstream}
+        return False
 
     def _joined(self, node: ast.BinOp) -> _Made | None:
         """Return a moment with one of Airflow's filters, or plus or minus a duration."""
@@ -264,9 +270,11 @@ class Asking:
         return None
 
     def _called(self, inner: ast.expr, name: str, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
-        if name in ("get", "xcom_pull"):
-            found = self._got if name == "get" else self._pulled
-            return found(inner, arguments, named)
+        if name == "get":
+            return self._got(inner, arguments, named)
+        if name == "xcom_pull":
+            edge = self._pulled(inner, arguments, named)
+            return _Made((edge,)) if edge else None
         if isinstance(inner, ast.Name) and inner.id == "macros":
             return self._macro(name, arguments, named)
         made = self._made(inner)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
+from flowyml.core.schedule import Schedule
 from flowyml.migration.airflow.model import OF_CLASS, DagModel, FileModel, FunctionModel, TaskModel, ValueEdge
 from flowyml.migration.airflow.reader.files import Files
 from flowyml.migration.airflow.writer.deciding.blocks import (
@@ -33,7 +34,7 @@ from flowyml.migration.airflow.writer.deciding.decision import Decision, Moved, 
 from flowyml.migration.airflow.writer.deciding.functions import returns_dict
 from flowyml.migration.airflow.writer.deciding.options import OF_PYTHON, pipeline_options
 from flowyml.migration.airflow.writer.deciding.params import Declared, declared, default_of
-from flowyml.migration.airflow.writer.deciding.schedules import Schedule, asks_for_dates, notes_of_dates, schedule_of
+from flowyml.migration.airflow.writer.deciding.schedules import asks_for_dates, notes_of_dates, schedule_of
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, nested
 from flowyml.migration.airflow.writer.deciding.staying import ENDS_AS_OURS, Staying, set_apart
 from flowyml.migration.airflow.writer.deciding.step_options import OURS, lost_of

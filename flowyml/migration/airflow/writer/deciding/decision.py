@@ -20,14 +20,14 @@ from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import Unwritable
 
 Key = tuple[str, int, str]
-"""The name of a function, its line, and its module if that is not the DAG file."""
+"""The name of a function, its line, and its module if that is not the DAG file: see `Function.key`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
     """A function of the file to copy, or of another module to import. ``home`` is the file that has it.
 
-    ``bound`` are arguments that each call has to give for a default.
+    ``bound`` are arguments that each call has to give for a default. ``signature`` is the text of one that was changed.
     """
 
     model: FunctionModel
@@ -36,6 +36,7 @@ class Function:
     needed: Needed
     home: Moving
     bound: frozenset[str] = frozenset()
+    signature: str = ""
 
     @property
     def is_imported(self) -> bool:
@@ -44,8 +45,8 @@ class Function:
 
     @property
     def key(self) -> Key:
-        """Its name and line, and its module if that is another one."""
-        return self.model.name, self.model.place.line, self.model.module if self.is_imported else ""
+        """Its name and line, and its module if that is another one, or its signature if that was changed."""
+        return self.model.name, self.model.place.line, self.model.module if self.is_imported else self.signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ def what_moves(decisions: Iterable[Decision], moving: Moving) -> Moved:
     looked = {name for each in every for name in each.needed.looked}
     kept = {
         key: key[0] for key, each in functions.items()
-        if not each.model.nested and not each.is_imported and each.model.name in looked
+        if not (each.model.nested or each.is_imported or each.signature) and each.model.name in looked
     }  # fmt: skip
     _check_meanings(functions, kept, statements, moving)
     if hidden := sorted(defined & _BUILTINS):

@@ -13,6 +13,7 @@ from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, is_
 from flowyml.migration.airflow.writer.deciding.decision import Function, Hole
 from flowyml.migration.airflow.writer.deciding.mapping import mapped_names
 from flowyml.migration.airflow.writer.deciding.options import defaults_of
+from flowyml.migration.airflow.writer.deciding.pulls import TASK, with_parameters
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving, Needed, without_defaults
 from flowyml.migration.airflow.writer.statements import called, outside_functions
 
@@ -143,8 +144,11 @@ def tree_of(moved: Function) -> ast.FunctionDef | ast.AsyncFunctionDef:
     return tree
 
 
-def of_context(asking: Asking, moved: Function, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a function from Airflow's context, by name. Raises ``Unclear``."""
+def of_context(asking: Asking, moved: Function, given: dict[str, Any]) -> tuple[Function, dict[str, Any]]:
+    """Return a function, and its arguments from Airflow's context, by name. Raises ``Unclear``.
+
+    A function that pulls values of other tasks takes them as arguments instead.
+    """
     tree = tree_of(moved)
     spec = tree.args
     names = [each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
@@ -156,17 +160,19 @@ def of_context(asking: Asking, moved: Function, given: dict[str, Any]) -> dict[s
         raise Unclear(f"it takes *{spec.vararg.arg}")
     if missing := [name for name in _without_default(spec) if name not in filled and name not in CONTEXT]:
         raise Unclear(f"nothing gives it {missing[0]}")
-    found: dict[str, Any] = {}
-    for name in names:
-        if name in CONTEXT and name not in filled:
-            found[name] = _by_name(asking, name, tree, partial(_is_name, name=name))
+    asked: dict[str, Callable[[ast.AST], bool]] = {
+        name: partial(_is_name, name=name) for name in names if name in CONTEXT and name not in filled
+    }
     rest = spec.kwarg.arg if spec.kwarg else ""
-    if rest not in used:
-        return found
-    is_rest = partial(_is_name, name=rest)
-    for key in sorted(_keys_of(tree, rest) - filled):
-        found[key] = _by_name(asking, key, tree, lambda node, key=key: _key_of(node, is_rest) == key)  # type: ignore[misc]
-    return found
+    if rest in used:
+        for key in sorted(_keys_of(tree, rest) - filled):
+            asked[key] = partial(_is_item, of=rest, key=key)
+    found: dict[str, Any] = {name: _by_name(asking, name, tree, is_it) for name, is_it in asked.items()
+                             if name not in TASK}  # fmt: skip
+    if tasks := [is_it for name, is_it in asked.items() if name in TASK]:
+        moved, pulled = with_parameters(asking, moved, tree, lambda node: any(each(node) for each in tasks), given)
+        found |= pulled
+    return moved, found
 
 
 def _without_default(spec: ast.arguments) -> list[str]:
@@ -181,8 +187,6 @@ def _by_name(asking: Asking, name: str, tree: ast.AST, is_it: Callable[[ast.AST]
         raise Unclear(f"it takes {name} of Airflow, which is more than a datetime")
     if name == "params":
         _check_params(asking, tree, is_it)
-    if name in ("ti", "task_instance"):
-        return asking.pulled(_pulls(tree, name, is_it))
     return asking.by_name(name)
 
 
@@ -194,30 +198,6 @@ def _check_params(asking: Asking, tree: ast.AST, is_it: Callable[[ast.AST], bool
         raise Unclear(f"it reads {beyond[0]!r:.60} of params, which the DAG does not declare")
     if not names:
         raise Unclear("it takes params, and the DAG declares none")
-
-
-def _pulls(tree: ast.AST, name: str, is_it: Callable[[ast.AST], bool]) -> list[ast.Call]:
-    """Return the calls by which a function pulls values. Raises ``Unclear`` if it uses its task in any other way."""
-    nodes = list(ast.walk(tree))
-    kept = [node for node in nodes if isinstance(node, ast.Assign) and is_it(node.value)]
-    names = {each.id for node in kept for each in node.targets if isinstance(each, ast.Name)}
-    stored = [node for node in nodes if isinstance(node, ast.Name) and node.id in names and not _is_read(node)]
-
-    def stands_for(node: ast.AST) -> bool:
-        return is_it(node) or (isinstance(node, ast.Name) and node.id in names and _is_read(node))
-
-    calls = [
-        node for node in nodes
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "xcom_pull"
-        and stands_for(node.func.value)
-    ]  # fmt: skip
-    if len(calls) + len(kept) != sum(map(stands_for, nodes)) or not len(stored) == len(kept) == len(names):
-        raise Unclear(f"it takes {name} of Airflow")
-    return calls
-
-
-def _is_read(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Load)
 
 
 def _keys_of(tree: ast.AST, rest: str) -> set[str]:
@@ -242,6 +222,10 @@ def _key_of(node: ast.AST, is_it: Callable[[ast.AST], bool]) -> str:
         ):
             return key
     return ""
+
+
+def _is_item(node: ast.AST, of: str, key: str) -> bool:
+    return _key_of(node, partial(_is_name, name=of)) == key
 
 
 def _is_name(node: ast.AST, name: str) -> bool:

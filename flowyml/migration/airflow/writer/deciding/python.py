@@ -96,7 +96,8 @@ def _step_of(asking: Asking, moved: Function, given: dict[str, Any]) -> Decision
     if task.decorator is None and (taken := _of_defaults(asking.dag, task)):
         raise Unclear(f"it takes {taken[0]} of the default arguments")
     through_bash = options_of_command(asking, moved) if kind == "@task.bash" else None
-    arguments = {**asking.rendered(given), **functions.of_context(asking, moved, given)}
+    moved, asked = functions.of_context(asking, moved, given)
+    arguments = {**asking.rendered(given), **asked}
     for edge in edges_in(arguments.values()):
         source = asking.dag.task(edge.task_id)
         if edge.key != "return_value" and source is not None and source.function is None:

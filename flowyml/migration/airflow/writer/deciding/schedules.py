@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
+from flowyml.core.errors import ScheduleError
+from flowyml.core.schedule import Schedule
 from flowyml.migration.airflow.model import AssetRef, DagModel, Reference, Symbolic
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import Unwritable
@@ -100,18 +101,6 @@ def notes_of_dates(dag: DagModel, names: Sequence[str], by_operators: bool) -> I
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """Fields of ``cron``, or the seconds between two runs; the time zone is UTC unless given."""
-
-    cron: str = ""
-    seconds: float = 0.0
-    zone: str = ""
-    start: datetime | None = None
-    catch_up: bool = False
-    shown: str = "None"
-
-
 def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
     """Return the schedule of a DAG as FlowyML's, if possible, else as Airflow's own; and notes.
 
@@ -128,15 +117,18 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
     kind, _, rest = (said or "").partition(":")
     zone = zone_of(dag)
     place = dag.schedule_argument.place if dag.schedule_argument else dag.place
-    cron, seconds, shown = "", 0.0, ""
     table = timetable_of(dag)
     unnamed = zone is not None and zone[0] in "+-"
-    if kind == "cron" and len(rest.split()) == 5 and zone and not unnamed:
-        cron, shown = " ".join(rest.split()), f"cron:{rest} {zone}"
-    elif kind == "delta":
-        seconds = float(rest)
-        shown = f"delta:{seconds}"
-    else:
+    start = _start(dag.start_date)
+    made = None
+    with suppress(ScheduleError):
+        options: dict[str, Any] = {"start": start, "catch_up": bool(start and dag.catchup)}
+        if kind == "cron" and zone and not unnamed:
+            made = Schedule(cron=" ".join(rest.split()), timezone=zone, **options)
+        elif kind == "delta":
+            named = zone if zone and not unnamed else "UTC"
+            made = Schedule(interval_seconds=float(rest), timezone=named, **options)
+    if made is None:
         if (own := _own(dag)) is not None:
             return None, own, [
                 Note(Kind.CHANGED, "schedule", place, "only Airflow has it: it is in airflow={…}, and means the same "
@@ -151,31 +143,29 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
             Note(Kind.CHANGED, "schedule", place, f"FlowyML has no schedule like {wanted}",
                  "Schedule the pipeline by hand, or run it by a hook or an API call.")
         ]  # fmt: skip
-    start = _start(dag.start_date)
-    if start and start.tzinfo is None and zone != "UTC":
-        start = start.replace(tzinfo=UTC)  # as for Airflow; a schedule takes it in its own zone
-    made = Schedule(cron, seconds, zone if zone and zone != "UTC" else "", start, bool(dag.catchup), shown)
     if table and table.import_path.endswith(".CronPartitionTimetable"):
         return made, None, [
             Note(Kind.CHANGED, "schedule", place, "the times are kept, but the runs have no partition key",
                  "Pass the key to the runs as a parameter, or make it of LOGICAL_DATE.")
         ]  # fmt: skip
-    why = "the module schedules the pipeline on Airflow when it is run as a script"
+    why = "the pipeline declares it: flowyml deploy sets it"
     return made, None, [Note(Kind.KEPT, "schedule", place, why), *_unknown_start(dag, made)]
 
 
 def _start(given: Any) -> datetime | None:
-    """Return the start of a schedule, if the file says it; Airflow also takes a text."""
-    if isinstance(given, str):
+    """Return the start of a schedule, in UTC unless the file names a zone; None if the file does not say it."""
+    if isinstance(given, str):  # which Airflow takes too
         with suppress(ValueError):
-            return datetime.fromisoformat(given)
-    return given if isinstance(given, datetime) else None
+            given = datetime.fromisoformat(given)
+    if not isinstance(given, datetime):
+        return None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
 def _unknown_start(dag: DagModel, made: Schedule) -> Iterator[Note]:
     """Yield notes on what the schedule loses."""
-    if dag.start_date is not None and made.start is None:
-        what = "the intervals begin at another moment, " if made.seconds else ""
+    if made.start is None and (dag.start_date is not None or dag.catchup):
+        what = "the intervals begin at another moment, " if made.interval_seconds else ""
         yield Note(
             Kind.CHANGED, "start_date", dag.place, f"it is not in the file as a date: {what}and nothing before the "
             "schedule's creation is caught up", "Give start= to the schedule.",

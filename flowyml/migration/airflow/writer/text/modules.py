@@ -14,7 +14,6 @@ from flowyml.migration.airflow.model import FileModel, Place
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag, decided
 from flowyml.migration.airflow.writer.deciding.decision import Function, Key, key_of, named
 from flowyml.migration.airflow.writer.deciding.params import declared
-from flowyml.migration.airflow.writer.deciding.schedules import Schedule
 from flowyml.migration.airflow.writer.deciding.sections import groups_in
 from flowyml.migration.airflow.writer.deciding.staying import Staying
 from flowyml.migration.airflow.writer.moving import Moving
@@ -23,8 +22,7 @@ from flowyml.migration.airflow.writer.repository import Repository
 from flowyml.migration.airflow.writer.text.names import HOMES, STANDARD, Names
 from flowyml.migration.airflow.writer.text.pipelines import annotation, nested_pipelines, pipeline
 from flowyml.migration.airflow.writer.text.steps import decorator, hole, operator, retry, wrapper
-from flowyml.migration.airflow.writer.values import as_number
-from flowyml.plan.layout import Group, Pair, Part, docstring, source, text_literal
+from flowyml.plan.layout import Group, Pair, Part, docstring, source
 from flowyml.plan.names import check_name
 
 
@@ -76,8 +74,6 @@ class _Module:
         named = list(zip(self.names.pipelines, self.dags, strict=True))
         pipelines = [text for name, dag in named for text in self._of_dag(name, dag)]
         body = [*self._functions(), *pipelines]
-        if mains := [self._schedule(name, dag.schedule) for name, dag in named if dag.schedule]:
-            body.append('if __name__ == "__main__":\n' + "".join(f"    {line}\n" for line in mains))
         constants = list(self._constants())
         parts = [self._docstring(), self._imports(), *constants, *(part.strip("\n") + "\n" for part in body if part)]
         text = "\n\n".join(part for part in parts if part)
@@ -223,31 +219,16 @@ class _Module:
         )
         yield from texts
 
-    def _schedule(self, name: str, schedule: Schedule) -> str:
-        given: list[Part] = (
-            ['"cron"', text_literal(schedule.cron)] if schedule.cron else ['"interval"', as_number(schedule.seconds)]
-        )
-        given.append('on="airflow"')
-        if schedule.zone:
-            given.append(f"timezone={text_literal(schedule.zone)}")
-        if schedule.start is not None:
-            given.append(Pair("start=", self.names.words.moment(schedule.start)))
-        if schedule.catch_up:
-            given.append("catch_up=True")
-        return source(Group(f"{name}.schedule(", given, ")"), 1)
-
 
 def _result(name: str, dag: DecidedDag) -> DagResult:
     model = dag.model
-    schedule = dag.schedule or Schedule()
     within = {decision.task.task_id: decision.within for decision in dag.decisions}
     added = frozenset(
         within[task] + f"{edge.task_id}.{edge.key}".removeprefix(within[task])
         for task, edges in dag.picked.items()
         for edge in edges
     )
-    options = schedule.shown, added, schedule.start, schedule.catch_up
-    return DagResult(model.dag_id, name, model.place, dag.notes, *options)
+    return DagResult(model.dag_id, name, model.place, dag.notes, added)
 
 
 def _sorted(lines: Iterable[str]) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import keyword
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -15,17 +13,15 @@ from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, Key, Moved
 from flowyml.migration.airflow.writer.deciding.sections import groups_in
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
-from flowyml.migration.airflow.writer.values import Unwritable, Words
+from flowyml.migration.airflow.writer.values import Unwritable, Words, variable_of
 from flowyml.plan.layout import FreeNames
-from flowyml.plan.names import identifier
 
 _FLOW = (
-    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "any_of", "current_run", "elif_", "for_each", "is_in",
-    "otherwise", "pipeline", "step", "when",
+    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "OrchestratorRetryPolicy", "Schedule", "any_of",
+    "current_run", "elif_", "for_each", "is_in", "otherwise", "pipeline", "step", "when",
 )  # fmt: skip
 HOMES = (
     ("flowyml", _FLOW),
-    ("flowyml.core.retry_policy", ("OrchestratorRetryPolicy",)),
     ("flowyml.steps", ("bash",)),
     ("flowyml_airflow", ("airflow_operator", "imported", "run_dag", "xcom")),
 )
@@ -33,7 +29,7 @@ HOMES = (
 _WORDS = (*(word for _, words in HOMES for word in words), "nothing", "item_of", "Field")
 STANDARD = (
     ("contextlib", ("suppress",)), ("datetime", ("UTC", "date", "datetime", "timedelta")),
-    ("types", ("SimpleNamespace",)), ("typing", ("Annotated", "Any", "Literal")),
+    ("typing", ("Annotated", "Any", "Literal")),
 )  # fmt: skip
 """Words of the standard library, by module."""
 
@@ -200,9 +196,3 @@ class Names(FreeNames):
         if key not in self.functions:
             raise Unwritable(f"the function {function.name} does not move over")
         return self.functions[key]
-
-
-def variable_of(name: str) -> str:
-    """Return an ASCII variable name that resembles a name."""
-    plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
-    return plain if plain.isidentifier() and not keyword.iskeyword(plain) else identifier(name)

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import cleandoc
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from flowyml.core.schedule import Schedule
 from flowyml.migration.airflow.model import TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.blocks import Block
 from flowyml.migration.airflow.writer.deciding.context import DATES
@@ -16,16 +18,16 @@ from flowyml.migration.airflow.writer.deciding.decision import Decision, Key, is
 from flowyml.migration.airflow.writer.deciding.params import declared
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, groups_in
 from flowyml.migration.airflow.writer.text.loops import repeated, rolled
-from flowyml.migration.airflow.writer.text.names import Names, variable_of
+from flowyml.migration.airflow.writer.text.names import Names
 from flowyml.migration.airflow.writer.text.steps import operator, step_options, wrapper_arguments
-from flowyml.migration.airflow.writer.values import as_number
+from flowyml.migration.airflow.writer.values import as_number, variable_of
 from flowyml.plan.layout import FreeNames, Group, Pair, Part, docstring, source, text_literal, value
 
 
 def pipeline(names: Names, dag: DecidedDag, name: str, uses: Counter[Key]) -> str:
     """The function of a pipeline. ``uses`` counts the steps of each function."""
     parameters = list(_parameters(names, dag))
-    options = list(_options(dag, name))
+    options = list(_options(names, dag, name))
     decorator = names.word("pipeline")
     shown = source(Group(f"{decorator}(", options, ")")) if options else decorator
     lines = [f"@{shown}", source(Group(f"def {name}(", parameters, ")")) + " -> None:"]
@@ -91,14 +93,31 @@ def _parameters(names: Names, dag: DecidedDag) -> Iterator[Part]:
         yield f"{name}: {names.word(DATES[name][0])} = {names.word(default)}"
 
 
-def _options(dag: DecidedDag, name: str) -> Iterator[Part]:
+def _options(names: Names, dag: DecidedDag, name: str) -> Iterator[Part]:
     if name != dag.model.dag_id:
         yield f"name={text_literal(dag.model.dag_id)}"
+    if dag.schedule:
+        yield Pair("schedule=", _schedule(names, dag.schedule))
     if "timeout" in dag.options:
         yield f"timeout={as_number(dag.options['timeout'])}"
     for option in ("tags", "airflow"):
         if option in dag.options:
             yield Pair(f"{option}=", value(dag.options[option]))
+
+
+def _schedule(names: Names, schedule: Schedule) -> Part:
+    if schedule.cron:
+        given: list[Part] = [f"cron={text_literal(schedule.cron)}"]
+    else:
+        given = [f"interval_seconds={as_number(schedule.interval_seconds or 0)}"]
+    if schedule.timezone != "UTC":
+        given.append(f"timezone={text_literal(schedule.timezone)}")
+    if schedule.start:
+        shown = schedule.start.astimezone(ZoneInfo(schedule.timezone)).replace(tzinfo=None)
+        given.append(Pair("start=", names.words.moment(shown)))
+    if schedule.catch_up:
+        given.append("catch_up=True")
+    return Group(f"{names.word('Schedule')}(", given, ")")
 
 
 @dataclass(slots=True)
