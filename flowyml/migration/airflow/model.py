@@ -215,7 +215,8 @@ class TaskModel:
     those of ``.override``; ``run_if`` and ``skip_if`` are the conditions of decorators around it), ``call_arguments``
     those of the function. Times are in seconds. A ``retries`` or time that is unknown is a `Symbolic`. ``defaults`` are
     the arguments from the ``default_args`` of its groups and its own, which override the DAG's. ``own_class`` is the
-    operator's class if the repository has it.
+    operator's class if the repository has it. ``callers`` are the calls of functions within which it was made, the
+    outermost first.
     """
 
     task_id: str
@@ -241,6 +242,7 @@ class TaskModel:
     setup: bool = False
     teardown: bool = False
     own_class: FunctionModel | None = None
+    callers: tuple[Place, ...] = ()
 
     def __hash__(self) -> int:
         return hash(self.task_id)  # arguments may have dicts in them

@@ -136,10 +136,12 @@ class Calls(Statements):
         self.yields.append(reader)
         self.maybe.append([])
         catching, self.catching = self.catching, list(self.catching)
+        self.callers.append(self.place(node))
         try:
             with self.inside(scope, function.module), self.doubting(Return):
                 return self._body(function)
         finally:
+            self.callers.pop()
             self.catching = catching
             self.maybe.pop()
             self.yields.pop()

@@ -61,6 +61,8 @@ class Base(values.Machine):
         self.trial = Trial()
         self.steps = 0
         self.depth = 0
+        self.callers: list[Place] = []
+        """The calls of functions of the root that are being evaluated, the outermost first."""
         self.context = Context(self.step, lambda value: self.light(value, _OF_ARGUMENTS))
         self.warnings: list[DagWarning] = []
         self.environment: dict[str, Any] = dict(options.env)

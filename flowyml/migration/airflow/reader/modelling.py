@@ -168,6 +168,7 @@ class Modelling:
             operator=operator,
             import_path=path,
             place=_place(task.module, task.node),
+            callers=task.callers,
             id_known=isinstance(task.own_id, str) and "{" not in task.task_id,
             decorator=task.decorator,
             arguments=arguments,

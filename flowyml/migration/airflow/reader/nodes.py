@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowyml.migration.airflow.model import Place
 from flowyml.migration.airflow.reader.values import Arguments, Function, Given, Instance, Module, hard, shape
 
 
@@ -162,6 +163,7 @@ class Task(Instance):
     teardown: bool = False
     node: ast.AST | None = None
     module: Module | None = None
+    callers: tuple[Place, ...] = ()
     ready: bool = False
 
     @property

@@ -17,6 +17,7 @@ from libcst.metadata import MetadataWrapper, PositionProvider
 
 from flowyml.migration.airflow.model import FunctionModel
 from flowyml.migration.airflow.reader.files import Refused
+from flowyml.migration.airflow.writer.constants import Constants
 from flowyml.migration.airflow.writer.repository import OF_AIRFLOW, Import, Repository, imports_of
 from flowyml.migration.airflow.writer.statements import (
     aliased,
@@ -168,6 +169,11 @@ class Moving:
             case ast.AnnAssign(target=ast.Name(id=only), value=value) if only == name:
                 return value
         return None
+
+    @cached_property
+    def constants(self) -> Constants:
+        """The constants of the module that others can keep."""
+        return Constants(self.constant, lambda name: self.is_from("datetime", name))
 
     @cached_property
     def _looked_into(self) -> frozenset[str]:
@@ -415,20 +421,6 @@ class Moving:
         """Return a function without the decorators that turn it into a task."""
         kept = [each for each in node.decorators if not self._is_airflows(each)]
         return node.with_changes(decorators=kept)
-
-    @cached_property
-    def loops(self) -> Mapping[int, ast.For]:
-        """By line, the innermost ``for`` around it."""
-        found = (node for node in ast.walk(ast.parse(self.text)) if isinstance(node, ast.For))
-        return {line: node for node in found for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
-
-    def comments_above(self, line: int) -> list[str]:
-        """Return the comments right above a line that no loop repeats."""
-        lines, found = self.text.split("\n"), list[str]()
-        while line > 1 and line not in self.loops and lines[line - 2].lstrip().startswith("#"):
-            line -= 1
-            found.insert(0, lines[line - 1].strip())
-        return found
 
     def definitions(self, names: Iterable[str]) -> set[int]:
         """Return the statements that define some names."""

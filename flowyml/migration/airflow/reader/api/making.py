@@ -65,6 +65,7 @@ class Making:
         """Return an operator's instance, in its DAG and group, with the edges of its arguments."""
         task = task or Task(None)
         task.path, task.node, task.module, task.ready = path, node, self.machine.module, True
+        task.callers = tuple(self.machine.callers)
         dag = self.dag_of(arguments, node)
         group = values.hard(arguments.value("task_group"))
         group = group if isinstance(group, Group) else self.context.group(dag)

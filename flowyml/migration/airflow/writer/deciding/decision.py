@@ -12,7 +12,7 @@ from typing import Any
 
 import libcst as cst
 
-from flowyml.migration.airflow.model import FunctionModel, Symbolic, TaskModel, ValueEdge, values_in
+from flowyml.migration.airflow.model import Argument, FunctionModel, Symbolic, TaskModel, ValueEdge, values_in
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Template
 from flowyml.migration.airflow.writer.moving import Moving, Needed
@@ -72,7 +72,8 @@ class Decision:
     A ``call`` is a step that calls the function, or ``bash`` without one, with the values of ``asking`` beside values
     of other tasks; they ``may_be_missing``. With ``through_bash``, which has Bash's own arguments, the function returns
     a command. ``starts`` is the DAG that it runs instead, with its arguments as that run's conf. ``others`` are
-    functions among an operator's arguments. ``within`` is the prefix of its id by the task group that calls it.
+    functions among an operator's arguments, ``defaults`` the DAG's default arguments if it takes all of them by name.
+    ``within`` is the prefix of its id by the task group that calls it.
     """
 
     task: TaskModel
@@ -90,6 +91,7 @@ class Decision:
     through_bash: dict[str, Any] | None = None
     starts: str = ""
     others: list[Function] = field(default_factory=list)
+    defaults: Argument | None = None
     within: str = ""
 
     @property

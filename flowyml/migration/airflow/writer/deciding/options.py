@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, Reference, Symbolic, TaskModel, values_in
+from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain, path_of
 
@@ -191,6 +193,14 @@ def default_arguments(dag: DagModel, task: TaskModel) -> Mapping[str, Any]:
     given += [each for each in task.defaults if each.name not in TAKEN]
     found = {each.name: each.value for each in given if task.argument(each.name) is None}
     return {name: value for name, value in found.items() if _is_sure(value)}
+
+
+def constant_defaults(dag: DagModel, task: TaskModel, moving: Moving) -> Argument | None:
+    """Return the DAG's ``default_args`` if they are a constant of its file, which an operator can take as it is."""
+    given = next((each for each in dag.arguments if each.name == "default_args"), None)
+    if given is None or task.defaults or not isinstance(given.value, dict) or not given.source.isidentifier():
+        return None
+    return given if repr(moving.constants.known(ast.Name(given.source))) == repr(given.value) else None
 
 
 def _is_sure(given: Any) -> bool:

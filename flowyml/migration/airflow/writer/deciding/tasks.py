@@ -11,7 +11,7 @@ from flowyml.migration.airflow.writer.deciding.context import needed_of_dag
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named, refused, rule_of
 from flowyml.migration.airflow.writer.deciding.mapping import loop_of
 from flowyml.migration.airflow.writer.deciding.operators import as_operator
-from flowyml.migration.airflow.writer.deciding.options import default_arguments
+from flowyml.migration.airflow.writer.deciding.options import constant_defaults, default_arguments
 from flowyml.migration.airflow.writer.deciding.python import CLASSES, PYTHONS, step_of_python
 from flowyml.migration.airflow.writer.deciding.step_options import is_called_back, left_out, others, step_options
 from flowyml.migration.airflow.writer.moving import Moving
@@ -44,10 +44,21 @@ def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, st
         made.options.pop("trigger_rule", None)
     own = task.argument("default_args")
     is_known = own is None or own.value is None or isinstance(own.value, dict)
-    if made.kind == "operator" and is_known and (defaults := default_arguments(dag, task)):
-        made.arguments["default_args"] = dict(defaults)
+    if made.kind == "operator" and is_known:
+        _take_defaults(dag, task, made, moving)
     made.notes += left_out(dag, task, made)
     return made
+
+
+def _take_defaults(dag: DagModel, task: TaskModel, made: Decision, moving: Moving) -> None:
+    """Give an operator its default arguments: those of the DAG by their constant's name, if the file has one."""
+    defaults, whole = default_arguments(dag, task), constant_defaults(dag, task, moving)
+    filled = {name for name in made.arguments if task.argument(name) is None} & {*(whole.value if whole else ())}
+    if whole and (defaults or filled):
+        made.arguments = {name: each for name, each in made.arguments.items() if name not in filled}
+        made.arguments["default_args"], made.defaults = whole.value, whole
+    elif defaults:
+        made.arguments["default_args"] = dict(defaults)
 
 
 def _decided(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, str]) -> Decision:

@@ -26,7 +26,7 @@ class _Hole:
     after: str = ""
 
 
-def repeated(lines: Sequence[int], start: int) -> tuple[int, int]:
+def repeated(lines: Sequence[object], start: int) -> tuple[int, int]:
     """Return how many statements repeat from ``start`` by their source lines, and how often; (0, 0) for none.
 
     >>> repeated([3, 7, 8, 7, 8, 7, 8, 9], 1), repeated([3, 4, 5], 0)
@@ -83,8 +83,7 @@ def rolled(texts: Sequence[str], loop: ast.For, names: Names, variable: Callable
     is_better = max(map(len, text.split("\n"))) <= 120 and len(text) < sum(map(len, texts))
     if is_better and isinstance(over, str):
         words = {each.id for each in ast.walk(loop.iter) if isinstance(each, ast.Name)} - {"enumerate", "range"}
-        names.constants |= words
-        names.taken |= words
+        names.keep(words)
     return text if is_better else ""
 
 

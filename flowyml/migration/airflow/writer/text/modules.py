@@ -212,7 +212,7 @@ class _Module:
     def _of_dag(self, name: str, dag: DecidedDag) -> Iterator[str]:
         texts = [*nested_pipelines(self.names, dag, self.uses), pipeline(self.names, dag, name, self.uses)]
         yield "".join(
-            "".join(f"{comment}\n" for comment in self.names.comments_of(each))
+            "".join(f"{comment}\n" for comment in self.names.comments_at(each.task.place))
             + f"{source(Pair(f'{self.names.variable(each)} = ', operator(self.names, each)))}\n"
             for each in dag.decisions
             if each.kind == "operator" and id(each) not in self.names.in_loops

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from flowyml.migration.airflow.model import Argument, FunctionModel
+from flowyml.migration.airflow.model import Argument, FunctionModel, Place, TaskModel
+from flowyml.migration.airflow.writer.constants import TIMES
 from flowyml.migration.airflow.writer.deciding.context import DATES, may_be_argument
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, Key, Moved
 from flowyml.migration.airflow.writer.deciding.sections import groups_in
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
+from flowyml.migration.airflow.writer.text.sources import Source
 from flowyml.migration.airflow.writer.values import Unwritable, Words, variable_of
 from flowyml.plan.layout import FreeNames
 
@@ -57,8 +59,9 @@ class Names(FreeNames):
         self._needed = moved.needed
         self.used: set[str] = set()
         self.in_loops: set[int] = set()
-        self.loops = moving.loops
+        self.source = Source(moving.text)
         self.constants: set[str] = set()
+        self._commented: set[int] = set()
         self.words = Words(self._function_name, self.word)
         decisions = [each for dag in dags for each in dag.decisions]
         asked = {name for each in decisions if each.asking for name in (*each.asking.dates, *each.over)}
@@ -103,31 +106,47 @@ class Names(FreeNames):
         is_known = len(rows) == count and all(isinstance(row, tuple | list) and len(row) == len(names) for row in rows)
         return (names, list(zip(*rows, strict=True))) if is_known and len(names) == len(targets) else ([], [])
 
-    def comments_of(self, decision: Decision) -> list[str]:
-        """Return the comments above a task of the DAG file itself."""
-        place = decision.task.place
-        return self._moving.comments_above(place.line) if place.path == self._path else []
+    def lines_of(self, task: TaskModel) -> tuple[int, ...]:
+        """Return the lines of the DAG file that make a task: of calls of functions, outermost first, and its own."""
+        return tuple(each.line for each in (*task.callers, task.place) if each.path == self._path)
+
+    def comments_at(self, place: Place, *, again: bool = False) -> list[str]:
+        """Return the comments above and in a statement of the DAG file itself: once, unless ``again``."""
+        if place.path != self._path or (place.line in self._commented and not again):
+            return []
+        self._commented.update([] if again else self.source.lines_at(place.line))
+        return self.source.comments_at(place.line)
 
     def constant_of(self, argument: Argument | None, value: Any) -> str:
         """Return the constant of the DAG file that an argument is, which the module then has; "" for any other."""
-        if argument is None or value is None or not argument.source.isidentifier() or argument.place.path != self._path:
+        if argument is None or value is None or argument.value != value or not argument.source.isidentifier():
             return ""
-        if repr(self._literal(ast.Name(argument.source))) != repr(value):
+        if repr(self._moving.constants.known(ast.Name(argument.source))) != repr(value):
             return ""
-        self.constants.add(argument.source)
-        self.taken.add(argument.source)
+        needed = self._moving.constants.needed_by(argument.source)
+        if not all(self._aliases[each] == each if each in TIMES else self._is_free(each) for each in needed):
+            return ""
+        for each in needed & TIMES.keys():
+            self.word(each)
+        self.keep(needed - TIMES.keys())
         return argument.source
 
+    def keep(self, constants: Iterable[str]) -> None:
+        """Let the module have some constants of the DAG file."""
+        self.constants.update(constants)
+        self.taken.update(constants)
+
+    def _is_free(self, name: str) -> bool:
+        """Return whether a name can mean in the module what it means in the DAG file."""
+        return name not in self.taken or name in self.constants or name in self._needed
+
     def _literal(self, node: ast.expr) -> Any:
-        """Return the value of a literal, or of a constant of the file that the module can have; None for others."""
-        given: ast.expr | None = node
-        if isinstance(node, ast.Name):
-            is_free = node.id not in self.taken or node.id in self.constants or node.id in self._needed
-            given = self._moving.constant(node.id) if is_free else None
-        try:
-            return ast.literal_eval(given) if given else None
-        except (ValueError, TypeError):
+        """Return the value of an expression if the module can have the constants in it; None for others."""
+        if (value := self._moving.constants.known(node)) is None:
             return None
+        names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+        needed = {each for name in names for each in self._moving.constants.needed_by(name)} - TIMES.keys()
+        return value if all(map(self._is_free, needed)) else None
 
     def source_of(self, node: ast.expr) -> str:
         """Return the text of an expression of the DAG file, in one line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from flowyml.core.schedule import Schedule
-from flowyml.migration.airflow.model import TaskModel, ValueEdge
+from flowyml.migration.airflow.model import Argument, Place, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.blocks import Block
 from flowyml.migration.airflow.writer.deciding.context import DATES
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
@@ -102,7 +103,9 @@ def _options(names: Names, dag: DecidedDag, name: str) -> Iterator[Part]:
         yield f"timeout={as_number(dag.options['timeout'])}"
     for option in ("tags", "airflow"):
         if option in dag.options:
-            yield Pair(f"{option}=", value(dag.options[option]))
+            given = next((each for each in dag.model.arguments if each.name == option == "tags"), None)
+            constant = names.constant_of(given, given.value) if given else ""
+            yield Pair(f"{option}=", constant or value(dag.options[option]))
 
 
 def _schedule(names: Names, schedule: Schedule) -> Part:
@@ -150,7 +153,7 @@ class _Body:
 
     def calls(self, order: Sequence[Unit], depth: int) -> Iterator[str]:
         """The calls of some tasks, and branches with those in them."""
-        lines = [self._line(unit) or -number for number, unit in enumerate(order, 1)]
+        lines = [self._lines(unit) or (-number,) for number, unit in enumerate(order, 1)]
         passed = 0
         for at, unit in enumerate(order):
             if at < passed:
@@ -177,12 +180,20 @@ class _Body:
                 yield f"{'    ' * depth}with {source(self._opening(block, number, ends), depth)}:"
                 yield from self.calls(tasks, depth + 1)
 
-    def _line(self, unit: Unit) -> int:
-        """Return the line of a task that a loop of the DAG file makes and whose value no step takes; 0 for others."""
+    def _lines(self, unit: Unit) -> tuple[int, ...]:
+        """Return the lines of the file in a loop that makes a task whose value no step takes; none for others.
+
+        They are those of the calls of functions that make it, and its own.
+        """
         if not isinstance(unit, TaskModel) or unit.task_id in self.dag.taken or unit.task_id in self.dag.picked:
-            return 0
+            return ()
         known = self.decisions[unit.task_id].kind in ("function", "empty", "bash", "operator")
-        return unit.place.line if known and unit.place.line in self.names.loops else 0
+        lines = self.names.lines_of(unit)
+        return lines if known and self._around(lines) else ()
+
+    def _around(self, lines: Sequence[int]) -> ast.For | None:
+        """Return the innermost loop around the first of some lines that is in one."""
+        return next((self.names.source.loops[line] for line in lines if line in self.names.source.loops), None)
 
     def _loop(self, units: Sequence[Unit], size: int, depth: int) -> str:
         """Return tasks of several iterations as a loop; "" if that cannot be."""
@@ -191,9 +202,13 @@ class _Body:
             return ""
         inside = {id(each) for each in every if each.kind == "operator"} - self.names.in_loops
         self.names.in_loops |= inside
-        texts = ["\n".join(line for each in every[number : number + size] for line in self._statements(each, depth))
-                 for number in range(0, len(every), size)]  # fmt: skip
-        made = rolled(texts, self.names.loops[every[0].task.place.line], self.names, self._variable, depth)
+        rounds = [every[number : number + size] for number in range(0, len(every), size)]
+        texts = [
+            "\n".join(line for each in one for line in self._statements(each, depth, again=True)) for one in rounds
+        ]
+        loop = self._around(self.names.lines_of(every[0].task))
+        assert loop is not None  # each has lines in one
+        made = rolled(texts, loop, self.names, self._variable, depth)
         if not made:
             self.names.in_loops -= inside
         return made
@@ -206,6 +221,7 @@ class _Body:
 
     def _nested(self, group: Nested, depth: int) -> Iterator[str]:
         """The call of a pipeline within the pipeline, for each item if its group is mapped."""
+        yield from self._comments(group.group.place, depth)
         if group.over is not None:
             (item,) = group.items
             over = Group(f"{self.names.word('for_each')}(", [self._given(group.over)], f") as {self.takes(item)}")
@@ -235,15 +251,18 @@ class _Body:
             return Group(f"{opening}(", [Group(f"{word('is_in')}(", [value_of, value(list(block.values))], ")")], ")")
         return f"{opening}({value_of} == {text_literal(block.values[0])})"
 
-    def _statements(self, decision: Decision, depth: int) -> Iterator[str]:
+    def _comments(self, place: Place, depth: int, *, again: bool = False) -> Iterator[str]:
+        yield from (f"{'    ' * depth}{comment}" for comment in self.names.comments_at(place, again=again))
+
+    def _statements(self, decision: Decision, depth: int, *, again: bool = False) -> Iterator[str]:
         task_id = decision.task.task_id
         for edge in self.dag.picked.get(task_id, ()):
             yield self._pick(edge, depth, decision.within)
         call = self._call(decision, depth)
         if task_id in self.dag.taken:
             call = Pair(f"{self.holds(task_id, decision.name)} = ", call)
-        if decision.kind != "operator":
-            yield from (f"{'    ' * depth}{comment}" for comment in self.names.comments_of(decision))
+        if decision.kind != "operator" or id(decision) in self.names.in_loops:
+            yield from self._comments(decision.task.place, depth, again=again)
         yield f"{'    ' * depth}{source(call, depth)}"
 
     def _pick(self, edge: ValueEdge, depth: int, within: str) -> str:
@@ -301,8 +320,15 @@ class _Body:
             yield from (Pair(f"{name}=", self.outputs.get(edge, "None")) for edge, name in values.items())
             return
         for name, given in decision.arguments.items():
-            part = self._given(given)
+            argument = self._argument(decision, name)
+            part = self.names.constant_of(argument, given) or self._given(given)
             yield part if name.isdigit() else Pair(f"{self.names.words.keyword(name)}=", part)
+
+    def _argument(self, decision: Decision, name: str) -> Argument | None:
+        """Return the argument in the DAG file that an argument of a step is."""
+        if decision.kind == "bash":
+            return decision.task.argument("bash_command" if name == "command" else name)
+        return next((each for each in decision.task.call_arguments if each.name == name), None)
 
     def _given(self, given: Any) -> Part:
         if isinstance(given, ValueEdge):

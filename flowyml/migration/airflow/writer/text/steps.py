@@ -65,7 +65,8 @@ def operator(names: Names, decision: Decision) -> Part:
     """Return an operator, unchanged."""
     arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(decision.name)}"]
     for name, given in decision.arguments.items():
-        written = names.constant_of(decision.task.argument(name), given) or names.words.part(given)
+        said = decision.defaults if name == "default_args" else decision.task.argument(name)
+        written = names.constant_of(said, given) or names.words.part(given)
         arguments.append(Pair(f"{names.words.keyword(name)}=", written))
     rule = decision.options.get("run_if") or decision.options.get("trigger_rule")
     if rule:
