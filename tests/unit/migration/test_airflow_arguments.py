@@ -239,7 +239,6 @@ def pulls(ti): return ti.xcom_pull(task_ids="parts", key="a")
     "EmailOperator(task_id='t', subject=made['a'])",
     "made >> EmailOperator(task_id='t', subject=\"{{ ti.xcom_pull(task_ids='parts', key='a') }}\")",
     "made >> EmailOperator(task_id='t', subject=\"{{ ti.xcom_pull(key='a') }}\")",
-    "made >> PythonOperator(task_id='t', python_callable=pulls)",
 ])  # fmt: skip
 def test_a_dict_whose_parts_an_operator_takes_stays_one_with_them_as_xcoms(tmp_path: Path, taker: str) -> None:
     before = f"from airflow.operators.email import EmailOperator\n{KEYED}"
@@ -250,6 +249,7 @@ def test_a_dict_whose_parts_an_operator_takes_stays_one_with_them_as_xcoms(tmp_p
 @pytest.mark.parametrize("taker", [
     "takes(made['a'])",
     "made >> takes(\"{{ ti.xcom_pull(task_ids='parts', key='a') }}\")",
+    "made >> PythonOperator(task_id='takes', python_callable=pulls)",
 ])  # fmt: skip
 def test_a_part_of_a_dict_that_a_step_takes_is_a_value(tmp_path: Path, taker: str) -> None:
     found, _ = ran(tmp_path, written(tmp_path, dag(f"made = parts()\n{taker}", before=KEYED)))

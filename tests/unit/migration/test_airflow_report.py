@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import textwrap
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -278,19 +277,20 @@ def side(**tasks: Any) -> Any:
 
 def test_differences_are_named() -> None:
     before = side(a={}, b={"upstream": ["a"], "retries": 2})
-    assert not list(compare(before, side(a={}, b={"upstream": ["a"], "retries": 2}), "None"))
+    assert not list(compare(before, side(a={}, b={"upstream": ["a"], "retries": 2})))
     through = side(a={}, choose={"upstream": ["a"]}, b={"upstream": ["choose"], "retries": 2})
-    assert not list(compare(before, through, "None", ["choose"]))
-    found = list(compare(before, side(a={"trigger_rule": "all_done"}, c={}), "cron:0 * * * * UTC"))
+    assert not list(compare(before, through, ["choose"]))
+    other = {**side(a={"trigger_rule": "all_done"}, c={}), "schedule": "cron:0 * * * * UTC"}
+    found = list(compare(before, other))
     assert {(each.task_id, each.what) for each in found} == {
         ("b", "task"), ("c", "task"), ("a", "trigger_rule"), ("", "schedule"),
     }  # fmt: skip
     assert "d.b: task: 'there' in the DAG file, 'missing' in the compiled one" in map(str, found)
     sensors = [side(a={"operator": name}) for name in ("DecoratedSensorOperator", "PythonSensor", "BashOperator")]
-    assert not list(compare(sensors[0], sensors[1], "None"))
-    assert list(compare(sensors[0], sensors[2], "None"))
+    assert not list(compare(sensors[0], sensors[1]))
+    assert list(compare(sensors[0], sensors[2]))
     sides = [side(a={"arguments": {"sql": sql, of: 1}}) for sql, of in (("  a", "b"), ("a", "c"))]
-    assert [(each.what, each.original) for each in compare(*sides, "None")] == [("argument sql", "  a")]
+    assert [(each.what, each.original) for each in compare(*sides)] == [("argument sql", "  a")]
 
 
 def test_start_catchup_params_tags_and_ids_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,9 +301,9 @@ def test_start_catchup_params_tags_and_ids_are_compared(tmp_path: Path, monkeypa
     ran = {"start_date": "2024-05-01T00:00:00+00:00", "params": {**known["params"], "own": 1}}
     before = {**side(a=ran, b={**start, "params": known["params"]}), **known}
     of_flowyml = {"start_date": "2020-01-01T00:00:00+00:00", "params": known["params"]}
-    same = {**side(a={**ran}, b=of_flowyml), **of_flowyml, "tags": ["a", "flowyml", "flowyml:12"]}
+    same = {**side(a={**ran}, b={**start, "params": known["params"]}), **known, "tags": ["a", "flowyml", "flowyml:12"]}
     other = {**side(a=of_flowyml, b={**of_flowyml, "task_id": "b_1", "params": {"n": 2}}), **of_flowyml, "dag_id": "e",
-             "tags": ["c", "flowyml"], "params": {"n": 2}}  # fmt: skip
+             "schedule": "delta:60.0", "tags": ["c", "flowyml"], "params": {"n": 2}}  # fmt: skip
     for each in before, same, other:
         each["file"] = "/dag_0.py"
 
@@ -313,22 +313,21 @@ def test_start_catchup_params_tags_and_ids_are_compared(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(verifying, "_compiled", compiled)
 
-    def found(after: Any, moment: datetime | None, *changed: str) -> set[str]:
+    def found(after: Any, *changed: str) -> set[str]:
         sides = iter([after, before])
         monkeypatch.setattr(verifying, "load_dags", lambda *_: {"dags": {"d": next(sides)}, "errors": {}})
         notes = [Note(Kind.CHANGED, each, Place("one.py", 1)) for each in changed]
-        result = DagResult("d", "d", Place("one.py", 1), notes, "delta:60.0", start=moment, catch_up=moment is not None)
+        result = DagResult("d", "d", Place("one.py", 1), notes)
         file = FileResult(str(tmp_path / "one.py"), module="one.py", dags=[result])
         ((_, _, differences),) = verifying.verify("python", [file], tmp_path)
         return {f"{each.what} {each.task_id}".strip() for each in differences if not isinstance(each, str)}
 
-    assert found(same, datetime.fromisoformat("2024-01-01")) == set()
-    assert found(same, datetime(2024, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))) == set()
+    assert found(same) == set()
     everything = {"start_date", "catchup", "tags", "parameter n", "parameter m", "dag_id", "task_id b", "start_date a",
                   "params a"}  # fmt: skip
-    assert found(other, None) == everything
+    assert found(other) == everything
     said = ("start_date", "catchup of the DAG", "default of parameter n", "dag_id", "task_id b", "params of a")
-    assert found(other, None, *said) == {"tags", "parameter m", "start_date a"}
+    assert found(other, *said) == {"tags", "parameter m", "start_date a"}
 
 
 def test_a_step_that_the_importer_adds_is_no_difference(tmp_path: Path) -> None:
@@ -343,5 +342,5 @@ def test_a_step_that_the_importer_adds_is_no_difference(tmp_path: Path) -> None:
     assert result.added == {"both.worst"}
     before = side(both={}, show={"upstream": ["both"]})
     after = side(both={}, x={"upstream": ["both"], "shown": "both.worst"}, show={"upstream": ["x"]})
-    assert [each.task_id for each in compare(before, after, "None")] == ["both.worst"]
-    assert list(compare(before, after, "None", (), result.added)) == []
+    assert [each.task_id for each in compare(before, after)] == ["both.worst"]
+    assert list(compare(before, after, (), result.added)) == []

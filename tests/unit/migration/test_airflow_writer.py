@@ -15,6 +15,7 @@ pytest.importorskip("libcst")
 
 from flowyml import Pipeline
 from flowyml.core.errors import ParameterError
+from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Verdict
 from flowyml.migration.airflow.writer.text.loops import rolled
 from flowyml.migration.airflow.writer.text.modules import write_module
@@ -335,6 +336,7 @@ class NoConstants(Names):
 
     def __init__(self) -> None:
         self.constants, self.taken, self._needed = set(), set(), frozenset()
+        self._moving = Moving("")
 
     def source_of(self, node: ast.expr) -> str:
         return ast.unparse(node)
@@ -364,7 +366,7 @@ def test_a_loop_does_what_its_iterations_did(
 
 
 def test_comments_above_tasks_stay(tmp_path: Path) -> None:
-    """Those of an operator above it, those of a step above its call; in a loop they would be repeated."""
+    """Those of an operator above it, those of a step above its call; those in a loop once."""
     tasks = """
     # Once a day:
     #   all of it.
@@ -376,12 +378,20 @@ def test_comments_above_tasks_stay(tmp_path: Path) -> None:
     for n in (1, 2):
         # Of a loop.
         EmptyOperator(task_id=f"n_{n}")
+    for n in (1, 2, 3):
+        # Of another.
+        BashOperator(
+            task_id=f"say_{n}",
+            bash_command="{{ var.value.x }}",  # which Airflow knows
+        )  # noqa
     """
     made = written(tmp_path, dag(tasks))
     assert "# Once a day:\n#   all of it.\nwhole = airflow_operator(" in made.text
     assert '    # A shell\'s.\n    bash.options(name="plain")' in made.text
     assert "Not that" not in made.text
-    assert "Of a loop" not in made.text
+    assert made.text.count("# Of a loop.") == 1
+    assert "        # Of another.\n        # which Airflow knows\n        airflow_operator(" in made.text
+    assert "noqa" not in made.text
 
 
 def test_constants_stay_constants(tmp_path: Path) -> None:
@@ -402,3 +412,27 @@ def test_constants_stay_constants(tmp_path: Path) -> None:
     assert 'changed={"a": 1, "b": 2}' in made.text
     step = loaded(tmp_path, made).flow.compile().by_name["t1"]
     assert step.options["airflow"]["arguments"]["image"] == "registry/image:1"
+
+
+def test_default_arguments_and_times_stay_constants(tmp_path: Path) -> None:
+    """The operators take them by their name, and a loop over a call of a function stays one."""
+    before = """
+    DEFAULT_ARGS = {"owner": "data", "retries": 2, "retry_delay": timedelta(minutes=1), "email": "a@b.c"}
+    FIRST = "orders"
+    TABLES = [FIRST, "users", "items"]
+    TAGS = ["b", "a"]
+    def say(table, **given): return BashOperator(task_id=f"say_{table}", bash_command="{{ var.value.x }}", **given)
+    """
+    tasks = """
+    for table in TABLES:
+        say(table, queue=table)
+    """
+    options = "schedule=None, default_args=DEFAULT_ARGS, tags=TAGS"
+    made = written(tmp_path, dag(tasks, options, before))
+    assert "    for table in TABLES:\n        airflow_operator(" in made.text
+    assert "tags=TAGS" in made.text
+    assert made.text.count("default_args=DEFAULT_ARGS") == 1
+    flow = loaded(tmp_path, made).flow.compile()
+    arguments = flow.by_name["say_users"].options["airflow"]["arguments"]
+    assert arguments["default_args"]["retry_delay"] == {"$timedelta": 60.0}
+    assert (arguments["queue"], "retries" in arguments) == ("users", False)

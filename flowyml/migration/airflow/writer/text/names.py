@@ -123,21 +123,23 @@ class Names(FreeNames):
             return ""
         if repr(self._moving.constants.known(ast.Name(argument.source))) != repr(value):
             return ""
-        needed = self._moving.constants.needed_by(argument.source)
-        if not all(self._aliases[each] == each if each in TIMES else self._is_free(each) for each in needed):
+        if not all(map(self._is_free, self._moving.constants.needed_by(argument.source))):
             return ""
-        for each in needed & TIMES.keys():
-            self.word(each)
-        self.keep(needed - TIMES.keys())
+        self.keep([argument.source])
         return argument.source
 
     def keep(self, constants: Iterable[str]) -> None:
-        """Let the module have some constants of the DAG file."""
-        self.constants.update(constants)
-        self.taken.update(constants)
+        """Let the module have some constants of the DAG file, with what their definitions need."""
+        needed = {name for each in constants for name in self._moving.constants.needed_by(each)}
+        for each in sorted(needed & TIMES.keys()):
+            self.word(each)
+        self.constants |= needed - TIMES.keys()
+        self.taken |= needed - TIMES.keys()
 
     def _is_free(self, name: str) -> bool:
         """Return whether a name can mean in the module what it means in the DAG file."""
+        if name in TIMES:
+            return self._aliases[name] == name
         return name not in self.taken or name in self.constants or name in self._needed
 
     def _literal(self, node: ast.expr) -> Any:
@@ -145,7 +147,7 @@ class Names(FreeNames):
         if (value := self._moving.constants.known(node)) is None:
             return None
         names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-        needed = {each for name in names for each in self._moving.constants.needed_by(name)} - TIMES.keys()
+        needed = {each for name in names for each in self._moving.constants.needed_by(name)}
         return value if all(map(self._is_free, needed)) else None
 
     def source_of(self, node: ast.expr) -> str:
