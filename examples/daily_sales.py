@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from flowyml import OrchestratorRetryPolicy, Pipeline, step
+from flowyml import Pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 
 Orders = list[dict[str, Any]]
 

@@ -9,8 +9,9 @@ Each rate is tried in a step of its own, side by side. The model is a line throu
 
 from __future__ import annotations
 
-from flowyml import OrchestratorRetryPolicy, pipeline, step
+from flowyml import pipeline, step
 from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 
 Points = list[tuple[float, float]]
 Fit = dict[str, float]
