@@ -280,6 +280,10 @@ def test_differences_are_named() -> None:
     assert not list(compare(before, side(a={}, b={"upstream": ["a"], "retries": 2})))
     through = side(a={}, choose={"upstream": ["a"]}, b={"upstream": ["choose"], "retries": 2})
     assert not list(compare(before, through, ["choose"]))
+    chain: dict[str, dict[str, Any]] = {"a": {}, "b": {"upstream": ["a"]}}
+    assert not list(compare(side(**chain, c={"upstream": ["b"]}), side(**chain, c={"upstream": ["a", "b"]})))
+    chain["b"]["trigger_rule"] = "all_done"
+    assert list(compare(side(**chain, c={"upstream": ["b"]}), side(**chain, c={"upstream": ["a", "b"]})))
     other = {**side(a={"trigger_rule": "all_done"}, c={}), "schedule": "cron:0 * * * * UTC"}
     found = list(compare(before, other))
     assert {(each.task_id, each.what) for each in found} == {

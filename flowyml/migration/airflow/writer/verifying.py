@@ -147,11 +147,16 @@ def _by_shown(tasks: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _upstream(tasks: Mapping[str, Any], name: str, extra: set[str], wanted: Sequence[str]) -> list[str]:
-    """Return the tasks that a task waits for, directly or through removed tasks."""
+    """Return the tasks that a task waits for, directly or through removed tasks.
+
+    Without those that are not ``wanted`` and that another one of them needs to succeed: a value was taken from them.
+    """
     found = _before(tasks, name, extra) - extra
     by_way = found - {*tasks[name]["upstream"], *wanted}
     implied = {each for other in found for each in _before(tasks, other, set(tasks))}
-    return sorted(found - (by_way & implied))
+    sure = {each for each, task in tasks.items() if task["trigger_rule"] == "all_success"}
+    taken = {each for other in found & sure for each in _before(tasks, other, sure)} if name in sure else set()
+    return sorted(found - (by_way & implied) - (taken - {*wanted}))
 
 
 def _before(tasks: Mapping[str, Any], name: str, through: set[str]) -> set[str]:
