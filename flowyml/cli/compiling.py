@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from flowyml.cli.failures import UsageError
@@ -12,6 +13,7 @@ from flowyml.cli.options import AsJson, File, Option
 from flowyml.cli.output import Output, note
 from flowyml.cli.source import load
 from flowyml.core.files import refuse_others_link, write_whole
+from flowyml.core.removal import remove
 from flowyml.core.schedule import Schedule
 from flowyml.plan.marks import mark_of, marked, objection
 
@@ -171,10 +173,11 @@ def _paths(files: Mapping[str, bytes], output: Path) -> dict[Path, bytes]:
 def _tell_changed(out: Output, to: str, places: Mapping[Path, bytes]) -> int:
     """Print how the files there differ from these, and return the exit code. Line ends do not count: git changes them.
 
-    A bundle is only named: its DAG file has its digest.
+    What is no text is only named.
     """
     from flowyml.plan.differences import difference
 
+    places = {**places, **dict.fromkeys(_left_over(places), b"")}
     there = {path: _text_of(path.read_bytes()) if path.is_file() else b"" for path in places}
     changed = [path for path, data in places.items() if there[path] != _text_of(data)]
     if out.as_json:
@@ -182,11 +185,29 @@ def _tell_changed(out: Output, to: str, places: Mapping[Path, bytes]) -> int:
         out.document({"engine": to, **names})
         return 1 if changed else 0
     for path in changed:
-        if path.suffix != ".pyz":
-            old, new = there[path].decode("utf-8", "replace"), places[path].decode()
+        with suppress(UnicodeDecodeError):
+            old, new = there[path].decode(), places[path].decode()
             out.text(difference(path.as_posix(), old, new).rstrip("\n"))
         note(f"{path} {'is not what its source gives' if there[path] else 'is missing'}")
     return 1 if changed else 0
+
+
+def _listed_files(places: Mapping[Path, bytes]) -> set[Path]:
+    """Return the files that the main file there lists in its mark: FlowyML wrote them, though they have no mark.
+
+    Only files in the folders to which this compilation writes its own count.
+    """
+    main, *others = places
+    mark = mark_of(main.read_bytes()) if main.is_file() else None
+    listed = mark.facts.get("files", ()) if mark and mark.is_untouched else ()
+    folders = {path.relative_to(main.parent).parts[:2] for path in others}
+    parts = [PurePosixPath(name).parts for name in listed]
+    return {main.parent.joinpath(*each) for each in parts if each[:2] in folders and ".." not in each}
+
+
+def _left_over(places: Mapping[Path, bytes]) -> set[Path]:
+    """Return the files of the version there that this one lacks."""
+    return {path for path in _listed_files(places).difference(places) if path.is_file()}
 
 
 def _text_of(data: bytes) -> bytes:
@@ -196,15 +217,19 @@ def _text_of(data: bytes) -> bytes:
 
 def _write(places: dict[Path, bytes], force: bool) -> list[Path]:
     """Write files, the main one last: then an engine that watches the folder finds the others."""
+    listed, left_over = _listed_files(places), _left_over(places)
     for path, data in places.items():
-        _check_place(path, data, force)
+        _check_place(path, data, force, is_listed=path in listed)
     for path, data in reversed(places.items()):
         _write_file(path, data)
+    main = next(iter(places))
+    for path in left_over:
+        remove(main.parent, *path.relative_to(main.parent).parts)
     return list(places)
 
 
-def _check_place(path: Path, data: bytes, force: bool) -> None:
-    """Refuse to overwrite files that people wrote, and a DAG file's schedule."""
+def _check_place(path: Path, data: bytes, force: bool, *, is_listed: bool = False) -> None:
+    """Refuse to overwrite files that people wrote, unless the main file lists them, and a DAG file's schedule."""
     if not path.is_file():
         return
     loaded = [file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
@@ -213,7 +238,7 @@ def _check_place(path: Path, data: bytes, force: bool) -> None:
             f"{path} is source code of this pipeline, and would be overwritten. Name another file or folder."
         )
     old = path.read_bytes()
-    if reason := objection(old, data, force=force):
+    if not is_listed and (reason := objection(old, data, force=force)):
         raise UsageError(f"{path} {reason}")
     if not force and (schedule := _schedule_in(old)) and not _schedule_in(data):
         raise UsageError(

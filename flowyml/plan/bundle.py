@@ -18,22 +18,23 @@ from functools import cache, cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import BadZipFile, ZipFile
 
 from flowyml.core.errors import DefinitionError, PlanError
 from flowyml.core.files import write_whole
 from flowyml.core.home import data_folder, is_data
 from flowyml.core.origin import Origin
 from flowyml.core.syntax import imported, parsed
+from flowyml.core.zips import zipped
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 
-__all__ = ["Bundle", "build"]
+__all__ = ["Bundle", "build", "runtime_files"]
 
-_SHEBANG = b"#!/usr/bin/env python3\n"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _KEPT = 4_000_000  # bytes of files whose zip file is cached
+_zipped_last = lru_cache(1)(zipped)  # a pipeline is often submitted many times
 _UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, zlib.error)  # RuntimeError: encrypted, or another method
 _AT_HOME = ("cli", "graph", "migration", "steps", "testing")  # needed only where code names them
 
@@ -163,13 +164,12 @@ def build(
     """
     code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values(), plan.canonical]
     home = frozenset(room for room in _AT_HOME if not any(_names(room, data) for data in code))
-    runtime = {f"flowyml/{path}": data for path, data in _runtime(home).items()}
+    runtime = runtime_files(home)
     about = {"main": main, "origin": origin.to_dict() if origin else None, "versions": dict(versions)}
     if folder != ".":
         about["folder"] = folder
     contents = {
         **runtime,
-        "__main__.py": runtime["flowyml/runtime/bootstrap.py"],
         "bundle.json": json.dumps(about).encode(),
         "plan.json": plan.canonical,
     }
@@ -205,21 +205,7 @@ def _names(room: str, code: bytes) -> bool:
 def _packed(plan: Plan, contents: Mapping[str, bytes]) -> Bundle:
     files = tuple(sorted(contents.items()))
     is_kept = sum(len(data) for _, data in files) <= _KEPT
-    return Bundle(plan, (_zipped if is_kept else _zipped.__wrapped__)(files))
-
-
-@lru_cache(1)  # a pipeline is often submitted many times
-def _zipped(files: tuple[tuple[str, bytes], ...]) -> bytes:
-    """Write a zip file without compression: the bytes would otherwise depend on the version of zlib."""
-    buffer = io.BytesIO(_SHEBANG)
-    buffer.seek(0, io.SEEK_END)
-    with ZipFile(buffer, "w") as archive:
-        for path, data in files:
-            entry = ZipInfo(path, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, data)
-    return buffer.getvalue()
+    return Bundle(plan, (_zipped_last if is_kept else zipped)(files))
 
 
 def _contents(data: bytes, name: str, *beginnings: str) -> dict[str, bytes]:
@@ -247,9 +233,10 @@ def _checked_path(path: str) -> str:
 
 
 @cache
-def _runtime(left_out: frozenset[str]) -> Mapping[str, bytes]:
-    """Return the files of FlowyML, without some of its subpackages."""
-    return dict(_sources(Path(__file__).parents[1], left_out))
+def runtime_files(left_out: frozenset[str]) -> Mapping[str, bytes]:
+    """Return the files of FlowyML, without some of its subpackages, and the ``__main__.py`` that starts a bundle."""
+    files = {f"flowyml/{path}": data for path, data in _sources(Path(__file__).parents[1], left_out)}
+    return {**files, "__main__.py": files["flowyml/runtime/bootstrap.py"]}
 
 
 @cache

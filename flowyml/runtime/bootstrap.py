@@ -38,6 +38,8 @@ def main() -> int:
 
 def unpack(bundle: Path) -> Path:
     """Unpack a bundle if necessary; returns the folder with its files."""
+    if bundle.is_dir():
+        return bundle
     folder: Path = _module(bundle, "unpacking").unpack_bundle(bundle)
     return folder
 

@@ -30,7 +30,7 @@ from flowyml.runtime.secrets import Mask, ReadSecret, from_environment, secrets_
 from flowyml.runtime.shared import SharedProcesses
 from flowyml.runtime.step_errors import failed
 
-__all__ = ["StepProcesses", "starting_ahead"]
+__all__ = ["StepProcesses", "can_fork", "starting_ahead"]
 
 
 class _Child(Protocol):
@@ -100,7 +100,7 @@ class StepProcesses:
         }  # fmt: skip
         self._kept = KeptOutputs(artifacts, place) if place and os.environ.get(KEEP) else None
         self._children: _Children
-        if not _can_fork():
+        if not can_fork():
             self._children = SharedProcesses(python, bundle, config)
         else:
             self._children = ForkedProcesses(
@@ -239,7 +239,7 @@ class StepProcesses:
 @contextmanager
 def starting_ahead() -> Iterator[Server | None]:
     """Start the warm process while its bundle is still being written, for a ``StepProcesses`` within the context."""
-    server = start_ahead(sys.executable) if _can_fork() else None
+    server = start_ahead(sys.executable) if can_fork() else None
     try:
         yield server
     finally:
@@ -247,7 +247,7 @@ def starting_ahead() -> Iterator[Server | None]:
             server.close()
 
 
-def _can_fork() -> bool:
+def can_fork() -> bool:
     """Return whether to fork: on Linux.
 
     Forking is risky on macOS, whose libraries start threads (CPython issue 33725).

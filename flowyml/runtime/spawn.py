@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-from zipfile import ZipFile
 
 from flowyml.core.process_identity import identity_of, signal_process
 from flowyml.plan.codec import decode
@@ -23,6 +22,7 @@ from flowyml.runtime.lines import Lines, OnLine
 from flowyml.runtime.process_tree import descendants, kill_all, kill_tree
 from flowyml.runtime.shutdown import GRACE
 from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, timed_out
+from flowyml.runtime.unpacking import unpack_bundle
 
 __all__ = ["Child", "SpawnedProcesses", "as_input"]
 
@@ -36,8 +36,7 @@ class SpawnedProcesses:
     def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
         self._command = [python, "-u", str(bundle), "answer"]
         self._config = config
-        with ZipFile(bundle) as archive:
-            self._hooks = len(decode(archive.read("plan.json")).hooks)
+        self._hooks = len(decode((unpack_bundle(bundle) / "plan.json").read_bytes()).hooks)
         self._running: set[Child] = set()
         self._closed = False
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,21 +23,30 @@ _held: dict[str, int] = {}
 
 
 def unpack_bundle(bundle: str | Path) -> Path:
-    """Return the folder of a bundle's files, unpacked on first use. The bundle is read once."""
-    return unpack_bundle_bytes(Path(bundle).read_bytes())
+    """Return the folder of a bundle's files, unpacked on first use. The bundle is read once.
+
+    A folder is that of an unpacked bundle already.
+    """
+    path = Path(bundle)
+    return path if path.is_dir() else unpack_bundle_bytes(path.read_bytes())
 
 
-def unpack_bundle_bytes(data: bytes) -> Path:
-    """Return the same for a bundle already read: these bytes are hashed, compared and unpacked."""
+def unpack_bundle_bytes(*parts: bytes) -> Path:
+    """Return the same for a bundle already read: these bytes are hashed, compared and unpacked.
+
+    Of several parts, all files are in one folder.
+    """
     import hashlib
 
-    digest = hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    for data in parts:
+        digest.update(data)
     for cache in caches():
         try:
-            return _unpack_into(cache, data, digest)
+            return _unpack_into(cache, parts, digest.hexdigest())
         except OSError:  # no such home, read-only, full, or not only ours
             continue
-    return _unpack_temporarily(data)
+    return _unpack_temporarily(parts)
 
 
 def caches() -> Iterator[Path]:
@@ -52,29 +61,29 @@ def caches() -> Iterator[Path]:
     yield Path(tempfile.gettempdir(), f"flowyml-{os.getuid()}")
 
 
-def _unpack_into(cache: Path, data: bytes, digest: str) -> Path:
+def _unpack_into(cache: Path, parts: Sequence[bytes], digest: str) -> Path:
     _make_private(cache)
     target = cache / digest
     for _ in range(_TRIES):
-        if _hold(target) and _is_whole(target, data):
+        if _hold(target) and _is_whole(target, parts):
             os.utime(target)
             return target
-        _make(cache, target, data)
+        _make(cache, target, parts)
     raise OSError(f"{target} keeps changing after it was unpacked")
 
 
-def _make(cache: Path, target: Path, data: bytes) -> None:
+def _make(cache: Path, target: Path, parts: Sequence[bytes]) -> None:
     import shutil
     import tempfile
 
     fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".new-"))
     try:
-        _extract(data, fresh)
-        if target.is_dir() and not _is_whole(target, data):  # a tool that removes old cache files was here
+        _extract(parts, fresh)
+        if target.is_dir() and not _is_whole(target, parts):  # a tool that removes old cache files was here
             target.rename(f"{fresh}.old")
         fresh.rename(target)
     except OSError:
-        if not _is_whole(target, data):  # else another process was faster, with the same files
+        if not _is_whole(target, parts):  # else another process was faster, with the same files
             raise
     finally:
         for left in (fresh, Path(f"{fresh}.old")):
@@ -138,7 +147,7 @@ def claim(folder: Path) -> Iterator[bool]:
             os.close(descriptor)
 
 
-def _is_whole(folder: Path, data: bytes) -> bool:
+def _is_whole(folder: Path, parts: Sequence[bytes]) -> bool:
     """Return whether the folder has all files of the bundle, byte by byte, and other users cannot have added a file."""
     if not _is_own(folder):
         return False
@@ -146,10 +155,13 @@ def _is_whole(folder: Path, data: bytes) -> bool:
     from zipfile import ZipFile
 
     try:
-        with ZipFile(BytesIO(data)) as archive:
-            return all((folder / name).read_bytes() == archive.read(name) for name in archive.namelist())
+        for data in parts:
+            with ZipFile(BytesIO(data)) as archive:
+                if any((folder / name).read_bytes() != archive.read(name) for name in archive.namelist()):
+                    return False
     except OSError:
         return False
+    return True
 
 
 def _is_own(folder: Path) -> bool:
@@ -171,15 +183,16 @@ def _make_private(cache: Path) -> None:
         cache.chmod(0o700)
 
 
-def _extract(data: bytes, folder: Path) -> None:
+def _extract(parts: Sequence[bytes], folder: Path) -> None:
     from io import BytesIO
     from zipfile import ZipFile
 
-    with ZipFile(BytesIO(data)) as archive:
-        archive.extractall(folder)
+    for data in parts:
+        with ZipFile(BytesIO(data)) as archive:
+            archive.extractall(folder)
 
 
-def _unpack_temporarily(data: bytes) -> Path:
+def _unpack_temporarily(parts: Sequence[bytes]) -> Path:
     import atexit
     import shutil
     import tempfile
@@ -191,7 +204,7 @@ def _unpack_temporarily(data: bytes) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
-    _extract(data, folder)
+    _extract(parts, folder)
     return folder
 
 

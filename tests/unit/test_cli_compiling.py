@@ -292,7 +292,7 @@ def test_compile_takes_no_schedule_away() -> None:
     again = ("compile", "train.py", "--to", "airflow", "-o", "dags/")
     path = Path(flowyml(*again, "--json").json["files"][0])
     plain = path.read_bytes()
-    bundle = Bundle.read(next(Path("dags").rglob("*.pyz")))
+    bundle = Bundle.read(flowyml("bundle", "train.py", "--json").json["path"])
     scheduled = compile_dag(bundle, schedule=Schedule.of("cron", "0 4 * * *"))
     for name, data in scheduled.files.items():
         (path.parent / name).write_bytes(data)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 from flowyml.core.errors import DefinitionError
@@ -21,6 +20,7 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, Text, docstring, source, text_literal, value
 from flowyml.plan.marks import marked
 from flowyml.plan.model import FromEither, FromStep, Plan
+from flowyml_airflow.beside import plain_bundle, plain_files, runtime
 from flowyml_airflow.dag_file import operators, parts
 from flowyml_airflow.dag_file.arguments import asks_for_pod, called_back, grows, tries_again
 from flowyml_airflow.dag_file.docs import dag_docs, graph_docs
@@ -57,17 +57,17 @@ from flowyml_airflow.schedule import (
 
 __all__ = ["CompiledDag", "compile_dag"]
 
-# Airflow reads `.airflowignore` as glob patterns or, by default before 3.0, as regular expressions. This is both. The
-# second name is that of a bundle that is just being written: see `folder`.
-_IGNORE = b"[a-z0-9]*.pyz\n.new-*\n"
+# Airflow reads `.airflowignore` as glob patterns or, by default before 3.0, as regular expressions. This is both, and
+# stands for all files in its folder.
+_IGNORE = b"[A-Za-z0-9_.]*\n"
 _LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledDag:
-    """A DAG file and its bundle. ``version`` changes with both, ``structure`` with the DAG in the file.
+    """A DAG file and its bundle, without FlowyML's runtime.
 
-    If only the code has changed, the structure stays the same.
+    ``version`` changes with both, ``structure`` with the DAG in the file: not if only the code has changed.
     """
 
     dag_id: str
@@ -86,7 +86,8 @@ class CompiledDag:
         """The files for the DAGs folder, by relative path. The DAG file is first here and is written last."""
         return {
             self.filename: self.text.encode(),
-            f"{BUNDLES_FOLDER}/{self.bundle.filename}": self.bundle.data,
+            **plain_files(self.dag_id, self.bundle),
+            f"{BUNDLES_FOLDER}/{runtime().name}": runtime().data,
             f"{BUNDLES_FOLDER}/.airflowignore": marked(_IGNORE, ".airflowignore"),
         }
 
@@ -108,7 +109,6 @@ def compile_dag(
     browser, with ``{key}`` in it. The pipeline's own options take precedence. Raises ``DefinitionError``,
     ``UnknownOptionError`` and ``ScheduleError``; ``ConfigurationError`` for credentials in a URL.
     """
-    ours = bundle.with_files(_worker_files())
     name = bundle.plan.name
     identity = (development_id(name), development_name(name)) if development else (dag_id(name), name)
     given = {"python": python, "artifacts": artifacts, "artifact_links": artifact_links}
@@ -116,17 +116,10 @@ def compile_dag(
     refuse_credentials(options["artifacts"] or "", "artifacts")
     check_template(options["artifact_links"])
     when = declared_schedule(bundle.plan) if schedule == "declared" else schedule
-    dag = _Dag(ours, when, options, identity)
-    version = hashlib.sha256(f"{dag.text('')}{ours.digest}".encode()).hexdigest()[:12]
-    return CompiledDag(dag_id=dag.id, version=version, structure=dag.structure, text=dag.text(version), bundle=ours)
-
-
-@cache
-def _worker_files() -> Mapping[str, bytes]:
-    """Return the files of this package: tasks need its worker, and a pipeline's file may import any part of it."""
-    package = Path(__file__).parent
-    paths = sorted(package.rglob("*.py"))
-    return {path.relative_to(package.parent).as_posix(): path.read_bytes() for path in paths}
+    plain = plain_bundle(bundle)
+    dag = _Dag(plain, when, options, identity)
+    version = hashlib.sha256(dag.text("").encode()).hexdigest()[:12]
+    return CompiledDag(dag_id=dag.id, version=version, structure=dag.structure, text=dag.text(version), bundle=plain)
 
 
 class _Dag:
@@ -158,7 +151,8 @@ class _Dag:
     def text(self, version: str) -> str:
         """Return the whole file. Its last line is FlowyML's mark, with the facts that are read back from it."""
         constants = (
-            f'BUNDLE = Path(__file__).parent / "{BUNDLES_FOLDER}" / {text_literal(self.bundle.filename)}\n'
+            f'RUNTIME = Path(__file__).parent / "{BUNDLES_FOLDER}" / {text_literal(runtime().name)}\n'
+            f"CODE = {text_literal(self.bundle.digest)}  # of the files of the steps\n"
             f"PYTHON = {_text_or(self.options['python'], 'sys.executable')}  # runs the steps\n"
             f"ARTIFACTS = {_text_or(self.options['artifacts'], 'None')}  # takes large outputs; "
             f"None: as FLOWYML_ARTIFACTS says on the workers\n"
@@ -193,7 +187,7 @@ class _Dag:
             imports += "\n" + parts.ASSETS.format(asset=", ".join(assets), dataset=dataset)
             imports += parts.NAMED_ASSETS if named else ""
         imports += "".join(f"\n{part}" for part in self._flow_imports()) + self._operator_imports
-        docs = f"{docstring(dag_docs(self.graph, self.options, (version, self.structure), self._graph))}\n"
+        docs = f"{docstring(dag_docs(self.graph, self.options, self.structure, self._graph))}\n"
         blocks.insert(0, f"{docs}\n{imports}\n{constants}")
         return marked(
             "\n\n".join([*blocks, f"{self._dag(version)}\n"]).encode(), "dag.py", self._facts(version)
@@ -271,6 +265,8 @@ class _Dag:
             "structure": self.structure,
             "bundle": self.bundle.digest,
             "bundle_file": self.bundle.filename,
+            "runtime": runtime().name,
+            "files": list(plain_files(self.id, self.bundle)),
             "python": self.options["python"],
             "artifacts": self.options["artifacts"],
             **({"artifact_links": links} if (links := self.options["artifact_links"]) else {}),

@@ -190,7 +190,7 @@ def bundles_needed(bundles: Iterable[str], sources: Iterable[bytes]) -> set[str]
     for data in sources:
         mark = mark_of(data)
         if mark and mark.is_untouched and "bundle_file" in mark.facts:
-            needed.add(mark.facts["bundle_file"])
+            needed |= {mark.facts["bundle_file"], mark.facts.get("runtime", "")}
         else:
             needed.update(name for name in bundles if name.encode() in data)
     return needed.intersection(bundles)

@@ -33,6 +33,7 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.differences import bundle_difference, difference
 from flowyml.plan.marks import mark_of, objection
 from flowyml.plan.names import slug
+from flowyml_airflow.beside import bundle_in, kept_path
 from flowyml_airflow.client import AirflowClient, NotThereError, usable_id
 from flowyml_airflow.compiler import CompiledDag, compile_dag
 from flowyml_airflow.deployed_dag import (
@@ -152,12 +153,25 @@ class AirflowDeployer(Deployer):
         before = self.client().import_error(compiled.filename)
         self._check_place(compiled, found, force)  # once more: another project may have written the file meanwhile
         with self._put_back_on_failure(folder, compiled):
+            obsolete = self._keep_replaced(folder, compiled)
             for path, data in reversed(list(compiled.files.items())):
                 if folder.read(path) != data:
                     folder.write(path, data)
             self._wait_until_parsed(folder, compiled, before)
-        self._remove_old_bundles(folder, compiled, replaced)
+        self._remove_old_bundles(folder, compiled, replaced, obsolete)
         return True
+
+    @staticmethod
+    def _keep_replaced(folder: Folder, compiled: CompiledDag) -> list[str]:
+        """Keep the version that is there now as a zip file; return those of its files that the new one lacks."""
+        data = folder.read(compiled.filename)
+        facts = mark.facts if data and (mark := mark_of(data)) and mark.is_untouched else {}
+        bundle = bundle_in(folder.read, facts)
+        if bundle is None or facts["bundle"] == compiled.bundle.digest:
+            return []
+        if folder.read(kept_path(facts)) != bundle:
+            folder.write(kept_path(facts), bundle)
+        return [path for path in facts.get("files", ()) if path not in compiled.files]
 
     def _check(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> Folder:
         """Raise what ``write`` raises before it writes, and change nothing; return the folder that it would write to.
@@ -218,11 +232,10 @@ class AirflowDeployer(Deployer):
 
     def _code_diff(self, old: str, bundle: Bundle) -> str:
         """Show the changes of the code; empty without a deployed bundle, or if it cannot be read from here."""
-        path = facts_of(old).get("bundle_file")
-        data = self.folder.read(f"{BUNDLES_FOLDER}/{path}") if self.folder and path else None
+        data = bundle_in(self.folder.read, facts_of(old)) if self.folder else None
         if data is None or data == bundle.data:
             return ""
-        return bundle_difference(Bundle.of(data, str(path)), bundle)
+        return bundle_difference(Bundle.of(data), bundle)
 
     def deployed_bundle(self, found: Deployed) -> Bundle:
         """Return the bundle of a deployed DAG. Raises ``ConfigurationError`` if the folder lacks it."""
@@ -231,19 +244,18 @@ class AirflowDeployer(Deployer):
             raise ConfigurationError(
                 f"Changing the schedule of {name!r} means writing its DAG file: give dags_folder=…."
             )
-        path = found.facts.get("bundle_file")
-        data = self.folder.read(f"{BUNDLES_FOLDER}/{path}") if path else None
+        data = bundle_in(self.folder.read, found.facts)
         if data is None:
             raise ConfigurationError(
-                f"The bundle of {name!r} is not in dags_folder={self.folder.name!r}. Does Airflow read this folder?"
+                f"The code of {name!r} is not in dags_folder={self.folder.name!r}, or was changed there. Does Airflow "
+                f"read this folder?"
             )
-        return Bundle.of(data, str(path))
+        return Bundle.of(data, name)
 
     def bundle_of_run(self, facts: Mapping[str, Any], run: Run) -> Bundle:
         """Return the bundle of a run, by the facts of its DAG. Raises ``RetryRefusedError`` if it is gone."""
-        path = facts.get("bundle_file")
-        data = self.folder.read(f"{BUNDLES_FOLDER}/{path}") if self.folder and path else None
-        bundle = None if data is None else Bundle.of(data, str(path))
+        data = bundle_in(self.folder.read, facts) if self.folder else None
+        bundle = None if data is None else Bundle.of(data)
         if bundle is None or run.code_digest not in (None, bundle.code_digest):
             raise RetryRefusedError(
                 f"The code of run {run.job_id!r} is not in dags_folder: it was replaced by a later deployment, or "
@@ -286,8 +298,9 @@ class AirflowDeployer(Deployer):
         if found and found.facts:
             check_replaceable(found.origin, compiled.bundle.origin, f"the DAG {compiled.dag_id!r}", force=force)
         for name, data in compiled.files.items():
-            there = None if self.folder is None or name.endswith(".pyz") else self.folder.read(name)
-            if self.folder is None or there is None:  # a bundle is its digest's
+            is_marked = name == compiled.filename or name.endswith(".airflowignore")
+            there = self.folder.read(name) if self.folder and is_marked else None
+            if self.folder is None or there is None:  # the other files are those that the DAG file names
                 continue
             what = f"{name} in dags_folder={self.folder.name!r}"
             mark = mark_of(there)
@@ -333,9 +346,13 @@ class AirflowDeployer(Deployer):
                 self.client().command("cancel", f"{compiled.dag_id}/{run['dag_run_id']}"),
             )  # fmt: skip
 
-    def _remove_old_bundles(self, folder: Folder, compiled: CompiledDag, replaced: str) -> None:
-        """Remove bundles that are no longer needed. A failure is only logged, since a bundle left over does no harm."""
+    def _remove_old_bundles(
+        self, folder: Folder, compiled: CompiledDag, replaced: str, obsolete: Iterable[str]
+    ) -> None:  # fmt: skip
+        """Remove files that are not needed any more. A failure is only logged, since a file left over does no harm."""
         try:
+            for path in obsolete:
+                folder.remove_own(path)
             remove_old_bundles(folder, self.client(), compiled.bundle.plan.name, {compiled.bundle.filename, replaced})
         except (EngineError, ConfigurationError) as error:
             logger.info("Old bundles in dags_folder=%r stay there: %s", folder.name, error)

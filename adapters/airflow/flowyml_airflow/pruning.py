@@ -1,4 +1,4 @@
-"""The bundles in the DAGs folder that are no longer needed, of any pipeline."""
+"""The bundles and runtimes in the DAGs folder that are not needed any more, of any pipeline."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
 __all__ = ["prunable"]
 
 _BUNDLE = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{8}\.pyz")
+_RUNTIME = re.compile(r"flowyml-[0-9][^-]*-[0-9a-f]{32}\.pyz")
 
 
 def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds: Bounds) -> Iterator[Prunable]:
@@ -27,7 +28,8 @@ def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds:
             "dags_folder in flowyml.toml."
         )
     yield from _unfinished(folder, bounds)
-    bundles = [name for name in folder.names(BUNDLES_FOLDER) if _BUNDLE.fullmatch(name)]
+    names = folder.names(BUNDLES_FOLDER)
+    bundles = [name for name in names if _BUNDLE.fullmatch(name) or _RUNTIME.fullmatch(name)]
     named = _named(bundles, folder)
     for name in bundles:
         path = f"{BUNDLES_FOLDER}/{name}"
@@ -36,7 +38,7 @@ def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds:
         kept = "its age is unknown" if modified is None else bounds.keeps(used)
         kept = "a DAG file names it" if name in named else kept or _needed(folder, client, name)
         yield Prunable(
-            kind="bundle", name=name, bytes=size, used=used, kept=kept,
+            kind="runtime" if _RUNTIME.fullmatch(name) else "bundle", name=name, bytes=size, used=used, kept=kept,
             remove=partial(_remove, folder, client, name, bounds),
         )  # fmt: skip
 
@@ -63,6 +65,8 @@ def _remove_unfinished(folder: Folder, path: str, bounds: Bounds) -> int:
 
 
 def _needed(folder: Folder, client: Callable[[], AirflowClient], name: str) -> str:
+    if _RUNTIME.fullmatch(name):
+        return ""
     pipeline = _pipeline(folder.read(f"{BUNDLES_FOLDER}/{name}") or b"", name)
     if pipeline is None:
         return "it is not a FlowyML bundle"

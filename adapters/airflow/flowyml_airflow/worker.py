@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 from zoneinfo import ZoneInfo
 
 from flowyml.artifacts import artifact_key, default_url, is_reference, open_store, pack, run_place
@@ -38,6 +36,7 @@ from flowyml.runtime.loading import load_function
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
 from flowyml.runtime.unpacking import unpack_bundle
+from flowyml_airflow.beside import is_airflows
 from flowyml_airflow.execution_groups import GroupRun, printed
 from flowyml_airflow.facts import TAKEN, TaskDecider, item_key
 from flowyml_airflow.graph import Task, TaskGraph, label_of
@@ -397,7 +396,7 @@ def _processes(
     return StepProcesses(
         bundle, run_id=_run_id(context), artifacts=artifacts or default_url(), place=_place(context, bundle),
         parameters=_parameters(context, bundle), dates=_dates(context), python=python,
-        fork_here=Path(python).absolute() == Path(sys.executable).absolute(), host_packages=("airflow",),
+        fork_here=is_airflows(python), host_packages=("airflow",),
         read_secret=read_secret,
     )  # fmt: skip
 
@@ -483,8 +482,7 @@ def _attempt(context: Mapping[str, Any]) -> int:
 
 @cache
 def _plan(bundle: Path) -> Plan:
-    with ZipFile(bundle) as archive:
-        return decode(archive.read("plan.json"))
+    return decode((unpack_bundle(bundle) / "plan.json").read_bytes())
 
 
 @cache

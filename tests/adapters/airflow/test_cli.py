@@ -89,7 +89,7 @@ def test_compile_writes_over_no_file_that_was_written_by_hand(ask: Ask) -> None:
 
 
 def test_compile_writes_the_dag_file_last(ask: Ask) -> None:
-    """Airflow may look at any time: a bundle is never without its `.airflowignore`, nor a DAG without its bundle."""
+    """Airflow may look at any time: code is never without its `.airflowignore`, nor a DAG without its code."""
     Path("dags/flowyml_bundles/.airflowignore").mkdir(parents=True)
     with pytest.raises(AssertionError, match="cannot be written"):
         ask("compile", "by_cli.py", "--to", "airflow", "-o", "dags/")
@@ -98,7 +98,7 @@ def test_compile_writes_the_dag_file_last(ask: Ask) -> None:
     Path("dags/made_by_cli.py").mkdir()
     with pytest.raises(AssertionError, match="cannot be written"):
         ask("compile", "by_cli.py", "--to", "airflow", "-o", "dags/")
-    assert {path.suffix for path in Path("dags").rglob("*") if path.is_file()} == {"", ".pyz"}
+    assert {path.suffix for path in Path("dags").rglob("*") if path.is_file()} == {"", ".json", ".py", ".pyz"}
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ def test_parsing_imports_only_airflow_and_the_standard_library(loaded: Loaded) -
 def test_the_version_and_real_names_are_shown(loaded: Loaded) -> None:
     for name, compiled in loaded.compiled.items():
         assert version_tag(compiled.version) in loaded.dag(name)["tags"]
-        assert compiled.version in loaded.dag(name)["doc"]
+        assert compiled.structure in loaded.dag(name)["doc"]
     small, hostile = loaded.dag("small"), loaded.dag("hostile")
     assert small["display"] == "kleine Strecke/1"
     assert small["tasks"][task_id("Prüfung/3 '\"")]["display"] == "Prüfung/3 '\""

@@ -28,7 +28,6 @@ from flowyml.orchestrators.remote import RemoteOrchestrator, recognized_engine
 from flowyml.testing import pipelines
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.client import ConflictError
-from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.names import dag_file
 from tests.adapters.airflow.operating import orchestrator_of, other_code, short, slow
 from tests.engines.airflow import READER, Airflow
@@ -227,25 +226,23 @@ def test_a_timeout_that_is_not_tried_again_is_a_timeout(airflow3: Airflow) -> No
 
 
 def test_a_failure_before_the_steps_is_reported(airflow3: Airflow, tmp_path: Path) -> None:
-    """The bundle is gone from the worker: not even the hooks' own task can run."""
+    """A file is gone from the worker: not even the hooks' own task can run."""
     orchestrator = orchestrator_of(airflow3)
     pipeline = pipelines.hooked(str(tmp_path))
     orchestrator.deploy_pipeline(pipeline)
     dag_id = orchestrator._deployer.compiled(pipeline.bundle(), None).dag_id
-    source = (airflow3.dags_folder / f"{dag_id}.py").read_text()
-    name = facts_of(source)["bundle_file"]
-    bundle = airflow3.dags_folder / "flowyml_bundles" / name
-    hidden = bundle.rename(bundle.with_name(f".new-{name}"))
+    plan = airflow3.dags_folder / "flowyml_bundles" / dag_id / "plan.json"
+    hidden = plan.rename(plan.with_name(".new-plan.json"))
     try:
         orchestrator.client.pause(dag_id, False)
         orchestrator.client.trigger(dag_id, f"no-bundle-{tmp_path.name}", {"fails": False})
         handle = orchestrator.attach(f"{dag_id}/no-bundle-{tmp_path.name}")
         assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
-        assert (handle.error or "").startswith("the hooks' on_pipeline_start: FileNotFoundError")
+        assert (handle.error or "").startswith("the hooks' on_pipeline_start: EngineError")
         assert any(line.step == "" and "flowyml" in line.message for line in handle.logs())
         assert "on_pipeline_start" not in handle.step_statuses()
     finally:
-        hidden.rename(bundle)
+        hidden.rename(plan)
 
 
 def test_removing_a_schedule_changes_nothing_else(airflow3: Airflow) -> None:

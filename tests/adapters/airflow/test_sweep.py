@@ -14,6 +14,7 @@ from flowyml import Pipeline, step
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.pruning import Bounds, prune
 from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.beside import runtime
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployer import remove_old_bundles
 from flowyml_airflow.folder import Folder, open_folder
@@ -101,10 +102,21 @@ def test_a_dag_file_needs_the_bundle_of_its_facts_alone_until_somebody_edits_it(
     dag = compile_dag(Pipeline("train", description=f"as {old} was").add_step(one).bundle())
     for path, data in dag.files.items():
         folder.write(path, data)
+    folder.write(f"flowyml_bundles/{dag.bundle.filename}", dag.bundle.data)
+    mine = (dag.bundle.filename, runtime().name)
     assert old in dag.text
-    assert plan_of(folder) == {old: "", dag.bundle.filename: "a DAG file names it"}
+    assert plan_of(folder) == {old: "", **dict.fromkeys(mine, "a DAG file names it")}
     folder.write("train.py", dag.text.replace("import sys", "import sys  # ours").encode())
-    assert plan_of(folder) == dict.fromkeys((old, dag.bundle.filename), "a DAG file names it")
+    assert plan_of(folder) == dict.fromkeys((old, *mine), "a DAG file names it")
+
+
+def test_a_runtime_goes_when_no_dag_file_names_it(folder: Folder) -> None:
+    name = f"flowyml-0.9.0-{'0' * 32}.pyz"
+    folder.write(f"flowyml_bundles/{name}", b"old")
+    assert plan_of(folder, older_than=3600) == {name: "used within 1 h"}
+    done = list(prune(list(prunable(folder, lambda: cast("Any", Client()), Bounds(older_than=0)))))
+    assert [(each.item.kind, each.item.name, each.freed) for each in done] == [("runtime", name, 3)]
+    assert folder.names("flowyml_bundles") == []
 
 
 @pytest.mark.parametrize("when", ["before it is removed", "while it is removed"])

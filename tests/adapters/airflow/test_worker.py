@@ -19,6 +19,7 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.core.schedule import Schedule
 from flowyml.testing import pipelines
 from flowyml_airflow import external_dag, worker
+from flowyml_airflow.beside import runtime
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.external_run import conf_of
 from tests.adapters.airflow.task_instance import Ti
@@ -73,7 +74,8 @@ def test_a_pipeline_file_may_import_all_of_the_adapter(tmp_path: Path) -> None:
         "run_path(str(bundle), run_name='bundle')['make_importable'](bundle)\n"
         "for name in sys.argv[2:]: import_module(f'flowyml_airflow.{name}')\n"
     )
-    command = [str(airflow_python(3)), "-I", "-c", script, str(bundle_in(tmp_path)), *modules]
+    (tmp_path / runtime().name).write_bytes(runtime().data)
+    command = [str(airflow_python(3)), "-I", "-c", script, str(tmp_path / runtime().name), *modules]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2400)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -21,17 +21,15 @@ _MOST_LISTED = 50  # steps, for example: a longer list is not readable
 _LONGEST = 80  # characters of a name or a default in a table
 
 
-def dag_docs(graph: TaskGraph, options: Mapping[str, Any], version: tuple[str, str], drawing: str) -> str:
-    """Return the docs of the DAG, in Markdown.
-
-    ``version`` combines file version and structure; ``drawing`` is from ``graph_docs``.
+def dag_docs(graph: TaskGraph, options: Mapping[str, Any], structure: str, drawing: str) -> str:
+    """Return the docs of the DAG, in Markdown. ``drawing`` is from ``graph_docs``.
 
     ``Deployed.shows`` reads the first line back.
     """
     plan = graph.plan
     about = options.get("doc_md") or plan.description
     parts = [
-        "Pipeline {!r} as an Airflow DAG, version {}, structure {}.".format(plan.name, *version),
+        f"Pipeline {plan.name!r} as an Airflow DAG, structure {structure}.",
         about.strip(),
         drawing,
         _table(("Parameter", "Type", "Default"), plan.parameters, _parameter),

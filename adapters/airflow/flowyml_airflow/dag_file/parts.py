@@ -14,7 +14,7 @@ __all__ = [
 
 NOTE = """\
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
-the bundle beside it, in a process of its own.
+the files beside it, in a process of its own.
 """
 
 TOGETHER_NOTE = """\
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import sys
 from datetime import {datetime}
+from hashlib import sha256
 {inspect}from pathlib import Path
 from runpy import run_path
 
@@ -87,12 +88,21 @@ except ImportError:  # Airflow 2
 
 WORKER = '''\
 def worker():
-    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    """FlowyML's side of a task: checked, unpacked and loaded when a task runs, not when this file is parsed."""
     if "flowyml_airflow" not in sys.modules:
-        run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)
+        if sha256(RUNTIME.read_bytes()).hexdigest()[:32] != RUNTIME.stem[-32:]:
+            raise ImportError(f"{RUNTIME} is not what its name says: it was replaced or cut short")
+        run_path(str(RUNTIME), run_name="bundle")["make_importable"](RUNTIME)
     from flowyml_airflow import worker
 
     return worker
+
+
+def bundle():
+    """The folder of the steps' code, checked and copied to this machine when a task runs."""
+    from flowyml_airflow.beside import unpacked
+
+    return unpacked(Path(__file__), RUNTIME, CODE, PYTHON)
 
 
 def stop():
@@ -117,7 +127,7 @@ class Step(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        return worker().run_step(self, context, bundle(), PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -157,7 +167,7 @@ class Together(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().run_together(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        return worker().run_together(self, context, bundle(), PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -184,10 +194,10 @@ class Code:
 
     @property
     def __signature__(self):
-        return signature(worker().function(BUNDLE, self.place))
+        return signature(worker().function(bundle(), self.place))
 
     def __call__(self, *args, **kwargs):
-        return worker().function(BUNDLE, self.place)(*args, **kwargs)
+        return worker().function(bundle(), self.place)(*args, **kwargs)
 '''
 
 ITEM_STEP = '''\
@@ -213,7 +223,7 @@ class Items(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().list_items(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        return worker().list_items(self, context, bundle(), PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -233,7 +243,7 @@ class Choose(BaseBranchOperator):
         self.item = item
 
     def choose_branch(self, context):
-        return self.branches.get(worker().choose(self, context, BUNDLE, PYTHON, ARTIFACTS), [])
+        return self.branches.get(worker().choose(self, context, bundle(), PYTHON, ARTIFACTS), [])
 
     def on_kill(self):
         stop()
@@ -260,12 +270,12 @@ class Start(BaseOperator):
     """Fires ``on_pipeline_start`` of the pipeline's hooks."""
 
     def execute(self, context):
-        worker().start_run(context, BUNDLE, PYTHON)
+        worker().start_run(context, bundle(), PYTHON)
 
 
 def on_end(context):
     """Fire ``on_pipeline_end`` of the pipeline's hooks."""
-    worker().finish_run(context, BUNDLE, PYTHON)
+    worker().finish_run(context, bundle(), PYTHON)
 '''
 
 BACKOFF = '''\

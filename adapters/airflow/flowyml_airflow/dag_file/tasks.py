@@ -28,10 +28,10 @@ from flowyml_airflow.schedule import delta
 __all__ = ["TaskTexts"]
 
 _RESERVED = frozenset({
-    "ARTIFACTS", "ARTIFACT_LINKS", "BUNDLE", "BaseOperator", "BaseOperatorLink", "Code", "CronTriggerTimetable", "DAG",
-    "DeltaTriggerTimetable", "ExternalDag", "Link", "PYTHON", "Param", "Path", "Start", "Step", "Together",
-    "TriggerDagRunOperator", "annotations", "backoff", "callback", "datetime", "on_end", "pod", "run_path", "signature",
-    "stop", "sys", "timedelta", "timezone", "with_links", "worker",
+    "ARTIFACTS", "ARTIFACT_LINKS", "BaseOperator", "BaseOperatorLink", "CODE", "Code", "CronTriggerTimetable", "DAG",
+    "DeltaTriggerTimetable", "ExternalDag", "Link", "PYTHON", "Param", "Path", "RUNTIME", "Start", "Step", "Together",
+    "TriggerDagRunOperator", "annotations", "backoff", "bundle", "callback", "datetime", "on_end", "pod", "run_path",
+    "sha256", "signature", "stop", "sys", "timedelta", "timezone", "with_links", "worker",
 })  # fmt: skip
 _RESERVED_BY_FLOWS = frozenset({
     "BaseBranchOperator", "Choose", "Items", "ItemStep", "ItemTogether", "Label", "Settled", "TaskGroup", "Watcher",
