@@ -26,7 +26,7 @@ from flowyml.orchestrators.runnable import RunnablePipeline, about_step, located
 from flowyml.orchestrators.scheduler import declared_schedule
 from flowyml.orchestrators.submission import check_run_id, claim_new, new_run_id
 from flowyml.plan.differences import difference
-from flowyml.plan.marks import marked
+from flowyml.plan.marks import mark_of, marked
 from flowyml.plan.secrets import check_names
 from flowyml.runtime.loading import stop_if_loading
 
@@ -243,6 +243,8 @@ class Orchestrator(ABC):
     def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
         """Return the files that the engine would get, by name, the main file first, each with FlowyML's mark.
 
+        Files that the mark of the main file lists as its own are as they are: they are the user's code.
+
         They are for the engine itself, so the capabilities of the class apply, even if this object runs pipelines in a
         way that supports more or less. Raises ``UnsupportedFeatureError``.
         """
@@ -250,7 +252,9 @@ class Orchestrator(ABC):
         type(self).capabilities.require(first_of_each(plan))
         with located(pipeline):
             files = self.compile_files(pipeline.bundle(plan))
-        return {name: marked(data, name) for name, data in files.items()}
+        mark = mark_of(next(iter(files.values())))
+        listed = mark.facts.get("files", ()) if mark else ()
+        return {name: data if name in listed else marked(data, name) for name, data in files.items()}
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
         """Return the plan as this orchestrator would run it: with its retry policy, within its capabilities."""

@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
@@ -29,8 +29,9 @@ from flowyml.core.zips import zipped
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
+from flowyml.plan.runtime_files import python_files, runtime_files
 
-__all__ = ["Bundle", "build", "runtime_files"]
+__all__ = ["Bundle", "build"]
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _KEPT = 4_000_000  # bytes of files whose zip file is cached
@@ -233,13 +234,6 @@ def _checked_path(path: str) -> str:
 
 
 @cache
-def runtime_files(left_out: frozenset[str]) -> Mapping[str, bytes]:
-    """Return the files of FlowyML, without some of its subpackages, and the ``__main__.py`` that starts a bundle."""
-    files = {f"flowyml/{path}": data for path, data in _sources(Path(__file__).parents[1], left_out)}
-    return {**files, "__main__.py": files["flowyml/runtime/bootstrap.py"]}
-
-
-@cache
 def _package(name: str) -> Mapping[str, bytes]:
     """Return the Python files of an installed package or module; empty if there is none of that name."""
     try:
@@ -249,12 +243,5 @@ def _package(name: str) -> Mapping[str, bytes]:
     if found is None:
         return {}
     if found.submodule_search_locations:
-        return {f"{name}/{path}": data for path, data in _sources(Path(found.submodule_search_locations[0]))}
+        return {f"{name}/{path}": data for path, data in python_files(Path(found.submodule_search_locations[0]))}
     return {f"{name}.py": Path(found.origin).read_bytes()} if found.origin and found.origin.endswith(".py") else {}
-
-
-def _sources(root: Path, left_out: Collection[str] = ()) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(root.rglob("*.py")):
-        within = path.relative_to(root)
-        if within.parts[0] not in left_out:
-            yield within.as_posix(), path.read_bytes()

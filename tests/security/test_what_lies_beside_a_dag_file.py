@@ -180,3 +180,18 @@ def test_compile_removes_no_file_elsewhere(tmp_path: Path, monkeypatch: pytest.M
     assert victim.read_text() == "theirs"
     assert not old.exists()
     assert path.read_text() == text + "# flowyml: " + line
+
+
+@pytest.mark.processes
+def test_what_the_command_line_writes_is_what_a_task_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the byte: FlowyML's mark would change the code."""
+    monkeypatch.chdir(tmp_path)
+    Path("source.py").write_text(SOURCE)
+    for _ in range(2):
+        assert flowyml("compile", "source.py:mine", "--to", "airflow", "-o", "dags/").code == 0
+    assert flowyml("compile", "source.py:mine", "--to", "airflow", "-o", "dags/", "--check").code == 0
+    dags = Path("dags").absolute()
+    runtime_file = dags / "flowyml_bundles" / runtime().name
+    digest = facts_of((dags / "mine.py").read_text())["bundle"]
+    assert (unpacked(dags / "mine.py", runtime_file, digest, sys.executable) / "code/source.py").read_text() == SOURCE
+    assert (dags / "flowyml_bundles/mine/code/source.py").read_text() == SOURCE

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from flowyml._version import __version__
 from flowyml.core.errors import EngineError
 from flowyml.core.zips import zipped
-from flowyml.plan.bundle import Bundle, runtime_files
+from flowyml.plan.bundle import Bundle
 from flowyml.plan.marks import mark_of
+from flowyml.plan.runtime_files import python_files, runtime_files
 from flowyml.runtime.processes import can_fork
 from flowyml.runtime.unpacking import unpack_bundle_bytes
 from flowyml_airflow.names import BUNDLES_FOLDER
@@ -42,8 +43,7 @@ class Runtime(NamedTuple):
 @cache
 def runtime() -> Runtime:
     """Return the runtime of this FlowyML: the same for all pipelines."""
-    package = Path(__file__).parent
-    ours = {path.relative_to(package.parent).as_posix(): path.read_bytes() for path in package.rglob("*.py")}
+    ours = {f"flowyml_airflow/{path}": data for path, data in python_files(Path(__file__).parent)}
     data = zipped(sorted({**runtime_files(_AT_HOME), **ours}.items()))
     return Runtime(f"flowyml-{__version__}-{hashlib.sha256(data).hexdigest()[:32]}.pyz", data)
 
