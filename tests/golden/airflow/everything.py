@@ -1,4 +1,4 @@
-"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 546e6149ddd2, structure 2449e695756e.
+"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, structure 2449e695756e.
 
 A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
 
@@ -30,13 +30,14 @@ A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
 | `weights` | `return_value` | `fit` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
-the bundle beside it, in a process of its own.
+the files beside it, in a process of its own.
 """
 
 from __future__ import annotations
 
 import sys
 from datetime import datetime, timedelta, timezone
+from hashlib import sha256
 from pathlib import Path
 from runpy import run_path
 
@@ -50,18 +51,28 @@ try:
 except ImportError:  # before Airflow 3.2
     from airflow.timetables.trigger import CronTriggerTimetable
 
-BUNDLE = Path(__file__).parent / "flowyml_bundles" / "everything-quoted-and-more-4e6bde53-c08cc470.pyz"
+RUNTIME = Path(__file__).parent / "flowyml_bundles" / "flowyml-VERSION-DIGEST.pyz"
+CODE = "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8"  # of the files of the steps
 PYTHON = "/opt/ml/bin/python"  # runs the steps
 ARTIFACTS = "s3://bucket/artifacts"  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the workers
 
 
 def worker():
-    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    """FlowyML's side of a task: checked, unpacked and loaded when a task runs, not when this file is parsed."""
     if "flowyml_airflow" not in sys.modules:
-        run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)
+        if sha256(RUNTIME.read_bytes()).hexdigest()[:32] != RUNTIME.stem[-32:]:
+            raise ImportError(f"{RUNTIME} is not what its name says: it was replaced or cut short")
+        run_path(str(RUNTIME), run_name="bundle")["make_importable"](RUNTIME)
     from flowyml_airflow import worker
 
     return worker
+
+
+def bundle():
+    """The folder of the steps' code, checked and copied to this machine when a task runs."""
+    from flowyml_airflow.beside import unpacked
+
+    return unpacked(Path(__file__), RUNTIME, CODE, PYTHON)
 
 
 def stop():
@@ -85,7 +96,7 @@ class Step(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        return worker().run_step(self, context, bundle(), PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -95,12 +106,12 @@ class Start(BaseOperator):
     """Fires ``on_pipeline_start`` of the pipeline's hooks."""
 
     def execute(self, context):
-        worker().start_run(context, BUNDLE, PYTHON)
+        worker().start_run(context, bundle(), PYTHON)
 
 
 def on_end(context):
     """Fire ``on_pipeline_end`` of the pipeline's hooks."""
-    worker().finish_run(context, BUNDLE, PYTHON)
+    worker().finish_run(context, bundle(), PYTHON)
 
 
 def backoff(factor):
@@ -128,7 +139,7 @@ with DAG(
     dag_display_name="Everything, \"quoted\" and 'more'",
     description='A pipeline that asks for all there is. """Quotes""" and a \\ included.',
     doc_md=__doc__,
-    tags=["nightly", "team:ml", "flowyml", "flowyml:546e6149ddd2"],
+    tags=["nightly", "team:ml", "flowyml", "flowyml:VERSION"],
     schedule=CronTriggerTimetable("0 9 * * 1", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -181,4 +192,4 @@ with DAG(
     start >> extract
     fit >> clean_up
 
-# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "546e6149ddd2", "structure": "2449e695756e", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "return_value"]}, "xcoms": {"extract": {"rows": "return_value"}, "fit": {"weights": "return_value"}, "clean_up": {}}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "waits": {"extract": ["on_pipeline_start"], "fit": ["extract"], "clean_up": ["fit"]}, "digest": "772c57c3ee809a53b215f22409f233f6a316465d1de0c0e1d5099b342322c547"}
+# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "2449e695756e", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/everything_quoted_and_more_4e6bde53/code/m.py"], "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "return_value"]}, "xcoms": {"extract": {"rows": "return_value"}, "fit": {"weights": "return_value"}, "clean_up": {}}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "waits": {"extract": ["on_pipeline_start"], "fit": ["extract"], "clean_up": ["fit"]}, "digest": "DIGEST"}

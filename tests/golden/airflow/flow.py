@@ -1,4 +1,4 @@
-"""Pipeline 'flow' as an Airflow DAG, version f5c66ca6859c, structure 1618874ebd02.
+"""Pipeline 'flow' as an Airflow DAG, structure 1618874ebd02.
 
 Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.
 
@@ -55,13 +55,14 @@ Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up
 | `tolerant` | `return_value` | `tolerant` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
-the bundle beside it, in a process of its own.
+the files beside it, in a process of its own.
 """
 
 from __future__ import annotations
 
 import sys
 from datetime import datetime, timedelta, timezone
+from hashlib import sha256
 from pathlib import Path
 from runpy import run_path
 
@@ -87,18 +88,28 @@ try:
 except ImportError:  # Airflow 2
     from airflow.utils.task_group import TaskGroup
 
-BUNDLE = Path(__file__).parent / "flowyml_bundles" / "flow-c08cc470.pyz"
+RUNTIME = Path(__file__).parent / "flowyml_bundles" / "flowyml-VERSION-DIGEST.pyz"
+CODE = "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8"  # of the files of the steps
 PYTHON = sys.executable  # runs the steps
 ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the workers
 
 
 def worker():
-    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    """FlowyML's side of a task: checked, unpacked and loaded when a task runs, not when this file is parsed."""
     if "flowyml_airflow" not in sys.modules:
-        run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)
+        if sha256(RUNTIME.read_bytes()).hexdigest()[:32] != RUNTIME.stem[-32:]:
+            raise ImportError(f"{RUNTIME} is not what its name says: it was replaced or cut short")
+        run_path(str(RUNTIME), run_name="bundle")["make_importable"](RUNTIME)
     from flowyml_airflow import worker
 
     return worker
+
+
+def bundle():
+    """The folder of the steps' code, checked and copied to this machine when a task runs."""
+    from flowyml_airflow.beside import unpacked
+
+    return unpacked(Path(__file__), RUNTIME, CODE, PYTHON)
 
 
 def stop():
@@ -122,7 +133,7 @@ class Step(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        return worker().run_step(self, context, bundle(), PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -149,7 +160,7 @@ class Items(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().list_items(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        return worker().list_items(self, context, bundle(), PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -168,7 +179,7 @@ class Choose(BaseBranchOperator):
         self.item = item
 
     def choose_branch(self, context):
-        return self.branches.get(worker().choose(self, context, BUNDLE, PYTHON, ARTIFACTS), [])
+        return self.branches.get(worker().choose(self, context, bundle(), PYTHON, ARTIFACTS), [])
 
     def on_kill(self):
         stop()
@@ -192,19 +203,19 @@ class Start(BaseOperator):
     """Fires ``on_pipeline_start`` of the pipeline's hooks."""
 
     def execute(self, context):
-        worker().start_run(context, BUNDLE, PYTHON)
+        worker().start_run(context, bundle(), PYTHON)
 
 
 def on_end(context):
     """Fire ``on_pipeline_end`` of the pipeline's hooks."""
-    worker().finish_run(context, BUNDLE, PYTHON)
+    worker().finish_run(context, bundle(), PYTHON)
 
 
 with DAG(
     dag_id="flow",
     description="Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:f5c66ca6859c"],
+    tags=["flowyml", "flowyml:VERSION"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -359,4 +370,4 @@ with DAG(
     others >> drop_each
     others >> drop
 
-# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "f5c66ca6859c", "structure": "1618874ebd02", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey.cities", "measure", "tolerant", "survey.measure", "refine", "tell_short", "survey.sum_of", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "return_value"], "letters": ["tell_either", "return_value", "letters"], "tolerant": ["tolerant", "return_value", "tolerant"]}, "xcoms": {"survey.cities": {"cities": "return_value"}, "measure": {"measure": "return_value"}, "tolerant": {"tolerant": "return_value"}, "survey.measure": {"measure": "return_value"}, "refine": {"refine": "return_value"}, "tell_short": {"tell_short": "return_value"}, "survey.sum_of": {"sum_of": "return_value"}, "tell_either": {"tell_either": "return_value"}, "tell_many": {"tell_many": "return_value"}, "tell_few": {"tell_few": "return_value"}, "page": {}, "tell_all": {"tell_all": "return_value"}, "drop_each": {}, "drop": {}}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey.measure"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "waits": {"survey.cities": ["on_pipeline_start"], "letters_items": ["on_pipeline_start"], "measure": ["letters_items"], "tolerant": ["on_pipeline_start"], "survey_measure_items": ["survey.cities"], "survey.measure": ["survey.cities", "survey_measure_items"], "choose_long": ["measure", "letters_items"], "refine": ["measure", "choose_long", "letters_items"], "tell_short": ["measure", "choose_long", "letters_items"], "survey.sum_of": ["survey.measure"], "tell_either": ["refine", "tell_short", "letters_items"], "choose_many": ["survey.sum_of"], "tell_many": ["survey.sum_of", "choose_many"], "tell_few": ["survey.sum_of", "choose_many"], "page": ["survey.sum_of"], "tell_all": ["tell_many", "tell_few"], "drop": ["survey.sum_of"]}, "digest": "c8969ad168af9e0fbcd325420d0729022bca6d40fdccc149228d3f57948e6b0d"}
+# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "1618874ebd02", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/flow/code/m.py"], "python": null, "artifacts": null, "steps": ["survey.cities", "measure", "tolerant", "survey.measure", "refine", "tell_short", "survey.sum_of", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "return_value"], "letters": ["tell_either", "return_value", "letters"], "tolerant": ["tolerant", "return_value", "tolerant"]}, "xcoms": {"survey.cities": {"cities": "return_value"}, "measure": {"measure": "return_value"}, "tolerant": {"tolerant": "return_value"}, "survey.measure": {"measure": "return_value"}, "refine": {"refine": "return_value"}, "tell_short": {"tell_short": "return_value"}, "survey.sum_of": {"sum_of": "return_value"}, "tell_either": {"tell_either": "return_value"}, "tell_many": {"tell_many": "return_value"}, "tell_few": {"tell_few": "return_value"}, "page": {}, "tell_all": {"tell_all": "return_value"}, "drop_each": {}, "drop": {}}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey.measure"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "waits": {"survey.cities": ["on_pipeline_start"], "letters_items": ["on_pipeline_start"], "measure": ["letters_items"], "tolerant": ["on_pipeline_start"], "survey_measure_items": ["survey.cities"], "survey.measure": ["survey.cities", "survey_measure_items"], "choose_long": ["measure", "letters_items"], "refine": ["measure", "choose_long", "letters_items"], "tell_short": ["measure", "choose_long", "letters_items"], "survey.sum_of": ["survey.measure"], "tell_either": ["refine", "tell_short", "letters_items"], "choose_many": ["survey.sum_of"], "tell_many": ["survey.sum_of", "choose_many"], "tell_few": ["survey.sum_of", "choose_many"], "page": ["survey.sum_of"], "tell_all": ["tell_many", "tell_few"], "drop": ["survey.sum_of"]}, "digest": "DIGEST"}

@@ -1,4 +1,4 @@
-"""Pipeline 'grouped' as an Airflow DAG, version e24fd0459b26, structure bfd7bc35e5e6.
+"""Pipeline 'grouped' as an Airflow DAG, structure bfd7bc35e5e6.
 
 Several steps in one task, and in one for each item.
 
@@ -46,7 +46,7 @@ Several steps in one task, and in one for each item.
 | `texts` | `shown.shown` | `each` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
-the bundle beside it, in a process of its own.
+the files beside it, in a process of its own.
 The steps of an execution group share a task and its process, one after the other.
 """
 
@@ -54,6 +54,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime, timedelta, timezone
+from hashlib import sha256
 from pathlib import Path
 from runpy import run_path
 
@@ -67,19 +68,29 @@ try:
 except ImportError:  # Airflow 2, which takes links from plugins alone
     BaseOperatorLink = None
 
-BUNDLE = Path(__file__).parent / "flowyml_bundles" / "grouped-c08cc470.pyz"
+RUNTIME = Path(__file__).parent / "flowyml_bundles" / "flowyml-VERSION-DIGEST.pyz"
+CODE = "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8"  # of the files of the steps
 PYTHON = sys.executable  # runs the steps
 ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the workers
-ARTIFACT_LINKS = "https://files.example.org/flowyml/{key}"  # where a browser finds them
+ARTIFACT_LINKS = "https://files.example.org/{key}"  # where a browser finds them
 
 
 def worker():
-    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    """FlowyML's side of a task: checked, unpacked and loaded when a task runs, not when this file is parsed."""
     if "flowyml_airflow" not in sys.modules:
-        run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)
+        if sha256(RUNTIME.read_bytes()).hexdigest()[:32] != RUNTIME.stem[-32:]:
+            raise ImportError(f"{RUNTIME} is not what its name says: it was replaced or cut short")
+        run_path(str(RUNTIME), run_name="bundle")["make_importable"](RUNTIME)
     from flowyml_airflow import worker
 
     return worker
+
+
+def bundle():
+    """The folder of the steps' code, checked and copied to this machine when a task runs."""
+    from flowyml_airflow.beside import unpacked
+
+    return unpacked(Path(__file__), RUNTIME, CODE, PYTHON)
 
 
 def stop():
@@ -103,7 +114,7 @@ class Step(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        return worker().run_step(self, context, bundle(), PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -121,7 +132,7 @@ class Together(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().run_together(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        return worker().run_together(self, context, bundle(), PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -148,7 +159,7 @@ class Items(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().list_items(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        return worker().list_items(self, context, bundle(), PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -210,7 +221,7 @@ with DAG(
     dag_id="grouped",
     description="Several steps in one task, and in one for each item.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:e24fd0459b26"],
+    tags=["flowyml", "flowyml:VERSION"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -253,4 +264,4 @@ with DAG(
 
     [prepare, rows_items, each, alarm, page_of] >> watcher
 
-# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "e24fd0459b26", "structure": "bfd7bc35e5e6", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "artifact_links": "https://files.example.org/flowyml/{key}", "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "return_value"], "texts": ["each", "shown.shown", "rows"]}, "xcoms": {"alarm": {}, "page_of": {"page_of": "return_value"}}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "waits": {"rows_items": ["prepare"], "each": ["prepare", "rows_items"], "alarm": ["prepare"], "page_of": ["each"]}, "digest": "a97255a31e49c914f98d89976c3e62c17a50ecf38c6a0528fbb7de9e1d614302"}
+# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "bfd7bc35e5e6", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/grouped/code/m.py"], "python": null, "artifacts": null, "artifact_links": "https://files.example.org/{key}", "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "return_value"], "texts": ["each", "shown.shown", "rows"]}, "xcoms": {"alarm": {}, "page_of": {"page_of": "return_value"}}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "waits": {"rows_items": ["prepare"], "each": ["prepare", "rows_items"], "alarm": ["prepare"], "page_of": ["each"]}, "digest": "DIGEST"}

@@ -1,4 +1,4 @@
-"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version 77a40b50242f, structure d22d16f38cd0.
+"""Pipeline 'kleine Strecke/1' as an Airflow DAG, structure d22d16f38cd0.
 
 Values of all kinds, and hooks.
 
@@ -29,13 +29,14 @@ Values of all kinds, and hooks.
 | `Prüfung/3 '"` | `return_value` | `prufung_3_de015b7c` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
-the bundle beside it, in a process of its own.
+the files beside it, in a process of its own.
 """
 
 from __future__ import annotations
 
 import sys
 from datetime import datetime, timedelta, timezone
+from hashlib import sha256
 from pathlib import Path
 from runpy import run_path
 
@@ -49,18 +50,28 @@ try:
 except ImportError:  # before Airflow 3.2
     from airflow.timetables.trigger import DeltaTriggerTimetable
 
-BUNDLE = Path(__file__).parent / "flowyml_bundles" / "kleine-strecke-1-f589eb17-c08cc470.pyz"
+RUNTIME = Path(__file__).parent / "flowyml_bundles" / "flowyml-VERSION-DIGEST.pyz"
+CODE = "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8"  # of the files of the steps
 PYTHON = sys.executable  # runs the steps
 ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the workers
 
 
 def worker():
-    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    """FlowyML's side of a task: checked, unpacked and loaded when a task runs, not when this file is parsed."""
     if "flowyml_airflow" not in sys.modules:
-        run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)
+        if sha256(RUNTIME.read_bytes()).hexdigest()[:32] != RUNTIME.stem[-32:]:
+            raise ImportError(f"{RUNTIME} is not what its name says: it was replaced or cut short")
+        run_path(str(RUNTIME), run_name="bundle")["make_importable"](RUNTIME)
     from flowyml_airflow import worker
 
     return worker
+
+
+def bundle():
+    """The folder of the steps' code, checked and copied to this machine when a task runs."""
+    from flowyml_airflow.beside import unpacked
+
+    return unpacked(Path(__file__), RUNTIME, CODE, PYTHON)
 
 
 def stop():
@@ -84,7 +95,7 @@ class Step(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        return worker().run_step(self, context, bundle(), PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -94,12 +105,12 @@ class Start(BaseOperator):
     """Fires ``on_pipeline_start`` of the pipeline's hooks."""
 
     def execute(self, context):
-        worker().start_run(context, BUNDLE, PYTHON)
+        worker().start_run(context, bundle(), PYTHON)
 
 
 def on_end(context):
     """Fire ``on_pipeline_end`` of the pipeline's hooks."""
-    worker().finish_run(context, BUNDLE, PYTHON)
+    worker().finish_run(context, bundle(), PYTHON)
 
 
 with DAG(
@@ -107,7 +118,7 @@ with DAG(
     dag_display_name="kleine Strecke/1",
     description="Values of all kinds, and hooks.",
     doc_md=__doc__,
-    tags=["tests", "flowyml", "flowyml:77a40b50242f"],
+    tags=["tests", "flowyml", "flowyml:VERSION"],
     schedule=DeltaTriggerTimetable(timedelta(minutes=90)),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -128,4 +139,4 @@ with DAG(
 
     start >> nothing
 
-# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "77a40b50242f", "structure": "d22d16f38cd0", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "return_value"]}, "xcoms": {"nothing": {"nothing": "return_value"}, "values": {"plain": "plain", "large": "large"}, "prufung_3_de015b7c": {"Pr\u00fcfung/3 '\"": "return_value"}}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "waits": {"nothing": ["on_pipeline_start"], "values": ["nothing"], "prufung_3_de015b7c": ["values"]}, "digest": "75b31b611c13aa61a9f62f05cd47069abc7299b112cc29b92c0ba8c53f280ee1"}
+# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "d22d16f38cd0", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/kleine_strecke_1_f589eb17/code/m.py"], "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "return_value"]}, "xcoms": {"nothing": {"nothing": "return_value"}, "values": {"plain": "plain", "large": "large"}, "prufung_3_de015b7c": {"Pr\u00fcfung/3 '\"": "return_value"}}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "waits": {"nothing": ["on_pipeline_start"], "values": ["nothing"], "prufung_3_de015b7c": ["values"]}, "digest": "DIGEST"}

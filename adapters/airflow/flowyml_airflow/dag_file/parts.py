@@ -146,12 +146,12 @@ class ExternalDag(TriggerDagRunOperator):
 
     def execute(self, context):
         self.fail_when_dag_is_paused = hasattr(context["ti"], "get_dag")  # since Airflow 3.2
-        self.conf, self.trigger_run_id = worker().to_trigger(self, context, BUNDLE, PYTHON, ARTIFACTS)
+        self.conf, self.trigger_run_id = worker().to_trigger(self, context, bundle(), PYTHON, ARTIFACTS)
         super().execute(context)
 
     def execute_complete(self, context, event):
         super().execute_complete(context=context, event=event)
-        return worker().triggered(self, context, BUNDLE)
+        return worker().triggered(self, context, bundle())
 '''
 
 TOGETHER = '''\
