@@ -68,7 +68,8 @@ class Bundle:
 
         The state of a pickled function or hook, such as a list that it fills, is data and does not count.
         """
-        parts = sorted(_contents(self.data, self.filename, "code/").items())
+        files = _contents(self.data, self.filename, "code/")
+        parts = sorted({**files, "plan.json": self.plan.canonical}.items())  # however its JSON is laid out
         listed = [(path, hashlib.sha256(data).hexdigest()) for path, data in parts]
         return hashlib.sha256(json.dumps([listed, self._about.get("versions")]).encode()).hexdigest()
 

@@ -154,6 +154,7 @@ def test_the_code_lies_in_plain_files_where_airflow_does_not_look_for_dags() -> 
         f"{BUNDLES_FOLDER}/{dag.dag_id}/{name}" for name in ("plan.json", "code/tests/adapters/airflow/dags.py")
     } <= {*ours}
     assert facts_of(dag.text)["files"] == ours
+    assert facts_of(dag.text)["code"] == dags.small.bundle().code_digest, "the layout of the plan does not count"
     assert json.loads(dag.files[f"{BUNDLES_FOLDER}/{dag.dag_id}/plan.json"])["name"] == "kleine Strecke/1"
 
 
