@@ -338,12 +338,8 @@ class Moving:
 
     def is_from(self, module: str, name: str) -> bool:
         """Return whether the file has a name only from ``from module import name``."""
-        found = [
-            each
-            for number in self._defined.get(name, ())
-            for each in ast.parse(self.code(self.statements[number].node)).body
-            if name in defined_by(ast.unparse(each))
-        ]
+        trees = (ast.parse(self.code(self.statements[number].node)) for number in self._defined.get(name, ()))
+        found = [each for tree in trees for each in tree.body if name in defined_by(ast.unparse(each))]
         return bool(found) and all(
             isinstance(each, ast.ImportFrom) and each.module == module and not each.level
             and any(alias.name == name and alias.asname in (None, name) for alias in each.names)
