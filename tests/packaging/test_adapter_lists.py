@@ -7,20 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import adapters  # noqa: E402
-
-
-@pytest.mark.parametrize("file", ["pyproject.toml", "mkdocs.yml"])
-def test_the_lists_are_those_of_the_entry_points(file: str) -> None:
-    text = (ROOT / file).read_text()
-    engines = adapters.adapters((ROOT / "pyproject.toml").read_text())
-    assert sorted(path.parent.name for path in ROOT.glob("adapters/*/flowyml_*")) == engines
-    assert adapters.updated(file, text, engines) == text
 
 
 def test_one_entry_point_brings_an_adapter_into_every_list() -> None:
@@ -43,9 +33,3 @@ def test_one_entry_point_brings_an_adapter_into_every_list() -> None:
     assert {key: value for key, value in settings.items() if key != "tool"} == {
         key: value for key, value in before.items() if key != "tool"
     }, "nothing else changes"
-
-
-def test_a_list_that_was_renamed_is_an_error() -> None:
-    text = (ROOT / "pyproject.toml").read_text().replace("source_pkgs", "source_packages")
-    with pytest.raises(SystemExit, match=r"no source_pkgs below '\[tool.coverage.run\]'"):
-        adapters.updated("pyproject.toml", text, adapters.adapters(text))

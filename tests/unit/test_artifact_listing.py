@@ -68,27 +68,6 @@ def by_label(found: list[Artifact]) -> dict[str, Artifact]:
     return {artifact.label: artifact for artifact in found}
 
 
-@pytest.mark.processes
-def test_a_run_in_processes_lists_what_it_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    orchestrator = LocalOrchestrator(workers="processes", keep_outputs=True)
-    result = listing.run(on=orchestrator)
-    assert "none" not in result
-    found = by_label(orchestrator.attach(result.run_id).artifacts())
-    assert list(found) == ["each[0].each", "each[1].each", "look.rows", "look.scores", "write.write"]
-    rows = found["look.rows"]
-    assert (rows.type, rows.metadata) == ("table", {"rows": 3, "columns": 1, "source": "made up"})
-    assert rows.head == {"columns": ["n"], "rows": [["0"], ["1"], ["2"]]}
-    assert (found["look.scores"].type, found["look.scores"].metadata) == ("metrics", {"auc": 0.5})
-    assert found["each[1].each"].metadata == {"n": 2}
-    text = found["write.write"]
-    assert (text.type, text.size, len(text.digest or "")) == ("file", 6, 64)
-    made = download(found.values(), orchestrator.artifact_stores(result.run_id), tmp_path / "out")
-    assert (tmp_path / "out/write/written.txt").read_text() == "3 rows"
-    assert json.loads((tmp_path / "out/each[1]/each.json").read_text()) == {"n": 2}
-    assert len(made) == 4  # the rows were not kept: nothing gives them out of the pipeline
-
-
 @step
 def big() -> bytes:
     return b"y" * 100_000

@@ -102,8 +102,8 @@ def round_trip(value: Any, store: Store) -> tuple[str, Any]:
         (["x"] * 70_000, "json"),
     ],
 )
-def test_each_value_comes_back_with_its_type(store: Store, value: Any, expected: str) -> None:
-    found, back = round_trip(value, store)
+def test_each_value_comes_back_with_its_type(tmp_path: Path, value: Any, expected: str) -> None:
+    found, back = round_trip(value, open_store(tmp_path))
     assert (found, back, type(back)) == (expected, value, type(value))
 
 
@@ -121,8 +121,8 @@ def test_each_value_comes_back_with_its_type(store: Store, value: Any, expected:
     ],
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
-def test_arrays_stand_as_npy(store: Store, array: np.ndarray[Any, Any]) -> None:
-    found, back = round_trip(array, store)
+def test_arrays_stand_as_npy(tmp_path: Path, array: np.ndarray[Any, Any]) -> None:
+    found, back = round_trip(array, open_store(tmp_path))
     assert found == "npy"
     assert type(back) is np.ndarray
     assert back.dtype == array.dtype
@@ -148,6 +148,11 @@ def test_no_second_copy_of_an_array_is_made(tmp_path: Path, wrapped: bool) -> No
     assert (back["of"] if wrapped else back)[-1] == 1
 
 
+def test_every_store_gives_back_what_it_was_given(store: Store) -> None:
+    for value in (None, b"\x00\xff", "x" * 70_000, ["x"] * 70_000, {1: "a"}):
+        assert round_trip(value, store)[1] == value
+
+
 def test_a_step_may_change_its_array_and_the_artifact_stays(store: Store) -> None:
     packed = pack(np.zeros(3), store, key="a")
     unpack(packed, store)[:] = 7
@@ -159,8 +164,8 @@ def test_a_step_may_change_its_array_and_the_artifact_stays(store: Store) -> Non
     [np.array([{"a": 1}, None]), np.ma.masked_array([1, 2], [0, 1]), np.rec.array([(1, 2.0)])],
     ids=lambda array: type(array).__name__,
 )
-def test_arrays_that_npy_would_change_are_pickled(store: Store, array: Any) -> None:
-    found, back = round_trip(array, store)
+def test_arrays_that_npy_would_change_are_pickled(tmp_path: Path, array: Any) -> None:
+    found, back = round_trip(array, open_store(tmp_path))
     assert (found, type(back), repr(back)) == ("pickle", type(array), repr(array))
 
 
@@ -321,10 +326,10 @@ def test_where_files_show_while_they_are_written_they_get_their_name_at_the_end(
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["b.bin"]
 
 
-@pytest.mark.parametrize("key", ["../up", "/abs", "a//b", "", "A", "a/", "a/../b", ".hidden", "a\nb"])
-def test_keys_that_could_leave_the_store_are_refused(store: Store, key: str) -> None:
-    with pytest.raises(ArtifactError, match="cannot have the key"):
-        pack({1: 2}, store, key=key)
+def test_keys_that_could_leave_the_store_are_refused(store: Store) -> None:
+    for key in ("../up", "/abs", "a//b", "", "A", "a/", "a/../b", ".hidden", "a\nb"):
+        with pytest.raises(ArtifactError, match="cannot have the key"):
+            pack({1: 2}, store, key=key)
 
 
 def test_writers_of_one_key_never_mix(tmp_path: Path) -> None:
@@ -354,7 +359,7 @@ five = st.tuples(names, names, names, names, names)
 
 
 @given(five, five)
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_names_become_keys_that_stay_inside_and_never_collide(one: tuple[str, ...], other: tuple[str, ...]) -> None:
     keys = [artifact_key(run_place(*place), step, 1, output) for *place, step, output in (one, other)]
     for key in keys:
@@ -373,7 +378,7 @@ values = st.recursive(
 
 @pytest.mark.slow
 @given(values)
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     store = open_store(tmp_path_factory.getbasetemp() / "any")
     back = round_trip(value, store)[1]

@@ -317,17 +317,6 @@ def test_half_a_surrogate_pair_is_refused(value: object) -> None:
         pipeline.check_parameters({"source": value})
 
 
-def test_rich_types_are_checked_by_their_schema() -> None:
-    @step
-    def pick(sizes: list[int], mode: str | None = None) -> int:
-        return len(sizes)
-
-    pipeline = Pipeline("p", context=context(sizes=[1], mode="fast")).add_step(pick)
-    assert pipeline.check_parameters({"mode": None}) == {"sizes": [1], "mode": None}
-    with pytest.raises(ParameterError, match=r"'sizes'\[0\] must be of type integer, not 'a'"):
-        pipeline.check_parameters({"sizes": ["a"]})
-
-
 def test_options_for_one_engine_reach_the_plan() -> None:
     special = step(name="special", prefect={"queue": "gpu"})(lambda: 1)
     plan = Pipeline("p", prefect={"owner": "ml"}).add_step(special).compile()

@@ -158,7 +158,7 @@ def test_files_and_objects_stay_inside() -> None:
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=30), st.binary(max_size=100), max_size=3))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_whatever_is_accepted_unpacks_where_it_says(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
 ) -> None:

@@ -5,18 +5,14 @@ import hashlib
 import importlib
 import os
 import sys
-import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from flowyml.authoring.module_files import found_module
 from flowyml.authoring.source_units import text_of
-from flowyml.core.errors import StepError
 from flowyml.core.modules import is_installed
-from flowyml.core.runs import PipelineResult
-from flowyml.orchestrators import LocalOrchestrator
+from tests.unit.cached import APART, Project
 
 FILES = {
     "flow.py": """
@@ -200,49 +196,6 @@ SAME = {
 }  # fmt: skip
 
 
-class Project:
-    """A folder with a pipeline, of which each run has modules of its own."""
-
-    def __init__(self, folder: Path, files: Mapping[str, str] = FILES) -> None:
-        self.folder = folder
-        self.text: dict[str, str] = {}
-        self.write(files)
-
-    def write(self, files: Mapping[str, str]) -> None:
-        for name, text in files.items():
-            self.text[name] = textwrap.dedent(text).lstrip()
-            (self.folder / name).parent.mkdir(exist_ok=True)
-            (self.folder / name).write_text(self.text[name])
-
-    def run(self, parameters: dict[str, object] | None = None, **options: object) -> PipelineResult:
-        sys.path.insert(0, str(self.folder))
-        importlib.invalidate_caches()
-        try:
-            flow = importlib.import_module("flow")
-            result: PipelineResult = flow.flow.run(parameters, **options)
-            return result.raise_for_status()
-        finally:
-            sys.path.remove(str(self.folder))
-            self.forget()
-
-    def forget(self) -> None:
-        """Let go of the modules that are loaded from here."""
-        for name, module in list(sys.modules.items()):
-            if str(self.folder) in str(getattr(module, "__file__", "")):
-                del sys.modules[name]
-
-    def is_cached(self, parameters: dict[str, object] | None = None, **options: object) -> bool:
-        return self.run(parameters, **options).step_results["work"].is_cached
-
-    def edit(self, name: str, old: str, new: str) -> None:
-        text = self.text[name]
-        assert not old or text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
-        (self.folder / name).write_text(text.replace(old, new) if old else new + text)
-
-    def restore(self, name: str) -> None:
-        (self.folder / name).write_text(self.text[name])
-
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
@@ -251,7 +204,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
     monkeypatch.setenv("FLOW_REGION", "eu")
     (tmp_path / "project").mkdir()
-    return Project(tmp_path / "project")
+    return Project(tmp_path / "project", FILES)
 
 
 @pytest.mark.slow
@@ -296,136 +249,6 @@ def test_an_input_counts_by_its_content(project: Project) -> None:
     assert project.is_cached(), "the step before gave the same"
     project.edit("flow.py", "return list(range(rows))", "return [1, *range(rows)]")
     assert not project.is_cached()
-
-
-F = "def f():\n    return 'old'\n"
-MISLEADING = {
-    "two imports of one name": (
-        {"a.py": F, "b.py": F},
-        "try:\n    from gone import f\nexcept ImportError:\n    from b import f\n", "f()", "b.py",
-    ),
-    "either of two imports": (
-        {"a.py": F, "b.py": F},
-        "import sys\nif sys.path:\n    import a as m\nelse:\n    import b as m\n", "m.f()", "a.py",
-    ),
-    "a name that is assigned beside its import": (
-        {"a.py": F},
-        "def g():\n    try:\n        from a import f\n    except ImportError:\n        f = None\n    return f()\n",
-        "g()", "a.py",
-    ),
-    "a package that binds the name of its module": (
-        {"pk/__init__.py": "from pk.impl import f\n", "pk/impl.py": F, "pk/f.py": ""},
-        "import pk\nfrom pk import f\n", "f()", "pk/impl.py",
-    ),
-    "another name for import_module": (
-        {"pk/__init__.py": "", "pk/impl.py": F},
-        "from importlib import import_module as load\n", "load('.impl', 'pk').f()", "pk/impl.py",
-    ),
-    "the last of two stars": (
-        {"a.py": F, "b.py": F}, "from a import *\nfrom b import *\n", "f()", "b.py",
-    ),
-    "a package that imports its modules when asked": (
-        {"pk/__init__.py": "import importlib\n\ndef __getattr__(name):\n"
-         "    return importlib.import_module(f'{__name__}.{name}')\n", "pk/impl.py": F},
-        "import pk\n", "pk.impl.f()", "pk/impl.py",
-    ),
-    "a package whose modules a library's function makes": (
-        {"pk/__init__.py": "from attaching import attach\n__getattr__, __dir__ = attach(__name__)\n", "pk/impl.py": F,
-         "lib/attaching.py": "import sys\n\ndef attach(package):\n    def get(name):\n"
-         "        return __import__(f'{package}.{name}', fromlist=['f'])\n    return get, dir\n"},
-        "import pk\n", "pk.impl.f()", "pk/impl.py",
-    ),
-    "modules that a package lists": (
-        {"pk/__init__.py": "import importlib, pkgutil\n\ndef f():\n    return ''.join(\n        "
-         "importlib.import_module(f'pk.{found.name}').f() for found in pkgutil.iter_modules(__path__))\n",
-         "pk/impl.py": F},
-        "import pk\n", "pk.f()", "pk/impl.py",
-    ),
-    "a module whose name is made, of a package that a text names": (
-        {"pk/__init__.py": "", "pk/impl.py": "from pk.deep import f\n", "pk/deep.py": F},
-        "import importlib\n", "importlib.import_module(f\"pk.{'impl'}\").f()", "pk/deep.py",
-    ),
-    "an import within, from another folder of sys.path": (
-        {"lib/late.py": F}, "", "__import__('late').f()", "lib/late.py",
-    ),
-    "an import within, which imports from there": (
-        {"lib/late.py": "from later import f\n", "lib/later.py": F}, "", "__import__('late').f()", "lib/later.py",
-    ),
-    "an import within, from a package that is a link": (
-        {"lib/late.py": "", "lib/real/__init__.py": "", "lib/real/late.py": "from . import deep\n",
-         "lib/real/deep.py": F},
-        "", "__import__('link.late').late.deep.f()", "lib/real/deep.py",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", MISLEADING)
-def test_code_counts_wherever_its_name_leads(project: Project, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, imports, call, edited = MISLEADING[case]
-    monkeypatch.syspath_prepend(project.folder / "lib")
-    (project.folder / "link").symlink_to("lib/real")
-    project.write({**APART, **files, "used.py": imports + APART["used.py"].replace("repr(found)", call)})
-    assert project.run()["work"] == "old"
-    assert project.is_cached()
-    project.edit(edited, "'old'", "'new'")
-    assert project.run()["work"] == "new"
-
-
-READ = "from pathlib import Path\n\nHERE = Path(__file__).parent\n\ndef read():\n    return {}.read_text()\n"
-DATA = {
-    "in a folder": ("data/d.txt", "(HERE / 'data' / 'd.txt')"),
-    "in a folder, by one text": ("data/d.txt", "(HERE / 'data/d.txt')"),
-    "in a folder whose name is in another module": ("data/d.txt", "(conf.DATA / 'd.txt')"),
-    "with spaces": ("d of us.txt", "(HERE / 'd of us.txt')"),
-    "beside a package": ("d.txt", "(inner.HERE.parent / 'd.txt')"),
-    "in the working folder": ("cwd/d.txt", "Path('d.txt')"),
-    "of a package": ("pk/d.txt", "__import__('importlib.resources').resources.files('pk').joinpath('d.txt')"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", DATA)
-def test_a_data_file_counts_wherever_it_is(project: Project, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, expression = DATA[case]
-    place = "pk/inner.py" if "inner" in expression else "reads.py"
-    project.write({
-        **APART, name: "old", "pk/__init__.py": "",
-        "conf.py": "from pathlib import Path\nDATA = Path(__file__).parent / 'data'\n",
-        "used.py": f"from {'pk.inner' if 'inner' in expression else 'reads'} import read\n"
-        + APART["used.py"].replace("repr(found)", "read()"),
-        place: ("import conf\n" if "conf" in expression else "") + READ.format(expression.replace("inner.", "")),
-        "cwd/README": "",
-    })  # fmt: skip
-    monkeypatch.chdir(project.folder / "cwd")
-    assert project.run()["work"] == "old"
-    assert project.is_cached()
-    project.write({"cwd/other.txt": "a file that nothing names"})
-    assert project.is_cached()
-    project.write({name: "new"})
-    assert project.run()["work"] == "new"
-    (project.folder / name).unlink()
-    with pytest.raises(StepError):
-        project.run()
-
-
-def test_what_stands_in_proc_or_cannot_be_read_is_no_trouble(project: Project) -> None:
-    used = "NAMES = ['/proc/self/mem', '/proc/1/cwd', '/etc/shadow', '/', '..', '/dev/zero']\n"
-    project.write({**APART, "used.py": used + APART["used.py"]})
-    assert [project.is_cached(), project.is_cached()] == [False, True]
-
-
-def test_files_that_a_dict_of_an_uncached_step_names_count(
-    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    made = "[Path('t.csv').write_text(Path('ext' + 'ern').read_text()), {'train': [Path('t.csv')]}][1]"
-    project.write({
-        **APART, "rows.py": "from pathlib import Path\n" + APART["rows.py"].replace("list(range(3))", made),
-        "used.py": APART["used.py"].replace("repr(found)", "found['train'][0].read_text()"),
-    })  # fmt: skip
-    for workers in ("threads", "processes"):
-        for text in ("old", "new"):
-            (tmp_path / "extern").write_text(text)
-            assert project.run(on=LocalOrchestrator(workers=workers))["work"] == text
 
 
 def test_the_dates_of_a_run_count_under_any_name(project: Project) -> None:
@@ -493,90 +316,6 @@ def work(value: "int" = 0x10, *, more: T | None = None) -> f"{x!r:>{width}}" : .
 """
     text = text_of(ast.parse(source).body[0])
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9a980bbd7a848b6e"
-
-
-APART = {
-    "flow.py": "from flowyml import pipeline\nfrom rows import source\nfrom used import work\n\n\n"
-    "@pipeline\ndef flow():\n    return work(source())\n",
-    "rows.py": "from flowyml import step\n\n\n@step\ndef source():\n    return list(range(3))\n",
-    "used.py": "from flowyml import step\n\n\n@step(cache=True)\ndef work(found):\n    return repr(found)\n",
-}  # fmt: skip
-PICKLED = "import pickle\nfrom base64 import b64encode\nfrom kinds import Kind\n"
-KIND = "class Kind:\n    def __repr__(self):\n        return 'old'\n"
-
-
-@pytest.mark.parametrize(
-    ("made", "used"),
-    [
-        ("Kind()", "repr(found)"),
-        ("pickle.dumps(Kind())", "repr(pickle.loads(found))"),
-        ("(Path('model.pkl').write_bytes(pickle.dumps(Kind())), Path('model.pkl'))[1]",
-         "repr(pickle.loads(found.read_bytes()))"),
-        ("b64encode(pickle.dumps(Kind())).decode()", "repr(pickle.loads(b64decode(found)))"),
-        ("{'model': [b64encode(pickle.dumps(Kind())).decode()]}", "repr(pickle.loads(b64decode(found['model'][0])))"),
-    ],
-    ids=["object", "bytes", "file", "base64", "base64 in JSON"],
-)  # fmt: skip
-def test_code_that_comes_with_an_input_counts(
-    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made: str, used: str
-) -> None:
-    """The step before pickles the same bytes, whatever the methods of the class are by now."""
-    monkeypatch.chdir(tmp_path)
-    rows = APART["rows.py"].replace("list(range(3))", made)
-    project.write({
-        **APART, "kinds.py": KIND, "rows.py": PICKLED + "from pathlib import Path\n" + rows,
-        "used.py": "import pickle\nfrom base64 import b64decode\n" + APART["used.py"].replace("repr(found)", used),
-    })  # fmt: skip
-    assert project.run()["work"] == "old"
-    assert project.is_cached()
-    project.edit("kinds.py", "'old'", "'new'")
-    assert project.run()["work"] == "new"
-
-
-PATHS = {
-    "flow.py": """
-        from pathlib import Path
-        from flowyml import pipeline, step
-
-        @step(cache=True)
-        def work(rows: Path, more: list[Path]) -> str:
-            return "".join(file.read_text() for file in [*sorted(rows.glob("*.csv")), *more])
-
-        @pipeline
-        def flow(rows: Path, more: list[Path]):
-            return work(rows, more)
-    """,
-}
-
-
-def test_the_files_that_a_parameter_names_count_by_their_content(project: Project, tmp_path: Path) -> None:
-    project.write(PATHS)
-    rows = tmp_path / "rows"
-    rows.mkdir()
-    (rows / "a.csv").write_text("a")
-    (tmp_path / "more").write_text("more")
-    given = {"rows": str(rows), "more": [str(tmp_path / "more")]}
-    assert [project.is_cached(given), project.is_cached(given)] == [False, True]
-    for file, text in {rows / "a.csv": "b", rows / "b.csv": "c", tmp_path / "more": "less"}.items():
-        file.write_text(text)
-        assert [project.is_cached(given), project.is_cached(given)] == [False, True]
-    assert project.run(given)["work"] == "bcless"
-    (rows / "b.csv").unlink()
-    assert not project.is_cached(given)
-    (rows / "empty").mkdir()
-    assert not project.is_cached(given)
-
-
-def test_the_file_that_a_value_of_a_typed_dict_names_counts(project: Project, tmp_path: Path) -> None:
-    used = "from pathlib import Path\nfrom typing import TypedDict\n\nclass Where(TypedDict):\n    rows: Path\n\n"
-    flow = APART["flow.py"].replace("flow():", "flow(where: dict[str, str]):").replace("source()", "where")
-    work = APART["used.py"].replace("def work(found)", "def work(found: Where)")
-    used += work.replace("repr(found)", "Path(found['rows']).read_text()")
-    project.write({**APART, "flow.py": flow, "used.py": used})
-    (tmp_path / "rows").write_text("old")
-    assert project.run({"where": {"rows": str(tmp_path / "rows")}})["work"] == "old"
-    (tmp_path / "rows").write_text("new")
-    assert project.run({"where": {"rows": str(tmp_path / "rows")}})["work"] == "new"
 
 
 def test_an_engine_that_is_installed_from_a_checkout_counts_by_its_version() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flowyml.core.runs import PipelineResult
 from tests.engines.notebook import run_notebook
-from tests.unit.test_cache_changes import Project
+from tests.unit.cached import Project
 
 FLOW = """
 from flowyml import pipeline, step
@@ -128,16 +128,12 @@ GLOBALS = "def register(function):\n    globals()['shown'] = function\n    retur
 class Living:
     """This process, which keeps the modules of a project, and fresh ones, forked from one that has none of them."""
 
-    def __init__(self, project: Project, files: Mapping[str, str] = FILES) -> None:
-        self.project = project
+    def __init__(self, project: Project, fresh: subprocess.Popen[str], files: Mapping[str, str] = FILES) -> None:
+        self.project, self.fresh = project, fresh
         project.write(files)
         sys.path.insert(0, str(project.folder))
         importlib.invalidate_caches()
         self.flow: Any = importlib.import_module("flow")
-        self.fresh = subprocess.Popen(
-            [sys.executable, "-c", FRESH, str(project.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        )  # fmt: skip
 
     def run(self) -> PipelineResult:
         """The result in this process; what was taken from the cache is what the function returns."""
@@ -156,11 +152,6 @@ class Living:
         return bool(is_cached)
 
     def end(self) -> None:
-        assert self.fresh.stdin
-        assert self.fresh.stdout
-        self.fresh.stdin.close()
-        self.fresh.wait()
-        self.fresh.stdout.close()
         sys.path.remove(str(self.project.folder))
         self.project.forget()
 
@@ -190,16 +181,27 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.fixture
-def living(project: Project) -> Iterator[Living]:
-    living = Living(project)
+def fresh(project: Project) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", FRESH, str(project.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    ) as process:  # fmt: skip
+        yield process
+
+
+@pytest.fixture
+def living(project: Project, fresh: subprocess.Popen[str]) -> Iterator[Living]:
+    living = Living(project, fresh)
     try:
         yield living
     finally:
         living.end()
 
 
-@pytest.mark.parametrize("edited", ["a function", "a method", "a constant", "what a decorator is given"])
-@pytest.mark.parametrize("reloads", [True, False])
+@pytest.mark.parametrize(
+    ("edited", "reloads"),
+    [("a function", True), ("a method", False), ("a constant", False), ("what a decorator is given", True)],
+)
 def test_what_was_imported_before_an_edit_is_neither_kept_nor_taken(
     living: Living, caplog: pytest.LogCaptureFixture, edited: str, reloads: bool
 ) -> None:
@@ -271,29 +273,26 @@ def flow(x: int = 2):
 """
 
 
-@pytest.mark.parametrize(
-    ("found", "changed"),
-    [
-        ("globals()[rate]", "flow.RATE"),
-        ("eval(rate)", "flow.RATE"),
-        ("vars(m)[rate]", "flow.RATE"),
-        ("getattr(h, rate)", "helper.RATE"),
-        ("getattr(h, 'RATE')", "helper.RATE"),
-        ("getattr(m, 'NEW' * (x // 2), 0)", "flow.NEW"),
-    ],
-)
-def test_what_code_reaches_without_writing_its_name_counts(living: Living, found: str, changed: str) -> None:
+def test_what_code_reaches_without_writing_its_name_counts(living: Living) -> None:
     """A value that the ``__main__`` block set was kept under the key of the file, and handed to other processes."""
-    living.project.write({"flow.py": REACHING.replace("{found}", found)})
-    del sys.modules["flow"]
-    living.flow = importlib.import_module("flow")
-    module, _, name = changed.partition(".")
-    for value in (98, 99):
-        setattr(sys.modules[module], name, value)
-        assert not living.run().step_results["work"].is_cached
-        assert living.run().step_results["work"].is_cached
-    assert not living.is_cached_afresh()
-    assert living.is_cached_afresh()
+    for found, changed in {
+        "globals()[rate]": "flow.RATE",
+        "eval(rate)": "flow.RATE",
+        "vars(m)[rate]": "flow.RATE",
+        "getattr(h, rate)": "helper.RATE",
+        "getattr(h, 'RATE')": "helper.RATE",
+        "getattr(m, 'NEW' * (x // 2), 0)": "flow.NEW",
+    }.items():
+        living.project.write({"flow.py": REACHING.replace("{found}", found)})
+        del sys.modules["flow"]
+        living.flow = importlib.import_module("flow")
+        module, _, name = changed.partition(".")
+        for value in (98, 99):
+            setattr(sys.modules[module], name, value)
+            assert not living.run().step_results["work"].is_cached, found
+            assert living.run().step_results["work"].is_cached, found
+        assert not living.is_cached_afresh(), found
+        assert living.is_cached_afresh(), found
 
 
 ACCESSOR = """
@@ -412,17 +411,18 @@ STEPS = st.lists(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("library", [FILES["library.py"], GLOBALS], ids=["by name", "by globals()"])
 @settings(
-    max_examples=int(os.environ.get("FLOWYML_CACHE_EXAMPLES", "8")),
+    max_examples=int(os.environ.get("FLOWYML_CACHE_EXAMPLES", "10")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(steps=STEPS)
-def test_a_hit_is_what_a_fresh_process_computes(project: Project, library: str, steps: list[tuple[str, Any]]) -> None:
+@given(library=st.sampled_from([FILES["library.py"], GLOBALS]), steps=STEPS)
+def test_a_hit_is_what_a_fresh_process_computes(
+    project: Project, fresh: subprocess.Popen[str], library: str, steps: list[tuple[str, Any]]
+) -> None:
     """However a project was edited, reloaded and patched since, in this process and in fresh ones."""
     (project.folder / "fast.py").unlink(missing_ok=True)
-    living = Living(project, {**FILES, "library.py": library})
+    living = Living(project, fresh, {**FILES, "library.py": library})
     texts = dict(FILES)
     values = dict.fromkeys(EDITS, 1)
     try:

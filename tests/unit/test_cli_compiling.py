@@ -222,12 +222,6 @@ def test_times_that_an_engine_gives_in_utc_are_shown_in_the_zone_of_the_schedule
     assert plain_schedule(info, "prefect")["next_runs"] == ["2026-01-31T09:00:00+01:00"]
 
 
-@quietly
-def test_a_schedule_is_listed_with_the_zone_of_its_next_run() -> None:
-    flowyml("schedule", "create", "train.py", "daily", "9", "-p", "rows=9", "--timezone", "Asia/Tokyo")
-    assert re.search(r"  20\d\d-\d\d-\d\d 09:00:00 JST\n", flowyml("schedule", "list").out)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -338,12 +332,7 @@ def test_check_says_which_committed_files_are_not_what_the_source_gives() -> Non
     assert flowyml("compile", "nightly.py", "--to", "airflow", "--check").code == 2
 
 
-def test_a_declared_schedule_is_in_the_dag_file_and_has_no_clock() -> None:
-    Path("nightly.py").write_text(DECLARED)
-    text = flowyml("compile", "nightly.py", "--to", "airflow").out
-    assert 'CronTriggerTimetable("30 3 * * *", timezone="Europe/Berlin")' in text
-    assert "start_date=datetime(2020, 1, 1, tzinfo=timezone.utc)" in text
-    assert "is_paused_upon_creation" not in text
+def test_a_paused_schedule_is_in_the_dag_file_and_files_of_other_engines_hold_none() -> None:
     Path("nightly.py").write_text(DECLARED.replace('Berlin"', 'Berlin", paused=True'))
     assert "    is_paused_upon_creation=True,\n" in flowyml("compile", "nightly.py", "--to", "airflow").out
     assert "the files of this engine hold no schedule" in flowyml("compile", "nightly.py", "--to", "prefect").err

@@ -138,14 +138,6 @@ def test_a_file_that_cannot_be_loaded_shows_its_own_frames(text: str, message: s
     [
         ("from flowyml import Pipeline\nPipeline(1)", "The name of a pipeline must be a string"),
         (
-            "import flowyml\n@flowyml.step(retires=2)\ndef f(): ...",
-            "step has no option 'retires'. Did you mean 'retry'",
-        ),
-        (
-            "from flowyml import step\n@step(airflow=2)\ndef f(): ...",
-            "step 'f': airflow=2 must be a dict of plain JSON",
-        ),
-        (
             "from flowyml import step\n@step(timeout=-1)\ndef f(): ...",
             "step 'f': timeout=-1 must be a number of seconds",
         ),

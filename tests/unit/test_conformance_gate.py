@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -120,21 +120,12 @@ def test_files_that_differ_from_process_to_process_fail() -> None:
         conformance.test_another_process_compiles_to_the_same_files(Unsorted())
 
 
-_ALWAYS = {Feature.PARAMETERS}
-
-
-def _samples() -> Iterator[Any]:
-    """Each once, by the first test that looks at its run."""
+def test_a_sample_names_all_that_it_needs(tmp_path: Path) -> None:
     tests = inspect.getmembers(OrchestratorConformance, lambda member: hasattr(member, "sample"))
-    firsts = {test.sample: name for name, test in reversed(tests)}
-    return (pytest.param(sample, id=name) for sample, name in firsts.items())
-
-
-@pytest.mark.parametrize("sample", [*_samples()])
-def test_a_sample_names_all_that_it_needs(sample: Any, tmp_path: Path) -> None:
-    settings = {setting: getattr(OrchestratorConformance, setting) for setting in sample.settings}
-    plan = sample.make(str(tmp_path), **settings).compile().with_retry_policy(sample.options.get("retry_policy"))
-    assert {*first_of_each(plan)} <= {*sample.needs, *_ALWAYS}
+    for each in {test.sample for _, test in tests}:
+        settings = {setting: getattr(OrchestratorConformance, setting) for setting in each.settings}
+        plan = each.make(str(tmp_path), **settings).compile().with_retry_policy(each.options.get("retry_policy"))
+        assert {*first_of_each(plan)} <= {*each.needs, Feature.PARAMETERS}, plan.name
 
 
 def test_every_rule_has_a_sample() -> None:

@@ -126,9 +126,6 @@ def test_mistakes_by_names() -> None:
         made.add_step(publish)
     with pytest.raises(DefinitionError, match=r"needs 'bets', which no step produces .* Did you mean 'best'"):
         made.compile()
-    twice = by_names().add_step(publish)
-    with pytest.raises(DefinitionError, match="'text' has two producers, step 'publish' and step 'again'"):
-        twice.add_step(publish.options(name="again")).compile()
     with pytest.raises(DefinitionError, match="needs 'config_list', which no step produces"):
         Pipeline("p", context={"rate": 1}).add_step(train.map(config="config_list")).compile()
 

@@ -14,6 +14,8 @@ from flowyml.core.capabilities import Capabilities, Feature, Level, no, partly, 
 from flowyml.core.errors import (
     DefinitionError,
     ParameterError,
+    StepCrashedError,
+    StepOutOfMemoryError,
     UnsupportedFeatureError,
 )
 from flowyml.core.execution_status import ExecutionStatus
@@ -57,6 +59,9 @@ class TestRetryPolicy:
             (ConnectionResetError(), "Connection", True),
             (ConnectionResetError(), OSError, True),
             (MemoryError(), "OOM", True),
+            (StepOutOfMemoryError(), "OOM", True),
+            (StepCrashedError(), "OOM", False),
+            (type("OutOfMemoryError", (RuntimeError,), {})(), "OOM", True),  # a library's own
             (ValueError(), Exception, True),
             (ValueError(), "Exception", True),
             (KeyboardInterrupt(), Exception, False),
@@ -74,10 +79,6 @@ class TestRetryPolicy:
     def test_a_wrong_parameter_is_not_retried(self) -> None:
         assert not OrchestratorRetryPolicy().retries_on(ParameterError())
         assert OrchestratorRetryPolicy().retries_on(ValueError())
-
-    def test_foreign_out_of_memory_errors_count_as_oom(self) -> None:
-        out_of_memory = type("OutOfMemoryError", (RuntimeError,), {})
-        assert OrchestratorRetryPolicy(retryable_errors=["OOM"]).retries_on(out_of_memory())
 
     @pytest.mark.parametrize(
         ("name", "value"),

@@ -236,14 +236,3 @@ def test_a_process_that_a_thread_has_forked_delays_nothing(local: LocalOrchestra
         for pid in left:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-
-
-def test_an_error_that_sqlite_cannot_hold_is_recorded(processes: LocalOrchestrator) -> None:
-    def fails() -> int:
-        raise ValueError("bad \ud83d name")
-
-    pipeline = Pipeline("lone").add_step(step(name="fails")(fails))
-    result = pipeline.run(on=processes, run_id="lone")
-    assert not result.success
-    (recorded,) = processes.step_runs("lone")
-    assert recorded.error == "ValueError: bad \\ud83d name"

@@ -23,18 +23,6 @@ from flowyml.runtime.nodes import Frame
 from flowyml.runtime.walk import Walk
 
 
-def test_a_lock_that_an_exception_left_taken_is_released() -> None:
-    slot = Slot()
-    slot.__enter__()
-    slot._lock.acquire()  # as when the exception comes between taking the lock and the block that it guards
-    slot.close()
-    others = threading.Thread(target=slot.interrupt, daemon=True)
-    others.start()
-    others.join(240)
-    assert not others.is_alive()
-    assert not slot.is_open
-
-
 def test_interrupts_at_any_moment_end_a_step_and_never_hang() -> None:
     for _ in range(300):
         slots: list[Slot] = []

@@ -29,7 +29,7 @@ from flowyml.orchestrators.local import store as store_module
 from flowyml.orchestrators.local.recorder import Recorder
 from flowyml.orchestrators.local.schedule_server import Server
 from flowyml.orchestrators.local.schedules import ScheduleStore
-from flowyml.orchestrators.local.store import Line, RunStore, write
+from flowyml.orchestrators.local.store import RunStore
 from flowyml.runtime.spawn import Child
 from tests.waiting import wait_until
 
@@ -72,25 +72,6 @@ def test_a_record_that_cannot_be_opened_is_reported_once(tmp_path: Path, caplog:
         folder.unlink()
         assert ticks.wait(2400)
     recorder.close()
-
-
-def test_many_lines_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = RunStore(tmp_path / "runs.db")
-    assert store.add("r", "p", ["s"], {}, this_process(), detached=False)
-    number = store.get("r").number
-    for count in (0, 3, 4):  # less than a part, and whole ones
-        with store.session() as db:
-            write(db, number, (), [Line(0, "INFO", 0.0, str(each)) for each in range(count)])
-    monkeypatch.setattr(store_module, "_LINES", 3)
-    read = store.lines(number)
-    assert [line.message for _, line in read] == [*"012", *"0123"]
-    monkeypatch.setattr(store_module, "_LINES", 7)
-    assert len(list(store.lines(number, of=(0, ())))) == 7
-    first = store.lines(number)
-    next(first)
-    with store.session() as db:
-        db.execute("DELETE FROM lines")  # nothing is held meanwhile
-    assert len(list(first)) == 6
 
 
 def test_the_last_words_are_kept_by_the_one_that_records_the_end(
@@ -159,17 +140,6 @@ def test_items_that_are_due_again_at_the_same_time(monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
     return RunStore(tmp_path / "runs.db")
-
-
-def test_a_broken_database_is_reported_once(store: RunStore) -> None:
-    with pytest.raises(sqlite3.OperationalError) as caught, store.session(), store.session() as db:
-        db.execute("SELECT * FROM nowhere")
-    assert str(caught.value) == (
-        f"The record of local runs, {store.path}, cannot be read or written: no such table: nowhere. "
-        "Its disk may be read-only, or full, which SQLite can report as an I/O error: `flowyml cache clear --all` "
-        "frees space even then, `flowyml prune` frees more, and FLOWYML_HOME can name a folder on another disk. "
-        "Or a step closed file descriptors that it did not open, as os.closerange does."
-    )
 
 
 _FILLS_ITS_DISK = """

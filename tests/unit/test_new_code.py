@@ -16,7 +16,7 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.new_code import EndedRun, NewRun
 from flowyml.runtime.decider import End
-from tests.unit.commands import command
+from tests.unit.commands import command, flowyml
 from tests.unit.local_runs import COMPLETED, FAILED, WORKERS
 
 
@@ -362,18 +362,18 @@ def test_the_command(tmp_path: Path) -> None:
     write("Row", False)
     new = command("retry", "old", "--with-new-code", file)
     assert "takes load from run 'old', with the code of that run. Changed since then: train.py." in new.err
-    assert command("watch", new.out.strip()).code == 0
-    status = command("status", new.out.strip())
+    assert flowyml("watch", new.out.strip()).code == 0
+    status = flowyml("status", new.out.strip())
     assert "cached from old" in status.out
     write("Line", False)
     gone = command("retry", "old", "--with-new-code", file)
     assert "Changed since then: helper.py, train.py. The functions of load have changed" in gone.err
-    ended = command("watch", gone.out.strip())
+    ended = flowyml("watch", gone.out.strip())
     assert (ended.code, "--step load" in ended.out + ended.err) == (1, True)
     again = command("retry", "old", "--with-new-code", file, "--step", "load")
     assert "takes nothing from run 'old'" in again.err
     assert "Runs again although it completed: load, since it was asked for." in again.err
-    assert command("watch", again.out.strip()).code == 0
+    assert flowyml("watch", again.out.strip()).code == 0
     write("Row", False, rate=0.75)
     kept = command("retry", "old", "--with-new-code", file)
     assert "Parameter 'rate' stays 0.5, the old default, and the new one is 0.75" in kept.err
@@ -381,9 +381,9 @@ def test_the_command(tmp_path: Path) -> None:
     given = command("retry", "old", "--with-new-code", file, "-p", "rate=0.75")
     assert "Parameter 'rate'" not in given.err
     for made, rate in ((kept, 0.5), (given, 0.75)):
-        assert command("watch", made.out.strip()).code == 0
-        assert json.loads(command("status", made.out.strip(), "--json").out)["parameters"] == {"rate": rate}
-    refused = command("retry", "old", "-p", "rate=0.75")
+        assert flowyml("watch", made.out.strip()).code == 0
+        assert json.loads(flowyml("status", made.out.strip(), "--json").out)["parameters"] == {"rate": rate}
+    refused = flowyml("retry", "old", "-p", "rate=0.75")
     assert (refused.code, "-p needs --with-new-code" in refused.err) == (2, True)
 
 

@@ -111,27 +111,6 @@ def looped(folder: str) -> Any:
     return {"total": total(folder, done), "values": done}
 
 
-@pipeline
-def loops(folder: str) -> Any:
-    """The loop of ``looped``, and one over a constant list."""
-    with for_each(items(folder)) as item:
-        done = second(folder, first(folder, item))
-    with for_each([{"n": 5}, {"n": 6}]) as item:
-        fixed = second.options(name="fixed")(folder, item)
-    return {"total": total(folder, done), "values": done, "fixed": fixed}
-
-
-def test_a_loop_that_completed_is_left_alone_and_its_list_is_there(notes: Path) -> None:
-    fail(notes, "total", 2)
-    fail(notes, "second6")
-    handle = LocalOrchestrator().attach(loops.run({"folder": str(notes)}).run_id)
-    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is FAILED
-    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is COMPLETED, handle.error
-    assert times(notes, "items", "first0", "second0", "total", "second5", "second6") == [1, 1, 1, 3, 1, 2]
-    assert handle.outputs == {"total": 64, "values": [1, 11, 21, 31], "fixed": [6, 7]}
-    assert {each.label: each.attempt for each in handle.step_runs()}["total"] == 3
-
-
 @step
 def note(folder: str, name: str, value: Any = None) -> Any:
     """Writes down that it began, and gives a value."""

@@ -17,6 +17,8 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, Plan, Step
 from flowyml.runtime import fork_main
+from flowyml.runtime.cli import main
+from flowyml.runtime.unpacking import unpack_bundle
 
 pytestmark = pytest.mark.processes
 
@@ -105,6 +107,11 @@ def pythons() -> list[str]:
 NAMES = ["python3.11", "python3.12", "python3.13", "python3.14"]
 
 
+@pytest.fixture(autouse=True)
+def _arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(PLAN, files=FILES).write(tmp_path_factory.mktemp("bundle"))
@@ -138,9 +145,18 @@ def test_the_file_itself_is_a_command(bundle: Path) -> None:
     assert done.stdout == '{"x": "later"}\n', done.stderr
 
 
-def test_help_and_plan_show_steps_and_parameters(bundle: Path) -> None:
-    assert run(bundle, "plan").stdout.encode() == PLAN.canonical + b"\n"
-    shown = run(bundle, "--help").stdout
+def here(capsys: pytest.CaptureFixture[str], bundle: Path, *arguments: str) -> tuple[int | str | None, str, str]:
+    """The exit code and the two outputs of a command in this process, which is quick."""
+    try:
+        code: int | str | None = main(unpack_bundle(bundle), bundle, arguments)
+    except SystemExit as end:
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+def test_help_and_plan_show_steps_and_parameters(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert here(capsys, bundle, "plan") == (0, f"{PLAN.canonical.decode()}\n", "")
+    _, shown, _ = here(capsys, bundle, "--help")
     for line in (
         "Pipeline '100% training'",
         "It counts 100% of the rows.",
@@ -151,11 +167,11 @@ def test_help_and_plan_show_steps_and_parameters(bundle: Path) -> None:
         assert line in shown
 
 
-def test_a_name_that_means_something_to_argparse(tmp_path: Path) -> None:
+def test_a_name_that_means_something_to_argparse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan(name="50% %(prog)s %(prog", steps=(Step(name="%s %(nope)d", function="m:f"),))
-    shown = run(build(plan).write(tmp_path), "--help")
-    assert "Pipeline '50% %(prog)s %(prog'" in shown.stdout
-    assert "  %s %(nope)d() -> nothing" in shown.stdout
+    _, shown, _ = here(capsys, build(plan).write(tmp_path), "--help")
+    assert "Pipeline '50% %(prog)s %(prog'" in shown
+    assert "  %s %(nope)d() -> nothing" in shown
 
 
 def test_parameters_inputs_and_an_output_file(bundle: Path, tmp_path: Path) -> None:
@@ -208,10 +224,12 @@ def test_failures_say_what_to_do(bundle: Path, step: str, message: str) -> None:
         (["hook", "on_error", "--arguments", "[]"], "takes --arguments as a JSON list: [step_name, error]"),
     ],
 )
-def test_wrong_arguments_are_exit_code_2(bundle: Path, arguments: list[str], message: str) -> None:
-    done = run(bundle, *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
+def test_wrong_arguments_are_exit_code_2(
+    bundle: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = here(capsys, bundle, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
 
 
 def test_the_users_modules_see_no_arguments_and_odd_names_work(bundle: Path) -> None:

@@ -272,7 +272,7 @@ def test_a_crashed_process(
     with pytest.raises(StepCrashedError) as caught:
         processes.run(name, inputs, on_line=lines)
     assert str(caught.value) == f"The process of step {name!r} {message}"
-    assert (caught.value.step, caught.value.exit_code) == (name, code)
+    assert (type(caught.value), caught.value.step, caught.value.exit_code) == (StepCrashedError, name, code)
     assert any("in crash" in line for line in lines.of("stderr")) is (name == "crash")
     assert processes.run("add", {"a": 1}) == {"x": 1011}
 

@@ -24,17 +24,14 @@ from flowyml.core.errors import (
     StepCancelledError,
     StepCrashedError,
     StepFailedError,
-    StepOutOfMemoryError,
     StepTimeoutError,
 )
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
-from flowyml.core.retry_policy import OrchestratorRetryPolicy, error_names
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromStep, Input, Plan, Step
 from flowyml.runtime import fork_client
 from flowyml.runtime.processes import StepProcesses
-from flowyml.runtime.step_errors import OutOfMemory, crashed
 from tests.waiting import is_running, wait_until
 
 pytestmark = pytest.mark.processes
@@ -112,6 +109,10 @@ def made(folder: Path, code: str = CODE, *, hooks: bool = False, **changes: Any)
     return build(plan(**changes), files={"code_of_ends.py": code.encode()}, objects=objects).write(folder)
 
 
+def started(folder: Path, code: str = CODE, *, kind: str = "warm") -> StepProcesses:
+    return StepProcesses(made(folder, code), run_id="run", artifacts=str(folder), fork_here=kind == "here")
+
+
 class Lines(list[str]):
     def __call__(self, stream: str, line: str) -> None:
         self.append(line)
@@ -158,7 +159,7 @@ def test_hooks_of_steps_and_of_the_pipeline(kind: str, tmp_path: Path) -> None:
 
 def test_what_loading_prints_comes_with_the_first_step(tmp_path: Path) -> None:
     lines, more = Lines(), Lines()
-    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes:
+    with started(tmp_path) as processes:
         processes.run("fine", {}, on_line=lines)
         processes.run("fine", {}, on_line=more)
     assert (lines, more) == (["loading the module"], [])
@@ -166,10 +167,7 @@ def test_what_loading_prints_comes_with_the_first_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", ["raise RuntimeError('as it is')", "def fine(:"], ids=["raises", "syntax"])
 def test_code_that_cannot_be_imported_fails_the_step_with_its_traceback(tmp_path: Path, code: str) -> None:
-    with (
-        StepProcesses(made(tmp_path, code), run_id="run", artifacts=str(tmp_path)) as processes,
-        pytest.raises(StepFailedError) as caught,
-    ):
+    with started(tmp_path, code) as processes, pytest.raises(StepFailedError) as caught:
         processes.run("fine", {})
     assert 'File "' in caught.value.traceback
     assert 'code_of_ends.py", line 1' in caught.value.traceback
@@ -177,10 +175,7 @@ def test_code_that_cannot_be_imported_fails_the_step_with_its_traceback(tmp_path
 
 def test_code_that_kills_the_process_that_loads_it(tmp_path: Path) -> None:
     code = "import os, sys\nprint('so far', file=sys.stderr, flush=True)\nos._exit(5)"
-    with (
-        StepProcesses(made(tmp_path, code), run_id="run", artifacts=str(tmp_path)) as processes,
-        pytest.raises(StepCrashedError) as caught,
-    ):
+    with started(tmp_path, code) as processes, pytest.raises(StepCrashedError) as caught:
         processes.run("fine", {})
     assert str(caught.value) == "The process that loads the code for step 'fine' died:\nso far"
 
@@ -189,10 +184,7 @@ def test_the_last_words_of_a_talkative_process_take_no_memory(tmp_path: Path) ->
     code = "import os\nfor _ in range(20):\n    os.write(2, b'x' * 2**20)\nos.write(2, b'\\nthe end')\nos._exit(5)"
     tracemalloc.start()
     try:
-        with (
-            StepProcesses(made(tmp_path, code), run_id="run", artifacts=str(tmp_path)) as processes,
-            pytest.raises(StepCrashedError, match=r"the end$"),
-        ):
+        with started(tmp_path, code) as processes, pytest.raises(StepCrashedError, match=r"the end$"):
             processes.run("fine", {})
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -202,7 +194,7 @@ def test_the_last_words_of_a_talkative_process_take_no_memory(tmp_path: Path) ->
 
 def test_close_ends_what_still_runs(kind: str, tmp_path: Path) -> None:
     engines = set(psutil.Process().children())  # of other tests, which go on
-    processes = StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path), fork_here=kind == "here")
+    processes = started(tmp_path, kind=kind)
     ended: list[BaseException] = []
 
     def work() -> None:
@@ -252,10 +244,10 @@ def test_nothing_outlives_the_caller(kind: str, tmp_path: Path, number: signal.S
     command = [sys.executable, "-c", CALLER.format(setup="", here=kind == "here"), str(made(tmp_path)), str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as caller:
         family = family_of(tmp_path / "pids")
-        started = {child.pid for child in psutil.Process(caller.pid).children(recursive=True)} | set(family)
+        all_of_it = {child.pid for child in psutil.Process(caller.pid).children(recursive=True)} | set(family)
         os.kill(caller.pid, number)
         caller.wait(2400)
-    in_group = started if kind != "fresh" else started - {family[2]}
+    in_group = all_of_it if kind != "fresh" else all_of_it - {family[2]}
     try:
         wait_until(lambda: not any(map(is_running, in_group)))
     finally:
@@ -287,26 +279,23 @@ time.sleep(600)
 """
     command = [sys.executable, "-c", CALLER.format(setup="", here=False), str(made(tmp_path, code)), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as caller:
-        started = family_of(tmp_path / "loading")
+        loading = family_of(tmp_path / "loading")
         caller.kill()
-    wait_until(lambda: not any(map(is_running, started)))
+    wait_until(lambda: not any(map(is_running, loading)))
 
 
 def test_a_stop_and_a_close_do_not_wait_for_slow_code(tmp_path: Path) -> None:
-    bundle = made(tmp_path, "import time; time.sleep(600)")
-    started = time.monotonic()
-    stop = threading.Event()
-    with StepProcesses(bundle, run_id="run", artifacts=str(tmp_path)) as processes:
+    begin, stop = time.monotonic(), threading.Event()
+    with started(tmp_path, "import time; time.sleep(600)") as processes:
         threading.Timer(0.3, stop.set).start()
         with pytest.raises(StepCancelledError):
             processes.run("fine", {}, stop=stop)
-    assert time.monotonic() - started < 300
+    assert time.monotonic() - begin < 300
 
 
 def test_a_timeout_ends_a_step_whose_code_is_never_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fork_client, "_LOADING", 0.5)
-    bundle = made(tmp_path, "import time; time.sleep(600)")
-    with StepProcesses(bundle, run_id="run", artifacts=str(tmp_path)) as processes:
+    with started(tmp_path, "import time; time.sleep(600)") as processes:
         for timeout, allowed in ((0.1, 0.5), (0.7, 0.7)):
             with pytest.raises(StepTimeoutError, match=f"step 'fine' .* not loaded within {allowed} s") as caught:
                 processes.run("fine", {}, timeout=timeout)
@@ -315,11 +304,8 @@ def test_a_timeout_ends_a_step_whose_code_is_never_loaded(tmp_path: Path, monkey
 
 def test_many_large_requests_while_the_code_is_loaded(tmp_path: Path) -> None:
     """More than a socket holds: none of them blocks, and each can still be stopped."""
-    bundle = made(tmp_path, f"import time; time.sleep(0.5)\n{CODE}")
-    with (
-        StepProcesses(bundle, run_id="run", artifacts=str(tmp_path)) as processes,
-        ThreadPoolExecutor(40) as threads,
-    ):
+    code = f"import time; time.sleep(0.5)\n{CODE}"
+    with started(tmp_path, code) as processes, ThreadPoolExecutor(40) as threads:
         given = [{"file": "x" * 30_000}] * 40
         done = list(threads.map(lambda inputs: processes.run("fine", inputs, on_line=Lines()), given))
     assert done == [{"x": 1}] * 40
@@ -332,7 +318,7 @@ def test_an_exception_thrown_into_the_thread_kills_the_step(kind: str, tmp_path:
     class TimedOut(Exception):
         pass
 
-    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path), fork_here=kind == "here") as processes:
+    with started(tmp_path, kind=kind) as processes:
 
         def work() -> None:
             try:
@@ -364,7 +350,7 @@ def test_an_exception_thrown_into_the_thread_kills_the_step(kind: str, tmp_path:
 def test_steps_draw_different_numbers_unless_the_module_has_set_a_seed(
     tmp_path: Path, module: str, same: list[bool]
 ) -> None:
-    with StepProcesses(made(tmp_path, f"{module}\n{CODE}"), run_id="run", artifacts=str(tmp_path)) as processes:
+    with started(tmp_path, f"{module}\n{CODE}") as processes:
         drawn = [processes.run("numbers", {}, on_line=Lines())["x"] for _ in range(2)]
     assert [one == other for one, other in zip(*drawn, strict=True)] == same
 
@@ -390,7 +376,7 @@ class Held:
 def numbers():
     return [float(getattr(each, "random")()) for each in (*GENERATORS, *Held.inner["a"])]
 """
-    with StepProcesses(made(tmp_path, code), run_id="run", artifacts=str(tmp_path)) as processes:
+    with started(tmp_path, code) as processes:
         drawn = [processes.run("numbers", {}, on_line=Lines())["x"] for _ in range(2)]
     same = [one == other for one, other in zip(*drawn, strict=True)]
     assert same == [*[False] * len(ANEW), *[True] * len(SEEDED)] * 2
@@ -399,34 +385,25 @@ def numbers():
 def test_worker_processes_of_libraries_end_with_the_step(tmp_path: Path) -> None:
     """loky's idle for 300 s, unless the hook that it has registered with ``threading`` is called."""
     pytest.importorskip("joblib")
-    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes:
+    with started(tmp_path) as processes:
         assert processes.run("fit", {}, timeout=280, on_line=Lines()) == {"x": 3}
 
 
 def test_threads_of_a_step_come_to_their_end_and_then_its_exit_handlers_run(kind: str, tmp_path: Path) -> None:
     lines = Lines()
-    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path), fork_here=kind == "here") as processes:
+    with started(tmp_path, kind=kind) as processes:
         assert processes.run("leave_threads", {}, on_line=lines) == {"x": 1}
     assert lines == ["loading the module", "uploaded", "flushed"]
 
 
 def test_threads_that_never_end_are_not_waited_for_for_ever(tmp_path: Path) -> None:
     lines = Lines()
-    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes:
+    with started(tmp_path) as processes:
         assert processes.run("never_end", {}, timeout=280, on_line=lines) == {"x": 1}
     said = (
         "The step's process was ended 10 s after the step returned, while these were still running: thread 'endless'."
     )
     assert said in lines
-
-
-def test_killed_for_memory_is_told_from_killed() -> None:
-    """The kernel's own counter decides, so here it only shows that an ordinary kill is none."""
-    error = crashed("step 's'", -9, OutOfMemory())
-    assert type(error) is StepCrashedError
-    policy = OrchestratorRetryPolicy(retryable_errors=["OOM"])
-    assert policy.retries_on_names(error_names(StepOutOfMemoryError("x")))
-    assert not policy.retries_on_names(error_names(error))
 
 
 # The warm process that steps are forked from is killed.
@@ -445,10 +422,7 @@ def kill(server: psutil.Process) -> None:
 
 def test_the_warm_process_comes_back_after_it_was_killed(tmp_path: Path) -> None:
     engines = set(psutil.Process().children())  # of other tests, which go on
-    with (
-        ThreadPoolExecutor() as threads,
-        StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes,
-    ):
+    with ThreadPoolExecutor() as threads, started(tmp_path) as processes:
         processes.run("fine", {})
         [server] = set(psutil.Process().children()) - engines
         printed: list[str] = []
@@ -476,10 +450,7 @@ def test_what_crashed_with_it_was_not_cancelled(tmp_path: Path) -> None:
         looks.set()
         goes_on.wait(2400)
 
-    with (
-        ThreadPoolExecutor() as threads,
-        StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes,
-    ):
+    with ThreadPoolExecutor() as threads, started(tmp_path) as processes:
         processes.run("fine", {})
         [server] = set(psutil.Process().children()) - engines
         late = start(threads, processes, tmp_path / "late", look_away)
@@ -506,7 +477,7 @@ if not os.path.exists({str(tmp_path / "first")!r}):
     os.closerange(3, 1000)
     time.sleep(600)
 """
-    with StepProcesses(made(tmp_path, lives_on + CODE), run_id="run", artifacts=str(tmp_path)) as processes:
+    with started(tmp_path, lives_on + CODE) as processes:
         with pytest.raises(StepCrashedError, match="The process that loads the code for step 'fine' died"):
             processes.run("fine", {})
         assert processes.run("fine", {}) == {"x": 1}

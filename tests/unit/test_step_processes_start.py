@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +16,7 @@ import pytest
 
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
-from flowyml.runtime import fork_child, fork_client, fork_main
+from flowyml.runtime import fork_child, fork_main
 from flowyml.runtime.processes import StepProcesses, starting_ahead
 
 pytestmark = pytest.mark.processes
@@ -200,16 +199,6 @@ print(seen)
     assert (logged, shown) == (("WARNING", "logged by its logger"), ("WARNING", "logged"))
     assert "UserWarning: warned" in warned[1]
     assert "was killed by signal 11 (SIGSEGV)" in crashed
-
-
-def test_a_fork_that_somebody_else_waited_for_has_ended() -> None:
-    child = os.fork()
-    if child == 0:
-        os._exit(3)
-    os.waitpid(child, 0)
-    fork = fork_client._Fork.__new__(fork_client._Fork)
-    fork.pid, fork._code, fork._lock = child, None, threading.Lock()
-    assert fork.wait(5) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only on Linux are steps forked")

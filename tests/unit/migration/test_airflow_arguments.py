@@ -90,7 +90,7 @@ def test_a_text_is_laid_out_as_itself(text: str, depth: int) -> None:
     assert eval(source(Text(text), depth)) == text
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.dictionaries(st.sampled_from(["sql", "conf", "script", "op_args_", "wait"]), VALUES, min_size=1))
 @example({"sql": "select\n" + 40 * "    a,\n"})
 @example({"conf": {1, 2}})
@@ -109,7 +109,7 @@ def test_each_argument_of_an_operator_is_the_one_of_the_dag_file(
 TEMPLATES = st.lists(TEXTS.filter(lambda text: "{" not in text and "}" not in text), min_size=1, max_size=4)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.dictionaries(st.sampled_from(["text", "other"]), JSON, min_size=1), TEMPLATES)
 @example({"text": "a"}, ["a\n    ", "\n        b"])
 def test_each_argument_of_a_function_is_the_one_of_the_dag_file(

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("libcst")
 
-from flowyml.migration.airflow.model import DagModel, TaskModel
-from flowyml.migration.airflow.writer.deciding.decision import Decision
-from flowyml.migration.airflow.writer.deciding.tasks import decide
 from flowyml.migration.airflow.writer.notes import Kind
 from tests.unit.migration.flows import FLOWS
 from tests.unit.migration.modules import dag, loaded, note, of_kind, written
@@ -115,19 +110,3 @@ def test_a_condition_around_a_task_holds_back_that_task_alone(tmp_path: Path) ->
     assert refused.keys() == {"task a", "task b"}
     assert "@task.skip_if decides at run time" in refused["task b"]
     assert loaded(tmp_path, made).flow.compile().by_name["c"].after == ("b",)
-
-
-def test_each_task_is_decided_once_but_for_its_own_conflicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not once for each choice of the DAG."""
-    decided = Counter[str]()
-
-    def counting(dag: DagModel, task: TaskModel, *others: Any) -> Decision:
-        decided[task.task_id] += 1
-        return decide(dag, task, *others)
-
-    monkeypatch.setattr("flowyml.migration.airflow.writer.deciding.dags.decide", counting)
-    task = "BranchPythonOperator(task_id=f't{n}', python_callable=choose) >> EmptyOperator(task_id=f'e{n}')"
-    loop = f"for n in range(20):\n    {task}"
-    written(tmp_path, dag(loop, before="def choose(): return 'nowhere'"))
-    assert len(decided) == 40
-    assert max(decided.values()) == 2

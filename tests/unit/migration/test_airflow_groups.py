@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("libcst")
 
-from flowyml.migration.airflow.writer.deciding import sections
 from flowyml.migration.airflow.writer.notes import Kind
 from flowyml.plan.groups import Loop, Section
 from tests.unit.commands import flowyml
@@ -40,26 +38,6 @@ def test_a_group_is_a_section_of_the_plan_and_a_group_on_airflow(tmp_path: Path)
     compiled = flowyml("compile", f"{tmp_path}/flow.py", "--to", "airflow").out
     assert 'TaskGroup("sums", prefix_group_id=False, tooltip="Adds")' in compiled
     assert 'task_id="sums.deep.scaled"' in compiled
-
-
-def test_each_group_of_many_looks_at_its_own_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of groups are converted in seconds, where each looked at all tasks before: counted, not timed."""
-    looks = 0
-
-    def counted(units: Any) -> Any:
-        nonlocal looks
-        looks += 1
-        return tasks_in(units)
-
-    tasks_in = sections.tasks_in
-    monkeypatch.setattr(sections, "tasks_in", counted)
-    groups = "".join(
-        f'    with TaskGroup("g{n}") as g{n}:\n        EmptyOperator(task_id="a") >> EmptyOperator(task_id="b")\n'
-        for n in range(60)
-    )
-    made = written(tmp_path, dag(groups + "".join(f"    g{n} >> g{n + 1}\n" for n in range(59))))
-    assert note(made, "task group g59").kind is Kind.KEPT
-    assert looks < 60 * 30
 
 
 def test_a_mapped_group_is_a_loop_of_the_plan(tmp_path: Path) -> None:

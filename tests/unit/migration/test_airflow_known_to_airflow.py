@@ -99,17 +99,6 @@ def test_a_model_says_what_a_text_is_made_of(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_options_that_only_airflow_knows_are_named(tmp_path: Path) -> None:
-    options = """schedule=Variable.get("cron", "@daily"), tags=[SCHEMA], description=f"of {SCHEMA}",
-                 default_args={"retries": int(Variable.get("retries", "3")), "pool": SCHEMA}"""
-    task = 'PythonOperator(task_id="t", python_callable=go, trigger_rule=Variable.get("rule", "all_done"))'
-    made = written(tmp_path, dag(task, options, f"{KNOWN}\ndef go(): return 1"))
-    assert {
-        "schedule of the DAG", "tags of the DAG", "description of the DAG", "default argument retries",
-        "default argument pool", "trigger_rule of t",
-    } <= of_kind(made, Kind.CHANGED).keys()  # fmt: skip
-
-
 @pytest.mark.parametrize(("lines", "said"), [
     ("if SCHEMA == 'mart':\n    X = 'a'",
      "`SCHEMA == 'mart'` is True with the default of variable:schema: its body is read"),

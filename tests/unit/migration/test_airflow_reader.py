@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flowyml.migration.airflow.model import DagWarning, FunctionModel, Place
+from flowyml.migration.airflow.model import FunctionModel
 from tests.unit.migration.dag_files import HEAD, codes, edges, read
 
 
@@ -132,8 +132,3 @@ with DAG("flow", schedule=None): Load(table="a")
     (task,) = read(tmp_path, HEAD + text).dags[0].tasks
     assert (task.task_id, task.operator) == ("load_a", "Load")
     assert task.own_class is not None
-
-
-def test_a_warning_says_where() -> None:
-    place = Place("dags/daily.py", 3)
-    assert str(DagWarning("unknown-loop", "the list is unknown", place)) == "dags/daily.py:3: the list is unknown"

@@ -138,8 +138,9 @@ def test_a_kill_after_the_new_schedule_was_deleted() -> None:
 @pytest.mark.parametrize("phase", ["shadowing", "shadow", "begun"])
 def test_back_leaves_the_schedules_of_others(phase: str) -> None:
     new = New(1, 4)
-    assert work(Old(is_paused=False), record(phase, shadow=4)).back(new).phase == "back"
-    assert new.names == ["from-1"]
+    known = work(Old(is_paused=False), record(phase, shadow=4)).back(new)
+    assert (known.phase, new.names) == ("back", ["from-1"])
+    assert known.last == at(9, 30).isoformat(), "no later runs are compared"
 
 
 @pytest.mark.parametrize(

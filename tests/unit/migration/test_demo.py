@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, step
 from tests.unit.commands import flowyml
 
 pytest.importorskip("libcst")
@@ -47,15 +46,3 @@ def test_the_dags_become_pipelines_that_run(
         run = json.loads(flowyml("run", str(tmp_path / "pipelines" / pipeline), "--json").out)
         assert run["status"] == "COMPLETED"
         assert run["outputs"].items() >= gives.items()
-
-
-@pytest.mark.processes
-def test_all_runs_that_ended_well_are_counted(
-    demo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And not only as many as `flowyml runs` lists by itself: the script waits until there are more."""
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path))
-    good, bad = step(name="total")(lambda: 1), step(name="total")(lambda: 1 // 0)
-    for total in (*[good] * 21, bad):
-        Pipeline(demo["DAG"]).add_step(total).run()
-    assert demo["Desk"](tmp_path, dict(os.environ)).ended("local") == 21

@@ -164,7 +164,7 @@ MODULES = st.lists(LINES, max_size=12).map("\n".join)
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=20)
 @example(lines="match status:\n    case 'FAILED': pass\nself.job = status", end="\n", has_imports=True)
 @given(lines=MODULES, end=st.sampled_from(["\n", "\r\n"]), has_imports=st.booleans())
 def test_any_code_is_migrated_once(lines: str, end: str, has_imports: bool) -> None:

@@ -11,7 +11,6 @@ from packaging.specifiers import SpecifierSet
 
 pytest.importorskip("libcst")
 
-import libcst as cst
 
 import flowyml
 from flowyml.migration.legacy import pins
@@ -335,17 +334,3 @@ def test_the_cells_of_a_notebook_share_their_names() -> None:
 def test_what_is_no_notebook_is_not_read(text: str) -> None:
     with pytest.raises(Unreadable):
         migrate_notebook(text)
-
-
-def test_a_large_file_is_not_walked_by_each_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A walk over 5,000 lines takes a quarter of a second. Half of them are libcst's own, for scopes and names."""
-    walks: list[str] = []
-    visit = cst.Module.visit
-
-    def counted(module: cst.Module, visitor: cst.CSTVisitorT) -> cst.Module:
-        walks.append(type(visitor).__name__)
-        return visit(module, visitor)
-
-    monkeypatch.setattr(cst.Module, "visit", counted)
-    migrate_python(STATUS)
-    assert len(walks) <= 12, walks

@@ -85,14 +85,6 @@ def test_a_paused_shadow_does_not_go_on_alone() -> None:
     assert not old.is_paused
 
 
-@pytest.mark.parametrize("phase", ["shadowing", "shadow", "begun"])
-def test_a_shadow_is_removed(phase: str) -> None:
-    old, new = Old(is_paused=False, last=5), target(3)
-    known = work(old, record(phase, shadow=3)).back(new)
-    assert (known.phase, new.there, old.is_paused, old.marked) == ("back", [], False, [])
-    assert abs(datetime.fromisoformat(known.last) - datetime.now(UTC)) < timedelta(minutes=5), "no later runs compared"
-
-
 def test_back_where_the_dag_was_paused_and_the_shadow_went_on() -> None:
     """What the pipeline has run alone meanwhile, the DAG does not run again."""
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
