@@ -11,9 +11,10 @@ from flowyml.core.pruning import Bounds, Prunable, prune
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.beside import runtime
 from flowyml_airflow.names import dag_file
 from tests.adapters.airflow.holding import held
-from tests.adapters.airflow.operating import orchestrator_of, short
+from tests.adapters.airflow.operating import orchestrator_of, other_code, short
 from tests.engines.airflow import Airflow
 from tests.waiting import wait_until
 
@@ -29,7 +30,7 @@ class Ours:
     def __init__(self, orchestrator: AirflowOrchestrator, older_than: float = 0) -> None:
         names = tuple(name.replace(" ", "-") for name in (UNDER_WAY, SCHEDULED, LEFT))
         found = orchestrator.prunable(Bounds(older_than=older_than))
-        self.items = [item for item in found if item.kind == "cache" or item.name.startswith(names)]
+        self.items = [item for item in found if item.kind in ("cache", "runtime") or item.name.startswith(names)]
 
     def kept(self, kind: str, name: str = "") -> list[str]:
         return sorted(item.kept for item in self._of(kind, name))
@@ -59,12 +60,13 @@ def test_prune_keeps_what_runs_schedules_and_hits_need(
     wait_until((tmp_path / "begun").exists)
     assert left.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     orchestrator.deploy_pipeline(held(tmp_path, more=2))
+    orchestrator.deploy_pipeline(other_code(LEFT))
     (airflow3.dags_folder / dag_file(LEFT)).unlink()
 
     ours = Ours(orchestrator)
-    assert ours.kept("bundle", UNDER_WAY) == ["a DAG file names it", "a run of its pipeline is in progress"]
-    assert ours.kept("bundle", SCHEDULED) == ["a DAG file names it"]
+    assert ours.kept("bundle", UNDER_WAY) == ["a run of its pipeline is in progress"]
     assert ours.kept("bundle", LEFT) == [""]
+    assert ours.kept("runtime", runtime().name) == ["a DAG file names it"]
     assert ours.prune("bundle") == ["bundle"]
     (tmp_path / "go").touch()
     assert running.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED, running.error
