@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 from flowyml._version import __version__
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
-from flowyml.core.errors import DefinitionError
-from flowyml.core.loading import is_loading
 from flowyml.core.logs import get_logger
 from flowyml.core.named_values import NamedValues
+from flowyml.runtime.definition_parts import Part
 from flowyml.runtime.reporting import report
 from flowyml.runtime.running_step import CurrentRun, current_run
 
@@ -25,35 +24,6 @@ __all__ = [
     "Schedule", "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
     "gather", "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
 ]  # fmt: skip
-
-
-class Part:
-    """A part of a pipeline's definition. Its attributes, and the results of its calls, are such parts, too."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __getattr__(self, name: str) -> Part:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if not is_loading():
-            raise DefinitionError(
-                f"{self._what}: a step asks for .{name}, but pipelines cannot be built or started where steps run. "
-                f"Take what the step needs as a parameter, or start pipelines outside of steps."
-            )
-        return Part(f"{self._what}.{name}")
-
-    def __call__(self, *_: Any, **__: Any) -> Part:
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def __repr__(self) -> str:
-        return f"<{self._what}>"
 
 
 class Step(Part):

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from flowyml.core.syntax import parsed
 
-__all__ = ["Modules", "around", "asked_by", "asked_in_pickle", "imported", "module_name"]
+__all__ = ["Modules", "around", "asked_by", "asked_in_pickle", "imported", "imported_at_top", "module_name"]
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _ABOUT = ("__module__", "__name__", "__package__", "__qualname__")  # in pickles: the name that follows is not imported
@@ -118,6 +118,12 @@ def asked_by(source: bytes, path: str) -> set[str]:
     """Return the names of modules in a file of Python; ``path`` is its path below the folder of its imports."""
     module = _read(source, path)
     return module.everything | module.attributes
+
+
+def imported_at_top(source: bytes, path: str) -> set[str]:
+    """Return the names that a file imports when it is imported itself, and at no other time."""
+    module = _read(source, path)
+    return module.imports - module.later - module.texts
 
 
 def asked_in_pickle(data: bytes) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bz2
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from io import StringIO
 from pathlib import Path
@@ -13,7 +13,7 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow.definitions import EVERYTHING, Definitions
 from flowyml_kubeflow.graph import needs_flow
-from flowyml_kubeflow.imports import Modules, asked_by, asked_in_pickle, module_name
+from flowyml_kubeflow.imports import Modules, asked_by, asked_in_pickle, imported_at_top, module_name
 
 __all__ = ["compressed", "for_pods", "without_prose"]
 
@@ -28,6 +28,11 @@ _STARTS = {
     "flowyml.runtime.spawn_child": ("main",),
     "flowyml_kubeflow.worker": ("main",),
 }
+# Packages of orchestrators, and what stands there for their public names.
+_ENGINES = {
+    "flowyml.orchestrators": "flowyml/runtime/worker_engines.py",
+    "flowyml_kubeflow": "flowyml_kubeflow/worker_names.py",
+}
 _TRIMMED = ("flowyml/", "flowyml_kubeflow/")
 _OURS = (*_TRIMMED, "cloudpickle/")
 
@@ -36,8 +41,9 @@ def for_pods(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
     """Return the bundle with the worker, and without what neither it nor the user's code needs of FlowyML.
 
     All but the user's code is without comments and docstrings. With the ``runtime`` of the image, the bundle has no
-    FlowyML at all. A pod builds no pipeline, so the names that the user's modules import from ``flowyml`` are those of
-    a worker, unless the code uses more names for building pipelines.
+    FlowyML at all. A pod builds and starts no pipeline, so the names that the user's modules import from ``flowyml``
+    are those of a worker, unless the code uses more names for building pipelines. So are those of the packages of
+    orchestrators that modules use only while they are loaded.
     """
     own = {f"flowyml_kubeflow/{path}": data for path, data in _sources().items()}
     kept = {path: data for path, data in bundle.files.items() if not path.startswith(_TRIMMED)}
@@ -46,6 +52,10 @@ def for_pods(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
     given, asked = {**own, **bundle.files}, _asked(bundle.plan, kept)
     if not any(name.startswith("flowyml.authoring") for name in asked):
         given["flowyml/__init__.py"] = given.pop("flowyml/runtime/worker_names.py")
+    for package, names in _ENGINES.items():
+        if not _is_asked(package, asked):
+            given[f"{package.replace('.', '/')}/__init__.py"] = given.pop(names)
+    asked |= _while_loading(kept)
     importable = {path: data for path, data in given.items() if "/" in path and path.endswith(".py")}
     whole = Modules(importable).needed(asked, _STARTS)
     starts = {name: (EVERYTHING,) if name in whole else names for name, names in _STARTS.items()}
@@ -90,15 +100,39 @@ def _sources() -> Mapping[str, bytes]:
 
 
 def _asked(plan: Plan, files: Mapping[str, bytes]) -> set[str]:
-    """Return the modules that the user's code may name: in its files, its pickles, its steps, and included packages."""
+    """Return the modules that the user's code may name: in its files, its pickles, its steps, and included packages.
+
+    Those of ``_while_loading`` are left out.
+    """
     asked = {step.function.partition(":")[0] for step in plan}
     for path, data in files.items():
-        folder, _, within = path.partition("/")
-        if folder == "objects":
+        if path.startswith("objects/"):
             asked |= asked_in_pickle(data)
-        elif path.endswith(".py") and path != "__main__.py":
-            asked |= asked_by(data, within if folder == "code" else path)
+    for data, path in _modules(files):
+        asked |= asked_by(data, path) - _engines_in(imported_at_top(data, path))
     return asked
+
+
+def _is_asked(package: str, asked: set[str]) -> bool:
+    """Return whether code may name a package or its content, perhaps in two parts: see ``Modules``."""
+    around, _, last = package.rpartition(".")
+    return any(name.startswith(package) for name in asked) or {around, last} <= asked
+
+
+def _while_loading(files: Mapping[str, bytes]) -> set[str]:
+    """Return what modules take of the packages of orchestrators while they are loaded, and at no other time."""
+    return {name for data, path in _modules(files) for name in _engines_in(imported_at_top(data, path))}
+
+
+def _engines_in(names: Iterable[str]) -> set[str]:
+    return {name for name in names if name in _ENGINES or name.rpartition(".")[0] in _ENGINES}
+
+
+def _modules(files: Mapping[str, bytes]) -> Iterator[tuple[bytes, str]]:
+    """Yield the user's files of Python, each with its path below the folder of its imports."""
+    for path, data in files.items():
+        if path.endswith(".py") and path != "__main__.py":
+            yield data, path.removeprefix("code/")
 
 
 @lru_cache(4)

@@ -193,11 +193,38 @@ def test_what_is_left_of_each_module_has_all_that_it_uses(tmp_path: Path) -> Non
     assert "flowyml.plan.codec: flowyml.plan.model.Plan" in lacking(files)
 
 
-def test_a_script_that_makes_an_orchestrator_when_it_is_imported_has_all_that_it_imports() -> None:
-    script = "from flowyml_kubeflow import KubeflowOrchestrator\ncluster = KubeflowOrchestrator()\ncluster.runs()\n"
-    made = held(script, packages=("flowyml_kubeflow",))
-    assert {CLUSTER, "flowyml_kubeflow.reader", "flowyml.core.submission_result"} <= made
-    assert "flowyml_kubeflow.local.orchestrator" not in made
+@pytest.mark.parametrize(
+    "script",
+    [
+        "from flowyml_kubeflow import KubeflowOrchestrator\ncluster = KubeflowOrchestrator()\ncluster.runs()\n",
+        "import flowyml_kubeflow\nflowyml_kubeflow.KubeflowOrchestrator(url='u')",
+        "import flowyml_kubeflow as k\ngetattr(k, 'Kubeflow' + 'Orchestrator')",
+        "import flowyml_kubeflow.names\nflowyml_kubeflow.KubeflowOrchestrator(url='u')",
+        "from flowyml_kubeflow import *\nKubeflowOrchestrator(url='u')",
+        "import flowyml.orchestrators as o\no.LocalOrchestrator()",
+        "from flowyml import orchestrators as o\no.LocalOrchestrator()",
+        "from flowyml.orchestrators import Auth, Orchestrator\nclass Own(Orchestrator): pass",
+    ],
+)
+def test_a_pod_loads_a_script_that_makes_an_orchestrator_without_any(script: str, tmp_path: Path) -> None:
+    """As in a pod: what came along is all there is of FlowyML."""
+    files = {"m.py": f"{script}\n\ndef f(): return 1\n".encode()}
+    made = for_pods(build(PLAN, files=files, packages=("flowyml_kubeflow",)))
+    assert not {f"{name.replace('.', '/')}.py" for name in (LOCAL, CLUSTER)} & made.files.keys()
+    with ZipFile(made.write(tmp_path)) as archive:
+        archive.extractall(tmp_path / "pod")  # our own
+    code = "from flowyml.core.loading import loading\nwith loading(): import m\nassert m.f() == 1"
+    subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path / "pod", env={**os.environ, "PYTHONPATH": "code"}, check=True
+    )
+
+
+def test_a_step_that_imports_an_orchestrator_has_all_that_it_imports() -> None:
+    script = "def f():\n    from flowyml_kubeflow import KubeflowOrchestrator\n    KubeflowOrchestrator().runs()\n"
+    for more in ("", "from flowyml_kubeflow import KubeflowOrchestrator\n"):
+        made = held(more + script, packages=("flowyml_kubeflow",))
+        assert {CLUSTER, "flowyml_kubeflow.reader", "flowyml.core.submission_result"} <= made
+        assert "flowyml_kubeflow.local.orchestrator" not in made
 
 
 LOCAL, CLUSTER = "flowyml.orchestrators.local.orchestrator", "flowyml_kubeflow.orchestrator"
@@ -207,16 +234,9 @@ PRUNING, BUILDING = "flowyml.core.pruning", "flowyml.authoring.pipeline"
 @pytest.mark.parametrize(
     ("script", "comes"),
     [
-        ("import flowyml_kubeflow\nflowyml_kubeflow.KubeflowOrchestrator(url='u')", CLUSTER),
-        ("import flowyml_kubeflow as k\nk.KubeflowOrchestrator(url='u')", CLUSTER),
-        ("import flowyml_kubeflow.names\nflowyml_kubeflow.KubeflowOrchestrator(url='u')", CLUSTER),
-        ("import flowyml_kubeflow as k\ngetattr(k, 'Kubeflow' + 'Orchestrator')", CLUSTER),
-        ("from flowyml_kubeflow import *\nKubeflowOrchestrator(url='u')", CLUSTER),
         ("import importlib\nimportlib.import_module('flowyml_kubeflow').KubeflowOrchestrator", CLUSTER),
         ("import flowyml_kubeflow\nclass C:\n    made: 'flowyml_kubeflow.KubeflowOrchestrator | None'", CLUSTER),
         ("NAME = 'flowyml_kubeflow.KubeflowOrchestrator.health'\nimport pkgutil\npkgutil.resolve_name(NAME)", CLUSTER),
-        ("import flowyml.orchestrators as o\no.LocalOrchestrator()", LOCAL),
-        ("from flowyml import orchestrators as o\no.LocalOrchestrator()", LOCAL),
         ("import flowyml as fm\nfm.orchestrators.local.LocalOrchestrator()", LOCAL),
         ("from importlib import import_module\nimport_module('.orchestrators', 'flowyml').LocalOrchestrator", LOCAL),
         ("def module(name): return __import__(f'flowyml.{name}')\nmodule('orchestrators')", LOCAL),
