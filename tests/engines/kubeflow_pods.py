@@ -15,8 +15,10 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from importlib import reload
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, Self
@@ -161,7 +163,18 @@ def _import_launcher() -> None:
 
     # The launcher starts a new Python for each step.
     attempts.SpawnedProcesses = shared.SharedProcesses = _Forked  # type: ignore[assignment, misc]
+    worker.main = partial(_as_in_a_pod, worker.main)
     gc.freeze()
+
+
+def _as_in_a_pod(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """Run the launcher where the user's modules import the bundle's packages: other names may stand for theirs."""
+    for name in [*sys.modules]:
+        if name.startswith(("flowyml.authoring", "flowyml.orchestrators")):  # which no launcher needs
+            del sys.modules[name]
+    for package in ("flowyml", "flowyml_kubeflow"):
+        reload(sys.modules[package])
+    return main(arguments)
 
 
 class _Forked:

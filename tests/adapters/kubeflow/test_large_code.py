@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from flowyml.cli.source import load
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.plan.bundle import build
 from flowyml.plan.differences import changed_files
@@ -63,6 +64,32 @@ def test_a_dry_run_shows_the_code_of_a_version_in_parts() -> None:
 
 class TestOverTheApi:
     pytestmark: ClassVar = OVER_THE_API
+
+    @pytest.mark.parametrize("package", ["flowyml_kubeflow", "flowyml.orchestrators"])
+    def test_a_script_that_makes_an_orchestrator_when_it_is_loaded_runs_on_a_stock_2_17(
+        self, kfp_api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+    ) -> None:
+        """With its code inside, as no store is named."""
+        if kfp_api.state is not None:
+            monkeypatch.setattr(kfp_api.state, "version", "2.17.0")
+        (tmp_path / "made.py").write_text(f"""
+from flowyml import pipeline, step
+import {package} as engines
+
+engine = getattr(engines, engines.__all__[0])
+
+@step
+def count():
+    return engine.__module__
+
+@pipeline
+def counting():
+    return {{"home": count()}}
+""")
+        orchestrator = kfp_api.orchestrator(artifacts=None)
+        handle = orchestrator.run_pipeline(load(str(tmp_path / "made.py")), run_id("made")).wait_for_completion(RUN)
+        assert handle.status is ExecutionStatus.COMPLETED, handle.error
+        assert handle.outputs == {"home": "flowyml.runtime.definition_parts"}
 
     def test_a_run_that_is_retried_has_no_step_but_its_own(
         self, kfp_api: Any, shared: Path, monkeypatch: pytest.MonkeyPatch
