@@ -20,9 +20,10 @@ from flowyml.runtime.reporting import report
 from flowyml.runtime.running_step import CurrentRun, current_run
 
 __all__ = [
-    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If", "Pipeline",
-    "Schedule", "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
-    "gather", "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
+    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If",
+    "OrchestratorRetryPolicy", "Pipeline", "Schedule", "__version__", "all_of", "any_of", "cleanup", "context",
+    "current_run", "either", "elif_", "for_each", "gather", "get_logger", "is_in", "not_", "otherwise", "pipeline",
+    "report", "step", "when",
 ]  # fmt: skip
 
 
@@ -91,4 +92,5 @@ def context(**values: Any) -> Context:
 
 
 Cache = If = all_of = any_of = cleanup = either = elif_ = for_each = gather = is_in = not_ = otherwise = when = _part
+OrchestratorRetryPolicy = _part
 Schedule = Part("a schedule")
