@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import bz2
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
@@ -9,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, generate_tokens
 
+from flowyml.core.syntax import parsed
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow.definitions import EVERYTHING, Definitions
@@ -28,12 +30,10 @@ _STARTS = {
     "flowyml.runtime.spawn_child": ("main",),
     "flowyml_kubeflow.worker": ("main",),
 }
-# Packages of orchestrators, and what stands there for their public names.
-_ENGINES = {
-    "flowyml.orchestrators": "flowyml/runtime/worker_engines.py",
-    "flowyml_kubeflow": "flowyml_kubeflow/worker_names.py",
-}
-_TRIMMED = ("flowyml/", "flowyml_kubeflow/")
+# Adapters of other people travel whole, since functions of steps may stand beside their orchestrators.
+_ADAPTERS = ("flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect")
+_ENGINES = ("flowyml.orchestrators", *_ADAPTERS)
+_TRIMMED = tuple(f"{package}/" for package in ("flowyml", *_ADAPTERS))
 _OURS = (*_TRIMMED, "cloudpickle/")
 
 
@@ -52,17 +52,20 @@ def for_pods(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
     given, asked = {**own, **bundle.files}, _asked(bundle.plan, kept)
     if not any(name.startswith("flowyml.authoring") for name in asked):
         given["flowyml/__init__.py"] = given.pop("flowyml/runtime/worker_names.py")
-    for package, names in _ENGINES.items():
-        if not _is_asked(package, asked):
-            given[f"{package.replace('.', '/')}/__init__.py"] = given.pop(names)
+    named = dict(_STARTS)
+    for package in _ENGINES:
+        path = f"{package.replace('.', '/')}/__init__.py"
+        if path in given and not _is_asked(package, asked):
+            given[path] = _stand_in(given[path])
+            named[package] = (EVERYTHING,)
     asked |= _while_loading(kept)
     importable = {path: data for path, data in given.items() if "/" in path and path.endswith(".py")}
-    whole = Modules(importable).needed(asked, _STARTS)
-    starts = {name: (EVERYTHING,) if name in whole else names for name, names in _STARTS.items()}
+    whole = Modules(importable).needed(asked, named)
+    starts = {name: (EVERYTHING,) if name in whole else names for name, names in named.items()}
     ours = tuple((path, data) for path, data in importable.items() if path.startswith(_TRIMMED))
     contents = {
         **_reached(ours, tuple(starts.items()), frozenset(_unused(bundle.plan))),
-        **{path: data for path, data in importable.items() if module_name(path) in whole.difference(_STARTS)},
+        **{path: data for path, data in importable.items() if module_name(path) in whole.difference(starts)},
         **kept,
     }
     return bundle.repacked(
@@ -117,6 +120,21 @@ def _is_asked(package: str, asked: set[str]) -> bool:
     """Return whether code may name a package or its content, perhaps in two parts: see ``Modules``."""
     around, _, last = package.rpartition(".")
     return any(name.startswith(package) for name in asked) or {around, last} <= asked
+
+
+def _stand_in(package: bytes) -> bytes:
+    """Return a module that has the public names of a package of orchestrators, for modules to use while they load."""
+    (names,) = (
+        ast.literal_eval(node.value)
+        for node in parsed(package).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    lines = (
+        "from flowyml.runtime.definition_parts import Engine",
+        f"__all__ = {names}",
+        f"{' = '.join(names)} = Engine",
+    )
+    return "\n".join((*lines, "")).encode()
 
 
 def _while_loading(files: Mapping[str, bytes]) -> set[str]:

@@ -37,6 +37,7 @@ OPTIONAL = {"flowyml.runtime.caching", "flowyml.artifacts.content_digest", "flow
     "flowyml.runtime.taken", "flowyml.plan.types", "flowyml.runtime.shared", "flowyml_kubeflow.pods",
 }  # fmt: skip
 """Modules that travel only with the plans that need them."""
+ADAPTERS = ("flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect")
 PLAN = Plan(name="asks", steps=(Step(name="a", function="m:f", outputs=("made",)),))
 
 
@@ -204,13 +205,15 @@ def test_what_is_left_of_each_module_has_all_that_it_uses(tmp_path: Path) -> Non
         "import flowyml.orchestrators as o\no.LocalOrchestrator()",
         "from flowyml import orchestrators as o\no.LocalOrchestrator()",
         "from flowyml.orchestrators import Auth, Orchestrator\nclass Own(Orchestrator): pass",
+        "from flowyml_prefect import PrefectOrchestrator\nPrefectOrchestrator(url='u')",
+        "from flowyml_airflow import *\nairflow_operator('a.B', task=imported('a.c'))\nAirflowOrchestrator().runs()",
     ],
 )
 def test_a_pod_loads_a_script_that_makes_an_orchestrator_without_any(script: str, tmp_path: Path) -> None:
     """As in a pod: what came along is all there is of FlowyML."""
     files = {"m.py": f"{script}\n\ndef f(): return 1\n".encode()}
-    made = for_pods(build(PLAN, files=files, packages=("flowyml_kubeflow",)))
-    assert not {f"{name.replace('.', '/')}.py" for name in (LOCAL, CLUSTER)} & made.files.keys()
+    made = for_pods(build(PLAN, files=files, packages=ADAPTERS))
+    assert not [path for path in made.files if path.endswith("/orchestrator.py")]
     with ZipFile(made.write(tmp_path)) as archive:
         archive.extractall(tmp_path / "pod")  # our own
     code = "from flowyml.core.loading import loading\nwith loading(): import m\nassert m.f() == 1"
@@ -219,12 +222,13 @@ def test_a_pod_loads_a_script_that_makes_an_orchestrator_without_any(script: str
     )
 
 
-def test_a_step_that_imports_an_orchestrator_has_all_that_it_imports() -> None:
-    script = "def f():\n    from flowyml_kubeflow import KubeflowOrchestrator\n    KubeflowOrchestrator().runs()\n"
-    for more in ("", "from flowyml_kubeflow import KubeflowOrchestrator\n"):
-        made = held(more + script, packages=("flowyml_kubeflow",))
-        assert {CLUSTER, "flowyml_kubeflow.reader", "flowyml.core.submission_result"} <= made
-        assert "flowyml_kubeflow.local.orchestrator" not in made
+@pytest.mark.parametrize("engine", ADAPTERS)
+def test_a_step_that_imports_an_orchestrator_has_all_that_it_imports(engine: str) -> None:
+    """That of one engine, even if the module imports another's when it is loaded."""
+    for line in ("", f"import {engine}\n", "import flowyml.orchestrators\n"):
+        made = held(f"{line}def f():\n    import {engine}\n    {engine}.made\n", packages=ADAPTERS)
+        assert {f"{engine}.orchestrator", "flowyml.orchestrators.base", "flowyml.core.submission_result"} <= made
+        assert "flowyml_kubeflow.local.orchestrator" not in made or engine == "flowyml_kubeflow"
 
 
 LOCAL, CLUSTER = "flowyml.orchestrators.local.orchestrator", "flowyml_kubeflow.orchestrator"
