@@ -57,11 +57,13 @@ def for_pods(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
         path = f"{package.replace('.', '/')}/__init__.py"
         if path in given and not _is_asked(package, asked):
             given[path] = _stand_in(given[path])
-            named[package] = (EVERYTHING,)
+            named[package] = ()  # nothing, unless a module takes it
     asked |= _while_loading(kept)
     importable = {path: data for path, data in given.items() if "/" in path and path.endswith(".py")}
     whole = Modules(importable).needed(asked, named)
-    starts = {name: (EVERYTHING,) if name in whole else names for name, names in named.items()}
+    starts = {
+        name: (EVERYTHING,) if name in whole else names for name, names in named.items() if names or name in whole
+    }
     ours = tuple((path, data) for path, data in importable.items() if path.startswith(_TRIMMED))
     contents = {
         **_reached(ours, tuple(starts.items()), frozenset(_unused(bundle.plan))),
