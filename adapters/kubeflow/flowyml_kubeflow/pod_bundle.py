@@ -30,8 +30,8 @@ _STARTS = {
     "flowyml.runtime.spawn_child": ("main",),
     "flowyml_kubeflow.worker": ("main",),
 }
-# Adapters of other people travel whole, since functions of steps may stand beside their orchestrators.
-_ADAPTERS = ("flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect")
+# Other adapters travel whole, as functions of steps may stand beside their orchestrators: Airflow's has ``run_dag``.
+_ADAPTERS = ("flowyml_kubeflow", "flowyml_prefect")
 _ENGINES = ("flowyml.orchestrators", *_ADAPTERS)
 _TRIMMED = tuple(f"{package}/" for package in ("flowyml", *_ADAPTERS))
 _OURS = (*_TRIMMED, "cloudpickle/")
@@ -52,7 +52,7 @@ def for_pods(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
     given, asked = {**own, **bundle.files}, _asked(bundle.plan, kept)
     if not any(name.startswith("flowyml.authoring") for name in asked):
         given["flowyml/__init__.py"] = given.pop("flowyml/runtime/worker_names.py")
-    named = dict(_STARTS)
+    named: dict[str, tuple[str, ...]] = {**_STARTS}
     for package in _ENGINES:
         path = f"{package.replace('.', '/')}/__init__.py"
         if path in given and not _is_asked(package, asked):
@@ -131,12 +131,8 @@ def _stand_in(package: bytes) -> bytes:
         for node in parsed(package).body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     )
-    lines = (
-        "from flowyml.runtime.definition_parts import Engine",
-        f"__all__ = {names}",
-        f"{' = '.join(names)} = Engine",
-    )
-    return "\n".join((*lines, "")).encode()
+    given = " = ".join(names)
+    return f"from flowyml.runtime.definition_parts import Engine as _Engine\n{given} = _Engine\n".encode()
 
 
 def _while_loading(files: Mapping[str, bytes]) -> set[str]:

@@ -37,7 +37,7 @@ OPTIONAL = {"flowyml.runtime.caching", "flowyml.artifacts.content_digest", "flow
     "flowyml.runtime.taken", "flowyml.plan.types", "flowyml.runtime.shared", "flowyml_kubeflow.pods",
 }  # fmt: skip
 """Modules that travel only with the plans that need them."""
-ADAPTERS = ("flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect")
+ADAPTERS = ("flowyml_kubeflow", "flowyml_prefect")
 PLAN = Plan(name="asks", steps=(Step(name="a", function="m:f", outputs=("made",)),))
 
 
@@ -206,7 +206,6 @@ def test_what_is_left_of_each_module_has_all_that_it_uses(tmp_path: Path) -> Non
         "from flowyml import orchestrators as o\no.LocalOrchestrator()",
         "from flowyml.orchestrators import Auth, Orchestrator\nclass Own(Orchestrator): pass",
         "from flowyml_prefect import PrefectOrchestrator\nPrefectOrchestrator(url='u')",
-        "from flowyml_airflow import *\nairflow_operator('a.B', task=imported('a.c'))\nAirflowOrchestrator().runs()",
     ],
 )
 def test_a_pod_loads_a_script_that_makes_an_orchestrator_without_any(script: str, tmp_path: Path) -> None:
