@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from functools import partial, reduce
 from types import GenericAlias, NoneType, UnionType
@@ -156,9 +156,20 @@ class _Annotations:
 
     def check_inputs(self, step: Step) -> None:
         """Check the types of values: a step gets them as they are, whatever its annotations."""
-        hint_of = wanted(self._calls[step.name].step.function)
+        function = self._calls[step.name].step
+        hint_of = wanted(function.function)
         for item in step.inputs:
             given, hint, why = self.of(item.source, step.group), hint_of(item), ""
+            parameter = function.signature.parameters.get(item.name)
+            defaults_to_none = parameter is not None and parameter.default is None
+            if hint is not None and _is_builtin(hint):
+                for what, value in self._constants(item.source):
+                    if not _takes(hint, value) and not (value is None and defaults_to_none):
+                        kind = "" if value is None else f" ({type(value).__name__})"
+                        raise DefinitionError(
+                            f"step {step.name!r} takes {item.into or item.name!r} as {type_text(hint)}, and {what} "
+                            f"{value!r:.80}{kind}."
+                        )
             match item.source:
                 case FromItem(loop):
                     what = f"the items of loop {loop!r} are"
@@ -168,9 +179,6 @@ class _Annotations:
                         why = ": each value with its index, since items may fail"
                 case FromStep(name) if not item.into and _is_builtin(given):  # NumPy's types may do for Python's
                     what = f"step {name!r} returns"
-                # A text may do for a path or a date, and None for what has it as its default.
-                case Constant(value) if value is not None and _is_builtin(hint):
-                    what = f"{value!r:.80} is"
                 case FromParameter(name) if not item.typed and not item.into and _is_builtin(hint):
                     what = f"parameter {name!r} is"
                 case _:
@@ -180,6 +188,18 @@ class _Annotations:
                     f"step {step.name!r} takes {item.into or item.name!r} as {type_text(hint)}, and {what} "
                     f"{type_text(given)}{why}."
                 )
+
+    def _constants(self, source: Source) -> Iterator[tuple[str, Any]]:
+        """Yield the values of a source that are known, with how the message goes on."""
+        match source:
+            case Constant(value):
+                yield "it is given", value
+            case FromItem(loop, name):
+                around = self._structure.by_name[loop]
+                assert isinstance(around, Loop)
+                over = next(item.source for item in around.over if item.name == name)
+                for number, value in enumerate(over.value if isinstance(over, Constant) else ()):
+                    yield f"item {number} of loop {loop!r} is", value
 
 
 def _is_lost_as_json(kind: Any) -> bool:
@@ -195,6 +215,21 @@ def _is_lost_as_json(kind: Any) -> bool:
 def _is_wrong(given: Any, hint: Any) -> bool:
     """Return whether no value with this annotation fits a step's parameter; False if in doubt."""
     return not any(_fits(a, b) for a in _members(given) for b in _members(hint))
+
+
+def _takes(hint: Any, value: Any) -> bool:
+    """Return whether a value of JSON fits an annotation; True if in doubt."""
+    for member in _members(hint):
+        kind, parts = _class(member), get_args(member)
+        if kind in (int, bool) and type(value) is float:
+            fits = value.is_integer()
+        elif kind is list and type(value) is list and len(parts) == 1:
+            fits = all(_takes(parts[0], item) for item in value)
+        else:
+            fits = _fits(NoneType if value is None else _type_of(value), member)
+        if fits:
+            return True
+    return False
 
 
 def _is_builtin(kind: Any) -> bool:

@@ -186,7 +186,6 @@ class Returns:
         (Returns(tuple[int, ...]), int),
         (Returns(list[Point]), dict),
         ([{"x": 1}], Point),
-        ([1, "a"], str),
         ([[1, 2]], tuple[int, int]),
     ],
 )
@@ -201,6 +200,7 @@ def test_items_that_may_be_what_a_step_takes_compile(given: Any, hint: Any) -> N
         (Returns(list[list[int]]), list[str], r"as list\[str\], and the items .* are list\[int\]"),
         (Returns(list[str | None]), int | float, r"as int \| float, and the items .* are str \| None"),
         ([{"rate": 1}], Config, "as Config, and the items .* are dict"),
+        (["a", 1], str, r"as str, and item 1 of loop 'take' is 1 \(int\)"),
     ],
 )
 def test_items_that_are_not_what_a_step_takes_are_an_error(given: Any, hint: Any, reason: str) -> None:
@@ -302,3 +302,31 @@ def test_a_loop_over_an_item_knows_its_type() -> None:
 
     with pytest.raises(DefinitionError, match=r"step 'add' takes 'a' as int, and the items of loop .* are str"):
         made.compile()
+
+
+@pytest.mark.parametrize(
+    ("value", "refused"),
+    [
+        (1.5, r"1\.5 \(float\)"), (2.0, ""), (True, ""), (None, "None"), ([1], r"\[1\] \(list\)"),
+    ],
+)  # fmt: skip
+def test_a_constant_that_an_annotation_does_not_allow(value: Any, refused: str) -> None:
+    @step(name="count")
+    def counts(n: int) -> int:
+        return n
+
+    @step(name="maybe")
+    def may_have_none(n: int = None) -> int:  # type: ignore[assignment]  # noqa: RUF013
+        return n
+
+    pipeline(name="none")(lambda: may_have_none(None)).compile()
+    alone = pipeline(name="alone")(lambda: counts(value))
+    mapped = pipeline(name="mapped")(lambda: counts.map(n=[1, value]))
+    if not refused:
+        alone.compile()
+        mapped.compile()
+        return
+    with pytest.raises(DefinitionError, match=f"step 'count' takes 'n' as int, and it is given {refused}"):
+        alone.compile()
+    with pytest.raises(DefinitionError, match=f"and item 1 of loop 'count' is {refused}"):
+        mapped.compile()

@@ -239,7 +239,7 @@ def iterated() -> None:
         (option_mapped, r"on_item_error is an option: double\.options\(on_item_error=…\)\.map\(…\)"),
         (mapped_by_another_name, r"step 'double' has no parameter 'm'\. It takes \(n: "),
         (fixed_by_another_name, r"step 'add' has no parameter 'c'\. It takes \(a: "),
-        (fixed_to_a_text, "step 'add' takes 'b' as int, and '1' is str"),
+        (fixed_to_a_text, r"step 'add' takes 'b' as int, and it is given '1' \(str\)"),
         (fixed_to_a_parameter, "step 'add' takes 'b' as int, and parameter 'text' is str"),
         (gathered_within, "step 'add' is in no loop that has ended here"),
         (gathered_item, "gather takes an output of a step in a loop, not"),
