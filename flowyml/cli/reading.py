@@ -400,7 +400,9 @@ def retry(
             return
         out.line(again.job_id)
         if pipeline is None:
-            note("running again, with the code that the run was started with; --with-new-code FILE runs edited files")
+            takes_edits = orchestrator.capabilities[Feature.RETRY_NEW_CODE].level is not Level.NO
+            more = "; --with-new-code FILE runs edited files" if takes_edits else ""
+            note(f"running again, with the code that the run was started with{more}")
         note(f"watch it with: {command_for('watch', again)}")
 
 

@@ -30,8 +30,8 @@ def check_retry(
     """
     if parameters:
         raise RetryRefusedError(
-            f"A retry of run {run.job_id!r} has the parameters that the run was started with. Only a retry with new "
-            f"code takes others: with_new_code=…, `flowyml retry --with-new-code FILE`."
+            f"A retry of run {run.job_id!r} has the parameters that the run was started with. To give others, start "
+            f"a new run, or use with_new_code=…, `flowyml retry --with-new-code FILE`, if the engine can do that."
         )
     if not run.status.is_terminal:
         raise RetryRefusedError(
