@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from types import CodeType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any, NamedTuple
 
-from flowyml.authoring.code_files import FileWalk, state_of_file
+from flowyml.authoring.code_files import FileWalk
 from flowyml.authoring.file_values import is_as_imported, is_literal, says_defaults, unwrapped
 from flowyml.authoring.function_versions import bytecode
 from flowyml.authoring.module_files import is_elsewhere, live_module
@@ -30,6 +30,7 @@ from flowyml.authoring.source_units import (
     SourceFile,
     Unit,
     bound_by,
+    state_of_file,
     text_of,
     units_of_cell,
 )

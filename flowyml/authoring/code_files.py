@@ -5,18 +5,20 @@ Left out are steps and pipelines that none of this code names, so that an edit o
 
 from __future__ import annotations
 
+import fnmatch
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from flowyml.authoring.module_files import candidates, folders_of, found_module, is_elsewhere
-from flowyml.authoring.source_units import SourceFile, Unit, hash_of, identity_of, source_file_at
+from flowyml.authoring.module_files import folders_of, found_module, is_elsewhere, modules_below, names_in, places_of
+from flowyml.authoring.source_units import SourceFile, Unit, hash_of, source_file_at, state_of_file
 from flowyml.core.modules import import_root, is_installed, is_module_name
 
-__all__ = ["FileWalk", "state_of_file"]
+__all__ = ["FileWalk"]
 
 
 class FileWalk:
@@ -28,6 +30,7 @@ class FileWalk:
         self._states: dict[Path, tuple[int, ...]] = {}  # of folders and data files that were looked at, or missed
         self._texts: set[str] = set()
         self._packages: set[str] = set()
+        self._imports_any = False  # whether code makes the names of modules: then all beside its own count
         self._known: dict[tuple[str, Path | None], tuple[str, Path] | None] = {}
         self.units: dict[tuple[Path, Unit], int] = {}
         self.roots: set[tuple[Path, Unit]] = set()
@@ -41,6 +44,9 @@ class FileWalk:
         """Yield the collected statements of each file, in their order there."""
         for path, file in sorted(self.files.items(), key=lambda item: item[1].name):
             yield f"{file.name} {' '.join(unit.digest for unit in file.units if (path, unit) in self.units)}"
+        if self._imports_any:
+            roots = {import_root(file.name, path) for path, file in self.files.items()}
+            yield from sorted(line for root in roots for line in self._beside(root))
 
     def identities(self) -> dict[Path, tuple[int, ...]]:
         """Return the files that were read or missed, in their state at that time."""
@@ -55,6 +61,10 @@ class FileWalk:
         name, path = found
         if path not in self.files:
             try:
+                if path.suffix != ".py":  # it is compiled
+                    self._states[path] = state_of_file(path)
+                    self.named.add(f"file {name} {hash_of(path)}")
+                    return None
                 file = source_file_at(name, path)
             except FileNotFoundError:  # it is loaded, and its file was deleted
                 return None
@@ -66,13 +76,14 @@ class FileWalk:
         if (module, root) not in self._known:
             self._known[module, root] = found_module(module, root)
             if self._known[module, root] is None and not is_elsewhere(module):  # unless it is there later
-                self._states.update((path, state_of_file(path)) for path in candidates(module, root))
+                self._states.update((path, state_of_file(path)) for path in places_of(module, root))
         return self._known[module, root]
 
     def enter(self, file: SourceFile) -> None:
         """Collect a file, without the steps and pipelines that no collected code names."""
         for number in range(1, file.name.count(".") + 1):
             self.file_of(file.name.rsplit(".", number)[0], file)
+        self._imports_any = self._imports_any or file.imports_by_name or file.loads
         if file.imports_by_name and file.package:
             self._collect_modules(".".join(file.package), file)
         for unit in file.units:
@@ -128,13 +139,27 @@ class FileWalk:
             if top and self.file_of(top, file) is None:
                 self.imports.add(top)
 
+    def _beside(self, root: Path) -> Iterator[str]:
+        """Yield the modules in a folder that code may import by names that it makes, by their bytes.
+
+        They are not read as Python: in a home folder these are many, and some are broken. Left out are those that were
+        collected, which count by their statements.
+        """
+        folders, files = modules_below(root)
+        self._states.update((folder, state_of_file(folder)) for folder in folders)
+        for path in files:
+            if path not in self.files:
+                self._states[path] = state_of_file(path)
+                with suppress(OSError):  # what cannot be read here, the code cannot read either
+                    yield f"beside {path.relative_to(root).as_posix()} {hash_of(path)}"
+
     def _collect_modules(self, package: str, file: SourceFile) -> None:
         """Collect all modules of a package: code in the file may import them by names that it makes at run time."""
         if package in self._packages:
             return
         self._packages.add(package)
         for folder in folders_of(package, import_root(file.name, file.path)):
-            is_package = package in sys.modules or (folder / "__init__.py").is_file()
+            is_package = package in sys.modules or "__init__.py" in names_in(folder)
             if not is_package or is_installed(folder):
                 continue
             for path in sorted([folder, *folder.rglob("*")]):
@@ -151,34 +176,44 @@ class FileWalk:
         """Yield the files that texts in the code name, with their content.
 
         They are looked for beside the modules, up to the project's folder, in the working folder, and in the folders
-        there that texts name, since code may put these together.
+        there that texts name, since code may put these together. Of names that are made at run time, the code has a
+        suffix, ``.csv``, or a pattern, ``*.csv``. If it lists folders, what is in those that it names counts, but for
+        hidden files, what links lead to, and installed packages.
         """
         bases: dict[Path, Path] = {}
         for path, file in sorted(self.files.items(), key=lambda item: item[1].name):
             root = import_root(file.name, path)
             bases.update((folder, root) for folder in _folders_above(path, root) if folder not in bases)
         bases.setdefault(Path.cwd(), Path.cwd())
+        is_match = _matcher(self._texts)
+        lists, own, rest = not _LISTING.isdisjoint(self._names), tuple(bases), _Rest()
         by_first: dict[str, list[str]] = {}
-        for text in sorted(self._texts):
+        for text in sorted(self._texts | _folders_in(self._texts)):
             by_first.setdefault("" if text[0] in "./" else text.partition("/")[0], []).append(text)
         left, listed, seen = list(bases), set(bases), set[Path]()
         while left:
             folder = left.pop(0)
             self._states[folder] = state_of_file(folder)
-            there = by_first.keys() & {"", *_names_in(folder, self._states[folder])}
-            for text in sorted(text for first in there for text in by_first[first]):
+            names, place = names_in(folder), os.path.relpath(folder, bases[folder])
+            named = {text for first in by_first.keys() & {"", *names} for text in by_first[first]}
+            is_below = folder not in own and any(map(folder.is_relative_to, own))
+            lists_this = lists and is_below and folder.name[0] != "."
+            others = {name for name in names - named if name[0] != "." and (lists_this or is_match(name))}
+            for text in sorted(named) + sorted(others):
                 path = folder / text
-                if path in seen:
+                if path in seen or (text in others and not rest.has_room()):
                     continue
                 seen.add(path)
-                self._states[path] = state_of_file(path)
-                if not self._states[path]:
+                state = self._states[path] = state_of_file(path)
+                if not state:
                     continue
                 if path.is_file():
-                    name = text if text.startswith("/") else os.path.relpath(path, bases[folder])
+                    name = text if text.startswith("/") else f"{place}/{text}"
                     with suppress(OSError):  # what cannot be read here, the code cannot read either
-                        yield f"file {name} {hash_of(path) if path.stat().st_size else ''}"
+                        yield f"file {name} {rest.content(path, state) if text in others else _content(path, state)}"
                 elif text.strip("./") and path.is_dir() and (real := path.resolve()) not in listed:
+                    if text in others and not (lists_this and _is_own(path, text)):
+                        continue
                     listed.add(real)  # a link may lead back
                     bases[path] = bases[folder]
                     left.append(path)
@@ -205,13 +240,55 @@ class FileWalk:
         return reached, names
 
 
-def state_of_file(path: Path) -> tuple[int, ...]:
-    """Return a value that changes when a file does; empty if there is none."""
-    try:
-        return identity_of(path)
-    except (OSError, ValueError):
-        return ()
+_MOST_FILES = 10_000
+_MOST_BYTES = 100_000_000
 
+
+class _Rest:
+    """The files that no text names in full: there may be very many, and huge ones."""
+
+    def __init__(self) -> None:
+        self._files, self._bytes = _MOST_FILES, _MOST_BYTES
+
+    def has_room(self) -> bool:
+        """Return whether one more counts."""
+        self._files -= 1
+        return self._files >= 0
+
+    def content(self, path: Path, state: tuple[int, ...]) -> str:
+        """Return a digest of the file; of those above 100 MB together, size and time. Raises ``OSError``."""
+        _, size, changed, *_ = state
+        self._bytes -= size
+        return _content(path, state) if self._bytes >= 0 else f"{size} {changed}"
+
+
+def _content(path: Path, state: tuple[int, ...]) -> str:
+    size = state[1]
+    return hash_of(path, state) if size else ""  # what stands in /proc has no size, and may have no end
+
+
+def _is_own(folder: Path, name: str) -> bool:
+    return name != "__pycache__" and not folder.is_symlink() and not is_installed(folder)
+
+
+def _matcher(texts: set[str]) -> Callable[[str], bool]:
+    """Return a check of whether a file's name has one of the suffixes among texts, or fits one of the patterns."""
+    suffixes = tuple(text for text in texts if _SUFFIX.fullmatch(text))
+    patterns = sorted(text for text in texts if _PATTERN.fullmatch(text))
+    fits = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
+    return lambda name: name.endswith(suffixes) or fits(name) is not None
+
+
+def _folders_in(texts: set[str]) -> set[str]:
+    """Return the folders of texts that are the beginning of a name, or a pattern: ``data/part-``, ``data/*.csv``."""
+    heads = {re.split(r"[*?]", text, maxsplit=1)[0] for text in texts}
+    return {head[: head.rindex("/") + 1] for head in heads if "/" in head and "." not in head.rpartition("/")[2]}
+
+
+_SUFFIX = re.compile(r"(\.\w+)+")
+_PATTERN = re.compile(r"(?=.*\w)[^/]*[*?][^/]*")
+
+_LISTING = frozenset({"glob", "iglob", "rglob", "iterdir", "listdir", "scandir", "walk"})
 
 _MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 """Files of a project's own folder."""
@@ -227,11 +304,3 @@ def _folders_above(path: Path, root: Path) -> list[Path]:
 @lru_cache(1024)
 def _is_marked(folder: Path) -> bool:
     return any((folder / name).exists() for name in _MARKS)
-
-
-@lru_cache(256)
-def _names_in(folder: Path, _state: tuple[int, ...]) -> frozenset[str]:
-    try:
-        return frozenset(path.name for path in folder.iterdir())
-    except OSError:
-        return frozenset()

@@ -4,28 +4,69 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache, lru_cache
+from importlib.machinery import all_suffixes
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from flowyml.authoring.source_units import SourceFile
-from flowyml.core.modules import is_installed, shipped_name, source_file, travels
+from flowyml.authoring.source_units import SourceFile, state_of_file
+from flowyml.core.modules import import_root, is_installed, shipped_name
+from flowyml.core.syntax import imported
 
-__all__ = ["candidates", "folders_of", "found_module", "is_elsewhere", "live_module"]
+__all__ = [
+    "folders_of", "found_module", "imported_files", "is_elsewhere", "live_module", "modules_below", "names_in",
+    "places_of",
+]  # fmt: skip
+
+_SUFFIXES = tuple(all_suffixes())
 
 
 def found_module(module: str, root: Path | None) -> tuple[str, Path] | None:
-    """Return the name and the file of a user's module: the file it is loaded from, else a file below ``root``."""
+    """Return the name and the file of a user's module: the file it is loaded from, else a file below ``root``.
+
+    The file may be compiled: ``.pyc``, ``.so``.
+    """
     if module.partition(".")[0] in _flowymls_packages():
         return None
     live = sys.modules.get(module)
     if live is not None and (file := getattr(live, "__file__", None)):
-        return _located(module, str(file), shipped_name(module))
-    found = next((path for path in candidates(module, root) if path.is_file()), None)
+        return _located(str(file), shipped_name(module))
+    found = next((path for path in _candidates(module, root) if path.is_file()), None)
     return (module, found.resolve()) if found and not is_installed(found) else None
+
+
+def imported_files(modules: Iterable[str]) -> tuple[dict[str, bytes], set[str]]:
+    """Return the files of the user's modules and of all that they import, and the packages that these import.
+
+    Files have their paths below the folder that they are imported from, packages the first part of their names. Only
+    files from the folders that the given modules are imported from are returned: a part of another package, such as one
+    that is installed in editable form, would hide the whole one that a worker has.
+    """
+    left: list[tuple[str, Path | None]] = [(module, None) for module in modules]
+    roots = {import_root(*found) for module, _ in left if (found := found_module(module, None))}
+    files, packages, own, seen = dict[str, bytes](), set[str](), set[str](), set[tuple[str, Path | None]]()
+    while left:
+        module, beside = left.pop()
+        if (module, beside) in seen:
+            continue
+        seen.add((module, beside))
+        found = found_module(module, beside)
+        if found is None:
+            packages.add(module.partition(".")[0])
+            continue
+        name, path = found
+        own.add(name.partition(".")[0])
+        if path.suffix == ".py":
+            root, source = import_root(name, path), path.read_bytes()
+            place = path.relative_to(root)
+            if root in roots:
+                files[place.as_posix()] = source
+            around = (".".join(folder.parts) for folder in place.parents if folder.parts)
+            left += ((each, root) for each in (*around, *imported(source, place)))
+    return files, packages - own - sys.stdlib_module_names - {"flowyml", ""}
 
 
 @cache
@@ -37,21 +78,30 @@ def _flowymls_packages() -> frozenset[str]:
 
 
 @lru_cache(4096)
-def _located(module: str, file: str, shipped: str | None) -> tuple[str, Path] | None:
+def _located(file: str, shipped: str | None) -> tuple[str, Path] | None:
     """Return the same for a module that is loaded from a file; cached, since paths take long to resolve."""
-    path = source_file(sys.modules[module]) if travels(module) else None
-    return (shipped or module, path) if path else None
+    path = Path(file).resolve()
+    is_own = path.is_file() and path.suffix and not is_installed(path)
+    return (shipped, path) if shipped and is_own else None
 
 
-def candidates(module: str, root: Path | None) -> Iterator[Path]:
+def places_of(module: str, root: Path | None) -> list[Path]:
+    """Return the folders that change when a file for the module appears."""
+    package, _, name = module.rpartition(".")
+    return [place for folder in folders_of(package, root) for place in (folder, folder / name)]
+
+
+def _candidates(module: str, root: Path | None) -> Iterator[Path]:
     """Yield the files that a module could have, below ``root`` and the user's folders of ``sys.path``."""
     package, _, name = module.rpartition(".")
     for folder in folders_of(package, root):
-        yield folder / name / "__init__.py"
-        yield folder / f"{name}.py"
+        there = names_in(folder)
+        if name in there:
+            yield from (folder / name / f"__init__{suffix}" for suffix in _SUFFIXES)
+        yield from (folder / f"{name}{suffix}" for suffix in _SUFFIXES if f"{name}{suffix}" in there)
     if not package and name.isidentifier():
         with suppress(ImportError, ValueError, AttributeError):  # ``__main__`` has no specification, for one
-            if (spec := find_spec(name)) and spec.origin and spec.origin.endswith(".py"):  # such as an editable one
+            if (spec := find_spec(name)) and spec.origin and spec.origin.endswith(_SUFFIXES):  # such as an editable one
                 yield Path(spec.origin)
 
 
@@ -70,6 +120,42 @@ def _own_folders(entries: tuple[str, ...]) -> list[Path]:
     return [path for path in map(Path, entries) if not is_installed(path.resolve())]
 
 
+def modules_below(root: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders and the files of all modules and packages of the user that can be imported from a folder.
+
+    A package is a folder with an ``__init__`` file: those below it count, whether they have one or not.
+    """
+    folders, files = [root], list[Path]()
+    if is_installed(root):
+        return [], []
+    for folder in folders:  # which grows
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda each: each.name):
+                name, path = entry.name.partition(".")[0], folder / entry.name
+                if folder == root and (name in _flowymls_packages() or not name):
+                    continue
+                if entry.name.endswith(_SUFFIXES):
+                    files.append(path)
+                elif entry.name.isidentifier() and entry.name != "__pycache__" and entry.is_dir(follow_symlinks=False):
+                    inner = names_in(path) if folder == root else frozenset[str]()
+                    if folder != root or any(f"__init__{suffix}" in inner for suffix in _SUFFIXES):
+                        folders.append(path)
+    return folders, files
+
+
+def names_in(folder: Path) -> frozenset[str]:
+    """Return the names in a folder; none if it cannot be read."""
+    return _names_in(folder, state_of_file(folder))
+
+
+@lru_cache(1024)
+def _names_in(folder: Path, _state: tuple[int, ...]) -> frozenset[str]:
+    try:
+        return frozenset(path.name for path in folder.iterdir())
+    except OSError:
+        return frozenset()
+
+
 def is_elsewhere(module: str | None) -> bool:
     """Return whether a module is installed or FlowyML's own: not one of a notebook or made by hand."""
     live = sys.modules.get(module or "")
@@ -84,7 +170,7 @@ def live_module(file: SourceFile) -> ModuleType | None:
     for name in (file.name, "__main__"):
         live = sys.modules.get(name)
         place = getattr(live, "__file__", None)
-        found = _located(name, str(place), shipped_name(name)) if place else None
+        found = _located(str(place), shipped_name(name)) if place else None
         if found and found[1] == file.path:
             return live
     return None

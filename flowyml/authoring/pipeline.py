@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from flowyml.authoring.calls import Call, Recorded, Recorder, list_source
@@ -24,7 +26,7 @@ from flowyml.authoring.step_options import check_names, check_timeout
 from flowyml.authoring.steps import Mapped, Step, recorder
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook
-from flowyml.core.modules import imported_packages, shipped_name
+from flowyml.core.modules import shipped_name
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.groups import Groups, Loop
 from flowyml.plan.model import (
@@ -390,9 +392,16 @@ class Pipeline:
     def imports(self) -> set[str]:
         """Return the packages that the modules of the steps import, directly or through other modules of the project.
 
-        They are named by the first parts of their modules' names: ``sklearn``.
+        They are named by the first parts of their modules' names: ``sklearn``. A notebook's cells are not read: there,
+        the modules in its globals count.
         """
-        return imported_packages(getattr(call.step.function, "__module__", None) or "" for call in self._record().calls)
+        from flowyml.authoring.module_files import imported_files
+
+        modules = {getattr(call.step.function, "__module__", None) or "" for call in self._record().calls}
+        if "__main__" in modules and shipped_name("__main__") is None:
+            live = vars(sys.modules["__main__"]).values()
+            modules |= {value.__name__ for value in live if isinstance(value, ModuleType)}
+        return imported_files(modules)[1]
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return all parameters of a run, defaults filled in. Raises ``ParameterError``."""

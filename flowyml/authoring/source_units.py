@@ -16,8 +16,8 @@ from flowyml.artifacts.hashing import sha256_of
 from flowyml.core.syntax import parsed
 
 __all__ = [
-    "REACHING", "Imported", "SourceFile", "Unit", "bound_by", "hash_of", "identity_of", "root_of", "source_file_at",
-    "text_of", "units_of_cell",
+    "REACHING", "Imported", "SourceFile", "Unit", "bound_by", "hash_of", "source_file_at", "state_of_file", "text_of",
+    "units_of_cell",
 ]  # fmt: skip
 
 Imported = tuple[str, str | None]
@@ -32,6 +32,8 @@ REACHING = frozenset({
 _IMPORTING = frozenset({
     "__import__", "import_module", "spec_from_file_location", "runpy", "pkgutil", "exec_module", "load_module",
 })  # fmt: skip
+_LOADING = frozenset({"pickle", "cloudpickle", "dill", "shelve", "read_pickle", "pydoc", "hydra"})
+"""Names of what imports modules by names that are in files: the classes of a pickle, say."""
 _METHODS = frozenset({"compile", "eval"})  # as attributes they are those of ``re``, frames and models
 
 _FILE_NAME = re.compile(r"[^\s:][^\n\0:]{0,200}")
@@ -85,6 +87,7 @@ class Unit:
         self.reaches_any = bool(asked or REACHING & used or "modules" in attributes | imported)
         self.is_dynamic = self.reaches_any or bool(_IMPORTING & used)
         renamed = {name for alias, targets in self.imports.items() for _, name in targets if alias != name}
+        self.loads = not _LOADING.isdisjoint(used) or used >= {"joblib", "load"}
         self.imports_by_name = imports > 0 or not _IMPORTING.isdisjoint(renamed)
         self.names |= attributes
 
@@ -123,7 +126,7 @@ class Unit:
                 used = [value]
             case _:
                 return any(name in names for name in self.names)
-        return any(root_of(each) in names for each in used)
+        return any(_root_of(each) in names for each in used)
 
     @cached_property
     def binds(self) -> tuple[str, ...]:
@@ -158,6 +161,11 @@ class SourceFile:
         return is_lazy or any(unit.imports_by_name for unit in self.units if not _is_main(unit.node))
 
     @cached_property
+    def loads(self) -> bool:
+        """Whether this code may read what names modules, such as a pickle."""
+        return any(unit.loads for unit in self.units if not _is_main(unit.node))
+
+    @cached_property
     def optional(self) -> frozenset[Unit]:
         """The statements that count only for code that names what they bind: steps, pipelines, and their wiring."""
         return frozenset(unit for unit in self.units if self._is_optional(unit.node))
@@ -173,10 +181,10 @@ class SourceFile:
         }
         for unit in self.units:
             node = unit.node
-            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and root_of(node.value) in found:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and _root_of(node.value) in found:
                 found.update(unit.binds)
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                roots = {root_of(decorator) for decorator in node.decorator_list}
+                roots = {_root_of(decorator) for decorator in node.decorator_list}
                 found.update(unit.binds if roots and roots <= found else ())
         return frozenset(found)
 
@@ -187,15 +195,15 @@ class SourceFile:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 return bool(node.decorator_list) and name in self._of_flowyml
             case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.Expr(value=value) if value is not None:
-                return root_of(value) in self._of_flowyml
+                return _root_of(value) in self._of_flowyml
             case ast.With(items=items):
-                return all(root_of(item.context_expr) in self._of_flowyml for item in items)
+                return all(_root_of(item.context_expr) in self._of_flowyml for item in items)
         return False
 
 
 def source_file_at(name: str, path: Path) -> SourceFile:
     """Read the file as it is now. Raises ``OSError``, and ``SyntaxError`` for a file that is not Python."""
-    identity = identity_of(path)
+    identity = state_of_file(path)
     known = _read.get((name, path))
     if known is None or known.identity != identity:
         if len(_read) >= _KEPT:
@@ -205,15 +213,18 @@ def source_file_at(name: str, path: Path) -> SourceFile:
     return known
 
 
-def identity_of(path: Path) -> tuple[int, ...]:
-    """Return a value that changes when a file does. Raises ``OSError``."""
-    found = path.stat()
+def state_of_file(path: Path) -> tuple[int, ...]:
+    """Return a value that changes when a file or a folder does; empty if there is none."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return ()
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def hash_of(path: Path) -> str:
-    """Return the SHA-256 of a file, which is read again only if it has changed. Raises ``OSError``."""
-    identity = (path, *identity_of(path))
+def hash_of(path: Path, state: tuple[int, ...] | None = None) -> str:
+    """Return the SHA-256 of a file, which is read again only if its state has changed. Raises ``OSError``."""
+    identity = (path, *(state or state_of_file(path)))
     if identity not in _hashes:
         _hashes[identity] = sha256_of(path)
     return _hashes[identity]
@@ -280,10 +291,10 @@ def _walrus(node: ast.AST) -> Iterator[str]:
 
 
 def _is_main(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and root_of(node.test.left) == "__name__"
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and _root_of(node.test.left) == "__name__"
 
 
-def root_of(node: ast.expr) -> str:
+def _root_of(node: ast.expr) -> str:
     """Return the name at the beginning of an expression of calls, attributes and items."""
     while isinstance(node, ast.Call | ast.Attribute | ast.Subscript | ast.Await):
         node = node.func if isinstance(node, ast.Call) else node.value

@@ -7,17 +7,16 @@ imported, from a notebook or inside another function, is pickled by value.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowyml.authoring.data_files import chosen_files, read_included
+from flowyml.authoring.module_files import imported_files
 from flowyml.authoring.steps import Step
 from flowyml.core.hooks import PipelineHook
-from flowyml.core.modules import found_by_name, import_root, is_installed, shipped_name, source_file, travels
-from flowyml.core.syntax import imported
+from flowyml.core.modules import found_by_name, import_root, shipped_name, source_file
 from flowyml.plan.names import slug
 
 if TYPE_CHECKING:
@@ -68,17 +67,15 @@ def collect(
     first = home or next(iter(steps.values())).function
     owners = [first, *(step.function for step in steps.values()), *map(type, hooks)]
     modules = dict.fromkeys([*map(_module_of, owners), *referred])
-    files = _Files()
-    for module in modules:
-        files.add_module(module)
-    if any(shipped_name(module) is None for module in modules):
-        files.add_loaded_beside(_main_folder())
-    folder = files.add_globs(include, _module_of(first), plan.name)
+    beside = _loaded_beside(_main_folder()) if any(shipped_name(module) is None for module in modules) else ()
+    files = imported_files([*modules, *beside])[0]
+    folder, data = _included(include, _module_of(first), plan.name)
+    files |= data
     main = shipped_name("__main__") if any(b"__main__" in data for data in objects.values()) else None
-    code = [*(data for path, data in files.content.items() if path.endswith(".py")), *objects.values()]
+    code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values()]
     return build(
-        plan, files=files.content, objects=objects, main=main, origin=origin, versions=versions, folder=folder,
-        packages=worker_packages(code) - {path.partition("/")[0].removesuffix(".py") for path in files.content},
+        plan, files=files, objects=objects, main=main, origin=origin, versions=versions, folder=folder,
+        packages=worker_packages(code) - {path.partition("/")[0].removesuffix(".py") for path in files},
     )  # fmt: skip
 
 
@@ -109,55 +106,22 @@ def _main_folder() -> Path:
     return path.resolve().parent if path.is_file() else Path.cwd()
 
 
-@dataclass
-class _Files:
-    """Collects files by their paths in the bundle, following imports from module to module."""
+def _loaded_beside(root: Path) -> Iterator[str]:
+    """Yield the modules that a notebook has imported from its own folder: its cells cannot be scanned for imports."""
+    for name, module in list(sys.modules.items()):
+        path = source_file(module)
+        if path is not None and path.is_relative_to(root) and import_root(name, path) == root:
+            yield name
 
-    content: dict[str, bytes] = field(default_factory=dict)
 
-    def add_module(self, name: str) -> None:
-        """Add a loaded module's file and its imports from the same root."""
-        if not travels(name):
-            return
-        path, shipped = source_file(sys.modules[name]), shipped_name(name)
-        assert path is not None
-        assert shipped is not None
-        self._add(import_root(shipped, path), path)
+def _included(globs: Iterable[str], module: str, pipeline: str) -> tuple[str, dict[str, bytes]]:
+    """Return the folder of a module, relative to the one that it is imported from, and the data files below it.
 
-    def add_loaded_beside(self, root: Path) -> None:
-        """Add the modules that a notebook has imported from its own folder: its cells cannot be scanned for imports."""
-        for module in list(sys.modules.values()):
-            path = source_file(module)
-            if path is None or not path.is_relative_to(root) or is_installed(path):
-                continue
-            if not module.__name__.startswith(("flowyml", "__main__")):
-                self._add(root, path)
-
-    def add_globs(self, globs: Iterable[str], module: str, pipeline: str) -> str:
-        """Add data files from the folder of a module, at the same relative paths.
-
-        Returns that folder, relative to the folder that modules are imported from.
-        """
-        shipped = shipped_name(module)
-        path = source_file(sys.modules[module]) if module in sys.modules else None
-        folder = _folder_of(module)
-        root = import_root(shipped, path) if path and shipped else folder
-        beside = folder.relative_to(root)
-        files = read_included(folder, globs, pipeline)
-        self.content |= {(beside / name).as_posix(): data for name, data in files.items()}
-        return beside.as_posix()
-
-    def _add(self, root: Path, path: Path) -> None:
-        key = path.relative_to(root).as_posix()
-        if key in self.content:
-            return
-        source = path.read_bytes()
-        self.content[key] = source
-        for package in path.relative_to(root).parents:
-            init = root / package / "__init__.py"
-            if package != Path() and init.is_file():
-                self._add(root, init)
-        for name in imported(source, path.relative_to(root)):
-            for candidate in (root / f"{name.replace('.', '/')}.py", root / name.replace(".", "/") / "__init__.py"):
-                if candidate.is_file() and name.partition(".")[0] != "flowyml":
-                    self._add(root, candidate)
+    They have the same relative paths.
+    """
+    shipped = shipped_name(module)
+    path = source_file(sys.modules[module]) if module in sys.modules else None
+    folder = _folder_of(module)
+    beside = folder.relative_to(import_root(shipped, path) if path and shipped else folder)
+    files = read_included(folder, globs, pipeline)
+    return beside.as_posix(), {(beside / name).as_posix(): data for name, data in files.items()}

@@ -8,14 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flowyml.core.syntax import imported
-
 __all__ = [
-    "found_by_name", "import_root", "imported_packages", "installed_versions", "is_installed", "is_module_name",
+    "found_by_name", "import_root", "installed_versions", "is_installed", "is_module_name",
     "shipped_name", "source_file", "travels",
 ]  # fmt: skip
 
@@ -84,28 +82,6 @@ def import_root(module: str, path: Path) -> Path:
     """Return the folder on the import path that contains a module's file."""
     parts = module.split(".")
     return path.parents[len(parts) if path.stem == "__init__" else len(parts) - 1]
-
-
-def imported_packages(modules: Iterable[str]) -> set[str]:
-    """Return the packages that loaded modules of the user import, directly or through each other, by their top names.
-
-    A notebook's cells are not read: there, the modules in its globals count.
-    """
-    packages, seen, queue = set[str](), set[str](), list(modules)
-    while queue:
-        name = queue.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        path = source_file(sys.modules[name]) if travels(name) else None
-        if path is not None:
-            package = PurePath(*name.split("."))
-            queue += imported(path.read_bytes(), package / path.name if path.stem == "__init__" else package)
-        elif name == "__main__":
-            queue += [value.__name__ for value in vars(sys.modules[name]).values() if isinstance(value, ModuleType)]
-        elif not travels(name.partition(".")[0]):
-            packages.add(name.partition(".")[0])
-    return packages - sys.stdlib_module_names - {"flowyml", ""}
 
 
 def installed_versions(modules: Iterable[str]) -> dict[str, str]:

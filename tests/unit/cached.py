@@ -69,7 +69,7 @@ class Project:
     def write(self, files: Mapping[str, str]) -> None:
         for name, text in files.items():
             self.text[name] = textwrap.dedent(text).lstrip()
-            (self.folder / name).parent.mkdir(exist_ok=True)
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_text(self.text[name])
 
     def run(self, parameters: dict[str, object] | None = None, **options: object) -> PipelineResult:

@@ -1,10 +1,12 @@
 """Code and files that a cached step depends on count wherever they are, and whatever leads to them."""
 
+import py_compile
 import sys
 from pathlib import Path
 
 import pytest
 
+from flowyml.authoring import code_files
 from flowyml.core.errors import StepError
 from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.cached import APART, Project
@@ -67,6 +69,15 @@ MISLEADING = {
         {"pk/__init__.py": "", "pk/impl.py": "from pk.deep import f\n", "pk/deep.py": F},
         "import importlib\n", "importlib.import_module(f\"pk.{'impl'}\").f()", "pk/deep.py",
     ),
+    "a module whose name is in another module": (
+        {"loader.py": "import importlib\n\ndef load(name):\n    return importlib.import_module(name).f()\n",
+         "pk/__init__.py": "", "pk/impl.py": F},
+        "from loader import load\n", "load('pk.impl')", "pk/impl.py",
+    ),
+    "a class whose name is in a pickle": (
+        {"kinds.py": "class Kind:\n    def __repr__(self):\n        return 'old'\n"},
+        "import pickle\n", "repr(pickle.loads(b'\\x80\\x04ckinds\\nKind\\n)R.'))", "kinds.py",
+    ),
     "an import within, from another folder of sys.path": (
         {"lib/late.py": F}, "", "__import__('late').f()", "lib/late.py",
     ),
@@ -101,6 +112,11 @@ DATA = {
     "with spaces": ("d of us.txt", "(HERE / 'd of us.txt')"),
     "beside a package": ("d.txt", "(inner.HERE.parent / 'd.txt')"),
     "in the working folder": ("cwd/d.txt", "Path('d.txt')"),
+    "by a name that is made": ("data/d.txt", "(HERE / 'data' / ('d' + '.txt'))"),
+    "by a name that begins in the text": ("data/d-1.txt", "Path(HERE, f'data/d-{HERE.exists():d}.txt')"),
+    "by a pattern": ("d.txt", "next(HERE.glob('d*.txt'))"),
+    "by a pattern of folders": ("data/b/d.txt", "next(HERE.glob('data/**/*.txt'))"),
+    "in a list of a folder": ("data/b/d", "next(path for path in (HERE / 'data').rglob('*') if path.is_file())"),
     "of a package": ("pk/d.txt", "__import__('importlib.resources').resources.files('pk').joinpath('d.txt')"),
 }  # fmt: skip
 
@@ -120,13 +136,66 @@ def test_a_data_file_counts_wherever_it_is(project: Project, case: str, monkeypa
     monkeypatch.chdir(project.folder / "cwd")
     assert project.run()["work"] == "old"
     assert project.is_cached()
-    project.write({"cwd/other.txt": "a file that nothing names"})
+    project.write({"cwd/other": "a file that nothing names"})
     assert project.is_cached()
     project.write({name: "new"})
     assert project.run()["work"] == "new"
     (project.folder / name).unlink()
     with pytest.raises(StepError):
         project.run()
+
+
+def test_a_compiled_module_counts_by_its_bytes(project: Project) -> None:
+    def compiled(word: str) -> None:
+        (project.folder / "given.py").write_text(F.replace("old", word))
+        py_compile.compile(str(project.folder / "given.py"), str(project.folder / "given.pyc"), doraise=True)
+        (project.folder / "given.py").unlink()
+
+    used = APART["used.py"].replace("return repr(found)", "from given import f\n    return f()")
+    project.write({**APART, "used.py": used})
+    compiled("old")
+    assert project.run()["work"] == "old"
+    assert project.is_cached()
+    compiled("new")
+    assert project.run()["work"] == "new"
+
+
+def test_a_pickle_reads_no_strangers_code(project: Project) -> None:
+    """All modules beside count then: by their bytes, whether they are Python or not, with none of what they say."""
+    strange = "from flowyml import current_run\nvars()\nNAMES = ['/', 'd.txt']\n"
+    project.write({**APART, "used.py": "import pickle\n" + APART["used.py"], "a b/x.py": "no package", ".hid.py": ""})
+    project.write({"broken.py": "def (", "strange.py": strange, "pk/__init__.py": "", "pk/deep/x.py": "("})
+    (project.folder / "gone.py").symlink_to("nowhere.py")
+    (project.folder / "d.txt").write_text("old")
+    project.run()
+    assert project.is_cached()
+    project.write({"d.txt": "new", "a b/x.py": "still no package", ".hid.py": "1"})
+    assert project.is_cached()
+    for name in ("broken.py", "strange.py", "pk/deep/x.py", "pk/deep/more.py"):
+        project.write({name: "def ["})
+        assert not project.is_cached()
+        assert project.is_cached()
+
+
+def test_a_list_of_a_folder_stays_in_the_project(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is hidden, elsewhere or behind a link does not count, nor more files than can be looked at."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    used = f"import glob\nLIST = glob.glob\nNAMES = ['data', '.git', '{elsewhere}', '/proc']\n"
+    project.write({**APART, "used.py": used + APART["used.py"], "data/a": "1", ".git/a": "1", "data/.a": "1"})
+    (project.folder / "data" / "link").symlink_to(elsewhere)
+    project.run()
+    assert project.is_cached()
+    project.write({"data/.b": "2", ".git/b": "2", "data/__pycache__/b": "2"})
+    (elsewhere / "b").write_text("2")
+    assert project.is_cached()
+    project.write({"data/b": "2"})
+    assert not project.is_cached()
+    monkeypatch.setattr(code_files, "_MOST_FILES", 2)
+    project.run()
+    project.write({"data/c": "2"})
+    assert project.is_cached()
 
 
 def test_what_stands_in_proc_or_cannot_be_read_is_no_trouble(project: Project) -> None:
