@@ -12,7 +12,7 @@ import pytest
 from flowyml.authoring.module_files import found_module
 from flowyml.authoring.source_units import text_of
 from flowyml.core.modules import is_installed
-from tests.unit.cached import APART, Project
+from tests.unit.projects import APART, Project
 
 FILES = {
     "flow.py": """

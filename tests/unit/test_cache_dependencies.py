@@ -9,7 +9,7 @@ import pytest
 from flowyml.authoring import code_files
 from flowyml.core.errors import StepError
 from flowyml.orchestrators import LocalOrchestrator
-from tests.unit.cached import APART, Project
+from tests.unit.projects import APART, Project
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flowyml.core.runs import PipelineResult
 from tests.engines.notebook import run_notebook
-from tests.unit.cached import Project
+from tests.unit.projects import Project
 
 FLOW = """
 from flowyml import pipeline, step
