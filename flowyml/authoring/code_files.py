@@ -184,7 +184,8 @@ class FileWalk:
         for path, file in sorted(self.files.items(), key=lambda item: item[1].name):
             root = import_root(file.name, path)
             bases.update((folder, root) for folder in _folders_above(path, root) if folder not in bases)
-        bases.setdefault(Path.cwd(), Path.cwd())
+        with suppress(FileNotFoundError):  # it is gone
+            bases.setdefault(Path.cwd(), Path.cwd())
         is_match = _matcher(self._texts)
         lists, own, rest = not _LISTING.isdisjoint(self._names), tuple(bases), _Rest()
         by_first: dict[str, list[str]] = {}

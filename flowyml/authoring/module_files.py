@@ -108,11 +108,18 @@ def _candidates(module: str, root: Path | None) -> Iterator[Path]:
 def folders_of(package: str, root: Path | None) -> list[Path]:
     """Return the folders that a package's modules are in, or may be; those of no package without one."""
     if not package:
-        return [*([root] if root else ()), *_own_folders(tuple(map(os.path.abspath, sys.path)))]
+        return [*([root] if root else ()), *_own_folders(tuple(_search_path()))]
     if live := getattr(sys.modules.get(package), "__path__", None):
         return list(map(Path, live))
     parent, _, name = package.rpartition(".")
     return [folder / name for folder in folders_of(parent, root)]
+
+
+def _search_path() -> Iterator[str]:
+    """Yield the folders of ``sys.path``, without a working folder that is gone."""
+    for entry in sys.path:
+        with suppress(FileNotFoundError):
+            yield os.path.abspath(entry)  # noqa: PTH100  # links stay, and this is asked for each import
 
 
 @lru_cache(16)

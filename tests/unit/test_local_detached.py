@@ -67,7 +67,7 @@ def test_waiting_for_no_number_of_seconds(local: LocalOrchestrator) -> None:
 def test_submitting_from_a_working_folder_that_is_gone(
     local: LocalOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = Pipeline("one").add_step(step(name="a", outputs=["a"])(lambda: 7))
+    pipeline = Pipeline("one").add_step(step(name="a", outputs=["a"], cache=True)(lambda: 7))
     pipeline.compile()
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
