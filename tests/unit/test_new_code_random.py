@@ -195,7 +195,8 @@ class Definitions:
                 self._put((f"{name}_each", index), [around, item, wiring], before, text)
                 self._put((f"{name}_then", index), [around, item], [(f"{name}_each", index)], block.version)
             whole = [*before, *((f"{name}_then", index) for index in indexes)]
-            self._put((f"{name}_total", ()), [around, lists], whole)
+            # Without items, the wiring of the step itself is compared: its empty list runs again, though nothing ran.
+            self._put((f"{name}_total", ()), [around, lists, wiring if not indexes else ()], whole)
             self._sources[name] = (f"{name}_total",)
 
     def _put(self, instance: StepInstance, same: Any, takes: list[StepInstance], version: Any = None) -> None:
