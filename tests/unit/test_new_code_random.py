@@ -55,6 +55,11 @@ class Project:
     blocks: tuple[Block, ...]
     values: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def branches(self) -> list[str]:
+        """The blocks that are branches, in order."""
+        return [block.name for block in self.blocks if block.kind == "choice"]
+
     def built(self) -> Pipeline:
         """As a pipeline."""
 
@@ -246,13 +251,15 @@ def test_a_retry_of_edited_code_gives_what_a_fresh_run_gives(
     before, after = Definitions(project, ended.ends), Definitions(edited, ended.ends)
     first = taken(ended, plan, values, ())
     wanted = by_the_rule(before, after, ended.ends, ())
-    assert first == wanted if keeps else first <= wanted  # a value that was not kept is computed again
+    # A value that was not kept is computed again; and so are branches whose number changes, since they are numbered.
+    is_exact = keeps and project.branches == edited.branches
+    assert first == wanted if is_exact else first <= wanted
     again = {name for name, _ in first if before.versions[name] != after.versions[name]}
     named = changes(ended.bundle, new.bundle(), [name for name, _ in first])[1]
     assert {*named} == again
     second = taken(ended, plan, values, named)
     wanted = by_the_rule(before, after, ended.ends, again)
-    assert second == wanted if keeps else second <= wanted
+    assert second == wanted if is_exact else second <= wanted
 
     trace.clear()
     fresh = new.run(values, on=local, run_id=f"fresh {next(numbers)}")
