@@ -173,7 +173,7 @@ def _paths(files: Mapping[str, bytes], output: Path) -> dict[Path, bytes]:
 def _tell_changed(out: Output, to: str, places: Mapping[Path, bytes]) -> int:
     """Print how the files there differ from these, and return the exit code. Line ends do not count: git changes them.
 
-    What is no text is only named.
+    Files that are not text are only named.
     """
     from flowyml.plan.differences import difference
 

@@ -107,7 +107,7 @@ def _files(system: Any, pattern: str, shown_as: str) -> tuple[list[str], str]:
     else:
         found, root = [pattern] if system.exists(pattern) else [], posixpath.dirname(pattern)
     if not found:
-        raise FileNotFoundError(f"There is no file {redact_url(shown_as)}.")
+        raise FileNotFoundError(f"The file {redact_url(shown_as)} does not exist.")
     return found, root
 
 

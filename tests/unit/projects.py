@@ -6,9 +6,11 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from flowyml.core.runs import PipelineResult
 
-__all__ = ["APART", "Project"]
+__all__ = ["APART", "Project", "project_in"]
 
 APART = {
     "flow.py": "from flowyml import pipeline\nfrom rows import source\nfrom used import work\n\n\n"
@@ -60,3 +62,13 @@ class Project:
 
     def restore(self, name: str) -> None:
         (self.folder / name).write_text(self.text[name])
+
+
+def project_in(folder: Path, monkeypatch: pytest.MonkeyPatch, files: Mapping[str, str]) -> Project:
+    """A project with a home and a cache of its own, whose modules leave no bytecode."""
+    monkeypatch.setenv("FLOWYML_HOME", str(folder / "home"))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
+    (folder / "project").mkdir()
+    return Project(folder / "project", files)

@@ -12,7 +12,7 @@ import pytest
 from flowyml.authoring.module_files import found_module
 from flowyml.authoring.source_units import text_of
 from flowyml.core.modules import is_installed
-from tests.unit.projects import APART, Project
+from tests.unit.projects import APART, Project, project_in
 
 FILES = {
     "flow.py": """
@@ -198,13 +198,8 @@ SAME = {
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
     monkeypatch.setenv("FLOW_REGION", "eu")
-    (tmp_path / "project").mkdir()
-    return Project(tmp_path / "project", FILES)
+    return project_in(tmp_path, monkeypatch, FILES)
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """Code and files that a cached step depends on count wherever they are, and whatever leads to them."""
 
 import py_compile
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,17 +8,12 @@ import pytest
 from flowyml.authoring import code_files
 from flowyml.core.errors import StepError
 from flowyml.orchestrators import LocalOrchestrator
-from tests.unit.projects import APART, Project
+from tests.unit.projects import APART, Project, project_in
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
-    (tmp_path / "project").mkdir()
-    return Project(tmp_path / "project", APART)
+    return project_in(tmp_path, monkeypatch, APART)
 
 
 F = "def f():\n    return 'old'\n"

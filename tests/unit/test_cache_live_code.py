@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flowyml.core.runs import PipelineResult
 from tests.engines.notebook import run_notebook
-from tests.unit.projects import Project
+from tests.unit.projects import Project, project_in
 
 FLOW = """
 from flowyml import pipeline, step
@@ -173,11 +173,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
-    (tmp_path / "project").mkdir()
-    return Project(tmp_path / "project", FILES)
+    return project_in(tmp_path, monkeypatch, FILES)
 
 
 @pytest.fixture

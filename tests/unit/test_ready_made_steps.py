@@ -221,7 +221,7 @@ def test_files_are_copied_and_moved(tmp_path: Path) -> None:
     found = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "three").rglob("*") if path.is_file())
     assert found == ["three/a.csv", "three/c.txt", "three/deep/b.csv"]
     assert not [path for path in source.rglob("*") if path.is_file()]
-    with pytest.raises(FileNotFoundError, match="There is no file"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         copy_files(f"{source}/*.csv", str(tmp_path))
 
 

@@ -40,7 +40,7 @@ class PodLogs:
         self._names: dict[str, str] = {}
 
     def read(self, job_id: str, pod: Pod, *, grows: bool = False) -> Iterator[str] | None:
-        """Return the lines of a pod, by the first of its possible names that KFP knows; None if there is no log."""
+        """Return the lines of a pod, by the first of its possible names that KFP knows; None without a log."""
         known = self._names.get(pod.node)
         for name in pod.names if known is None else (known,):
             if (lines := self._client.log(job_id, name, grows=grows)) is not None:
