@@ -173,6 +173,8 @@ class _Annotations:
             match item.source:
                 case FromItem(loop):
                     what = f"the items of loop {loop!r} are"
+                    if _class(hint) is list and not _is_wrong(given, _element(hint)):
+                        why = f"; if all items share it, pass it with partial({item.name}=…)"
                 case FromStep(name) if loops := self._structure.loops_between(name, step.group):
                     what = f"loop {loops[0].name!r} gives"
                     if any(each.on_item_error == "continue" for each in loops):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import dropwhile
+from itertools import dropwhile, groupby
 from typing import Annotated, Any
 
 from flowyml.artifacts import Store, open_store
@@ -122,8 +122,12 @@ def explain(
         if as_json:
             out.document(outcomes)
             return 0
-        for outcome in outcomes:
-            out.line(f"{outcome['step']} of run {run.run_id}: {outcome['why']}{':' * bool(outcome['changed'])}")
+        # Items of a loop mostly ran for the same reason.
+        same = [(outcome, len(list(group))) for outcome, group in groupby(outcomes)]
+        for outcome, count in same:
+            items = f" ({count} items)" * (count > 1)
+            ends = ":" * bool(outcome["changed"])
+            out.line(f"{outcome['step']}{items} of run {run.run_id}: {outcome['why']}{ends}")
             for change in outcome["changed"]:
                 values = f" ({change['before']} → {change['after']})" if "before" in change else ""
                 files = f": {', '.join(change['files'])}" if change.get("files") else ""

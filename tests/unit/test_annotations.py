@@ -293,6 +293,19 @@ def test_mapping_over_a_list_of_models_calls_the_step_with_a_model(tmp_path: Pat
         pipeline(name="others")(of_parameter).compile()
 
 
+def test_a_list_that_all_items_share_is_not_mapped() -> None:
+    @step
+    def fit(rows: list[int], factor: float) -> float:
+        return factor * sum(rows)
+
+    @pipeline(name="shared")
+    def made() -> None:
+        fit.map(factor=[0.5, 1.5], rows=giving(list[int])())
+
+    with pytest.raises(DefinitionError, match=r"items .* are int; if all items share it, pass it with partial\(rows="):
+        made.compile()
+
+
 def test_a_loop_over_an_item_knows_its_type() -> None:
     @pipeline(name="nested")
     def made() -> None:
