@@ -69,7 +69,7 @@ def _plainest(value: Any) -> str | None:
         return "folder" if value.is_dir() else "file" if value.is_file() else None
     if is_plain(value):
         return "json"
-    if is_plain(value, finite=False):
+    if is_plain(value, in_file=True):
         return "json-nan"
     if type(value) is loaded_class("numpy", "ndarray"):
         return None if value.dtype.hasobject else "npy"
@@ -126,7 +126,7 @@ def _read_text(path: Path) -> str:
 
 
 def _write_json(value: Any, file: BinaryIO) -> None:
-    file.write(json.dumps(value, ensure_ascii=False).encode())
+    file.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))  # as json.loads reads it
 
 
 def _read_json(path: Path) -> Any:

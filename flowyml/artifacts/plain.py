@@ -13,12 +13,12 @@ INLINE_LIMIT = 65536
 """The largest size of a value that is passed inline, in bytes of JSON."""
 
 
-def is_plain(value: Any, depth: int = 0, *, finite: bool = True) -> bool:
+def is_plain(value: Any, depth: int = 0, *, in_file: bool = False) -> bool:
     """Return True for a value that any engine carries unchanged.
 
     That excludes tuples, NaN and keys that are not strings, which JSON changes; integers beyond 64 bits, NUL characters
     and lone surrogates, which some engines and databases refuse; and values nested more than a hundred levels deep.
-    Without ``finite``, NaN and infinities count as plain.
+    In a file of FlowyML's own, all floats and texts count as plain.
     """
     kind = type(value)
     if value is None or kind is bool:
@@ -26,15 +26,15 @@ def is_plain(value: Any, depth: int = 0, *, finite: bool = True) -> bool:
     if kind is int:
         return bool(-(2**63) <= value < 2**63)
     if kind is float:
-        return not finite or math.isfinite(value)
+        return in_file or math.isfinite(value)
     if kind is str:
-        return _is_plain_text(value)
+        return in_file or _is_plain_text(value)
     if depth == DEEPEST:
         return False
     if kind is list:
-        return all(is_plain(item, depth + 1, finite=finite) for item in value)
+        return all(is_plain(item, depth + 1, in_file=in_file) for item in value)
     return kind is dict and all(
-        type(key) is str and _is_plain_text(key) and is_plain(item, depth + 1, finite=finite)
+        type(key) is str and (in_file or _is_plain_text(key)) and is_plain(item, depth + 1, in_file=in_file)
         for key, item in value.items()
     )
 
@@ -50,7 +50,7 @@ def without_floats(value: Any) -> Any:
         if "$type" in value:
             raise ValueError("the key '$type' is reserved for values that JSON cannot hold")
         return {key: without_floats(item) for key, item in value.items()}
-    return value if is_plain(value) else {"$type": "float", "$repr": repr(value)}
+    return {"$type": "float", "$repr": repr(value)} if type(value) is float and not math.isfinite(value) else value
 
 
 def with_floats(read: dict[str, Any]) -> Any:

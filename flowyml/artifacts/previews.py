@@ -103,7 +103,8 @@ def _seen(value: Any, kind: str, store: Store | None, key: Callable[[], str], ma
 
 def _fact(number: Any) -> Any:
     """Return a number that databases accept: they refuse NaN and integers of more than 64 bits."""
-    return without_floats(number) if is_plain(number, finite=False) else str(number)
+    plain = without_floats(number)
+    return plain if is_plain(plain) else str(number)
 
 
 def _of_table(table: Any, mask: Text) -> dict[str, Any]:

@@ -87,6 +87,7 @@ def round_trip(value: Any, store: Store) -> tuple[str, Any]:
         ({"$type": "float", "$repr": "nan"}, "inline"),
         ({"$type": "float", "$repr": math.inf}, "pickle"),
         ("a\0b", "text"),
+        (["a\0b", {"\0": "\ud800 and \ud83d\ude00"}], "json-nan"),
         ("lone \ud800 surrogate", "text"),
         ({"a": [1, {"b": None}]}, "inline"),
         ({"$artifact": {"url": "file:///etc/passwd"}}, "json"),

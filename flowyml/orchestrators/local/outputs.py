@@ -158,7 +158,7 @@ def entry_of(
 
 def plain_entry(value: Any) -> dict[str, Any] | None:
     """Return the record of a small plain value; None for any other."""
-    return {"value": value} if _is_small(value) and is_plain(value, finite=False) else None
+    return {"value": value} if _is_small(value) and is_plain(value, in_file=True) else None
 
 
 def pickle_entry(value: Any) -> dict[str, Any] | None:
