@@ -73,7 +73,8 @@ class Decision:
     of other tasks; they ``may_be_missing``. With ``through_bash``, which has Bash's own arguments, the function returns
     a command. ``starts`` is the DAG that it runs instead, with its arguments as that run's conf. ``others`` are
     functions among an operator's arguments, ``defaults`` the DAG's default arguments if it takes all of them by name.
-    ``within`` is the prefix of its id by the task group that calls it.
+    ``within`` is the prefix of its id by the task group that calls it. Several calls may be of one step, that of
+    ``like``, which takes what is ``given`` beside the values of its asking.
     """
 
     task: TaskModel
@@ -93,11 +94,18 @@ class Decision:
     others: list[Function] = field(default_factory=list)
     defaults: Argument | None = None
     within: str = ""
+    like: Decision | None = field(default=None, repr=False, compare=False)
+    given: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The name of its step in the pipeline that calls it."""
         return self.task.task_id.removeprefix(self.within)
+
+    @property
+    def has_step(self) -> bool:
+        """True unless it is a call of another task's step."""
+        return self.like is None or self.like is self
 
     @property
     def edges(self) -> Iterator[ValueEdge]:

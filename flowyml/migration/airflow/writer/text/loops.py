@@ -8,17 +8,19 @@ import re
 import tokenize
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flowyml.migration.airflow.writer.text.names import Names
 from flowyml.migration.airflow.writer.values import in_f_string
 from flowyml.plan.layout import Group, Pair, Part, source, value
+
+if TYPE_CHECKING:
+    from flowyml.migration.airflow.writer.text.names import Names
 
 _FEWEST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Hole:
+class Hole:
     """A literal that differs between iterations: its values, and the text around the part that differs."""
 
     values: tuple[Any, ...]
@@ -60,11 +62,11 @@ def rolled(texts: Sequence[str], loop: ast.For, names: Names, variable: Callable
     if not literals:
         return ""
     targets, columns = names.columns(loop, len(texts))
-    of_loop = {number: _of_columns(values, columns) for number, values in literals.items()}
+    of_loop = {number: explained(values, columns) for number, values in literals.items()}
     holes = {number: each for number, each in of_loop.items() if each}
     over: Part = f"{names.source_of(loop.iter)}:"
     if len(holes) < len(literals):
-        holes = {number: _trimmed(values) for number, values in literals.items()}
+        holes = {number: trimmed(values) for number, values in literals.items()}
         columns = list(dict.fromkeys(each.values for each in holes.values()))
         wanted = loop.target.id if isinstance(loop.target, ast.Name) else "item"
         targets = [wanted if not number else f"{wanted}_{number + 1}" for number in range(len(columns))]
@@ -93,23 +95,23 @@ def _shape(token: tokenize.TokenInfo) -> tuple[int, str]:
     return token.type, "" if is_text or token.type == tokenize.NUMBER else token.string
 
 
-def _of_columns(values: tuple[Any, ...], columns: Sequence[tuple[Any, ...]]) -> _Hole | None:
+def explained(values: tuple[Any, ...], columns: Sequence[tuple[Any, ...]]) -> Hole | None:
     """Return a literal as the value of a loop's variable, or as one text around it; None if it is neither."""
     for column in columns:
         if values == column and [*map(type, values)] == [*map(type, column)]:
-            return _Hole(column)
+            return Hole(column)
         if all(isinstance(each, str) for each in values):
             for found in re.finditer(re.escape(str(column[0])), values[0]):
                 before, after = values[0][: found.start()], values[0][found.end() :]
                 if (before or after) and values == tuple(f"{before}{each}{after}" for each in column):
-                    return _Hole(column, before, after)
+                    return Hole(column, before, after)
     return None
 
 
-def _trimmed(values: tuple[Any, ...]) -> _Hole:
+def trimmed(values: tuple[Any, ...]) -> Hole:
     """Take the words that all texts begin and end with away from the part that differs."""
     if not all(isinstance(each, str) for each in values):
-        return _Hole(values)
+        return Hole(values)
     words = [re.split(r"([^A-Za-z0-9]+)", each) for each in values]
     shortest, head, tail = min(map(len, words)), 0, 0
     while head < shortest - 1 and len({each[head] for each in words}) == 1:
@@ -117,10 +119,10 @@ def _trimmed(values: tuple[Any, ...]) -> _Hole:
     while tail < shortest - 1 - head and len({each[-1 - tail] for each in words}) == 1:
         tail += 1
     parts = tuple("".join(each[head : len(each) - tail]) for each in words)
-    return _Hole(parts, "".join(words[0][:head]), "".join(words[0][len(words[0]) - tail :]))
+    return Hole(parts, "".join(words[0][:head]), "".join(words[0][len(words[0]) - tail :]))
 
 
-def _written(hole: _Hole, variable: str) -> str:
+def _written(hole: Hole, variable: str) -> str:
     if not hole.before and not hole.after:
         return variable
     return f'f"{in_f_string(hole.before)}{{{variable}}}{in_f_string(hole.after)}"'

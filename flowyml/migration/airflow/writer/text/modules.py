@@ -191,7 +191,7 @@ class _Module:
                     model = decision.task.function
                     found = self.moving.find(model) if model and model.module in ("", "__main__") else None
                     yield hole(names, decision, self.moving.code(found) if found is not None else "")
-                elif decision.kind == "call":
+                elif decision.kind == "call" and decision.has_step:
                     yield wrapper(names, decision, parameters)
 
     def _imported(self) -> Iterator[tuple[Key, Function]]:

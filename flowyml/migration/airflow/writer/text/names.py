@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flowyml.migration.airflow.model import Argument, FunctionModel, Place, TaskModel
@@ -14,6 +14,8 @@ from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, Key, Moved
 from flowyml.migration.airflow.writer.deciding.sections import groups_in
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
+from flowyml.migration.airflow.writer.text.loops import trimmed
+from flowyml.migration.airflow.writer.text.sharing import share
 from flowyml.migration.airflow.writer.text.sources import Source
 from flowyml.migration.airflow.writer.values import Unwritable, Words, variable_of
 from flowyml.plan.layout import FreeNames
@@ -85,11 +87,35 @@ class Names(FreeNames):
                        groups_in(dag.order)}  # fmt: skip
         policies = Counter(policy_of(each) for each in decisions if each.kind not in ("hole", "operator"))
         self.policies = {each: self.fresh("RETRY") for each, count in policies.items() if each and count > 1}
+        self.calls = share(decisions, self._loop_of, self.taken)
         self._variables: dict[int, str] = {}
+        self._steps: dict[int, str] = {}
         for dag in dags:
             for decision in dag.decisions:
-                if decision.kind in ("hole", "call", "operator"):
-                    self._variables[id(decision)] = self._task_named(decision.task.task_id, dag.source.dag_id)
+                if decision.kind in ("hole", "call", "operator") and decision.has_step:
+                    self._name_step(decision, self.calls.get(id(decision), ()), dag.source.dag_id)
+
+    def _name_step(self, decision: Decision, group: Sequence[Decision], dag_id: str) -> None:
+        """Choose a variable and a default name for the step of a task, or of a ``group`` of tasks that are calls."""
+        names = list(dict.fromkeys(each.name for each in group))
+        if len(names) > 1:
+            of_all = decision.function.model.name if decision.function else trimmed(tuple(names)).before.strip("_-.")
+            name = self.fresh(variable_of(of_all or "command"), "_step")
+            self._variables[id(decision)] = self._steps[id(decision)] = name
+        else:
+            self._variables[id(decision)] = self._task_named(names[0] if names else decision.task.task_id, dag_id)
+
+    def step_name(self, decision: Decision) -> str:
+        """Return the name that the step of a task has if a call gives it none."""
+        return self._steps.get(id(decision.like), decision.name)
+
+    def _loop_of(self, group: Sequence[Decision]) -> Mapping[str, tuple[Any, ...]]:
+        """Return the variables of the loop in the DAG file that makes some tasks, with their values."""
+        loops = self.source.loops
+        found = [next((loops[line] for line in self.lines_of(each.task) if line in loops), None) for each in group]
+        if found[0] is None or any(each is not found[0] for each in found):
+            return {}
+        return dict(zip(*self.columns(found[0], len(group)), strict=True))
 
     def word(self, name: str) -> str:
         """Return the name in the module of a word of FlowyML's or of the standard library, which is then imported."""
@@ -176,7 +202,7 @@ class Names(FreeNames):
 
     def variable(self, decision: Decision) -> str:
         """Return the variable of a task that is more than a call of its function."""
-        return self._variables[id(decision)]
+        return self._variables[id(decision.like or decision)]
 
     def value_of(self, task: str) -> str:
         """Return the argument for the value of another task, in a step that calls a function."""

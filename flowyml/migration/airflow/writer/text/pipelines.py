@@ -187,9 +187,9 @@ class _Body:
         """
         if not isinstance(unit, TaskModel) or unit.task_id in self.dag.taken or unit.task_id in self.dag.picked:
             return ()
-        known = self.decisions[unit.task_id].kind in ("function", "empty", "bash", "operator")
-        lines = self.names.lines_of(unit)
-        return lines if known and self._around(lines) else ()
+        decision, lines = self.decisions[unit.task_id], self.names.lines_of(unit)
+        is_known = decision.like or decision.kind in ("function", "empty", "bash", "operator")
+        return lines if is_known and self._around(lines) else ()
 
     def _around(self, lines: Sequence[int]) -> ast.For | None:
         """Return the innermost loop around the first of some lines that is in one."""
@@ -297,6 +297,8 @@ class _Body:
                 base = source(operator(names, decision), depth)
             case _:
                 base = names.variable(decision)
+                if decision.like and decision.name != names.step_name(decision):
+                    options = [f"name={text_literal(decision.name)}"]
         if after:
             options.append(Pair("after=", value(after)))
         if options:
@@ -312,12 +314,14 @@ class _Body:
     def _arguments(self, decision: Decision) -> Iterator[Part]:
         if decision.asking:
             own, values = wrapper_arguments(self.names, decision)
-            yield from (
-                Pair(f"{name}=", self.items[name] if name in decision.items else name)
-                for name in own
-                if name not in decision.over
-            )
-            yield from (Pair(f"{name}=", self.outputs.get(edge, "None")) for edge, name in values.items())
+            for name in own:
+                if name in decision.given:
+                    yield Pair(f"{name}=", value(decision.given[name]))
+                elif name not in decision.over:
+                    yield Pair(f"{name}=", self.items[name] if name in decision.items else name)
+            edges = dict.fromkeys((edge.task_id, edge.key) for edge in decision.whole)
+            given = zip(values.values(), edges, strict=True)
+            yield from (Pair(f"{name}=", self.outputs.get(edge, "None")) for name, edge in given)
             return
         for name, given in decision.arguments.items():
             argument = self._argument(decision, name)

@@ -78,14 +78,16 @@ Variables = Mapping[tuple[str, str], str]
 
 
 def wrapper_arguments(names: Names, decision: Decision) -> tuple[list[str], Variables]:
-    """Return the names of its arguments: dates, parameters, items, and values of other tasks."""
+    """Return the names of its arguments: what calls give it, dates, parameters, items, and values of other tasks."""
+    decision = decision.like or decision
     assert decision.asking
-    own = [*decision.asking.dates, *decision.asking.parameters, *decision.over, *decision.items]
+    own = [*decision.given, *decision.asking.dates, *decision.asking.parameters, *decision.over, *decision.items]
     values: dict[tuple[str, str], str] = {}
     for edge in decision.whole:
         if (edge.task_id, edge.key) in values:
             continue
-        name = names.value_of(edge.task_id if edge.key == "return_value" else f"{edge.task_id}_{edge.key}")
+        task = edge.task_id.removeprefix(decision.within)
+        name = names.value_of(task if edge.key == "return_value" else f"{task}_{edge.key}")
         while name in (*own, *values.values()):
             name += "_"
         values[edge.task_id, edge.key] = name
@@ -98,10 +100,14 @@ def wrapper(names: Names, decision: Decision, parameters: Mapping[str, str]) -> 
     ``parameters`` are those of the pipeline, with their annotations.
     """
     name, word, keyword = names.variable(decision), names.word, names.words.keyword
-    decorated = decorator(names, decision, name)
+    decorated = decorator(names, decision, name if names.step_name(decision) == decision.name else decision.name)
     returns = _returns(decision)
     own, values = wrapper_arguments(names, decision)
     said = {**parameters, **{each: word(DATES[each][0]) for each in own if each in DATES}}
+    for each in decision.given:
+        kinds = {type(call.given[each]) for call in names.calls[id(decision)]}
+        if len(kinds) == 1 and kinds <= {str, int, float, bool}:
+            said[each] = kinds.pop().__name__
     arguments: list[Part] = [f"{keyword(each)}: {said[each]}" if each in said else keyword(each) for each in own]
     arguments += [f"{each}=None" if decision.may_be_missing else each for each in values.values()]
     given = {name: _part(argument, values, word) for name, argument in decision.arguments.items()}
