@@ -56,3 +56,19 @@ def test_dags_of_a_factory_share_their_steps(tmp_path: Path) -> None:
     module = loaded(tmp_path, made)
     assert values(module.of_b.compile().by_name["load"]) == {"table": "b", "size": 2.5}
     assert module.load_task.function(table="b", size=2.5, ds=date(2024, 1, 2)) == ["b", "2024-01-02", 2.5]
+
+
+def test_options_of_airflow_that_several_steps_have_are_a_constant(tmp_path: Path) -> None:
+    tasks = """
+    for name in ["a", "b"]:
+        PythonOperator(task_id=name, python_callable=load, op_args=[name, "x"], pool="wide")
+        PythonOperator(task_id=f"own_{name}", python_callable=load, op_args=[name, "x"], pool=name)
+        EmptyOperator(task_id=f"empty_{name}", pool="of_nothing")
+    PythonOperator(task_id="c", python_callable=load, op_args=["c", "x"], pool="wide", retries=1)
+    """
+    made = written(tmp_path, dag(tasks, before=LOAD))
+    assert made.text.count('\nAIRFLOW = {"pool": "wide"}\n') == 1
+    assert made.text.count("airflow=AIRFLOW)") == 2
+    assert "of_nothing" not in made.text
+    plan = loaded(tmp_path, made).flow.compile()
+    assert [plan.by_name[each].options["airflow"]["pool"] for each in ("b", "own_b", "c")] == ["wide", "b", "wide"]

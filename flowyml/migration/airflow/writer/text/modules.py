@@ -12,7 +12,7 @@ import libcst as cst
 from flowyml.core.errors import DefinitionError
 from flowyml.migration.airflow.model import FileModel, Place
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag, decided
-from flowyml.migration.airflow.writer.deciding.decision import Function, Key, key_of, named
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, Key, key_of, named
 from flowyml.migration.airflow.writer.deciding.params import declared
 from flowyml.migration.airflow.writer.deciding.sections import groups_in
 from flowyml.migration.airflow.writer.deciding.staying import Staying
@@ -22,7 +22,7 @@ from flowyml.migration.airflow.writer.repository import Repository
 from flowyml.migration.airflow.writer.text.names import HOMES, STANDARD, Names
 from flowyml.migration.airflow.writer.text.pipelines import annotation, nested_pipelines, pipeline
 from flowyml.migration.airflow.writer.text.steps import decorator, hole, operator, retry, wrapper
-from flowyml.plan.layout import Group, Pair, Part, docstring, source
+from flowyml.plan.layout import Group, Pair, Part, docstring, source, value
 from flowyml.plan.names import check_name
 
 
@@ -67,7 +67,7 @@ class _Module:
         self.moving = Moving(text, repository)
         self.dags, self.moved = decided(file, self.moving, staying)
         self.names = Names(self.dags, self.moved, self.moving)
-        self.uses = Counter(key_of(each) for dag in self.dags for each in dag.decisions if each.kind == "function")
+        self.uses = Counter(key_of(each) for each in self._decisions() if each.kind == "function")
 
     def written(self) -> Written:
         """Return the text, written from the bottom up, since the imports are known last."""
@@ -78,6 +78,9 @@ class _Module:
         parts = [self._docstring(), self._imports(), *constants, *(part.strip("\n") + "\n" for part in body if part)]
         text = "\n\n".join(part for part in parts if part)
         return Written(text, [_result(name, dag) for name, dag in named])
+
+    def _decisions(self) -> Iterator[Decision]:
+        return (each for dag in self.dags for each in dag.decisions)
 
     def _docstring(self) -> str:
         about = self.moving.docstring.strip()
@@ -137,6 +140,10 @@ class _Module:
                 simple = []
             yield f"{text}\n"
         simple += [source(Pair(f"{name} = ", retry(self.names, each))) for each, name in self.names.policies.items()]
+        options = {
+            repr(found): found for dag in self.dags for each in dag.decisions if (found := each.options.get("airflow"))
+        }
+        simple += [source(Pair(f"{name} = ", value(options[each]))) for each, name in self.names.engine.items()]
         if simple:
             yield "\n".join(simple) + "\n"
 
@@ -204,7 +211,7 @@ class _Module:
         """
         if self.uses[key] > 1:
             return self.names.word("step")
-        every = (each for dag in self.dags for each in dag.decisions if each.kind == "function")
+        every = (each for each in self._decisions() if each.kind == "function")
         return decorator(self.names, next(each for each in every if key_of(each) == key), named)
 
     # Pipelines.

@@ -51,8 +51,10 @@ def policy_of(decision: Decision) -> Policy:
 class Names(FreeNames):
     """The names of one module.
 
-    ``policies`` are constants for retry policies that several steps have. ``used`` are the words in its text so far,
-    which it then imports; ``items`` are arguments of mapped task groups whose names are otherwise unused in it.
+    ``policies`` and ``engine`` are constants for retry policies and options of Airflow that several steps have, the
+    latter by their ``repr``. ``calls`` are the tasks that are calls of one step, by the ``id`` of the first. ``used``
+    are the words in its text so far, which it then imports; ``items`` are arguments of mapped task groups whose names
+    are otherwise unused in it.
     """
 
     def __init__(self, dags: Sequence[DecidedDag], moved: Moved, moving: Moving) -> None:
@@ -85,9 +87,12 @@ class Names(FreeNames):
         self.pipelines = [self.fresh(variable_of(dag.model.dag_id)) for dag in dags]
         self.nested = {id(each): self.fresh(variable_of(each.label), "_group") for dag in dags for each in
                        groups_in(dag.order)}  # fmt: skip
-        policies = Counter(policy_of(each) for each in decisions if each.kind not in ("hole", "operator"))
-        self.policies = {each: self.fresh("RETRY") for each, count in policies.items() if each and count > 1}
         self.calls = share(decisions, self._loop_of, self.taken)
+        steps = [each for each in decisions if each.kind not in ("hole", "operator")]
+        policies = Counter(policy_of(each) for each in steps)
+        self.policies = {each: self.fresh("RETRY") for each, count in policies.items() if each and count > 1}
+        engine = Counter(repr(each.options.get("airflow")) for each in steps if each.has_step and each.kind != "empty")
+        self.engine = {each: self.fresh("AIRFLOW") for each, count in engine.items() if each != "None" and count > 1}
         self._variables: dict[int, str] = {}
         self._steps: dict[int, str] = {}
         for dag in dags:

@@ -58,8 +58,8 @@ class _Parameters:
         """Return one value for all calls, with parameters where the calls differ."""
         first = values[0]
         if isinstance(first, Template):
-            parts = (self._text(each, wanted) for each in zip(*(value.parts for value in values), strict=True))
-            return Template(tuple(part for some in parts for part in some))
+            texts = (self._text(each, wanted) for each in zip(*(value.parts for value in values), strict=True))
+            return Template(tuple(part for parts in texts for part in parts))
         if isinstance(first, dict) and all(isinstance(each, dict) and [*each] == [*first] for each in values):
             return {key: self.merged([value[key] for value in values], str(key)) for key in first}
         if isinstance(first, list) and not is_plain(first):

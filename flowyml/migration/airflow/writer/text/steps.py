@@ -34,7 +34,8 @@ def step_options(names: Names, decision: Decision, named: str = "") -> Iterator[
     if "run_if" in options:
         yield f"run_if={text_literal(options['run_if'])}"
     if named and "airflow" in options:
-        yield Pair("airflow=", value(options["airflow"]))
+        given = options["airflow"]
+        yield Pair("airflow=", names.engine.get(repr(given), "") or value(given))
 
 
 def retry(names: Names, policy: Policy) -> Part:
