@@ -77,6 +77,10 @@ class Node:
         if not left:
             self.values.pop(output, None)
 
+    def makers(self, output: str) -> Iterator[tuple[Task, str]]:
+        """Yield the steps that returned a value, each with its output there: one, or a loop's items in order."""
+        raise NotImplementedError  # only of nodes whose values may be outputs of the pipeline
+
     def forget_unused(self) -> None:
         """Release the outputs that have no consumers."""
         for output in [name for name in self.values if not self.uses.get(name)]:
@@ -98,6 +102,9 @@ class Task(Node):
     @property
     def rule(self) -> str:  # type: ignore[override]  # a constant of the class for all other nodes
         return self.step.run_if
+
+    def makers(self, output: str) -> Iterator[tuple[Task, str]]:
+        yield self, output
 
     @property
     def label(self) -> str:
@@ -193,6 +200,11 @@ class Gather(Node):
         if self.end is not None and not self.uses[output]:
             self.let_go(output)
 
+    def makers(self, output: str) -> Iterator[tuple[Task, str]]:
+        for part in self.parts:
+            if part.end is End.OK:
+                yield from part.makers(output)
+
     def let_go(self, output: str) -> None:
         """Release it: consumers outside the loop no longer need it."""
         for part in self.parts:
@@ -217,6 +229,9 @@ class Join(Node):
         super().drop(output)
         if self.end is not None and not self.uses[output]:
             self.let_go()
+
+    def makers(self, output: str) -> Iterator[tuple[Task, str]]:
+        return next(choice.makers(key) for choice, key in self.choices if choice.end is End.OK)
 
     def let_go(self) -> None:
         """Release it: none of the outputs is needed for this any more."""

@@ -7,19 +7,22 @@ import math
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 
-from flowyml import Pipeline, pipeline, report, step
+from flowyml import Pipeline, either, for_each, otherwise, pipeline, report, step, when
 from flowyml.core.errors import OutputNotKeptError, StepError
 from flowyml.core.runs import Outputs
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.downloading import download
 from flowyml.orchestrators.local import run
-from flowyml.orchestrators.local.outputs import read, record
+from flowyml.orchestrators.local.outputs import Returned, read, record
 from flowyml.orchestrators.local.store import RunStore
+from flowyml.runtime.nodes import Frame, Task
 from tests.unit.local_runs import COMPLETED, FAILED, chain
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
@@ -129,6 +132,7 @@ def test_a_result_outlives_a_full_disk(tmp_path: Path) -> None:
 import resource, sys, time
 from flowyml import Pipeline, report, step
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.downloading import download
 
 def fill():
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
@@ -164,7 +168,8 @@ def test_a_run_in_the_background_that_could_not_record_its_outputs_has_not_compl
 
 
 @pytest.mark.processes
-def test_large_outputs_keep_their_kind_facts_and_picture(tmp_path: Path) -> None:
+def test_large_outputs_keep_their_kind_facts_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "artifacts"))
     pytest.importorskip("matplotlib")
     figures = pytest.importorskip("matplotlib.figure")
 
@@ -188,18 +193,22 @@ def test_large_outputs_keep_their_kind_facts_and_picture(tmp_path: Path) -> None
     assert found["figure"].type == "figure"
     assert found["figure"].picture
     assert found["figure"].url
+    local.prune(older_than=0)
+    assert not [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("value", [b"x" * 300_000, "x" * 300_000, (1, "x" * 300_000), list(range(100_000))])
 def test_an_output_beyond_the_limit_is_not_kept_and_leaves_nothing(tmp_path: Path, value: object) -> None:
-    plan, name = chain(1).compile(), "v0"
+    outputs = {"v0": Returned(value, [(Task(Frame(), step, 0), "v0") for step in chain(1).compile()])}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "artifacts"))
-        entry = record(RunStore(tmp_path / "runs.db"), plan, "limited", {name: value}, [], max_bytes=200_000)
-        assert "of more than 0.0002 GB. Run it with LocalOrchestrator(keep_outputs=True)" in entry[name]["not_kept"]
+        entry, stored = record(RunStore(tmp_path / "runs.db"), "p", "limited", outputs, [], max_bytes=200_000)
+        assert "of more than 0.0002 GB. Run it with LocalOrchestrator(keep_outputs=True)" in entry["v0"]["not_kept"]
+        assert not stored
         assert not [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()]
-        entry = record(RunStore(tmp_path / "runs.db"), plan, "limited", {name: value}, [], max_bytes=1e6)
-        assert read("limited", json.dumps(entry)) == {name: value}
+        entry, stored = record(RunStore(tmp_path / "runs.db"), "p", "limited", outputs, [], max_bytes=1e6)
+        assert len(stored) == 1
+        assert read("limited", json.dumps(entry)) == {"v0": value}
 
 
 def test_cached_outputs_keep_their_kind_facts_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +236,6 @@ def test_cached_outputs_keep_their_kind_facts_and_picture(tmp_path: Path, monkey
 
 def test_small_outputs_that_are_not_plain_are_files_too(tmp_path: Path) -> None:
     """As on an engine: a model, a figure, a table."""
-    from flowyml.orchestrators.downloading import download
 
     @step(outputs=["plain", "pair", "data"])
     def make() -> tuple[Any, ...]:
@@ -239,3 +247,84 @@ def test_small_outputs_that_are_not_plain_are_files_too(tmp_path: Path) -> None:
     written = download(handle.artifacts(), keeping.artifact_stores(handle.job_id), tmp_path / "files")
     assert {path.relative_to(tmp_path / "files").as_posix() for path in written} == {"make/pair.pkl", "make/data.bin"}
     assert handle.outputs == {"plain": {"a": "text"}, "pair": (1, 2), "data": b"123"}
+
+
+@step
+def fit(fold: int) -> Annotated[Any, "model"]:
+    if fold == 7:
+        raise ValueError("of this fold alone")
+    return {fold}
+
+
+@step
+def note(fold: int) -> Path:
+    made = Path(tempfile.mkdtemp()) / "note.txt"
+    made.write_text(f"of {fold}")
+    return made
+
+
+@step
+def rows(fold: int, part: int) -> tuple[int, int]:
+    return fold, part
+
+
+@step
+def score(fold: int) -> int:
+    return fold
+
+
+@pipeline
+def folds() -> dict[str, Any]:
+    with for_each([5, 7, 9], on_item_error="continue") as fold:
+        models, scores = fit(fold), score(fold)
+    with for_each([1, 2]) as fold:
+        notes = note(fold)
+        with for_each([3, 4]) as part:
+            pairs = rows(fold, part)
+    with when(score.options(name="decide")(1) > 0):
+        one = fit.options(name="one")(1)
+    with otherwise():
+        other = fit.options(name="other")(2)
+    return {"models": models, "scores": scores, "notes": notes, "pairs": pairs, "either": either(one, other)}
+
+
+@pytest.mark.parametrize("workers", ["threads", pytest.param("processes", marks=pytest.mark.processes)])
+def test_outputs_of_items_and_branches_are_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Any
+) -> None:  # fmt: skip
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
+    local = LocalOrchestrator(keep_outputs=True, workers=workers)
+    result = folds.run(on=local).raise_for_status()
+    run = local.attach(result.run_id)
+    written = download(run.artifacts(), local.artifact_stores(run.job_id), tmp_path / "files")
+    assert [path.relative_to(tmp_path / "files").as_posix() for path in written] == [
+        "fit[0]/fit.pkl", "fit[2]/fit.pkl", "note[0]/note.txt", "note[1]/note.txt",
+        "rows[0][0]/rows.pkl", "rows[0][1]/rows.pkl", "rows[1][0]/rows.pkl", "rows[1][1]/rows.pkl", "one/one.pkl",
+    ]  # fmt: skip
+    assert {each.type for each in run.artifacts() if each.step in ("fit", "one")} == {"model"}
+    outputs = run.outputs
+    assert [path.read_text() for path in outputs.pop("notes")] == ["of 1", "of 2"]
+    assert outputs == {name: value for name, value in result.outputs.items() if name != "notes"}
+    assert outputs["models"] == [(0, {5}), (2, {9})]
+    files = [path for path in (tmp_path / "home/artifacts").rglob("*") if path.is_file()]
+    assert len(files) == len(written)
+    assert local.prune(older_than=0)
+    assert not [path for path in files if path.exists()]
+
+
+def test_a_list_of_which_an_item_cannot_be_stored_keeps_the_files_of_the_others(tmp_path: Path) -> None:
+    @step
+    def make(number: int) -> Any:
+        return threading.Lock() if number == 2 else {number}
+
+    @pipeline
+    def some() -> Any:
+        with for_each([1, 2, 3]) as number:
+            return make(number)
+
+    local = LocalOrchestrator(keep_outputs=True)
+    run = local.attach(some.run(on=local).raise_for_status().run_id)
+    with pytest.raises(OutputNotKeptError, match=r"Output 'make' of run .* could not be kept: .*lock"):
+        run.outputs["make"]
+    assert [each.label for each in run.artifacts()] == ["make[0].make", "make[2].make"]

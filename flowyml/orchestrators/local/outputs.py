@@ -6,10 +6,11 @@ import base64
 import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from flowyml.artifacts import artifact_key, open_store, pack, run_place, unpack
 from flowyml.artifacts.pickle_policy import why_no_pickles
@@ -20,17 +21,17 @@ from flowyml.artifacts.store import Produce, Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.core.modules import shipped_name
 from flowyml.core.runs import Outputs
-from flowyml.orchestrators.local.schema import KeptRow
+from flowyml.orchestrators.local.schema import KeptRow, item_of
 from flowyml.orchestrators.run_outputs import are_packed
-from flowyml.plan.model import PipelineOutput, Plan
-from flowyml.plan.values import steps_of
+from flowyml.runtime.decider import Gathered
+from flowyml.runtime.nodes import Task
 from flowyml.runtime.tracebacks import described
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.local.store import RunStore
 
 __all__ = [
-    "MAX_KEPT_BYTES", "SMALL", "entry_of", "kept_artifacts", "pickle_entry", "plain_entry", "read",
+    "MAX_KEPT_BYTES", "SMALL", "Returned", "entries_in", "entry_of", "pickle_entry", "plain_entry", "read",
     "record", "value_of",
 ]  # fmt: skip
 
@@ -43,36 +44,67 @@ MAX_KEPT_BYTES = 1_000_000_000
 """The largest size in bytes of an output of a submitted run that is stored by default."""
 
 
+class Returned(NamedTuple):
+    """An output of the pipeline: its value, ``Gathered`` from the items of a loop, and the steps that returned it."""
+
+    value: Any
+    makers: Sequence[tuple[Task, str]]
+
+
 def record(
-    store: RunStore, plan: Plan, run_id: str, values: Mapping[str, Any], noted: Iterable[KeptRow], *, max_bytes: float
-) -> dict[str, Any]:  # fmt: skip
+    store: RunStore, pipeline: str, run_id: str, outputs: Mapping[str, Returned], noted: Iterable[KeptRow],
+    *, max_bytes: float,
+) -> tuple[dict[str, Any], list[KeptRow]]:  # fmt: skip
     """Record outputs: small values, artifacts of up to ``max_bytes``, or the reason why a value is not stored.
 
-    ``noted`` has the previews of steps' outputs.
+    Returns the records, and the artifacts by the outputs of steps. ``noted`` has the previews of those.
     """
-    seen = _seen(plan, noted)
-    return {
-        output.name: _record(store, plan.name, run_id, output, values[output.name], seen.get(output.name), max_bytes)
-        for output in plan.outputs
-        if output.name in values  # not outputs of skipped steps
-    }
+    previews = {row[:3]: row.entry for row in noted}
+    place = cache(lambda: run_place(store.instance, pipeline, run_id))  # opens the record
+    stored: list[KeptRow] = []
+
+    def entry(name: str, returned: Returned) -> dict[str, Any]:
+        makers = iter(returned.makers)
+        what = f"Output {name!r} of run {run_id!r}"
+
+        def of_step(value: Any) -> dict[str, Any]:
+            task, output = next(makers)
+            where = (task.position, item_of(task.index), output)
+
+            def key() -> str:
+                return artifact_key(place(), task.label, 1, f"output-{name}")
+
+            seen = json.loads(previews.get(where, "{}"))
+            made = entry_of(what, value, open_store, key, max_bytes, seen, as_file=True)
+            if "artifact" in made:
+                stored.append(KeptRow(*where, json.dumps(made["artifact"])))
+            return made
+
+        if not isinstance(returned.value, Gathered):
+            return of_step(returned.value)
+        if not max_bytes or plain_entry(returned.value.listed()):
+            return entry_of(what, returned.value.listed(), open_store, str, max_bytes)
+        return _of_items(returned.value, of_step)
+
+    return {name: entry(name, returned) for name, returned in outputs.items()}, stored
 
 
-def _seen(plan: Plan, noted: Iterable[KeptRow]) -> dict[str, Any]:
-    """Return the previews of the pipeline's outputs."""
-    entries = {(row.position, row.output): row.entry for row in noted if not row.item}
-    positions = {step.name: position for position, step in enumerate(plan.steps)}
-    found = ((name, entries.get((positions[source.step], source.output))) for name, source in plan.step_outputs)
-    return {name: json.loads(entry) for name, entry in found if entry is not None}
+def _of_items(values: Gathered, of_step: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Return the record of a loop's output: one for each item, without pickles beside the files."""
+    items: list[dict[str, Any]] = []
+    for value in values.values:
+        made = _of_items(value, of_step) if isinstance(value, Gathered) else of_step(value)
+        items.append({part: made[part] for part in made if part != "pickle" or "artifact" not in made})
+    lost = next(({"not_kept": item["not_kept"]} for item in items if "not_kept" in item), {})
+    return {"items": items, "indexes": values.indexes, **lost}
 
 
-def kept_artifacts(plan: Plan, recorded: Mapping[str, Any]) -> Iterator[KeptRow]:
-    """Yield the recorded artifacts, by the outputs of steps."""
-    positions = {step.name: position for position, step in enumerate(plan.steps)}
-    for name, source in plan.step_outputs:
-        packed = recorded.get(name, {}).get("artifact")
-        if packed is not None and not plan.by_name[source.step].group:
-            yield KeptRow(positions[source.step], "", source.output, json.dumps(packed))
+def entries_in(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the record of an output, or those of its items."""
+    for item in entry.get("items", ()):
+        yield from entries_in(item)
+    if "items" not in entry:
+        yield entry
 
 
 def read(run_id: str, recorded: str) -> Outputs:
@@ -84,7 +116,8 @@ def read(run_id: str, recorded: str) -> Outputs:
             not_kept[name] = reason
             continue
         try:
-            values[name] = entry.get("artifact") if are_packed() else value_of(entry)
+            packed = [each.get("artifact") for each in entries_in(entry)]
+            values[name] = packed if are_packed() else value_of(entry)
         except (ImportError, AttributeError) as error:  # its class is not to be found
             not_kept[name] = (
                 f"Output {name!r} of run {run_id!r} was kept, but its class cannot be imported here: "
@@ -97,21 +130,13 @@ def read(run_id: str, recorded: str) -> Outputs:
 
 def value_of(entry: Mapping[str, Any]) -> Any:
     """Return the value of an entry. Raises ``ArtifactError``, and whatever the class of the value raises."""
+    if "items" in entry:
+        return Gathered([value_of(item) for item in entry["items"]], entry["indexes"]).listed()
     if "pickle" in entry:
         if forbidden := why_no_pickles():
             raise ArtifactError(f"it is a pickle, and pickles are not read here: {forbidden}")
         return Unpickler(io.BytesIO(base64.b64decode(entry["pickle"])), main=entry.get("main")).load()
     return unpack(entry["artifact"], open_store(entry.get("store"))) if "artifact" in entry else entry["value"]
-
-
-def _record(
-    store: RunStore, pipeline: str, run_id: str, output: PipelineOutput, value: Any, noted: Any, max_bytes: float
-) -> dict[str, Any]:  # fmt: skip
-    def key() -> str:
-        place = run_place(store.instance, pipeline, run_id)
-        return artifact_key(place, next(steps_of(output.source)), 1, f"output-{output.name}")
-
-    return entry_of(f"Output {output.name!r} of run {run_id!r}", value, open_store, key, max_bytes, noted, as_file=True)
 
 
 def entry_of(

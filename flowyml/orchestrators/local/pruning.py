@@ -21,6 +21,7 @@ from flowyml.core.process_identity import ProcessIdentity, is_alive
 from flowyml.core.pruning import Bounds, Prunable, bounded, unfinished
 from flowyml.core.removal import files_below, names_in, remove, remove_leftovers
 from flowyml.orchestrators.local.bundles import records
+from flowyml.orchestrators.local.outputs import entries_in
 from flowyml.orchestrators.local.schema import transaction
 from flowyml.orchestrators.local.store import PRUNED, UNFINISHED, RunStore
 from flowyml.plan.bundle import Bundle
@@ -169,11 +170,12 @@ class _Runs:
 
 
 def _artifacts_in(outputs: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the recorded outputs in a store, by their URLs."""
-    for entry in json.loads(outputs).values():
+    """Yield the recorded outputs in a store, and their pictures, by their URLs."""
+    for entry in (each for output in json.loads(outputs).values() for each in entries_in(output)):
         reference = (entry.get("artifact") or {}).get("$artifact")
-        if isinstance(reference, dict) and isinstance(reference.get("url"), str):
-            yield reference["url"], {**reference, "store": entry.get("store")}
+        for file in (reference, reference.get("picture")) if isinstance(reference, dict) else ():
+            if isinstance(file, dict) and isinstance(file.get("url"), str):
+                yield file["url"], {**file, "store": entry.get("store")}
 
 
 def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:

@@ -29,7 +29,7 @@ from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.keeping import Keeping, kept_rows
 from flowyml.orchestrators.local.live_view import LiveView
 from flowyml.orchestrators.local.options import sharing_steps
-from flowyml.orchestrators.local.outputs import SMALL, kept_artifacts, record
+from flowyml.orchestrators.local.outputs import SMALL, Returned, record
 from flowyml.orchestrators.local.recorder import Recorder
 from flowyml.orchestrators.local.records import Outcome, log_failure, outcome_of, result_of, run_of, step_of
 from flowyml.orchestrators.local.retrying import Past, Recorded
@@ -39,7 +39,7 @@ from flowyml.orchestrators.local.stopping import Watch
 from flowyml.orchestrators.local.store import KEPT, Ending, RunStore, clear_folder
 from flowyml.plan.model import Plan, Step
 from flowyml.runtime.code import Code
-from flowyml.runtime.decider import End
+from flowyml.runtime.decider import End, listed
 from flowyml.runtime.fork_client import Server
 from flowyml.runtime.nodes import Frame
 from flowyml.runtime.parent_env import read_parent_env
@@ -102,7 +102,7 @@ class LocalRun:
         )
         self._hooks: Sequence[PipelineHook] = ()
         self._outcome: Outcome = ExecutionStatus.FAILED, "failed", None
-        self._outputs: dict[str, Any] = {}
+        self._outputs: dict[str, Returned] = {}
         self._recorded: dict[str, Any] = {}
         self._artifacts: list[KeptRow] = []
         self.not_kept: list[str] = []
@@ -141,7 +141,8 @@ class LocalRun:
         finally:
             self._record_end()
         try:
-            return result_of(self.plan, self.row, self._walk.tasks, self._outcome, self._outputs, self._seconds())
+            outputs = {name: listed(returned.value) for name, returned in self._outputs.items()}
+            return result_of(self.plan, self.row, self._walk.tasks, self._outcome, outputs, self._seconds())
         finally:
             self._release_values()
 
@@ -247,7 +248,7 @@ class LocalRun:
                 self._recorded[name] = value.entry
                 continue
             try:
-                self._outputs[name] = work.live(value)
+                self._outputs[name] = Returned(work.read(value), tuple(node.makers(output)))
             except (OutputNotKeptError, ArtifactError) as error:  # of an earlier try
                 self._recorded[name] = {"not_kept": str(error)}
 
@@ -273,23 +274,23 @@ class LocalRun:
             self._sink.close()
             self._recorder.close()
             if status is ExecutionStatus.COMPLETED:
-                outputs = record(
-                    self._store, self.plan, self.row.run_id, self._outputs, self._artifacts,
+                outputs, stored = record(
+                    self._store, self.plan.name, self.row.run_id, self._outputs, self._artifacts,
                     max_bytes=self._settings.max_output_bytes,
                 )  # fmt: skip
+                self._artifacts += stored
                 ending = ending._replace(outputs={**outputs, **self._recorded})
                 self.not_kept = [name for name, entry in outputs.items() if "not_kept" in entry]
-            self._list_artifacts(ending.outputs)
+            self._list_artifacts()
         finally:
             self._finish(ending)
             self._tidy()
 
-    def _list_artifacts(self, recorded: Mapping[str, Any]) -> None:
+    def _list_artifacts(self) -> None:
         """List the previews of outputs, and the stored outputs. A failure must not fail the run."""
-        rows = [*self._artifacts, *kept_artifacts(self.plan, recorded)]
         try:
-            if rows:
-                self._store.keep(self.row.number, rows, "artifacts")
+            if self._artifacts:
+                self._store.keep(self.row.number, self._artifacts, "artifacts")
         except (sqlite3.Error, ConfigurationError) as error:
             logger.error("Artifacts of run %r could not be listed. %s", self.row.run_id, error)
 

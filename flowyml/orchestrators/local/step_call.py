@@ -140,7 +140,11 @@ class StepCalls:
 
     def live(self, value: Any) -> Any:
         """Return the value for a thread."""
-        return listed(mapped(value, self._live))
+        return listed(self.read(value))
+
+    def read(self, value: Any) -> Any:
+        """Return the value itself; of a loop, the ``Gathered`` ones."""
+        return mapped(value, self._live)
 
     def _live(self, value: Any) -> Any:
         if type(value) is Recorded:
