@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -86,7 +87,7 @@ def bundle(
     """
     with Output(as_json) as out:
         made = load(file).bundle()
-        _check_place(output / made.filename, made.data, force=False)
+        _check_places({output / made.filename: made.data}, force=False)
         try:
             path = made.write(output)
         except OSError as error:
@@ -113,7 +114,7 @@ def graph(
         plan = load(file).compile()
         if output is not None:
             data = marked(_drawn(plan, form, expand, out), f"graph{_SUFFIXES[form]}")
-            _check_place(output, data, force)
+            _check_places({output: data}, force)
             _write_file(output, data)
         if output is None and not as_json:
             out.raw(_drawn(plan, form, expand, out))
@@ -218,8 +219,7 @@ def _text_of(data: bytes) -> bytes:
 def _write(places: dict[Path, bytes], force: bool) -> list[Path]:
     """Write files, the main one last: then an engine that watches the folder finds the others."""
     listed, left_over = _listed_files(places), _left_over(places)
-    for path, data in places.items():
-        _check_place(path, data, force, is_listed=path in listed)
+    _check_places(places, force, listed)
     for path, data in reversed(places.items()):
         _write_file(path, data)
     main = next(iter(places))
@@ -228,24 +228,26 @@ def _write(places: dict[Path, bytes], force: bool) -> list[Path]:
     return list(places)
 
 
-def _check_place(path: Path, data: bytes, force: bool, *, is_listed: bool = False) -> None:
+def _check_places(places: Mapping[Path, bytes], force: bool, listed: Collection[Path] = ()) -> None:
     """Refuse to overwrite files that people wrote, unless the main file lists them, and a DAG file's schedule."""
-    if not path.is_file():
-        return
-    loaded = [file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
-    if path.resolve() in {Path(file).resolve() for file in loaded}:
-        raise UsageError(
-            f"{path} is source code of this pipeline, and would be overwritten. Name another file or folder."
-        )
-    old = path.read_bytes()
-    if not is_listed and (reason := objection(old, data, force=force)):
-        raise UsageError(f"{path} {reason}")
-    if not force and (schedule := _schedule_in(old)) and not _schedule_in(data):
-        raise UsageError(
-            f"{path} has the schedule `{schedule}`, and the new file has none: no run would start any more. Declare "
-            f"it, as Pipeline(…, schedule=Schedule.of(…)), or use `flowyml deploy`, which keeps it; --force writes the "
-            f"file without it."
-        )
+    there = {path: path.read_bytes() for path in places if path.is_file()}
+    modules = [getattr(module, "__file__", None) for module in [*sys.modules.values()]] if there else []
+    loaded = {os.path.realpath(file) for file in filter(None, modules)}
+    for path, old in there.items():
+        if os.path.realpath(path) in loaded:
+            raise UsageError(
+                f"{path} is source code of this pipeline, and would be overwritten. Name another file or folder."
+            )
+        if old == places[path]:
+            continue
+        if path not in listed and (reason := objection(old, places[path], force=force)):
+            raise UsageError(f"{path} {reason}")
+        if not force and (schedule := _schedule_in(old)) and not _schedule_in(places[path]):
+            raise UsageError(
+                f"{path} has the schedule `{schedule}`, and the new file has none: no run would start any more. "
+                f"Declare it, as Pipeline(…, schedule=Schedule.of(…)), or use `flowyml deploy`, which keeps it; "
+                f"--force writes the file without it."
+            )
 
 
 def _schedule_in(data: bytes) -> Schedule | None:
