@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowyml.core.errors import DefinitionError, FlowymlError, ParameterError, StepFailedError
 
@@ -61,6 +61,24 @@ class OrchestratorRetryPolicy:
     def delays(self) -> tuple[float, ...]:
         """Seconds to wait before each retry."""
         return tuple(min(self._grown(retry), self.max_delay_seconds) for retry in range(self.max_attempts - 1))
+
+    def with_delays(self, usual: float, least: float) -> OrchestratorRetryPolicy:
+        """Return the same policy with ``usual`` seconds before each retry if it waits for none, but at ``least`` these.
+
+        >>> policy = OrchestratorRetryPolicy(initial_delay_seconds=0)
+        >>> policy.with_delays(300, 30).delays, policy.with_delays(0, 30).delays
+        ((300, 300), (30, 30))
+        """
+        if self.initial_delay_seconds:
+            delay, longest, factor = self.initial_delay_seconds, self.max_delay_seconds, self.backoff_multiplier
+        else:
+            delay, longest, factor = usual, max(self.max_delay_seconds, usual), 1
+        return replace(
+            self,
+            initial_delay_seconds=max(delay, least),
+            max_delay_seconds=max(longest, least),
+            backoff_multiplier=factor,
+        )
 
     def _grown(self, retry: int) -> float:
         """Return the delay before the limit is applied."""

@@ -73,6 +73,10 @@ class Orchestrator(ABC):
     target: str | None = None
     """The value of ``--on`` for this orchestrator, if that is not ``name``: a configured target, a URL."""
 
+    retry_delay: float = 0
+    least_retry_delay: float = 0
+    """Seconds before retries of steps that say no delay, and at least before all retries; an adapter may set them."""
+
     def __init__(self, *, retry_policy: OrchestratorRetryPolicy | None = None, secrets: Mapping[str, str] = {}) -> None:
         self.retry_policy = retry_policy
         self.secrets = check_names(secrets)
@@ -257,13 +261,14 @@ class Orchestrator(ABC):
         return {name: data if name in listed else marked(data, name) for name, data in files.items()}
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
-        """Return the plan as this orchestrator would run it: with its retry policy, within its capabilities."""
+        """Return the plan as this orchestrator would run it: with its retries, within its capabilities."""
         plan = self._own_plan(pipeline)
         self.capabilities.require(first_of_each(plan))
         return plan
 
     def _own_plan(self, pipeline: RunnablePipeline) -> Plan:
-        return pipeline.compile().with_retry_policy(self.retry_policy).with_secret_names(self.secrets)
+        plan = pipeline.compile().with_retry_policy(self.retry_policy)
+        return plan.with_retry_delays(self.retry_delay, self.least_retry_delay).with_secret_names(self.secrets)
 
     # Reading, deploying and scheduling are done by the parts of an adapter.
 

@@ -173,3 +173,13 @@ class Plan:
         if policy is None:
             return self
         return replace(self, steps=tuple(s if s.retry else replace(s, retry=policy) for s in self.steps))
+
+    def with_retry_delays(self, usual: float, least: float) -> Plan:
+        """Return the same plan: ``usual`` seconds before retries that have no delay, and at least ``least`` before all.
+
+        The usual delay does not grow.
+        """
+        if not usual and not least:
+            return self
+        policies = {step.name: step.retry.with_delays(usual, least) for step in self if step.retry}
+        return replace(self, steps=tuple(replace(s, retry=policies.get(s.name)) for s in self.steps))

@@ -35,7 +35,7 @@ from flowyml_airflow.names import (
     development_id,
     development_name,
     task_id,
-    version_tag,
+    version_note,
 )
 from flowyml_airflow.options import (
     DAG_ARGUMENTS,
@@ -230,9 +230,9 @@ class _Dag:
             yield parts.CHOOSE
         if self._has_external:
             yield parts.EXTERNAL
-        if self.graph.unsettled:
+        if self._tasks.unsettled:
             yield parts.SETTLED
-        if self.graph.is_watched:
+        if self._tasks.watched:
             yield parts.WATCHER
 
     @property
@@ -335,8 +335,8 @@ class _Dag:
             for loop in self.graph.loops
         }
         ids = self.graph.ids
-        helpers += [ids.settled] if self.graph.unsettled else []
-        watchers = [ids.watcher] if self.graph.is_watched else []
+        helpers += [ids.settled] if self._tasks.unsettled else []
+        watchers = [ids.watcher] if self._tasks.watched else []
         watched: dict[str, Any] = {"watcher": ids.watcher} if watchers else {}
         if cleanup := [self.graph.id(task) for task in self.graph.tasks if self.graph.is_cleanup(task)]:
             watched["cleanup"] = cleanup
@@ -348,10 +348,10 @@ class _Dag:
         yield f"dag_id={text_literal(self.id)}"
         if self.id != self.shown_name:
             yield f"dag_display_name={text_literal(self.shown_name)}"
-        if about := options.get("description") or plan.description.partition("\n")[0]:
-            yield Pair("description=", Text(about))
+        about = options.get("description") or plan.description.partition("\n")[0]
+        yield Pair("description=", Text(f"{about} {version_note(version)}".lstrip()))
         yield "doc_md=__doc__"
-        yield Pair("tags=", value(_tags(plan, options, version)))
+        yield Pair("tags=", value(_tags(plan, options)))
         yield from schedule_arguments(self.schedule, options.get("schedule"))
         if plan.timeout_seconds is not None:
             yield f"dagrun_timeout={delta(plan.timeout_seconds)}"
@@ -364,8 +364,8 @@ class _Dag:
         yield from called_back(options, DAG_CALLBACKS, ["on_end"] if plan.hooks else [])
 
 
-def _tags(plan: Plan, options: Mapping[str, Any], version: str) -> list[str]:
-    tags = list(dict.fromkeys([*plan.tags, *options.get("tags", ()), TAG, version_tag(version)]))
+def _tags(plan: Plan, options: Mapping[str, Any]) -> list[str]:
+    tags = list(dict.fromkeys([*plan.tags, *options.get("tags", ()), TAG]))
     for tag in tags:
         if len(tag) > _LONGEST_TAG:
             raise DefinitionError(f"pipeline {plan.name!r}: tag {tag[:30]!r}… is longer than Airflow's {_LONGEST_TAG}.")

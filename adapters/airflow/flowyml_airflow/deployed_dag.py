@@ -14,7 +14,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.plan.marks import mark_of
 from flowyml.plan.parameters import check_values
 from flowyml_airflow.client import AirflowClient, NotThereError
-from flowyml_airflow.names import TAG
+from flowyml_airflow.names import TAG, version_note
 from flowyml_airflow.parameters import check_carried, declared
 from flowyml_airflow.status import no_tasks_at, timeout_of
 
@@ -81,6 +81,13 @@ class Deployed:
     def structure(self) -> str | None:
         """The structure of the DAG in the file; None for a foreign DAG, or if the file was edited."""
         return self.facts.get("structure") if self.is_ours and is_untouched(self.source) else None
+
+    def has_parsed(self, version: str) -> bool:
+        """Return whether Airflow has parsed this version of the file: it stores the description of a DAG at once.
+
+        DAG files of 1.0.0rc1 have a tag with the version instead.
+        """
+        return version_note(version) in (self.dag.get("description") or "") or f"{TAG}:{version}" in tags_of(self.dag)
 
     def shows(self, structure: str | None) -> bool:
         """Return whether Airflow has the tasks, parameters and schedule of this structure; True for None.

@@ -43,10 +43,9 @@ from flowyml_airflow.deployed_dag import (
     has_schedule,
     is_untouched,
     schedule_of,
-    tags_of,
 )
 from flowyml_airflow.folder import Folder
-from flowyml_airflow.names import BUNDLES_FOLDER, dag_file, dag_id, development_id, version_tag
+from flowyml_airflow.names import BUNDLES_FOLDER, dag_file, dag_id, development_id
 from flowyml_airflow.options import pipeline_options, step_options
 from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.stalled import is_gone
@@ -270,12 +269,12 @@ class AirflowDeployer(Deployer):
         return self.folder is None or all(self.folder.read(path) == data for path, data in compiled.files.items())
 
     def _has_parsed(self, compiled: CompiledDag, found: Deployed) -> bool:
-        """Return whether Airflow has parsed this version. Tags alone do not prove it.
+        """Return whether Airflow has parsed this version. The description alone does not prove it.
 
-        Airflow writes tags at once, but a new version of a DAG only every 30 seconds. Source: Airflow, ``[core]
+        Airflow writes that at once, but a new version of a DAG only every 30 seconds. Source: Airflow, ``[core]
         min_serialized_dag_update_interval``.
         """
-        if version_tag(compiled.version) not in tags_of(found.dag) or found.dag.get("has_import_errors"):
+        if not found.has_parsed(compiled.version) or found.dag.get("has_import_errors"):
             return False
         if self._proved.get(compiled.dag_id) != compiled.version:
             if found.facts.get("version") != compiled.version or not is_untouched(found.source):

@@ -310,7 +310,7 @@ class TaskGraph:
         if joins:  # in a mapped task group Airflow 3 would wait for all items before it created one, and skip them all
             return "none_failed" if self.loop(task) else "none_failed_min_one_success"
         before = self.upstream(task)
-        may_be_skipped = len(before) > 1 and any(self._may_skip(each, group) for each in self._waits_for(task))
+        may_be_skipped = len(before) > 1 and any(self.may_skip(each, group) for each in self._waits_for(task))
         return "none_failed" if may_be_skipped else "all_success"
 
     def _joins_neighbours(self, task: Task) -> bool:
@@ -327,7 +327,7 @@ class TaskGraph:
         needed = {name for source in first for name in steps_of(self._origin(source))}
         return any(name not in needed for name in self._waits_for(task))
 
-    def _may_skip(self, step: str, group: str) -> bool:
+    def may_skip(self, step: str, group: str) -> bool:
         """Return whether a step may be skipped while ``group`` runs: its failure must then win over the skip.
 
         Airflow skips a task as soon as a task that it waits for was skipped; another one may fail later.
@@ -427,40 +427,6 @@ class TaskGraph:
         outside = Task("items", loop.name)
         is_plain = not any("{" in label for label in labels) and sum(map(len, labels)) < 50
         return labels if is_plain and self.branch(outside) is None else None
-
-    @cached_property
-    def unsettled(self) -> Sequence[Task]:
-        """The last tasks of loops whose failed items do not fail the run: another task must come after them."""
-        waited_for = {before for task in self.tasks for before in (*self.upstream(task), self.gate(task))}
-        return [
-            task
-            for task in dict.fromkeys(self.steps.values())
-            if task not in waited_for
-            and (loop := self.loop(task))
-            and loop.on_item_error == "continue"
-            and not self.is_cleanup(task)
-        ]
-
-    @cached_property
-    def is_watched(self) -> bool:
-        """True if a failed step might not fail the run, since in Airflow the last tasks decide."""
-        around = [group for group in self.plan.groups if not self.structure.is_cleanup(group.name)]
-        steps = [step for step in self.plan if not self.structure.is_cleanup(step.group)]
-        may_hide = any(
-            isinstance(group, Branch) or (isinstance(group, Loop) and group.on_item_error == "continue")
-            for group in around
-        ) or any(step.run_if != "all_success" for step in steps)
-        return may_hide and bool(self.watched)
-
-    @cached_property
-    def watched(self) -> Sequence[Task]:
-        """The tasks whose failure fails the run. Choices are left out: they would skip the watcher."""
-        return [task for task in self.tasks if task.kind != "choice" and self._counts(task)]
-
-    def _counts(self, task: Task) -> bool:
-        loop = self.loop(task)
-        goes_on = loop is not None and loop.on_item_error == "continue"
-        return not goes_on and not self.is_cleanup(task)
 
     def roots(self) -> Sequence[Task]:
         """Return the tasks that wait for nothing."""

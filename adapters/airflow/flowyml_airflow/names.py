@@ -16,7 +16,7 @@ from flowyml.plan.names import slug
 __all__ = [
     "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "RETURNED", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
     "TAKES_KEY", "TAG", "TIMED_OUT", "TURN", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id",
-    "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "version_tag",
+    "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "version_note",
     "xcom_key",
 ]  # fmt: skip
 
@@ -103,9 +103,9 @@ def task_id(step: str) -> str:
     return _dotted(step if step != START_TASK else f"{step} ")
 
 
-def version_tag(version: str) -> str:
-    """Return the tag of a DAG for the version of its file that Airflow has parsed."""
-    return f"{TAG}:{version}"
+def version_note(version: str) -> str:
+    """Return the end of the description of a DAG: the version of its file that Airflow has parsed."""
+    return f"(version {version})"
 
 
 class Ids:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.credentials import AuthLike
-from flowyml.core.errors import EngineError, FlowymlError, RetryRefusedError, ScheduleError
+from flowyml.core.errors import ConfigurationError, EngineError, FlowymlError, RetryRefusedError, ScheduleError
 from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Run
@@ -82,7 +82,8 @@ class AirflowOrchestrator(Orchestrator):
     also unpauses one that was paused on purpose, or has a schedule, which then fires again; ``unpause=False`` refuses
     every paused DAG. ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, by default as
     long as Airflow's settings let that take, in seconds. ``retry_policy`` retries failed steps, and calls to an Airflow
-    that does not answer.
+    that does not answer. Steps that only count retries wait ``retry_delay`` seconds before each, and no step waits less
+    than ``least_retry_delay``.
     """
 
     name = "airflow"
@@ -104,9 +105,15 @@ class AirflowOrchestrator(Orchestrator):
         unpause: bool | None = None,
         deploy_timeout: float | None = None,
         retry_policy: OrchestratorRetryPolicy | None = None,
+        retry_delay: float = 0,
+        least_retry_delay: float = 0,
         secrets: Mapping[str, str] = {},
     ) -> None:
         super().__init__(retry_policy=retry_policy, secrets=secrets)
+        for name, seconds in (("retry_delay", retry_delay), ("least_retry_delay", least_retry_delay)):
+            if not 0 <= seconds < float("inf"):
+                raise ConfigurationError(f"{name}={seconds!r} must be seconds, 0 or more.")
+        self.retry_delay, self.least_retry_delay = retry_delay, least_retry_delay
         self.connection = Connection.to(url, auth, tls)
         self.auth = self.connection.auth
         self.unpause = unpause

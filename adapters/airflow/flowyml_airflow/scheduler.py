@@ -12,10 +12,10 @@ from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.scheduler import Scheduler, declared_schedule
 from flowyml.plan.bundle import Bundle
 from flowyml_airflow.client import usable_id
-from flowyml_airflow.deployed_dag import Deployed, has_schedule, is_untouched, tags_of
+from flowyml_airflow.deployed_dag import Deployed, has_schedule, is_untouched
 from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.folder import Folder
-from flowyml_airflow.names import TAG, dag_id, version_tag
+from flowyml_airflow.names import TAG, dag_id
 from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.pausing import check_resumable
 from flowyml_airflow.status import moment
@@ -123,7 +123,7 @@ def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo
 def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
     """Yield the changes that were made outside of FlowyML, by hand or by Airflow itself."""
     filename = str(found.dag.get("relative_fileloc") or found.dag["fileloc"]).rpartition("/")[2]
-    if not is_untouched(found.source) or version_tag(found.facts.get("version", "")) not in tags_of(found.dag):
+    if not is_untouched(found.source) or not found.has_parsed(found.facts.get("version", "")):
         yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."
     elif folder is not None and folder.read(filename) not in (None, found.source.encode()):
         yield f"{filename} in the DAGs folder is not what Airflow has read."

@@ -54,6 +54,7 @@ def of_dag(dag):
     return {
         "display": dag.dag_display_name,
         "tags": sorted(dag.tags),
+        "description": dag.description,
         "doc": dag.doc_md,
         "timeout": dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(),
         "schedule": json.dumps(Serialized.to_dict(dag)["dag"].get("timetable")),

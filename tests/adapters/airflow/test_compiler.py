@@ -24,6 +24,7 @@ from flowyml import step as step_of
 from flowyml.core.errors import ConfigurationError, DefinitionError, ScheduleError, UnknownOptionError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.schedule import Schedule
+from flowyml.orchestrators.targets import resolve
 from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.differences import bundle_difference
 from flowyml.plan.model import Parameter, Plan, Step
@@ -32,7 +33,7 @@ from flowyml_airflow.beside import runtime
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.dag_file.parts import CALLBACK, WORKER
 from flowyml_airflow.deployed_dag import facts_of, is_untouched
-from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, pipeline_of, task_id, version_tag, xcom_key
+from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, pipeline_of, task_id, version_note, xcom_key
 from tests.adapters.airflow import dags
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -133,7 +134,7 @@ def test_compiled_files_are_formatted_and_clean(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
-def test_the_version_changes_with_code_and_schedule_and_shows_in_tags() -> None:
+def test_the_version_changes_with_code_and_schedule_and_shows_in_the_description() -> None:
     plan = one_step()
     first = compile_dag(bundle(plan))
     others = [
@@ -142,7 +143,7 @@ def test_the_version_changes_with_code_and_schedule_and_shows_in_tags() -> None:
         compile_dag(bundle(plan), python="/opt/ml/bin/python"),
     ]
     assert len({dag.version for dag in (first, *others)}) == 4
-    assert f'"{version_tag(first.version)}"' in first.text
+    assert version_note(first.version) in first.text
 
 
 def test_the_code_lies_in_plain_files_where_airflow_does_not_look_for_dags() -> None:
@@ -168,7 +169,7 @@ def test_a_changed_line_of_a_step_is_a_changed_line_of_its_file() -> None:
     assert changed == ["one.py", f"{BUNDLES_FOLDER}/one/code/m.py"]
     lines = list(zip(old.text.splitlines(), new.text.splitlines(), strict=True))
     assert [re.match("[ #]*[A-Za-z]+", before)[0].strip() for before, after in lines if before != after] == [
-        "CODE", "tags", "# flowyml"
+        "CODE", "description", "# flowyml"
     ]  # fmt: skip
 
 
@@ -331,6 +332,36 @@ def test_one_retry_knows_no_growth() -> None:
     compiled = text(one_step().with_retry_policy(OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=120)))
     assert "retries=1, retry_delay=timedelta(minutes=2)" in compiled
     assert "backoff" not in compiled
+
+
+@pytest.mark.parametrize(
+    ("options", "ones", "others"),
+    [
+        pytest.param("", "seconds=0", "seconds=10", id="as the steps say"),
+        pytest.param("retry_delay = 300", "minutes=5", "seconds=10", id="a default"),
+        pytest.param("least_retry_delay = 30", "seconds=30", "seconds=30", id="a minimum"),
+        pytest.param("retry_delay = 300\nleast_retry_delay = 30", "minutes=5", "seconds=30", id="both"),
+    ],
+)
+def test_delays_of_retries_are_set_once_for_a_target(
+    options: str, ones: str, others: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that only counts its retries has the default, and it does not grow."""
+    policy = OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=10)
+    one = step_of(name="one", retry=3)(lambda: None)
+    other = step_of(name="other", retry=policy)(lambda: None)
+    (tmp_path / "flowyml.toml").write_text(f"[orchestrators.production]\nengine = 'airflow'\n{options}\n")
+    monkeypatch.chdir(tmp_path)
+    files = resolve("production").compile_pipeline(Pipeline("p").add_step(one).add_step(other))
+    compiled = files["p.py"].decode()
+    assert f"retries=3, retry_delay=timedelta({ones})" in compiled
+    assert f"retries=1, retry_delay=timedelta({others})" in compiled
+    assert "backoff" not in compiled
+
+
+def test_a_delay_below_nothing_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="least_retry_delay=-1 must be seconds"):
+        AirflowOrchestrator(least_retry_delay=-1)
 
 
 def test_a_union_of_plain_types_is_a_list_of_them() -> None:

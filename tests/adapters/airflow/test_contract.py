@@ -28,7 +28,7 @@ from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.external_run import Calls
 from flowyml_airflow.folder import LocalFolder
 from flowyml_airflow.handover import DagSchedule
-from flowyml_airflow.names import CODE_KEY, TAG, version_tag
+from flowyml_airflow.names import CODE_KEY, TAG, version_note
 from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.retrying import run_again
@@ -47,7 +47,7 @@ COMPILED = compile_dag(short("contract").bundle(), schedule=Schedule.of("daily",
 VALUES = {
     "state": "failed", "total_entries": 1, "ConfigOption.value": "7", "/dagSources/{file_token}.content": COMPILED.text,
     "DAGSourceResponse.content": COMPILED.text, "extra": '{"flowyml": 1, "update_mask": 1, "is_paused": true}',
-    "tags": [{"name": TAG}, {"name": version_tag(COMPILED.version)}], "queued_at": None, "conf": {},
+    "tags": [{"name": TAG}], "description": version_note(COMPILED.version), "queued_at": None, "conf": {},
     "run_type": "backfill", "timezone": "UTC", "start_date": DAY.isoformat(), "end_date": DAY.isoformat(),
     "is_active": True, "filename": "dags/contract.py", "timetable_summary": "0 6 * * *",
     "schedule_interval": {"__type": "CronExpression", "value": "0 6 * * *"},

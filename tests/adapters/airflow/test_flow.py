@@ -186,3 +186,35 @@ def test_ids_are_never_the_same() -> None:
     every = [*map(task_id, plan.by_name), *helpers]
     assert len(set(every)) == len(every)
     assert (ids.items["double"], ids.watcher) == ("double_items_2", "watcher_2")
+
+
+def test_a_failure_that_reaches_a_last_task_needs_no_watcher() -> None:
+    """Fifty steps before a choice: the choice does not run if one of them fails, nor do the last tasks after it."""
+
+    @pipeline(name="chain")
+    def made() -> None:
+        found = double.options(name="step0")(1)
+        for number in range(1, 50):
+            found = double.options(name=f"step{number}")(found)
+        with when(found > 3, name="high"):
+            same.options(name="a")(found)
+        with otherwise():
+            same.options(name="b")(found)
+
+    assert "watcher" not in tasks_of(made)
+
+
+def test_a_watcher_waits_only_for_what_may_fail_unseen() -> None:
+    handler = step(name="handler", run_if="all_done")(lambda value=None: value)
+
+    @pipeline(name="hidden")
+    def made() -> None:
+        first = double.options(name="first")(1)
+        with when(first > 3, name="high"):
+            same.options(name="beside", after=["slow"])(1)
+        double.options(name="slow")(double.options(name="before_slow")(1))
+        handler(double.options(name="hides")(first))
+
+    assert [edge for edge in edges_of(made) if edge.endswith("watcher")] == [
+        "[hides, slow, handler, beside] >> watcher"
+    ], "the choice may skip `beside` before `slow` fails"

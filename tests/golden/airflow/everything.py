@@ -1,4 +1,4 @@
-"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, structure 2449e695756e.
+"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, structure ddbb1f9930cf.
 
 A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
 
@@ -137,9 +137,9 @@ def pod(*, selector=None, limits=None, **requests):
 with DAG(
     dag_id="everything_quoted_and_more_4e6bde53",
     dag_display_name="Everything, \"quoted\" and 'more'",
-    description='A pipeline that asks for all there is. """Quotes""" and a \\ included.',
+    description='A pipeline that asks for all there is. """Quotes""" and a \\ included. (version VERSION)',
     doc_md=__doc__,
-    tags=["nightly", "team:ml", "flowyml", "flowyml:VERSION"],
+    tags=["nightly", "team:ml", "flowyml"],
     schedule=CronTriggerTimetable("0 9 * * 1", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -192,4 +192,4 @@ with DAG(
     start >> extract
     fit >> clean_up
 
-# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "2449e695756e", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/everything_quoted_and_more_4e6bde53/code/m.py"], "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "return_value"]}, "xcoms": {"extract": {"rows": "return_value"}, "fit": {"weights": "return_value"}, "clean_up": {}}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "waits": {"extract": ["on_pipeline_start"], "fit": ["extract"], "clean_up": ["fit"]}, "digest": "DIGEST"}
+# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "ddbb1f9930cf", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/everything_quoted_and_more_4e6bde53/code/m.py"], "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "return_value"]}, "xcoms": {"extract": {"rows": "return_value"}, "fit": {"weights": "return_value"}, "clean_up": {}}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "waits": {"extract": ["on_pipeline_start"], "fit": ["extract"], "clean_up": ["fit"]}, "digest": "DIGEST"}

@@ -1,4 +1,4 @@
-"""Pipeline 'flow' as an Airflow DAG, structure 1618874ebd02.
+"""Pipeline 'flow' as an Airflow DAG, structure 93ecc487d560.
 
 Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.
 
@@ -213,9 +213,9 @@ def on_end(context):
 
 with DAG(
     dag_id="flow",
-    description="Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.",
+    description="Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up. (version VERSION)",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:VERSION"],
+    tags=["flowyml"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -336,21 +336,7 @@ with DAG(
     choose_many >> Label("many") >> tell_many
     choose_many >> Label("few") >> tell_few
     tolerant >> settled
-    [
-        survey_cities_4b1da184,
-        letters_items,
-        measure,
-        survey_measure_items,
-        survey_measure_c3fffa40,
-        refine,
-        tell_short,
-        survey_sum_of_a194c3e0,
-        tell_either,
-        tell_many,
-        tell_few,
-        page,
-        tell_all,
-    ] >> watcher
+    [tell_either, tell_many, tell_few, page, tell_all] >> watcher
     others = [
         survey_cities_4b1da184,
         letters_items,
@@ -370,4 +356,4 @@ with DAG(
     others >> drop_each
     others >> drop
 
-# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "1618874ebd02", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/flow/code/m.py"], "python": null, "artifacts": null, "steps": ["survey.cities", "measure", "tolerant", "survey.measure", "refine", "tell_short", "survey.sum_of", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "return_value"], "letters": ["tell_either", "return_value", "letters"], "tolerant": ["tolerant", "return_value", "tolerant"]}, "xcoms": {"survey.cities": {"cities": "return_value"}, "measure": {"measure": "return_value"}, "tolerant": {"tolerant": "return_value"}, "survey.measure": {"measure": "return_value"}, "refine": {"refine": "return_value"}, "tell_short": {"tell_short": "return_value"}, "survey.sum_of": {"sum_of": "return_value"}, "tell_either": {"tell_either": "return_value"}, "tell_many": {"tell_many": "return_value"}, "tell_few": {"tell_few": "return_value"}, "page": {}, "tell_all": {"tell_all": "return_value"}, "drop_each": {}, "drop": {}}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey.measure"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "waits": {"survey.cities": ["on_pipeline_start"], "letters_items": ["on_pipeline_start"], "measure": ["letters_items"], "tolerant": ["on_pipeline_start"], "survey_measure_items": ["survey.cities"], "survey.measure": ["survey.cities", "survey_measure_items"], "choose_long": ["measure", "letters_items"], "refine": ["measure", "choose_long", "letters_items"], "tell_short": ["measure", "choose_long", "letters_items"], "survey.sum_of": ["survey.measure"], "tell_either": ["refine", "tell_short", "letters_items"], "choose_many": ["survey.sum_of"], "tell_many": ["survey.sum_of", "choose_many"], "tell_few": ["survey.sum_of", "choose_many"], "page": ["survey.sum_of"], "tell_all": ["tell_many", "tell_few"], "drop": ["survey.sum_of"]}, "digest": "DIGEST"}
+# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "93ecc487d560", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/flow/code/m.py"], "python": null, "artifacts": null, "steps": ["survey.cities", "measure", "tolerant", "survey.measure", "refine", "tell_short", "survey.sum_of", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "return_value"], "letters": ["tell_either", "return_value", "letters"], "tolerant": ["tolerant", "return_value", "tolerant"]}, "xcoms": {"survey.cities": {"cities": "return_value"}, "measure": {"measure": "return_value"}, "tolerant": {"tolerant": "return_value"}, "survey.measure": {"measure": "return_value"}, "refine": {"refine": "return_value"}, "tell_short": {"tell_short": "return_value"}, "survey.sum_of": {"sum_of": "return_value"}, "tell_either": {"tell_either": "return_value"}, "tell_many": {"tell_many": "return_value"}, "tell_few": {"tell_few": "return_value"}, "page": {}, "tell_all": {"tell_all": "return_value"}, "drop_each": {}, "drop": {}}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey.measure"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "waits": {"survey.cities": ["on_pipeline_start"], "letters_items": ["on_pipeline_start"], "measure": ["letters_items"], "tolerant": ["on_pipeline_start"], "survey_measure_items": ["survey.cities"], "survey.measure": ["survey.cities", "survey_measure_items"], "choose_long": ["measure", "letters_items"], "refine": ["measure", "choose_long", "letters_items"], "tell_short": ["measure", "choose_long", "letters_items"], "survey.sum_of": ["survey.measure"], "tell_either": ["refine", "tell_short", "letters_items"], "choose_many": ["survey.sum_of"], "tell_many": ["survey.sum_of", "choose_many"], "tell_few": ["survey.sum_of", "choose_many"], "page": ["survey.sum_of"], "tell_all": ["tell_many", "tell_few"], "drop": ["survey.sum_of"]}, "digest": "DIGEST"}

@@ -1,4 +1,4 @@
-"""Pipeline 'grouped' as an Airflow DAG, structure bfd7bc35e5e6.
+"""Pipeline 'grouped' as an Airflow DAG, structure 24384c090459.
 
 Several steps in one task, and in one for each item.
 
@@ -165,13 +165,6 @@ class Items(BaseOperator):
         stop()
 
 
-class Watcher(BaseOperator):
-    """Fails the run when a step failed, whatever ran after it."""
-
-    def execute(self, context):
-        raise RuntimeError("A step of this run failed.")
-
-
 class Link(BaseOperatorLink or object):
     """A button on the page of a task that leads to an output of its step."""
 
@@ -219,9 +212,9 @@ def pod(*, selector=None, limits=None, **requests):
 
 with DAG(
     dag_id="grouped",
-    description="Several steps in one task, and in one for each item.",
+    description="Several steps in one task, and in one for each item. (version VERSION)",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:VERSION"],
+    tags=["flowyml"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -260,8 +253,5 @@ with DAG(
     with_links(prepare, ["read.read", "clean.clean"])
     with_links(each, ["half.half", "shown.shown"])
     with_links(page_of, ["page_of"])
-    watcher = Watcher(task_id="watcher", trigger_rule="one_failed")
 
-    [prepare, rows_items, each, alarm, page_of] >> watcher
-
-# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "bfd7bc35e5e6", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/grouped/code/m.py"], "python": null, "artifacts": null, "artifact_links": "https://files.example.org/{key}", "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "return_value"], "texts": ["each", "shown.shown", "rows"]}, "xcoms": {"alarm": {}, "page_of": {"page_of": "return_value"}}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "waits": {"rows_items": ["prepare"], "each": ["prepare", "rows_items"], "alarm": ["prepare"], "page_of": ["each"]}, "digest": "DIGEST"}
+# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "24384c090459", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/grouped/code/m.py"], "python": null, "artifacts": null, "artifact_links": "https://files.example.org/{key}", "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "return_value"], "texts": ["each", "shown.shown", "rows"]}, "xcoms": {"alarm": {}, "page_of": {"page_of": "return_value"}}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items"], "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "waits": {"rows_items": ["prepare"], "each": ["prepare", "rows_items"], "alarm": ["prepare"], "page_of": ["each"]}, "digest": "DIGEST"}

@@ -1,4 +1,4 @@
-"""Pipeline 'kleine Strecke/1' as an Airflow DAG, structure d22d16f38cd0.
+"""Pipeline 'kleine Strecke/1' as an Airflow DAG, structure 87df93d77b9f.
 
 Values of all kinds, and hooks.
 
@@ -116,9 +116,9 @@ def on_end(context):
 with DAG(
     dag_id="kleine_strecke_1_f589eb17",
     dag_display_name="kleine Strecke/1",
-    description="Values of all kinds, and hooks.",
+    description="Values of all kinds, and hooks. (version VERSION)",
     doc_md=__doc__,
-    tags=["tests", "flowyml", "flowyml:VERSION"],
+    tags=["tests", "flowyml"],
     schedule=DeltaTriggerTimetable(timedelta(minutes=90)),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -139,4 +139,4 @@ with DAG(
 
     start >> nothing
 
-# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "d22d16f38cd0", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/kleine_strecke_1_f589eb17/code/m.py"], "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "return_value"]}, "xcoms": {"nothing": {"nothing": "return_value"}, "values": {"plain": "plain", "large": "large"}, "prufung_3_de015b7c": {"Pr\u00fcfung/3 '\"": "return_value"}}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "waits": {"nothing": ["on_pipeline_start"], "values": ["nothing"], "prufung_3_de015b7c": ["values"]}, "digest": "DIGEST"}
+# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "VERSION", "structure": "87df93d77b9f", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "runtime": "flowyml-VERSION-DIGEST.pyz", "files": ["flowyml_bundles/kleine_strecke_1_f589eb17/code/m.py"], "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "return_value"]}, "xcoms": {"nothing": {"nothing": "return_value"}, "values": {"plain": "plain", "large": "large"}, "prufung_3_de015b7c": {"Pr\u00fcfung/3 '\"": "return_value"}}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "waits": {"nothing": ["on_pipeline_start"], "values": ["nothing"], "prufung_3_de015b7c": ["values"]}, "digest": "DIGEST"}

@@ -24,6 +24,7 @@ from flowyml_airflow.graph import Task, TaskGraph
 from flowyml_airflow.names import RETURNED, START_TASK, task_id
 from flowyml_airflow.options import STEP_ARGUMENTS, TASK_ARGUMENTS, TASK_CALLBACKS, step_options
 from flowyml_airflow.schedule import delta
+from flowyml_airflow.watching import unsettled, watched
 
 __all__ = ["TaskTexts"]
 
@@ -73,6 +74,7 @@ class TaskTexts:
         self.plan = graph.plan
         self.names = _Names(self.plan, graph)
         self.names.imports.output = self._left
+        self.unsettled, self.watched = unsettled(graph), watched(graph)
         self._has_links = links
 
     def text(self) -> Iterator[str]:
@@ -93,9 +95,9 @@ class TaskTexts:
         if self.plan.hooks:
             yield _line(Pair(f"{self.names.start} = ", self._start()))
             waits.insert(0, Pair(f"{self.names.start} >> ", _one_or_list(self.names.of(self.graph.roots()))))
-        if self.graph.unsettled:
+        if self.unsettled:
             yield _line(_helper(self.names.settled, "Settled", self.graph.ids.settled, "all_done"))
-        if self.graph.is_watched:
+        if self.watched:
             yield _line(_helper(self.names.watcher, "Watcher", self.graph.ids.watcher, "one_failed"))
         if waits:
             yield "\n" + "".join(map(_line, waits))
@@ -420,10 +422,10 @@ class TaskTexts:
                 yield _labelled(self.names[choice], label, after)
             else:  # in ``>>``, a label makes of tasks their groups: Airflow's ``EdgeModifier``
                 yield Group(f"{self.names[choice]}.set_downstream(", [after, label], ")")
-        if self.graph.unsettled:
-            yield _wait(self.names.settled, self.names.of(self.graph.unsettled))
-        if self.graph.is_watched:
-            yield _wait(self.names.watcher, self.names.of(self.graph.watched))
+        if self.unsettled:
+            yield _wait(self.names.settled, self.names.of(self.unsettled))
+        if self.watched:
+            yield _wait(self.names.watcher, self.names.of(self.watched))
         before, first = self.names.of(self.graph.before_cleanup), self.names.of(self.graph.first_of_cleanup)
         if before and len(first) > 1:
             yield Pair(f"{self.names.others} = ", Group("[", before, "]"))

@@ -90,9 +90,8 @@ def compare(
             yield Difference(dag, "", what, original[what], compiled[what])
     if dag != compiled["dag_id"]:
         yield Difference(dag, "", "dag_id", dag, compiled["dag_id"])
-    ours = {tag for tag in compiled["tags"] if tag.partition(":")[0] == _TAG}
-    if (other := {*original["tags"]} ^ {*compiled["tags"]}) - ours:
-        yield Difference(dag, "", "tags", original["tags"], sorted({*original["tags"]} ^ (other - ours)))
+    if (other := {*original["tags"]} ^ {*compiled["tags"]}) - {_TAG}:
+        yield Difference(dag, "", "tags", original["tags"], sorted({*original["tags"]} ^ (other - {_TAG})))
     for name, value in original["params"].items():
         if name not in compiled["params"] or value != compiled["params"][name]:
             yield Difference(dag, "", f"parameter {name}", value, compiled["params"].get(name, "missing"))
