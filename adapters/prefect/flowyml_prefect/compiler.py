@@ -7,7 +7,7 @@ can end its literal, and no name can hide a name that the flow itself uses.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from textwrap import dedent
+from pathlib import Path
 from typing import Any
 
 from flowyml.orchestrators.base import about_step
@@ -15,13 +15,41 @@ from flowyml.orchestrators.options import check_options
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 from flowyml.plan.model import FromParameter, FromStep, Parameter, Plan, Step
+from flowyml.plan.runtime_files import python_files
 from flowyml_prefect.names import FlowNames, flow_name, outputs_key
 from flowyml_prefect.outline import outline
-from flowyml_prefect.parts import common_text
 
-__all__ = ["compile_flow", "flow_function", "is_walked", "task_functions"]
+__all__ = ["compile_flow", "flow_function", "is_walked", "task_functions", "with_worker"]
 
-_SETTINGS = 'PIPELINE = DIGEST = ""\nBUNDLE = Path(__file__)\nif PIPELINE:  # compiled\n'
+_HEAD = '''"""A FlowyML pipeline as a Prefect flow.
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. It can be deployed like any
+flow; ``python flow.py`` runs it, ``python flow.py '{{"rows": 5}}'`` with these parameters. The code of the steps is in
+the bundle beside it. So a worker needs this folder, Prefect, and what the steps import, but no FlowyML.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from hashlib import sha256
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+from prefect import flow, task
+from prefect.client.schemas.objects import State
+
+BUNDLE = Path(__file__).resolve().with_name({file})
+DIGEST = {digest}
+if sha256(BUNDLE.read_bytes()).hexdigest() != DIGEST:  # a worker fetches it from where others may write
+    raise ImportError(f"{{BUNDLE}} is not the code of this flow: it was replaced or cut short. Run it again.")
+run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # by this FlowyML
+
+{imports}
+
+PIPELINE = FlowPipeline({pipeline}, BUNDLE)
+'''
 _MAIN = 'if __name__ == "__main__":\n    {}(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{{}}"))\n'
 _MOST_DELAYS = 50  # Prefect takes no more, and repeats the last one
 _ANNOTATIONS = {
@@ -30,27 +58,51 @@ _ANNOTATIONS = {
 }  # fmt: skip
 
 
+def with_worker(bundle: Bundle) -> Bundle:
+    """Return a bundle with this package, from which compiled flows import what they call."""
+    ours = python_files(Path(__file__).parent)
+    return bundle.with_files({f"flowyml_prefect/{path}": data for path, data in ours})
+
+
 def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
     """Return the text of ``flow.py``, which lies beside the bundle's file. Raises ``DefinitionError``.
 
-    With ``walks`` the flow walks over its plan, and so can continue a run, even if the plan does not need that.
+    The bundle is one ``with_worker``. With ``walks`` the flow walks over its plan, and so can continue a run, even if
+    the plan does not need that.
     """
     plan = bundle.plan
     _refuse_options(plan)
     walks = walks or is_walked(plan)
     names = FlowNames(plan)
     annotations = {parameter.name: _annotation(parameter.schema) for parameter in plan.parameters}
-    settings = (
-        f"PIPELINE = {text_literal(plan.name)}\n"
-        f"DIGEST = {text_literal(bundle.digest)}\n"
-        f"BUNDLE = Path(__file__).resolve().with_name({text_literal(bundle.filename)})\n"
+    head = _HEAD.format(
+        file=text_literal(bundle.filename),
+        digest=text_literal(bundle.digest),
+        imports="\n".join(_imports(plan, walks)),
+        pipeline=text_literal(plan.name),
     )
-    before, _, after = common_text(walks=walks).partition(_SETTINGS)
-    loading, _, after = after.partition("\n\n")
-    parts = [f"{before}{settings}{dedent(loading)}\n\n{after}"]
-    parts += [_turn(step, names) if walks else _task(step, names, annotations) for step in plan]
+    parts = [head, *(_walked_task(step, names) if walks else _task(step, names, annotations) for step in plan)]
     parts += [_flow(plan, names, walks), _MAIN.format(names.flow)]
     return "\n\n".join(parts)
+
+
+def _imports(plan: Plan, walks: bool) -> Iterator[str]:
+    """Yield the imports of what the file calls, and no others."""
+    is_used = {
+        "GRACE": any(step.timeout_seconds is not None for step in plan),
+        "FlowPipeline": True,
+        "Values": bool(plan.steps),
+        "finish_run": not walks,
+        "retry_on": any(_is_retried(step) for step in plan),
+        "run_step": bool(plan.steps) and not walks,
+    }
+    if walks:
+        yield "from flowyml_prefect.walker import StepTask, run_all, run_step  # noqa: E402"
+    yield f"from flowyml_prefect.worker import {', '.join(filter(is_used.get, is_used))}  # noqa: E402"
+
+
+def _is_retried(step: Step) -> bool:
+    return step.retry is not None and step.retry.max_attempts > 1
 
 
 def _refuse_options(plan: Plan) -> None:
@@ -79,12 +131,12 @@ def task_functions(plan: Plan) -> Mapping[str, str]:
     return FlowNames(plan).tasks
 
 
-def _turn(step: Step, names: FlowNames) -> str:
+def _walked_task(step: Step, names: FlowNames) -> str:
     """Return a decorated function for one step of a flow with control flow."""
     return (
-        f"{source(Group('@task(', list(_task_options(step, '{turn}')), ')'))}\n"
-        f"def {names.tasks[step.name]}(turn: Turn) -> Values | State[Any]:\n"
-        "    return run_step(turn)\n"
+        f"{source(Group('@task(', list(_task_options(step, '{task}')), ')'))}\n"
+        f"def {names.tasks[step.name]}(task: StepTask) -> Values | State[Any]:\n"
+        "    return run_step(task)\n"
     )
 
 
@@ -110,7 +162,7 @@ def _task_options(step: Step, shown: str = "") -> Iterator[Part]:
         yield f"description={text_literal(step.description)}"
     if step.tags:
         yield Pair("tags=", value(step.tags))
-    if step.retry and step.retry.max_attempts > 1:
+    if step.retry and _is_retried(step):
         yield f"retries={step.retry.max_attempts - 1}"
         yield Pair("retry_delay_seconds=", value(step.retry.delays[:_MOST_DELAYS]))
         errors = step.retry.retryable_errors
@@ -140,7 +192,7 @@ def _parameters(step: Step) -> list[str]:
 
 def _flow(plan: Plan, names: FlowNames, walks: bool) -> str:
     """Return the flow: its body, in the context of the processes that run its steps."""
-    run = Group("with run_steps(", [f"{name}={name}" for name in names.parameters], "):")
+    run = Group("with PIPELINE.run_steps(", [f"{name}={name}" for name in names.parameters], "):")
     parameters = sorted(plan.parameters, key=lambda parameter: not parameter.required)  # as Python wants them
     lines = [
         source(Group("@flow(", list(_flow_options(plan)), ")")),
@@ -177,9 +229,9 @@ def _flow_options(plan: Plan) -> Iterator[Part]:
     if plan.parameters:  # else a dict with "$ref" is taken for a reference to a block; the step process checks types
         yield "validate_parameters=False"
     if plan.hooks:
-        yield "on_running=[on_start]"
+        yield "on_running=[PIPELINE.on_start]"
         for event in ("completion", "failure", "cancellation", "crashed"):
-            yield f"on_{event}=[on_end]"
+            yield f"on_{event}=[PIPELINE.on_end]"
 
 
 def _parameter(parameter: Parameter) -> Part:

@@ -37,7 +37,7 @@ from flowyml.plan.names import slug
 from flowyml.runtime.kept_outputs import KEEP
 from flowyml_prefect.automations import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
 from flowyml_prefect.client import TAG, PrefectClient
-from flowyml_prefect.compiler import compile_flow, flow_function, is_walked, task_functions
+from flowyml_prefect.compiler import compile_flow, flow_function, is_walked, task_functions, with_worker
 from flowyml_prefect.names import PIPELINE, deployment_name, flow_name, plan_key, version_name
 from flowyml_prefect.parameters import parameter_schema
 from flowyml_prefect.pruning import flow_places, note_server, version_folder
@@ -236,7 +236,7 @@ class PrefectDeployer(Deployer):
 
         Raises ``OwnershipError`` if another project's pipeline of this name is deployed, unless ``force``.
         """
-        target = target or self.target
+        bundle, target = with_worker(bundle), target or self.target
         found = self._replaceable(bundle, target, force)
         ours = Owner(bundle.origin, is_deployed=True)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
@@ -259,6 +259,7 @@ class PrefectDeployer(Deployer):
         return found
 
     def diff(self, bundle: Bundle) -> str:
+        bundle = with_worker(bundle)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, self.target.pool)
         found = self.client.deployment(flow, name)
         first = [_difference(name, bundle, self.target, found)]

@@ -17,7 +17,7 @@ __all__ = [
     "task_runs",
 ]
 
-# The words of compiled flows: `flow_parts` and `walk_parts` write them.
+# The words of compiled flows: `worker` and `walker` write them.
 _TASK_RUNS = re.compile(r"Task runs: (\d+)")
 _CACHED_FROM = "cached from "  # a run
 

@@ -11,7 +11,6 @@ from flowyml.core.errors import DefinitionError
 from flowyml.plan.layout import FreeNames
 from flowyml.plan.model import Parameter, Plan
 from flowyml.plan.names import identifier, slug
-from flowyml_prefect.parts import defined_names
 
 __all__ = [
     "PIPELINE", "RUN_ID", "FlowNames", "deployment_name", "flow_name", "is_of_one_version", "outputs_key", "plan_key",
@@ -23,12 +22,13 @@ PIPELINE = "flowyml.pipeline"
 RUN_ID = "flowyml.run_id"
 """The label of a run with its id, as it was submitted."""
 
-_CALLED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn"})
-"""The functions that a compiled flow calls, beside those that it defines."""
-_TAKEN = frozenset({"return_state", "wait_for"})
-"""Arguments of a call that Prefect uses itself: it refuses a flow or a task with parameters of these names."""
-
-_RESERVED = _CALLED | _TAKEN  # for functions too: a retry, which compiles again, finds those of older versions by name
+_DEFINED = frozenset({
+    "Any", "BUNDLE", "DIGEST", "FlowPipeline", "GRACE", "Path", "State", "StepTask", "Values", "flow", "json",
+    "retry_on", "run_path", "sha256", "sys", "task",
+})  # fmt: skip
+"""What a compiled flow imports and defines, beside what is called in its functions."""
+_RESERVED = frozenset({"PIPELINE", "finish_run", "run_all", "run_step", "return_state", "wait_for"})
+"""What is called in the functions of a compiled flow, and the arguments of a call that Prefect uses itself."""
 _BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
 
 
@@ -71,8 +71,8 @@ class FlowNames(FreeNames):
 
     def __init__(self, plan: Plan) -> None:
         self.parameters = [_checked_parameter(parameter) for parameter in plan.parameters]
-        # A retry compiles a plan without control flow like one with it, so the names of both texts are reserved.
-        super().__init__([*self.parameters, *_RESERVED, *defined_names(), *keyword.kwlist, *dir(builtins)])
+        # A retry compiles a plan without control flow like one with it, so the names of both are reserved.
+        super().__init__([*self.parameters, *_RESERVED, *_DEFINED, *keyword.kwlist, *dir(builtins)])
         self.flow = self.fresh(_readable(plan.name))
         self.tasks = {step.name: self.fresh(_readable(step.name)) for step in plan}
         self.futures = {name: self.fresh(f"{task}_future") for name, task in self.tasks.items()}

@@ -23,7 +23,7 @@ from flowyml.orchestrators.submission import check_same_run, submit_once
 from flowyml.plan.secrets import slug_of
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import PrefectClient
-from flowyml_prefect.compiler import compile_flow
+from flowyml_prefect.compiler import compile_flow, with_worker
 from flowyml_prefect.connection import Connection
 from flowyml_prefect.deployer import PrefectDeployer, Target
 from flowyml_prefect.names import RUN_ID
@@ -106,7 +106,7 @@ class PrefectOrchestrator(Orchestrator):
     # Runs.
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        pipeline = bundle.plan.name
+        bundle, pipeline = with_worker(bundle), bundle.plan.name
         request = {
             "name": run_id,
             "idempotency_key": run_id,
@@ -235,6 +235,7 @@ class PrefectOrchestrator(Orchestrator):
         return SignIn(url=server.connection.ui_url, password=password) if server and password else None
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
+        bundle = with_worker(bundle)
         return {"flow.py": compile_flow(bundle).encode(), bundle.filename: bundle.data}
 
     @property

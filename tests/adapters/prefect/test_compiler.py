@@ -43,13 +43,13 @@ from flowyml.plan.model import (
 )
 from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.compiler import compile_flow, flow_function, task_functions
-from flowyml_prefect.names import flow_name
+from flowyml_prefect.names import FlowNames, flow_name
 from flowyml_prefect.parameters import given_parameters, parameter_schema, read_parameters
+from flowyml_prefect.worker import to_log
 from tests.security.test_what_a_name_can_do import ATTACKS, is_name
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests/golden/prefect"
-OWN = "\n# The steps, and the flow.\n"
 
 # Together these have each form that is compiled: what is plain; what people add to steps and runs; and control flow.
 PLAIN = Plan(
@@ -148,8 +148,7 @@ def bundle(plan: Plan) -> Bundle:
 
 @pytest.mark.parametrize("plan", [PLAIN, TRAINING, SEARCH], ids=lambda plan: plan.name)
 def test_golden(plan: Plan, update_golden: bool) -> None:
-    """Of each flow what is its own: all of them begin with the text of ``flow_parts``, and ``walk_parts``."""
-    text = compiled(plan).partition(OWN)[2].lstrip("\n")
+    text = compiled(plan)
     golden = GOLDEN / f"{plan.name}.py"
     if update_golden:
         golden.write_text(text, "utf-8")
@@ -162,8 +161,11 @@ def test_flows_are_laid_out_as_ruff_would(tmp_path: Path) -> None:
         text = compiled(plan)
         assert ast.get_docstring(ast.parse(text))
         (tmp_path / f"{plan.name}.py").write_text(text, "utf-8")
-    for command in (["format", "--check", "--line-length", "120"], ["check", "--select", "F401,F821,I"]):
-        ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "--isolated", tmp_path]
+    for command in (
+        ["format", "--check", "--line-length", "120"],
+        ["check", "--select", "F401,F821,I", "--line-length", "120"],
+    ):
+        ruff = [sys.executable, "-m", "ruff", *command, "--line-length", "120", "--no-cache", "--isolated", tmp_path]
         done = subprocess.run(ruff, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -192,9 +194,12 @@ def test_options_under_prefect_are_refused_and_not_ignored(pipeline: Pipeline, w
 
 
 def test_files_of_the_orchestrator() -> None:
-    files = PrefectOrchestrator().compile_files(Bundle(TRAINING, b"data"))
-    assert list(files) == ["flow.py", "training-3a6eb079.pyz"]
-    assert b'BUNDLE = Path(__file__).resolve().with_name("training-3a6eb079.pyz")' in files["flow.py"]
+    """The bundle has what the flow imports from FlowyML."""
+    files = PrefectOrchestrator().compile_files(build(TRAINING))
+    name = Bundle.of(files[[*files][1]]).filename
+    assert list(files) == ["flow.py", name]
+    assert f'BUNDLE = Path(__file__).resolve().with_name("{name}")'.encode() in files["flow.py"]
+    assert {"flowyml_prefect/worker.py", "flowyml_prefect/walker.py"} <= Bundle.of(files[name]).files.keys()
 
 
 def test_the_parameter_form() -> None:
@@ -233,8 +238,8 @@ def test_parameters_that_a_flow_cannot_have(name: str) -> None:
         compiled(replace(TRAINING, parameters=(Parameter(name=name),)))
 
 
-USED = ["flow", "task", "list", "dict", "run_steps", "State", "json", "Values", "print", "rows", "GRACE"]
-OF_A_RETRY = ["before", "label_run", "listed", "re", "deque", "Walker"]
+USED = ["flow", "task", "list", "dict", "PIPELINE", "State", "json", "Values", "print", "rows", "GRACE"]
+OF_A_RETRY = ["StepTask", "run_all", "run_step"]
 
 
 @pytest.mark.parametrize(("name", "walks"), [*((name, False) for name in USED), *((name, True) for name in OF_A_RETRY)])
@@ -246,6 +251,13 @@ def test_steps_may_be_called_like_what_the_flow_or_a_retry_uses(name: str, walks
     module = loaded(plan, walks=walks)
     assert module[task_functions(plan)[name]].name == module[flow_function(plan)].name == name
     assert name not in (task_functions(plan)[name], flow_function(plan))
+
+
+def test_no_function_is_called_like_what_a_flow_defines() -> None:
+    for plan in (PLAIN, TRAINING, SEARCH):
+        own = {flow_function(plan), *task_functions(plan).values()}
+        for name in loaded(plan).keys() - own - {"annotations"}:
+            assert FlowNames(Plan(name="p", steps=(Step(name="s", function="m:f"),))).fresh(name) != name
 
 
 def hostile(name: str) -> Plan:
@@ -277,7 +289,7 @@ def test_no_name_breaks_out_of_loops_branches_and_clean_up() -> None:
         assert [module[tasks[step.name]].tags for step in plan] == [set(step.tags) for step in plan]
         flow = module[flow_function(plan)]
         assert (flow.name, flow.fn.__defaults__) == (flow_name(name), (plan.parameters[0].default,))
-        assert module["PIPELINE"] == name
+        assert module["PIPELINE"].name == name
         assert set(module) == {*common, *tasks.values(), flow_function(plan)}
 
 
@@ -314,7 +326,8 @@ def loaded(plan: Plan, *, walks: bool = False) -> Mapping[str, Any]:
 
 def common_names() -> set[str]:
     """What each compiled flow with control flow defines."""
-    plan = Plan(name="p", steps=(Step(name="s", function="m:f", run_if="always"),))
+    step = Step(name="s", function="m:f", run_if="always", retry=OrchestratorRetryPolicy())
+    plan = Plan(name="p", steps=(step,))
     return set(loaded(plan)) - {flow_function(plan), *task_functions(plan).values()}
 
 
@@ -345,13 +358,12 @@ def test_more_parameters_than_prefect_stores_are_refused_before_any_call(monkeyp
     assert given_parameters({"text": "x" * 1_000_000})
 
 
-@pytest.mark.parametrize("plan", [TRAINING, SEARCH], ids=lambda plan: plan.name)
-def test_of_many_lines_the_first_and_the_last_are_shown(plan: Plan) -> None:
+def test_of_many_lines_the_first_and_the_last_are_shown() -> None:
     for printed, notes in ((0, 0), (9_999, 0), (10_000, 1), (11_000, 1)):
-        lines = logged(plan, printed)
+        lines = logged(printed)
         assert len(lines) == printed + notes
         assert [line for line in lines if line.startswith("line ")] == [f"line {n}" for n in range(printed)]
-    lines = logged(plan, 50_000)
+    lines = logged(50_000)
     assert lines[:10_000] == [f"line {n}" for n in range(10_000)]
     assert lines[10_000:10_002] == [
         "The first 10000 lines are logged as they come; of the others, only the last 1000 follow at the end.",
@@ -360,12 +372,12 @@ def test_of_many_lines_the_first_and_the_last_are_shown(plan: Plan) -> None:
     assert lines[10_002:] == [f"line {n}" for n in range(49_000, 50_000)]
 
 
-def logged(plan: Plan, count: int) -> list[str]:
+def logged(count: int) -> list[str]:
     """What a flow logs of a step that prints so many lines, and then fails."""
     handler = Listing()
     logger = logging.Logger("of the test")
     logger.addHandler(handler)
-    with suppress(KeyError), loaded(plan)["to_log"](logger) as on_line:
+    with suppress(KeyError), to_log(logger) as on_line:
         for number in range(count):
             on_line("out", f"line {number}")
         raise KeyError("the end")

@@ -29,7 +29,7 @@ import flowyml_prefect
 pytestmark = pytest.mark.prefect
 
 HERE = Path(str(flowyml_prefect.__file__)).parent
-PARTS = ("flow_parts.py", "walk_parts.py")
+PARTS = ("worker.py", "walker.py")
 
 # What of Prefect's these hold or give, wherever they stand in the code of the flows.
 HELD: dict[str, tuple[Any, ...]] = {
@@ -40,7 +40,7 @@ HELD: dict[str, tuple[Any, ...]] = {
     "flow_run": (FlowRun,),
     "future": (PrefectFuture,),
     "item": (DeploymentSchedule,),
-    "kept[0]": (DeploymentSchedule,),
+    "ours[0]": (DeploymentSchedule,),
     "rule": (CronSchedule, IntervalSchedule),
     "run": (runtime.flow_run,),
     "runtime.flow_run": (runtime.flow_run,),
@@ -49,7 +49,7 @@ HELD: dict[str, tuple[Any, ...]] = {
     "state": (State,),
     "task_run": (TaskRun,),
     "task_run.state": (State,),
-    "turn.state": (State,),
+    "task.state": (State,),
 }
 
 

@@ -92,7 +92,7 @@ def test_task_runs_bear_the_names_of_items_and_lines_lead_to_them(
 
 
 def test_a_label_that_a_busy_server_does_not_take_keeps_no_flow_from_its_end(tmp_path: Path) -> None:
-    labelling = "from flowyml_prefect.walk_parts import label_soon; label_soon(str(UUID(int=1)), 'items', 3, within=0)"
+    labelling = "from flowyml_prefect.walker import label_soon; label_soon(str(UUID(int=1)), 'items', 3, within=0)"
     with socket.create_server(("127.0.0.1", 0)) as busy:  # takes connections, and never answers
         api = f"http://127.0.0.1:{busy.getsockname()[1]}/api"
         environment = {**os.environ, "PREFECT_API_URL": api, "PREFECT_HOME": str(tmp_path)}

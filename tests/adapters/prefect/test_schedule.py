@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule
-from flowyml_prefect import flow_parts
+from flowyml_prefect import worker
 from flowyml_prefect.schedule import from_prefect, is_ours, to_prefect
 
 SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2, hours=3)
@@ -86,12 +86,12 @@ def test_data_intervals_join_where_clocks_change(name: str, is_bounded: bool, mo
         times = asyncio.run(theirs.get_dates(n=300, start=day - 2 * DAY, end=day + 3 * DAY))
         rule = (RRuleSchedule if is_bounded else CronSchedule)(**written["schedule"])
         kept = SimpleNamespace(schedule=rule, slug=written["slug"], updated=None)
-        monkeypatch.setattr(flow_parts, "_deployment", lambda run, kept=kept: SimpleNamespace(schedules=[kept]))
+        monkeypatch.setattr(worker, "_deployment", lambda run, kept=kept: SimpleNamespace(schedules=[kept]))
         for before, time in pairwise(time.astimezone(UTC) for time in times):
             run = SimpleNamespace(expected_start_time=time, auto_scheduled=True)
             context = SimpleNamespace(get=lambda run=run: SimpleNamespace(flow_run=run))
-            monkeypatch.setattr(flow_parts, "FlowRunContext", context)
-            found = flow_parts._dates().data_interval_start
+            monkeypatch.setattr(worker, "FlowRunContext", context)
+            found = worker.run_dates().data_interval_start
             assert found is not None
             assert found.astimezone(UTC) == before, (cron, time)
 

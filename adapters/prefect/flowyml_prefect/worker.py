@@ -1,8 +1,6 @@
-"""A FlowyML pipeline as a Prefect flow.
+"""What a compiled flow imports from its bundle: the processes of its steps, their logs, and the end of the run.
 
-FlowyML compiled this file: change the pipeline and compile again, rather than edit it. It can be deployed like any
-flow; ``python flow.py`` runs it, ``python flow.py '{"rows": 5}'`` with these parameters. The code of the steps is in
-the bundle beside it. So a worker needs this folder, Prefect, and what the steps import, but no FlowyML.
+A flow with loops, branches and rules runs its steps by ``flowyml_prefect.walker`` instead.
 """
 
 from __future__ import annotations
@@ -17,17 +15,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from runpy import run_path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from httpx import HTTPError, HTTPStatusError
-from prefect import flow, get_run_logger, runtime, task
+from prefect import get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
@@ -37,28 +33,25 @@ from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
-PIPELINE = DIGEST = ""
-BUNDLE = Path(__file__)
-if PIPELINE:  # compiled
-    if sha256(BUNDLE.read_bytes()).hexdigest() != DIGEST:  # a worker fetches it from where others may write
-        raise ImportError(f"{BUNDLE} is not the code of this flow: it was replaced or cut short. Run it again.")
-    run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # by this FlowyML
+from flowyml.artifacts import default_url, run_place
+from flowyml.artifacts.listing import artifacts_of
+from flowyml.artifacts.markdown import markdown_of
+from flowyml.core.dates import RunDates
+from flowyml.core.errors import MissingSecretError, StepError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.logs import level_of
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.schedule import Schedule
+from flowyml.plan.names import slug
+from flowyml.plan.secrets import slug_of
+from flowyml.runtime.lines import OnLine
+from flowyml.runtime.processes import StepProcesses
+from flowyml.runtime.step_errors import of_several, of_step
 
-from flowyml.artifacts import default_url, run_place  # noqa: E402
-from flowyml.artifacts.listing import artifacts_of  # noqa: E402
-from flowyml.artifacts.markdown import markdown_of  # noqa: E402
-from flowyml.core.dates import RunDates  # noqa: E402
-from flowyml.core.errors import MissingSecretError, StepError  # noqa: E402
-from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
-from flowyml.core.logs import level_of  # noqa: E402
-from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
-from flowyml.core.schedule import Schedule  # noqa: E402
-from flowyml.plan.names import slug  # noqa: E402
-from flowyml.plan.secrets import slug_of  # noqa: E402
-from flowyml.runtime.execution import AttemptOutputs  # noqa: E402
-from flowyml.runtime.lines import OnLine  # noqa: E402
-from flowyml.runtime.processes import StepProcesses  # noqa: E402
-from flowyml.runtime.step_errors import of_several, of_step  # noqa: E402
+__all__ = [
+    "ENDED", "GRACE", "FlowPipeline", "Values", "Work", "current_work", "finish_run", "make_attempt", "reason_of",
+    "retry_on", "run_dates", "run_step", "to_log",
+]  # fmt: skip
 
 # Prefect's own timeout cannot interrupt a thread that waits. So each step runs in a process, which is killed at the
 # timeout; Prefect's timeout comes this many seconds later, in case that fails. Its warning about threads is irrelevant
@@ -69,7 +62,7 @@ GRACE = 10
 FIRST_LINES, LAST_LINES = 10_000, 1_000
 logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a worker thread" not in str(record.msg))
 
-# The run that a worker executes with this file; None if another program loads it.
+# The run that a worker executes with this module; None if another program loads it.
 LOADED_FOR = runtime.flow_run.id
 
 Values = dict[str, Any]
@@ -78,13 +71,14 @@ ENDED = {
     "CANCELLING": ExecutionStatus.CANCELLED,
     "CANCELLED": ExecutionStatus.CANCELLED,
 }
-_work: ContextVar[Work] = ContextVar("_work")
+current_work: ContextVar[Work] = ContextVar("current_work")
 
 
 class Work:
     """The processes that run the steps of a run, and the signals that end them."""
 
-    def __init__(self, processes: StepProcesses) -> None:
+    def __init__(self, pipeline: FlowPipeline, processes: StepProcesses) -> None:
+        self.pipeline = pipeline
         self.processes = processes
         self.stop = threading.Event()
         self.ended: list[threading.Event] = []
@@ -96,42 +90,68 @@ class Work:
             event.wait(GRACE)
 
 
-@contextmanager
-def run_steps(**parameters: Any) -> Iterator[None]:
-    """Start the processes that run the steps; they end with the flow, however it ends."""
-    run, store, dates = runtime.flow_run, default_url(), _dates()
-    place = run_place(f"prefect {run.id}", PIPELINE, run.name)
-    with (
-        working_folder(),
-        StepProcesses(
-            BUNDLE,
-            run_id=run.name,
-            artifacts=store,
-            place=place,
-            parameters=parameters,
-            dates=dates,
-            read_secret=secret_block,
-        ) as processes,
-    ):
-        work = Work(processes)
-        _work.set(work)
-        try:
+class FlowPipeline:
+    """The pipeline of a flow, and the bundle with its code."""
+
+    def __init__(self, name: str, bundle: Path) -> None:
+        self.name = name
+        self.bundle = bundle
+
+    @contextmanager
+    def run_steps(self, /, **parameters: Any) -> Iterator[None]:
+        """Start the processes that run the steps; they end with the flow, however it ends."""
+        run = runtime.flow_run
+        with (
+            self._working_folder(),
+            StepProcesses(
+                self.bundle,
+                run_id=run.name,
+                artifacts=default_url(),
+                place=run_place(f"prefect {run.id}", self.name, run.name),
+                parameters=parameters,
+                dates=run_dates(),
+                read_secret=secret_block,
+            ) as processes,
+        ):
+            work = Work(self, processes)
+            current_work.set(work)
+            try:
+                yield
+            finally:
+                work.end()
+
+    def on_start(self, flow: Any, flow_run: Any, state: State[Any]) -> None:
+        """Fire ``on_pipeline_start``, once for a run, in its first attempt."""
+        if flow_run.run_count <= 1:
+            self._fire(flow, flow_run, "on_pipeline_start", flow_run.parameters)
+
+    def on_end(self, flow: Any, flow_run: Any, state: State[Any]) -> None:
+        """Fire ``on_pipeline_end``."""
+        status = ENDED.get(state.type.value, ExecutionStatus.FAILED)
+        if state.name == "TimedOut":
+            status = ExecutionStatus.TIMEOUT
+        since = flow_run.start_time or flow_run.expected_start_time
+        self._fire(flow, flow_run, "on_pipeline_end", status, (datetime.now(UTC) - since).total_seconds())
+
+    def _fire(self, flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
+        with (
+            self._working_folder(),
+            StepProcesses(self.bundle, run_id=flow_run.name, artifacts=default_url()) as processes,
+            to_log(flow_run_logger(flow_run, flow)) as on_line,
+        ):
+            processes.fire(event, self.name, flow_run.name, *arguments, on_line=on_line)
+
+    @contextmanager
+    def _working_folder(self) -> Iterator[None]:
+        """Create an empty folder for a run of a worker, which would otherwise run in the folder of the code."""
+        if LOADED_FOR is None or not Path.cwd().samefile(self.bundle.parent):
             yield
-        finally:
-            work.end()
+            return
+        with TemporaryDirectory(prefix="flowyml-", ignore_cleanup_errors=True) as folder, chdir(folder):
+            yield
 
 
-@contextmanager
-def working_folder() -> Iterator[None]:
-    """Create an empty folder for a run of a worker, which would otherwise run in the folder of the code."""
-    if LOADED_FOR is None or not Path.cwd().samefile(BUNDLE.parent):
-        yield
-        return
-    with TemporaryDirectory(prefix="flowyml-", ignore_cleanup_errors=True) as folder, chdir(folder):
-        yield
-
-
-def _dates() -> RunDates:
+def run_dates() -> RunDates:
     """Return the dates of the run: the time of its schedule, else the time of the request.
 
     If the schedule has changed since the run was planned, and lacks this time now, the interval is unknown.
@@ -155,17 +175,17 @@ def _schedule(flow_run: Any) -> tuple[Schedule | None, datetime | None]:
     if find_spec("croniter") is None:  # then Prefect's own under that name, or else the run has no interval
         with suppress(ImportError):
             sys.modules["croniter"] = import_module("prefect._vendor.croniter")
-    kept = [item for item in _deployment(flow_run).schedules if (item.slug or "").startswith("flowyml")]
-    if not kept:
+    ours = [item for item in _deployment(flow_run).schedules if (item.slug or "").startswith("flowyml")]
+    if not ours:
         return None, None
-    rule, notes = kept[0].schedule, json.loads(kept[0].slug.removeprefix("flowyml") or "{}")
+    rule, notes = ours[0].schedule, json.loads(ours[0].slug.removeprefix("flowyml") or "{}")
     timing = {name: notes[name] for name in ("cron", "interval_seconds") if name in notes}
     if not timing:
         seconds = getattr(rule, "interval", None)
         timing = {"interval_seconds": seconds.total_seconds()} if seconds else {"cron": rule.cron}
     bounds: Values = {name: datetime.fromisoformat(notes[name]) for name in ("start", "end") if name in notes}
     zone = (notes.get("timezone") if hasattr(rule, "rrule") else None) or rule.timezone or "UTC"
-    return Schedule(**timing, **bounds, timezone=zone), kept[0].updated
+    return Schedule(**timing, **bounds, timezone=zone), ours[0].updated
 
 
 def _deployment(flow_run: Any) -> Any:
@@ -201,7 +221,7 @@ def run_step(
     step: str, inputs: Values, *, secrets: Mapping[str, str] = {}, timeout: float | None = None
 ) -> Values | State[Any]:
     """Make one attempt of a step, in its task."""
-    stop, attempt = _work.get().stop, runtime.task_run.run_count
+    stop, attempt = current_work.get().stop, runtime.task_run.run_count
     return make_attempt(step, inputs, stop, attempt=attempt, secrets=secrets, timeout=timeout)
 
 
@@ -209,13 +229,15 @@ def make_attempt(
     step: str, inputs: Values, stop: threading.Event, *, index: tuple[int, ...] = (), **options: Any
 ) -> Values | State[Any]:
     """Run a step in a process, with options of ``StepProcesses.run``. Its output goes to the log of the task run."""
-    logger, work, ended = get_run_logger(), _work.get(), threading.Event()
+    logger, work, ended = get_run_logger(), current_work.get(), threading.Event()
     work.ended.append(ended)
     try:
         with to_log(logger) as on_line:
             outputs = work.processes.run(step, inputs, index=index, stop=stop, on_line=on_line, **options)
-        show(step, outputs, index)
-        return shown(outputs)
+        show(work.pipeline.name, step, outputs, index)
+        if outputs.cached_from:  # of an earlier run: the state has the name of Prefect's own for cached results
+            return Completed(name="Cached", message=f"cached from {outputs.cached_from}", data=dict(outputs))
+        return dict(outputs)
     except StepError as error:
         if stop.is_set():
             return Cancelled(message="The step was stopped with its run.")
@@ -226,17 +248,10 @@ def make_attempt(
         ended.set()
 
 
-def shown(outputs: AttemptOutputs) -> Values | State[Any]:
-    """Return outputs. Those of an earlier run get a state with the name of Prefect's own state for cached results."""
-    if outputs.cached_from:
-        return Completed(name="Cached", message=f"cached from {outputs.cached_from}", data=dict(outputs))
-    return dict(outputs)
-
-
-def show(step: str, outputs: Values, index: tuple[int, ...] = ()) -> None:
+def show(pipeline: str, step: str, outputs: Values, index: tuple[int, ...]) -> None:
     """Create an artifact for outputs that people look at. If the server refuses it, the step continues."""
     if artifacts := list(artifacts_of(step, outputs, index)):
-        key = f"{slug(PIPELINE)}-step-{slug(step)}"
+        key = f"{slug(pipeline)}-step-{slug(step)}"
         try:
             create_markdown_artifact(markdown_of(artifacts, default_url()), key=key, description=f"What {step} gave")
         except Exception as error:  # whatever Prefect's client raises
@@ -290,7 +305,7 @@ def finish_run(
     states = {step: future.state for step, future in steps.items()}
     failed = {step: state for step, state in states.items() if not state.is_completed() and not state.is_pending()}
     if failed:
-        return Failed(message=of_several([of_step(step, _reason(state)) for step, state in failed.items()]))
+        return Failed(message=of_several([of_step(step, reason_of(state)) for step, state in failed.items()]))
     values = {name: future.result()[output] for name, (future, output) in outputs.items()}
     if values:
         table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]
@@ -298,34 +313,7 @@ def finish_run(
     return Completed(message=f"Task runs: {len(steps)}")
 
 
-def _reason(state: State[Any]) -> str:
+def reason_of(state: State[Any]) -> str:
+    """Return the error of a step, in the words of FlowyML if it is one of its own."""
     error = state.result(raise_on_failure=False)
     return str(error) if isinstance(error, StepError) else str(state.message or state.name)
-
-
-def on_start(flow: Any, flow_run: Any, state: State[Any]) -> None:
-    """Fire ``on_pipeline_start``, once for a run, in its first attempt."""
-    if flow_run.run_count <= 1:
-        _fire(flow, flow_run, "on_pipeline_start", flow_run.parameters)
-
-
-def on_end(flow: Any, flow_run: Any, state: State[Any]) -> None:
-    """Fire ``on_pipeline_end``."""
-    status = ENDED.get(state.type.value, ExecutionStatus.FAILED)
-    if state.name == "TimedOut":
-        status = ExecutionStatus.TIMEOUT
-    since = flow_run.start_time or flow_run.expected_start_time
-    _fire(flow, flow_run, "on_pipeline_end", status, (datetime.now(UTC) - since).total_seconds())
-
-
-def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
-    logger = flow_run_logger(flow_run, flow)
-    with (
-        working_folder(),
-        StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes,
-        to_log(logger) as on_line,
-    ):
-        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=on_line)
-
-
-# The steps, and the flow.

@@ -1,80 +1,44 @@
-"""The functions of a flow with loops, branches and rules: another ``run_step``, and ``run_all`` for ``finish_run``.
-
-``parts`` joins this text, below its imports, to that of ``flow_parts``.
-"""
+"""Runs the steps of a flow with loops, branches and rules by their tasks, as the plan in its bundle says."""
 
 from __future__ import annotations
 
 import json
-import logging
 import re
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import chdir, contextmanager, suppress
-from contextvars import ContextVar, copy_context
-from datetime import UTC, datetime
-from hashlib import sha256
-from importlib import import_module
-from importlib.util import find_spec
-from itertools import count
-from pathlib import Path
+from contextlib import suppress
+from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from runpy import run_path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from httpx import HTTPError, HTTPStatusError
-from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect import runtime
+from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, TaskRunResult
 from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
-from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
 from flowyml.artifacts import default_url, run_place
-from flowyml.artifacts.listing import artifacts_of
-from flowyml.artifacts.markdown import markdown_of
-from flowyml.core.dates import RunDates
-from flowyml.core.errors import MissingSecretError, StepError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
-from flowyml.core.logs import level_of
-from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.resuming import Before, Ended, before
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromStep, Plan, Step
-from flowyml.plan.names import slug
 from flowyml.plan.parameters import days_of
-from flowyml.plan.secrets import slug_of
 from flowyml.runtime.decider import End, listed
-from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.kept_outputs import KeptOutputs
-from flowyml.runtime.lines import OnLine
 from flowyml.runtime.nodes import Frame, Node, Opening, Task
 from flowyml.runtime.packed_decisions import PackedDecisions, given_to
-from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.walk import Walk
-from flowyml_prefect.flow_parts import (
-    BUNDLE,
-    ENDED,
-    PIPELINE,
-    Values,
-    Work,
-    _dates,
-    _reason,
-    _work,
-    make_attempt,
-)
+from flowyml_prefect.worker import ENDED, Values, Work, current_work, make_attempt, reason_of, run_dates
+
+__all__ = ["StepTask", "label_soon", "run_all", "run_step"]
 
 AT_A_TIME = 100  # items, each of them a process; their files would else be more than a process may open
 LINES = 1000  # from a task run to those that it waited for, as Prefect draws them
@@ -83,7 +47,7 @@ LABEL_SECONDS = 2
 RECORD_SECONDS = 60  # without a new task run, until those that are missing are given up
 
 
-class Turn(Task):
+class StepTask(Task):
     """A run of a step, or of a step for an item: its task run has that name, such as ``train[3]``."""
 
     __slots__ = ("before", "beside", "future", "inputs", "is_at_work", "line", "outputs", "state", "stop", "together")
@@ -114,28 +78,28 @@ class Turn(Task):
         return any(other is not self and other.end is None for other in others)
 
 
-def run_step(turn: Turn) -> Values | State[Any]:
+def run_step(task: StepTask) -> Values | State[Any]:
     """Make one attempt of a step, in its task."""
-    if turn.end is not None:
-        return without_running(turn)
-    turn.is_at_work = True
+    if task.end is not None:
+        return without_running(task)
+    task.is_at_work = True
     try:
         made = make_attempt(
-            turn.step.name,
-            turn.inputs,
-            turn.stop,
-            index=turn.index,
-            attempt=turn.before + runtime.task_run.run_count,
-            secrets=turn.step.secrets,
-            timeout=turn.step.timeout_seconds,
-            together=turn.together,
-            hold=turn.is_followed,
+            task.step.name,
+            task.inputs,
+            task.stop,
+            index=task.index,
+            attempt=task.before + runtime.task_run.run_count,
+            secrets=task.step.secrets,
+            timeout=task.step.timeout_seconds,
+            together=task.together,
+            hold=task.is_followed,
         )
         outputs: Any = made if isinstance(made, dict) else made.data
-        turn.outputs = outputs
+        task.outputs = outputs
         return made
     finally:
-        turn.is_at_work = False
+        task.is_at_work = False
 
 
 def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any]:
@@ -143,8 +107,9 @@ def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any
 
     The walk runs in a thread, so that a signal to the flow does not interrupt it: clean-ups run before the flow ends.
     """
-    plan = Bundle.read(BUNDLE).plan
-    walker = Walker(plan, tasks, parameters, _work.get(), *earlier_attempts(plan, tasks))
+    work = current_work.get()
+    plan = Bundle.read(work.pipeline.bundle).plan
+    walker = Walker(plan, tasks, parameters, work, *earlier_attempts(plan, tasks))
     threading.Thread(target=copy_context().run, args=(walker.run,), name="flowyml-walk", daemon=True).start()
     state: State[Any] | None = None
     try:
@@ -179,7 +144,7 @@ def earlier_attempts(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]
             attempts = 0 if task_run.state and task_run.state.name in NOT_RUN else task_run.run_count
             began = (task_run.expected_start_time or task_run.created).timestamp()
             ended.append(Ended(step, index, *_words(task_run.state), attempt=attempts, began=began))
-    kept = KeptOutputs(default_url(), run_place(f"prefect {run.id}", PIPELINE, run.name))
+    kept = KeptOutputs(default_url(), run_place(f"prefect {run.id}", plan.name, run.name))
     return before(plan, ended, kept, chosen), len(task_runs)
 
 
@@ -220,10 +185,10 @@ class Walker:
     def __init__(
         self, plan: Plan, tasks: Mapping[str, Any], parameters: Values, work: Work, past: Before, count: int
     ) -> None:
-        parameters = _dates().filled(parameters, days_of(plan.parameters))
+        parameters = run_dates().filled(parameters, days_of(plan.parameters))
         self.plan = plan
         self._past = past
-        self.walk: Walk[Turn] = Walk(plan, parameters, self._turn, past.loops)
+        self.walk: Walk[StepTask] = Walk(plan, parameters, self._task, past.loops)
         self.over = threading.Event()
         self.count = count  # of task runs
         self._run_id = runtime.flow_run.id
@@ -235,23 +200,23 @@ class Walker:
         self._news: SimpleQueue[tuple[Node, Any] | None] = SimpleQueue()
         self._busy: set[Node] = set()
         self._busy_items = 0
-        self._held: deque[Turn] = deque()  # items that wait until others have ended
-        self._together: dict[str, list[Turn]] = {}  # execution groups at work, each with those that wait for their turn
-        self._turns: dict[tuple[str, tuple[int, ...]], list[Turn]] = {}
+        self._held: deque[StepTask] = deque()  # items that wait until others have ended
+        self._together: dict[str, list[StepTask]] = {}  # execution groups at work, with those that wait
+        self._instances: dict[tuple[str, tuple[int, ...]], list[StepTask]] = {}
         self._fault: BaseException | None = None
         self._is_cleaning_up = False
 
-    def _turn(self, frame: Frame, step: Step, position: int) -> Turn:
+    def _task(self, frame: Frame, step: Step, position: int) -> StepTask:
         together = self.plan.structure.execution_groups
         beside = together[step.execution_group].steps if step.execution_group else ()
-        turn = Turn(frame, step, position, beside)
+        task = StepTask(frame, step, position, beside)
         if found := self._past.instances.get((step.name, frame.index)):
-            ended, turn.values = found
-            turn.before, turn.end = ended.attempt, ended.end
+            ended, task.values = found
+            task.before, task.end = ended.attempt, ended.end
             if ended.end is End.FAILED:
-                turn.state = Failed(message="It failed in an earlier attempt, and this retry does not include it.")
-                turn.cause = f"step {turn.label!r} ended {ended.status}"
-        return turn
+                task.state = Failed(message="It failed in an earlier attempt, and this retry does not include it.")
+                task.cause = f"step {task.label!r} ended {ended.status}"
+        return task
 
     def run(self) -> None:
         """Run all steps, then the clean-ups."""
@@ -293,10 +258,10 @@ class Walker:
     def _failures(self) -> Iterator[str]:
         """Yield the failures that fail the run: not those of items that may fail, and not those of clean-ups."""
         structure = self.plan.structure
-        for turn in self.walk.tasks:
-            state = turn.state if turn.end is End.FAILED else None
-            if state and not structure.may_fail(turn.step.group):
-                yield of_step(turn.step.name, _reason(state), turn.label)
+        for task in self.walk.tasks:
+            state = task.state if task.end is End.FAILED else None
+            if state and not structure.may_fail(task.step.group):
+                yield of_step(task.step.name, reason_of(state), task.label)
 
     def _go_on(self) -> None:
         """Continue until nothing is running."""
@@ -316,7 +281,7 @@ class Walker:
         self._held.clear()
         for waiting in self._together.values():
             waiting.clear()
-        while any(isinstance(node, Turn) and node.is_at_work for node in self._busy):
+        while any(isinstance(node, StepTask) and node.is_at_work for node in self._busy):
             self._take_next(0.5)
         while self._busy and self._take_next(0.5):
             pass
@@ -336,7 +301,7 @@ class Walker:
         items = []
         while self.walk.ready:
             node = self.walk.ready.popleft()
-            if not isinstance(node, Turn):
+            if not isinstance(node, StepTask):
                 self._busy.add(node)
                 self._evaluators.submit(self._evaluate, node)
             elif node.index:
@@ -350,32 +315,32 @@ class Walker:
             self._submit(self.walk.decided.popleft())
         self.walk.opened.clear()
 
-    def _submit(self, turn: Turn) -> None:
-        if turn.together and turn.end is None:
-            if turn.together in self._together:
-                self._together[turn.together].append(turn)
+    def _submit(self, task: StepTask) -> None:
+        if task.together and task.end is None:
+            if task.together in self._together:
+                self._together[task.together].append(task)
                 return
-            self._together[turn.together] = []
-        turn.inputs, turn.stop = (given_to(turn) if turn.end is None else {}), self._work.stop
+            self._together[task.together] = []
+        task.inputs, task.stop = (given_to(task) if task.end is None else {}), self._work.stop
         self.count += 1
-        self._busy.add(turn)
-        self._busy_items += bool(turn.index)
+        self._busy.add(task)
+        self._busy_items += bool(task.index)
         # Draws the same lines as `wait_for=`, which takes 2 ms for each pair although all has ended already.
-        lines = {"turn": self._lines(turn)}
-        future = self._runner.submit(self._tasks[turn.step.name], {"turn": turn}, dependencies=lines)
-        turn.future, turn.line = future, TaskRunResult(id=future.task_run_id)
-        future.add_done_callback(lambda _: self._news.put((turn, None)))
-        for depth in range(len(turn.index) + 1):
-            self._turns.setdefault((turn.step.name, turn.index[:depth]), []).append(turn)
+        lines = {"task": self._lines(task)}
+        future = self._runner.submit(self._tasks[task.step.name], {"task": task}, dependencies=lines)
+        task.future, task.line = future, TaskRunResult(id=future.task_run_id)
+        future.add_done_callback(lambda _: self._news.put((task, None)))
+        for depth in range(len(task.index) + 1):
+            self._instances.setdefault((task.step.name, task.index[:depth]), []).append(task)
 
-    def _lines(self, turn: Turn) -> set[TaskRunResult]:
+    def _lines(self, task: StepTask) -> set[TaskRunResult]:
         """Return the lines to a step in Prefect's graph, from the steps that it waited for."""
         structure = self.plan.structure
         lines: list[TaskRunResult] = []
-        for name in structure.upstream(turn.step):
+        for name in structure.upstream(task.step):
             around = structure.loops(self.plan.by_name[name].group)
-            shared = len(around) - len(structure.loops_between(name, turn.step.group))
-            before = self._turns.get((name, turn.index[:shared]), ())
+            shared = len(around) - len(structure.loops_between(name, task.step.group))
+            before = self._instances.get((name, task.index[:shared]), ())
             lines += [other.line for other in before[:LINES] if other.end is not None and other.line is not None]
         return set(lines[:LINES])
 
@@ -391,7 +356,7 @@ class Walker:
         if node not in self._busy:
             return
         self._busy.discard(node)
-        if isinstance(node, Turn):
+        if isinstance(node, StepTask):
             self._book(node)
         elif isinstance(found, Exception):
             self.walk.fail(node, str(found))
@@ -403,49 +368,49 @@ class Walker:
         else:
             self.walk.end(node, End.OK if found else End.SKIPPED)
 
-    def _book(self, turn: Turn) -> None:
-        assert turn.future is not None
-        self._busy_items -= bool(turn.index)
-        if turn.end is not None:  # it did not run
-            self._release(turn)
+    def _book(self, task: StepTask) -> None:
+        assert task.future is not None
+        self._busy_items -= bool(task.index)
+        if task.end is not None:  # it did not run
+            self._release(task)
             return
-        turn.state, outputs = _ended(turn, turn.future)
-        turn.future, turn.inputs, turn.outputs = None, {}, None
-        if turn.state.is_completed():
-            turn.values = outputs
-            self.walk.end(turn, End.OK)
+        task.state, outputs = _ended(task, task.future)
+        task.future, task.inputs, task.outputs = None, {}, None
+        if task.state.is_completed():
+            task.values = outputs
+            self.walk.end(task, End.OK)
         else:
-            status = ExecutionStatus.TIMEOUT if turn.state.name == "TimedOut" else ENDED.get(turn.state.type.value)
-            self.walk.end(turn, End.FAILED, f"step {turn.label!r} ended {status or ExecutionStatus.FAILED}")
-        for waiting in self._together.pop(turn.together, ()):
+            status = ExecutionStatus.TIMEOUT if task.state.name == "TimedOut" else ENDED.get(task.state.type.value)
+            self.walk.end(task, End.FAILED, f"step {task.label!r} ended {status or ExecutionStatus.FAILED}")
+        for waiting in self._together.pop(task.together, ()):
             self._submit(waiting)
-        self._release(turn)
+        self._release(task)
 
-    def _release(self, turn: Turn) -> None:
+    def _release(self, task: StepTask) -> None:
         """Let the process of an execution group end after its last step."""
-        if turn.together and not turn.is_followed:
-            self._work.processes.release(turn.together)
+        if task.together and not task.is_followed:
+            self._work.processes.release(task.together)
 
 
-def _ended(turn: Turn, future: PrefectFuture[Any]) -> tuple[State[Any], Values]:
+def _ended(task: StepTask, future: PrefectFuture[Any]) -> tuple[State[Any], Values]:
     """Return the state of a task run, and its return value; Prefect's state says which run's cache it is from."""
     try:
         future.wait()
         state = future.state
         if not state.is_completed():
             return state, {}
-        return state, dict(future.result() if turn.outputs is None else turn.outputs)
+        return state, dict(future.result() if task.outputs is None else task.outputs)
     except Exception as error:
         return Failed(message=str(error)), {}
 
 
-def without_running(turn: Turn) -> State[Any]:
+def without_running(task: StepTask) -> State[Any]:
     """Return the state of a step that must not run. Prefect takes the state with the latest time for the newest one."""
-    if turn.end is End.OK:
+    if task.end is End.OK:
         return Completed(name="NoItems", message="There were no items.")
-    if turn.end is End.SKIPPED:
+    if task.end is End.SKIPPED:
         return Completed(name="Skipped", message="Its branch was not taken, or a step that it depends on was skipped.")
-    return Cancelled(name="NotReady", message=f"not run, since {turn.cause}")
+    return Cancelled(name="NotReady", message=f"not run, since {task.cause}")
 
 
 def label_soon(run_id: Any, label: str, value: int | str, within: float = LABEL_SECONDS) -> None:
