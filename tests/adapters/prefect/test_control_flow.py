@@ -82,9 +82,9 @@ def test_task_runs_bear_the_names_of_items_and_lines_lead_to_them(
     assert recorded_runs(orchestrator.client.run(handle.job_id)) == len(runs) == 7
     ids = {run["id"]: name for name, run in runs.items()}
     lines = {
-        name: {ids[each["id"]] for each in run["task_inputs"]["turn"]}
+        name: {ids[each["id"]] for each in run["task_inputs"]["task"]}
         for name, run in runs.items()
-        if run["task_inputs"].get("turn")
+        if run["task_inputs"].get("task")
     }
     assert lines == {
         **{item: {"rates"} for item in items}, "best": set(items), "word": {"best"}, "small": {"best"},

@@ -32,7 +32,7 @@ def test_prefect_still_writes_these_words(words: str) -> None:
 
 def test_flows_write_what_is_read() -> None:
     written = texts(
-        *(files("flowyml_prefect").joinpath(f"{part}_parts.py").read_text("utf-8") for part in ("flow", "walk"))
+        *(files("flowyml_prefect").joinpath(name).read_text("utf-8") for name in ("worker.py", "walker.py"))
     )
     assert {"Task runs: #", "cached from #"} <= set(written.splitlines())
     assert (task_runs("Task runs: 12"), task_runs("All states completed."), task_runs("12")) == (12, None, None)
