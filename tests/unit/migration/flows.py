@@ -345,6 +345,23 @@ FLOWS = {
             "shown": ["['aa', 'a'] 2026-03-01 2026-03-01", "['bbbb', 'bb'] 2026-03-01 2026-03-01"],
         },
     ),
+    "a_loop_of_groups": Flow(
+        """
+        TABLES = ["orders", "users", "items"]
+        def rows(table, day, number): return f"{table}:{day}:{number}"
+        def save(found, target): return [found, target]
+        with DAG("flow", schedule=None) as dag:
+            end = EmptyOperator(task_id="end")
+            for number, table in enumerate(TABLES):
+                with TaskGroup(f"of_{table}") as group:
+                    found = PythonOperator(task_id="rows", python_callable=rows, op_args=[table, "{{ ds }}", number])
+                    PythonOperator(task_id="save", python_callable=save, op_args=[found.output, f"lake.{table}"])
+                    BashOperator(task_id="say", bash_command=f"echo {table} {{{{ ds }}}} {number} {table}", retries=1)
+                group >> end
+        """,
+        {"of_items.save.save": ["items:2026-03-01:2", "lake.items"],
+         "of_orders.say.say": "orders 2026-03-01 0 orders"},
+    ),  # fmt: skip
     "a_choice_of_one": branching(
         """
         @dag(schedule=None)

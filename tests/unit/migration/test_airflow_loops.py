@@ -43,10 +43,10 @@ def test_tasks_that_differ_in_values_are_calls_of_one_step(tmp_path: Path) -> No
     assert "def say_1(ds: date)" in made.text  # their retries differ
     module = loaded(tmp_path, made)
     assert module.load_step.function(table="orders", ds=date(2024, 1, 2)) == ["raw.orders", "2024-01-02", 1]
-    assert module.tell.function(n=4, N="x", ds=date(2024, 1, 2)) == "4 of 2024-01-02 in 4"
+    assert module.tell.function(n=4, ds=date(2024, 1, 2)) == "4 of 2024-01-02 in 4"
     plan = module.flow.compile()
     assert values(plan.by_name["load_users"]) == {"table": "users"}
-    assert values(plan.by_name["tell_3"]) == {"n": 3, "N": "3"}
+    assert values(plan.by_name["tell_3"]) == {"n": 3}
     assert values(plan.by_name["other"]) == {}
 
 
@@ -72,3 +72,76 @@ def test_options_of_airflow_that_several_steps_have_are_a_constant(tmp_path: Pat
     assert "of_nothing" not in made.text
     plan = loaded(tmp_path, made).flow.compile()
     assert [plan.by_name[each].options["airflow"]["pool"] for each in ("b", "own_b", "c")] == ["wide", "b", "wide"]
+
+
+GROUPS = """
+start = EmptyOperator(task_id="start")
+end = EmptyOperator(task_id="end")
+for number, table in enumerate(TABLES):
+    with TaskGroup(f"of_{table}") as group:
+        # What it waits for
+        wait = BashOperator(task_id="wait", bash_command="{{ var.value.x }}", queue=table)
+        rows = PythonOperator(task_id="load", python_callable=load, op_args=[table, "{{ ds }}", number])
+        save = PythonOperator(task_id="save", python_callable=load, op_args=[rows.output, table])
+        wait >> rows
+        for kind in KINDS:
+            save >> BashOperator(task_id=f"check_{kind}", bash_command=f"echo {kind} {table}")
+    start >> group >> end
+"""
+
+
+def test_a_loop_of_task_groups_stays_a_loop(tmp_path: Path) -> None:
+    """Each iteration has its own pipeline within the pipeline; the steps are of the module."""
+    before = f'{LOAD}TABLES = ["orders", "users", "items"]\nKINDS = ("a", "b", "c")\n'
+    made = written(tmp_path, dag(GROUPS, before=before))
+    assert '    for number, table in enumerate(TABLES):\n        @pipeline(name=f"of_{table}")\n' in made.text
+    assert made.text.count("# What it waits for\n") == made.text.count("def group(ds: date) -> None:\n") == 1
+    assert "            for kind in KINDS:\n" in made.text
+    assert made.text.count("airflow_operator(") == 1
+    plan = loaded(tmp_path, made).flow.compile()
+    names = ("wait", "load", "save", "check_a", "check_b", "check_c")
+    of_groups = {f"of_{table}.{name}" for table in ("orders", "users", "items") for name in names}
+    assert plan.by_name.keys() == {"start", "end", *of_groups}
+    assert {*plan.by_name["end"].upstream} == {name for name in of_groups if "check_" in name}
+    assert plan.by_name["of_items.wait"].options["airflow"]["arguments"]["queue"] == "items"
+    assert values(plan.by_name["of_users.load"]) == {"table": "users", "number": 1}
+    assert {*plan.by_name["of_users.save"].upstream} == {"of_users.load"}
+    assert values(plan.by_name["of_users.check_b"])["command"] == "echo b users"
+
+
+def test_a_group_whose_value_is_used_outside_is_written_by_itself(tmp_path: Path) -> None:
+    """So are groups that differ in more than their values, and two of them."""
+    tasks = """
+    for table in ["a", "b", "c"]:
+        with TaskGroup(f"of_{table}"):
+            made = PythonOperator(task_id="load", python_callable=load, op_args=[table, "{{ ds }}"])
+        PythonOperator(task_id=f"use_{table}", python_callable=load, op_args=[made.output, table])
+    for table in ["d", "e", "f"]:
+        with TaskGroup(f"of_{table}"):
+            PythonOperator(task_id="load", python_callable=load, op_args=[table, table])
+            if table == "e":
+                EmptyOperator(task_id="more")
+    for table in ["g", "h"]:
+        with TaskGroup(f"of_{table}"):
+            PythonOperator(task_id="load", python_callable=load, op_args=[table, table])
+    """
+    made = written(tmp_path, dag(tasks, before=LOAD))
+    assert "def group(" not in made.text
+    plan = loaded(tmp_path, made).flow.compile()
+    assert {"of_a.load", "use_c", "of_e.more", "of_h.load"} <= plan.by_name.keys()
+    assert values(plan.by_name["of_f.load"]) == {"table": "f", "day": "f"}
+
+
+def test_tasks_of_a_loop_to_wait_for_are_named_by_the_loop(tmp_path: Path) -> None:
+    tasks = """
+    first = EmptyOperator(task_id="first")
+    made = [BashOperator(task_id=f"load_{table}", bash_command="true") for table in TABLES]
+    for number, table in enumerate(TABLES):
+        made.append(BashOperator(task_id=f"checks_of_{table}", bash_command="false"))
+    [first, *made] >> EmptyOperator(task_id="end")
+    """
+    made = written(tmp_path, dag(tasks, before='TABLES = ["orders", "users", "items"]'))
+    assert '*(f"checks_of_{table}" for _, table in enumerate(TABLES))' in made.text
+    end = loaded(tmp_path, made).flow.compile().by_name["end"]
+    tables = ("orders", "users", "items")
+    assert {*end.upstream} == {"first", *(f"{what}_{table}" for what in ("load", "checks_of") for table in tables)}

@@ -113,6 +113,8 @@ def task(found):
 
 def assets(of):
     parts = getattr(of, "objects", None)
+    if parts is not None and len(parts) == 1:
+        return assets(parts[0])
     if parts is not None:
         return type(of).__name__.replace("Dataset", "Asset") + "(" + ",".join(sorted(map(assets, parts))) + ")"
     return str(getattr(of, "name", None) or getattr(of, "uri", of))

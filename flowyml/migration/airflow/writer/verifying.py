@@ -229,8 +229,8 @@ def _compared(
 
 
 def _unexplained(found: Iterable[Difference], dag: DagResult, but: Collection[str] = ()) -> list[Difference]:
-    """Return the differences that no note of the report calls changed, ``but`` for some of the notes."""
-    changed = {note.construct for note in dag.notes if note.kind is Kind.CHANGED} - {*but}
+    """Return the differences that no note of the report calls changed or refused, ``but`` for some of the notes."""
+    changed = {note.construct for note in dag.notes if note.kind in (Kind.CHANGED, Kind.REFUSED)} - {*but}
     return [each for each in found if not changed & {*_constructs(each)}]
 
 
@@ -280,7 +280,9 @@ def _constructs(found: Difference) -> Iterator[str]:
         yield f"keys of {found.task_id}"
     if not found.task_id:
         yield from (what, f"{what} of the DAG", f"default of {what}")
+        yield from ("start_date", "schedule") if what in ("catchup", "start_date") else ()
         return
+    yield f"task {found.task_id}"  # which was refused
     yield from (f"{what} {found.task_id}", f"{what} of {found.task_id}", f"default argument {what} of {found.task_id}")
     parts = found.task_id.split(".")
     groups = [".".join(parts[:number]) for number in range(1, len(parts))]

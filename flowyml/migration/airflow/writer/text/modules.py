@@ -217,7 +217,8 @@ class _Module:
     # Pipelines.
 
     def _of_dag(self, name: str, dag: DecidedDag) -> Iterator[str]:
-        texts = [*nested_pipelines(self.names, dag, self.uses), pipeline(self.names, dag, name, self.uses)]
+        own = pipeline(self.names, dag, name, self.uses)  # first: its loops have the pipelines of their groups
+        texts = [*nested_pipelines(self.names, dag, self.uses), own]
         yield "".join(
             "".join(f"{comment}\n" for comment in self.names.comments_at(each.task.place))
             + f"{source(Pair(f'{self.names.variable(each)} = ', operator(self.names, each)))}\n"

@@ -104,7 +104,9 @@ class Names(FreeNames):
         """Choose a variable and a default name for the step of a task, or of a ``group`` of tasks that are calls."""
         names = list(dict.fromkeys(each.name for each in group))
         if len(names) > 1:
-            of_all = decision.function.model.name if decision.function else trimmed(tuple(names)).before.strip("_-.")
+            first = trimmed(tuple(names)).parts[0]
+            common = first.strip("_-.") if isinstance(first, str) else ""
+            of_all = decision.function.model.name if decision.function else common
             name = self.fresh(variable_of(of_all or "command"), "_step")
             self._variables[id(decision)] = self._steps[id(decision)] = name
         else:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import cleandoc
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from flowyml.core.schedule import Schedule
 from flowyml.migration.airflow.model import Argument, Place, TaskModel, ValueEdge
-from flowyml.migration.airflow.writer.deciding.blocks import Block
+from flowyml.migration.airflow.writer.deciding.blocks import Block, Chain
 from flowyml.migration.airflow.writer.deciding.context import DATES
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Key, is_item, key_of
 from flowyml.migration.airflow.writer.deciding.params import declared
-from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, groups_in
-from flowyml.migration.airflow.writer.text.loops import repeated, rolled
+from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, groups_in, tasks_in
+from flowyml.migration.airflow.writer.text.loops import listed, repeated, rolled
 from flowyml.migration.airflow.writer.text.names import Names
 from flowyml.migration.airflow.writer.text.steps import operator, step_options, wrapper_arguments
 from flowyml.migration.airflow.writer.values import as_number, variable_of
@@ -41,12 +41,12 @@ def pipeline(names: Names, dag: DecidedDag, name: str, uses: Counter[Key]) -> st
 def nested_pipelines(names: Names, dag: DecidedDag, uses: Counter[Key]) -> Iterator[str]:
     """The functions of the pipelines that a pipeline calls, for its task groups."""
     for group in groups_in(dag.order):
-        yield _nested(names, dag, group, uses)
+        if id(group) not in names.in_loops:
+            yield _nested(_Body(names, dag, uses), group, names.nested[id(group)])
 
 
-def _nested(names: Names, dag: DecidedDag, group: Nested, uses: Counter[Key]) -> str:
-    name = names.nested[id(group)]
-    body = _Body(names, dag, uses)
+def _nested(body: _Body, group: Nested, name: str) -> str:
+    names, dag = body.names, body.dag
     parameters: list[Part] = [*map(body.holds, group.needs), *map(body.takes, group.items)]
     for each in group.names:
         kind = names.word(DATES[each][0]) if each in DATES else annotation(dag, each)
@@ -125,11 +125,15 @@ def _schedule(names: Names, schedule: Schedule) -> Part:
 
 @dataclass(slots=True)
 class _Body:
-    """The calls of a pipeline while they are written: the used variables, and those with outputs."""
+    """The calls of a pipeline while they are written: the used variables, and those with outputs.
+
+    ``again`` if they are those of one iteration of a loop, whose text all others must have.
+    """
 
     names: Names
     dag: DecidedDag
     uses: Counter[Key]
+    again: bool = False
     outputs: dict[tuple[str, str], str] = field(default_factory=dict)
     items: dict[str, str] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
@@ -158,16 +162,13 @@ class _Body:
         for at, unit in enumerate(order):
             if at < passed:
                 continue
-            if isinstance(unit, TaskModel):
+            if not isinstance(unit, Chain):
                 size, count = repeated(lines, at)
                 if loop := self._loop(order[at : at + size * count], size, depth):
                     yield loop
                     passed = at + size * count
-                    continue
-                yield from self._statements(self.decisions[unit.task_id], depth)
-                continue
-            if isinstance(unit, Nested):
-                yield from self._nested(unit, depth)
+                else:
+                    yield from self._of_unit(unit, depth, again=self.again)
                 continue
             last = list(unit.blocks)[-1]
             choice = self.decisions[last.by].choice  # all branches of a chain are of one choice
@@ -180,15 +181,36 @@ class _Body:
                 yield f"{'    ' * depth}with {source(self._opening(block, number, ends), depth)}:"
                 yield from self.calls(tasks, depth + 1)
 
-    def _lines(self, unit: Unit) -> tuple[int, ...]:
-        """Return the lines of the file in a loop that makes a task whose value no step takes; none for others.
+    def _of_unit(self, unit: TaskModel | Nested, depth: int, *, again: bool = False) -> Iterator[str]:
+        """The lines of a task, or of the call of a pipeline; ``again`` if those of a loop's other iterations follow."""
+        if isinstance(unit, TaskModel):
+            yield from self._statements(self.decisions[unit.task_id], depth, again=again)
+        elif not again:
+            yield from self._nested(unit, depth, self.names.nested[id(unit)])
+        else:
+            name = self._variable("group")
+            text = _nested(_Body(self.names, self.dag, self.uses, again=True), unit, name)
+            yield from (f"{'    ' * depth}{line}".rstrip() for line in text.splitlines())
+            yield ""
+            yield from self._nested(unit, depth, name)
 
-        They are those of the calls of functions that make it, and its own.
+    def _lines(self, unit: Unit) -> tuple[int, ...]:
+        """Return the lines of the file in a loop that makes a task or a task group; none for others.
+
+        They are those of the calls of functions that make it, and its own. Nothing outside takes a value of it.
         """
-        if not isinstance(unit, TaskModel) or unit.task_id in self.dag.taken or unit.task_id in self.dag.picked:
-            return ()
-        decision, lines = self.decisions[unit.task_id], self.names.lines_of(unit)
-        is_known = decision.like or decision.kind in ("function", "empty", "bash", "operator")
+        tasks = [] if isinstance(unit, Chain) else list(tasks_in([unit]))
+        decisions = [self.decisions[task.task_id] for task in tasks]
+        if isinstance(unit, Nested):
+            if unit.over is not None or unit.gives or not tasks:
+                return ()
+            lines = self.names.lines_of(replace(tasks[0], place=unit.group.place))
+            lines += tuple(line for task in tasks for line in self.names.lines_of(task))
+        else:
+            lines = tuple(line for task in tasks for line in self.names.lines_of(task))
+            if any(task.task_id in self.dag.taken or task.task_id in self.dag.picked for task in tasks):
+                return ()
+        is_known = all(each.like or each.kind in ("function", "empty", "bash", "operator") for each in decisions)
         return lines if is_known and self._around(lines) else ()
 
     def _around(self, lines: Sequence[int]) -> ast.For | None:
@@ -197,16 +219,20 @@ class _Body:
 
     def _loop(self, units: Sequence[Unit], size: int, depth: int) -> str:
         """Return tasks of several iterations as a loop; "" if that cannot be."""
-        every = [self.decisions[unit.task_id] for unit in units if isinstance(unit, TaskModel)]
-        if not every:
+        if not units:
             return ""
-        inside = {id(each) for each in every if each.kind == "operator"} - self.names.in_loops
+        decisions = [self.decisions[task.task_id] for task in tasks_in(units)]
+        inside = {id(each) for each in decisions if each.kind == "operator"} - self.names.in_loops
+        inside |= {id(each) for each in groups_in(units)}
         self.names.in_loops |= inside
-        rounds = [every[number : number + size] for number in range(0, len(every), size)]
+        rounds = [units[number : number + size] for number in range(0, len(units), size)]
         texts = [
-            "\n".join(line for each in one for line in self._statements(each, depth, again=True)) for one in rounds
+            "\n".join(
+                line for unit in some if not isinstance(unit, Chain) for line in self._of_unit(unit, depth, again=True)
+            )
+            for some in rounds
         ]
-        loop = self._around(self.names.lines_of(every[0].task))
+        loop = self._around(self._lines(units[0]))
         assert loop is not None  # each has lines in one
         made = rolled(texts, loop, self.names, self._variable, depth)
         if not made:
@@ -219,9 +245,9 @@ class _Body:
             self.variables[name] = self.local.fresh(name)
         return self.variables[name]
 
-    def _nested(self, group: Nested, depth: int) -> Iterator[str]:
+    def _nested(self, group: Nested, depth: int, name: str) -> Iterator[str]:
         """The call of a pipeline within the pipeline, for each item if its group is mapped."""
-        yield from self._comments(group.group.place, depth)
+        yield from self._comments(group.group.place, depth, again=self.again)
         if group.over is not None:
             (item,) = group.items
             over = Group(f"{self.names.word('for_each')}(", [self._given(group.over)], f") as {self.takes(item)}")
@@ -230,7 +256,7 @@ class _Body:
         given: list[Part] = [self.outputs[task, "return_value"] for task in group.needs]
         given += [self.items[item] for item in group.items]
         given += [Pair(f"{each}=", each) for each in group.names]
-        call: Part = Group(f"{self.names.nested[id(group)]}(", given, ")")
+        call: Part = Group(f"{name}(", given, ")")
         if group.gives:
             call = Pair(f"{', '.join(self.holds(task) for task in group.gives)} = ", call)
         yield f"{'    ' * depth}{source(call, depth)}"
@@ -300,7 +326,7 @@ class _Body:
                 if decision.like and decision.name != names.step_name(decision):
                     options = [f"name={text_literal(decision.name)}"]
         if after:
-            options.append(Pair("after=", value(after)))
+            options.append(Pair("after=", self._after(after, decision.within)))
         if options:
             base = source(Group(f"{base}.options(", options, ")"), depth)
         if decision.over:
@@ -310,6 +336,20 @@ class _Body:
             return Group(f"{partial}.map(", over, ")")
         called = self._arguments(decision) if decision.kind in ("function", "call", "bash") else ()
         return Group(f"{base}(", list(called), ")")
+
+    def _after(self, after: Sequence[str], within: str) -> Part:
+        """Return names of tasks; those that a loop of the DAG file makes as a comprehension."""
+        of_loops: dict[ast.For, list[str]] = {}
+        for decision in self.dag.decisions:
+            name = decision.task.task_id.removeprefix(within)
+            if name in after and (loop := self._around(self.names.lines_of(decision.task))):
+                of_loops.setdefault(loop, []).append(name)
+        made = {loop: listed(found, loop, self.names) for loop, found in of_loops.items() if len(found) > 2}
+        left = [name for name in after if not any(name in of_loops[loop] for loop, text in made.items() if text)]
+        texts = [text for text in made.values() if text]
+        if len(texts) == 1 and not left:
+            return f"[{texts[0]}]"
+        return Group("[", [*map(text_literal, left), *(f"*({text})" for text in texts)], "]")
 
     def _arguments(self, decision: Decision) -> Iterator[Part]:
         if decision.asking:

@@ -66,9 +66,9 @@ class _Parameters:
             return [self.merged(each, wanted) for each in zip(*values, strict=True)]
         if not is_plain(first) or all(map(repr(first).__eq__, map(repr, values))):
             return first
-        hole = explained(tuple(values), list(self.columns.values())) or Hole(tuple(values))
-        parts = list(self._parts(hole, wanted))
-        return Template(tuple(parts)) if hole.before or hole.after else Asked((self._name(hole.values, wanted),))
+        hole = explained(tuple(values), list(self.columns.values())) or Hole((tuple(values),), is_text=False)
+        parts = tuple(self._parts(hole, wanted))
+        return Template(parts) if hole.is_text else Asked(tuple(parts[0]))
 
     def _text(self, parts: Sequence[str | Code], wanted: str) -> Iterator[str | Code]:
         values = tuple(parts)
@@ -78,9 +78,7 @@ class _Parameters:
             yield from self._parts(explained(values, list(self.columns.values())) or trimmed(values), wanted)
 
     def _parts(self, hole: Hole, wanted: str) -> Iterator[str | Code]:
-        yield from [hole.before] if hole.before else []
-        yield (self._name(hole.values, wanted),)
-        yield from [hole.after] if hole.after else []
+        yield from (part if isinstance(part, str) else (self._name(part, wanted),) for part in hole.parts)
 
     def _name(self, values: tuple[Any, ...], wanted: str) -> str:
         """Return the parameter that has some values."""
