@@ -361,7 +361,7 @@ FLOWS = {
         """,
         {"of_items.save.save": ["items:2026-03-01:2", "lake.items"],
          "of_orders.say.say": "orders 2026-03-01 0 orders"},
-    ),  # fmt: skip
+    ),
     "a_choice_of_one": branching(
         """
         @dag(schedule=None)
