@@ -165,7 +165,7 @@ def test_flows_are_laid_out_as_ruff_would(tmp_path: Path) -> None:
         ["format", "--check", "--line-length", "120"],
         ["check", "--select", "F401,F821,I", "--line-length", "120"],
     ):
-        ruff = [sys.executable, "-m", "ruff", *command, "--line-length", "120", "--no-cache", "--isolated", tmp_path]
+        ruff = [sys.executable, "-m", "ruff", *command, "--line-length=120", "--no-cache", "--isolated", str(tmp_path)]
         done = subprocess.run(ruff, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
