@@ -15,21 +15,21 @@ from typing import Any
 
 from flowyml.orchestrators.local.copies import own
 
-__all__ = ["Loans", "SpentError", "bytes_of", "is_quickly_copied"]
+__all__ = ["LentValues", "ChangedValueError", "bytes_of", "is_quickly_copied"]
 
 _IMMUTABLE = (
     type(None), bool, int, float, complex, str, bytes, datetime.date, datetime.datetime, datetime.time,
     datetime.timedelta, decimal.Decimal, uuid.UUID, enum.Enum, pathlib.PurePath,
 )  # fmt: skip
 _MOST_PARTS = 10_000
-_SPENT = object()
+_CHANGED = object()
 
 
-class SpentError(Exception):
+class ChangedValueError(Exception):
     """The value may have been changed."""
 
 
-class Loans:
+class LentValues:
     """The values without a copy, and a copy of each that is small, or an array or table of up to ``max_bytes``."""
 
     def __init__(self, max_bytes: float) -> None:
@@ -41,9 +41,9 @@ class Loans:
         """Note that a step gets this very value. Return False for an immutable value, which need not be noted."""
         if isinstance(value, _IMMUTABLE):
             return False
-        copied = own(value) if is_quickly_copied(value, self._max_bytes) else _SPENT
+        copied = own(value) if is_quickly_copied(value, self._max_bytes) else _CHANGED
         with self._lock:
-            self._copies[id(value)] = copied if copied is not value else _SPENT
+            self._copies[id(value)] = copied if copied is not value else _CHANGED
         return True
 
     def take_back(self, values: Iterable[Any]) -> None:
@@ -55,12 +55,12 @@ class Loans:
     def as_returned(self, value: Any) -> Any:
         """Return a value, which may be a list of noted ones, in its earlier state.
 
-        Raises ``SpentError`` if that is unknown.
+        Raises ``ChangedValueError`` if that is unknown.
         """
         if id(value) in self._copies:
             copied = self._copies[id(value)]
-            if copied is _SPENT:
-                raise SpentError
+            if copied is _CHANGED:
+                raise ChangedValueError
             return copied
         if self._copies and type(value) in (list, tuple) and any(id(part) in self._copies for part in value):
             return type(value)(self.as_returned(part) for part in value)

@@ -21,7 +21,7 @@ from flowyml.artifacts.store import Produce, Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.core.modules import shipped_name
 from flowyml.core.runs import Outputs
-from flowyml.orchestrators.local.schema import KeptRow, item_of
+from flowyml.orchestrators.local.schema import SavedRow, item_of
 from flowyml.orchestrators.run_outputs import are_packed
 from flowyml.runtime.decider import Gathered
 from flowyml.runtime.nodes import Task
@@ -52,16 +52,16 @@ class Returned(NamedTuple):
 
 
 def record(
-    store: RunStore, pipeline: str, run_id: str, outputs: Mapping[str, Returned], noted: Iterable[KeptRow],
+    store: RunStore, pipeline: str, run_id: str, outputs: Mapping[str, Returned], noted: Iterable[SavedRow],
     *, max_bytes: float,
-) -> tuple[dict[str, Any], list[KeptRow]]:  # fmt: skip
+) -> tuple[dict[str, Any], list[SavedRow]]:  # fmt: skip
     """Record outputs: small values, artifacts of up to ``max_bytes``, or the reason why a value is not stored.
 
     Returns the records, and the artifacts by the outputs of steps. ``noted`` has the previews of those.
     """
     previews = {row[:3]: row.entry for row in noted}
     place = cache(lambda: run_place(store.instance, pipeline, run_id))  # opens the record
-    stored: list[KeptRow] = []
+    stored: list[SavedRow] = []
 
     def entry(name: str, returned: Returned) -> dict[str, Any]:
         makers = iter(returned.makers)
@@ -77,7 +77,7 @@ def record(
             seen = json.loads(previews.get(where, "{}"))
             made = entry_of(what, value, open_store, key, max_bytes, seen, as_file=True)
             if "artifact" in made:
-                stored.append(KeptRow(*where, json.dumps(made["artifact"])))
+                stored.append(SavedRow(*where, json.dumps(made["artifact"])))
             return made
 
         if not isinstance(returned.value, Gathered):

@@ -14,7 +14,7 @@ from typing import TypeVar
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.plain_text import storable_text
 from flowyml.orchestrators.local.capture import Sink
-from flowyml.orchestrators.local.schema import KeptRow, StepRow
+from flowyml.orchestrators.local.schema import SavedRow, StepRow
 from flowyml.orchestrators.local.store import Line, RunStore, connect, write
 
 __all__ = ["Recorder"]
@@ -36,7 +36,7 @@ class Recorder:
         self._store = store
         self._number = number
         self._rows: deque[StepRow] = deque()
-        self._kept: deque[KeptRow] = deque()
+        self._kept: deque[SavedRow] = deque()
         self._lines: deque[Line] = deque()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from flowyml.core.errors import OutputNotKeptError
 from flowyml.orchestrators.local.copies import own
 from flowyml.orchestrators.local.outputs import value_of
-from flowyml.orchestrators.local.schema import KeptRow, StepRow, index_of
+from flowyml.orchestrators.local.schema import SavedRow, StepRow, index_of
 from flowyml.orchestrators.retrying import Ends, StepInstance, to_run_again
 from flowyml.plan.model import Plan
 from flowyml.runtime.decider import End, Index
@@ -47,7 +47,7 @@ class Past(NamedTuple):
     loops: Mapping[tuple[str, Index], int | None] = {}
 
 
-def past_of(plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow]) -> Past:
+def past_of(plan: Plan, rows: Iterable[StepRow], kept: Iterable[SavedRow]) -> Past:
     """Return the past of a run that is queued again."""
     entries: dict[tuple[int, Index], dict[str, Any]] = {}
     for value in kept:
@@ -64,7 +64,7 @@ def past_of(plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow]) -> Pas
 
 
 def choose(
-    plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow], chosen: Collection[str] | None
+    plan: Plan, rows: Iterable[StepRow], kept: Iterable[SavedRow], chosen: Collection[str] | None
 ) -> tuple[list[StepInstance], list[StepInstance]]:
     """Return the steps and items to run again, and those to forget first: see ``to_run_again``."""
     outputs: dict[bool, set[tuple[str, Index, str]]] = {True: set(), False: set()}

@@ -26,14 +26,14 @@ from flowyml.orchestrators.local.capture import attributed, capturing
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.host import Host
-from flowyml.orchestrators.local.keeping import Keeping, kept_rows
 from flowyml.orchestrators.local.live_view import LiveView
 from flowyml.orchestrators.local.options import sharing_steps
 from flowyml.orchestrators.local.outputs import SMALL, Returned, record
 from flowyml.orchestrators.local.recorder import Recorder
 from flowyml.orchestrators.local.records import Outcome, log_failure, outcome_of, result_of, run_of, step_of
 from flowyml.orchestrators.local.retrying import Past, Recorded
-from flowyml.orchestrators.local.schema import KeptRow, RunRow, StepRow
+from flowyml.orchestrators.local.saved_outputs import OutputSaver, saved_rows
+from flowyml.orchestrators.local.schema import RunRow, SavedRow, StepRow
 from flowyml.orchestrators.local.step_call import StepCalls
 from flowyml.orchestrators.local.stopping import Watch
 from flowyml.orchestrators.local.store import KEPT, Ending, RunStore, clear_folder
@@ -104,7 +104,7 @@ class LocalRun:
         self._outcome: Outcome = ExecutionStatus.FAILED, "failed", None
         self._outputs: dict[str, Returned] = {}
         self._recorded: dict[str, Any] = {}
-        self._artifacts: list[KeptRow] = []
+        self._artifacts: list[SavedRow] = []
         self.not_kept: list[str] = []
         """The pipeline's outputs that were not recorded."""
 
@@ -163,7 +163,7 @@ class LocalRun:
             self._parameters, self._settings.dates, share=self._settings.share,
             sharing=sharing_steps(self.plan),
             together=self.plan.structure.execution_groups,
-            max_copied_bytes=min(max(self._settings.max_output_bytes, SMALL), _COPIED), keep=self._keeping(),
+            max_copied_bytes=min(max(self._settings.max_output_bytes, SMALL), _COPIED), save=self._output_saver(),
             taken=self._settings.host.taken,
         )  # fmt: skip
         with self._processes() as work.apart:
@@ -178,17 +178,17 @@ class LocalRun:
             work.end_processes()
             self._collect_outputs(work)
 
-    def _keeping(self) -> Keeping | None:
+    def _output_saver(self) -> OutputSaver | None:
         """Return what records outputs as they are produced, if the run can be retried after its process was killed."""
         if not self._settings.host.keeps:
             return None
-        return Keeping(self._recorder.keep, self._values, self._settings.folder / KEPT)
+        return OutputSaver(self._recorder.keep, self._values, self._settings.folder / KEPT)
 
     def _keep_values(self, work: StepCalls) -> None:
         """Record the outputs that failed steps need for a retry. A failure to record them must not fail the run."""
         folder, max_bytes = self._settings.folder / KEPT, self._settings.max_output_bytes
         try:
-            self._store.keep(self.row.number, kept_rows(self._walk.tasks, work.kept, folder, max_bytes))
+            self._store.keep(self.row.number, saved_rows(self._walk.tasks, work.as_returned, folder, max_bytes))
         except Exception as error:
             logger.warning("Outputs of run %r were not kept for a retry: %s", self.row.run_id, error_text(error))
 

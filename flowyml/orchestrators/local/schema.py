@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["KeptRow", "RunRow", "StepRow", "check_is_record", "index_of", "item_of", "prepare", "transaction"]
+__all__ = ["SavedRow", "RunRow", "StepRow", "check_is_record", "index_of", "item_of", "prepare", "transaction"]
 
 VERSION = 10
 
@@ -138,7 +138,7 @@ class StepRow(NamedTuple):
         return ", ".join(cls._fields)
 
 
-class KeptRow(NamedTuple):
+class SavedRow(NamedTuple):
     """An output of a step, as JSON: for a retry in the form of a run's recorded outputs; for artifacts, packed."""
 
     position: int

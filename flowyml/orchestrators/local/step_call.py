@@ -25,10 +25,10 @@ from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
 from flowyml.orchestrators.local.copies import copies_on_write, distinct, own
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
-from flowyml.orchestrators.local.lent_values import Loans, bytes_of
+from flowyml.orchestrators.local.lent_values import LentValues, bytes_of
 from flowyml.orchestrators.local.options import reuses_process
 from flowyml.orchestrators.local.retrying import Recorded
-from flowyml.orchestrators.local.schema import KeptRow
+from flowyml.orchestrators.local.schema import SavedRow
 from flowyml.plan.groups import ExecutionGroup
 from flowyml.plan.kinds import kind_of
 from flowyml.plan.model import Constant, FromParameter, Plan, Source
@@ -73,16 +73,16 @@ class Stored:
 class StepCalls:
     """Calls the steps of one run. ``folder`` has the values that pass between processes during the run.
 
-    With ``share``, threads share the values themselves; ``sharing`` are the steps whose outputs they share. ``loans``
-    records the values that steps got uncopied; those up to ``max_copied_bytes`` are copied first. ``keep`` is called
-    with the outputs of a step, before another step gets them.
+    With ``share``, threads share the values themselves; ``sharing`` are the steps whose outputs they share.
+    ``lent_values`` are those that steps got uncopied; of those up to ``max_copied_bytes`` a copy is made first.
+    ``save`` is called with the outputs of a step, before another step gets them.
     """
 
     def __init__(
         self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event,
         sink: Callable[[int, str], Sink], parameters: Mapping[str, Any], dates: RunDates, *, share: bool = False,
         sharing: Collection[str] = (), together: Mapping[str, ExecutionGroup] = {}, max_copied_bytes: float = 0,
-        keep: Callable[[Node, Mapping[str, Any]], object] | None = None, taken: Taken | None = None,
+        save: Callable[[Node, Mapping[str, Any]], object] | None = None, taken: Taken | None = None,
     ) -> None:  # fmt: skip
         self._live_states = code.live
         self.apart: StepProcesses | None = None
@@ -96,17 +96,17 @@ class StepCalls:
         self._sharing = sharing
         self._together = together
         self._folder = folder
-        self._keep = keep
+        self._save = save
         self._results = taken.results if taken else {}
         self._stop = stop
         self._sink = sink
         self._locks: dict[tuple[int, str], threading.Lock] = {}
         self._large_copies = threading.BoundedSemaphore(os.cpu_count() or 1)
-        self.loans = Loans(max_copied_bytes)
+        self.lent_values = LentValues(max_copied_bytes)
         self._idle: dict[str, list[str]] = {}  # by step, the names of processes that no item uses now
         self._idle_lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self.artifacts: list[KeptRow] = []
+        self.artifacts: list[SavedRow] = []
         """The records of outputs, of all attempts so far."""
 
     def call(self, node: Node) -> AttemptOutputs:
@@ -116,8 +116,8 @@ class StepCalls:
                 outputs = self._taken_over(node, *self._results[node.label])
             else:
                 outputs = self._call_apart(node) if node.apart else self._call_here(node)
-        if self._keep is not None:
-            self._keep(node, outputs)
+        if self._save is not None:
+            self._save(node, outputs)
         return outputs
 
     def _taken_over(self, node: Node, run_id: str, entries: Mapping[str, Any]) -> AttemptOutputs:
@@ -151,9 +151,9 @@ class StepCalls:
             return value.read()
         return value.live(self._unpack) if type(value) is Stored else value
 
-    def kept(self, value: Any) -> Any:
-        """Return a value as its step returned it, for a retry. Raises ``SpentError``."""
-        return self._unpack(value.packed) if type(value) is Stored else self.loans.as_returned(value)
+    def as_returned(self, value: Any) -> Any:
+        """Return a value as its step returned it, for a retry. Raises ``ChangedValueError``."""
+        return self._unpack(value.packed) if type(value) is Stored else self.lent_values.as_returned(value)
 
     def _call_here(self, node: Node) -> AttemptOutputs:
         return AttemptOutputs(self._run_here(node)) if node.step.caching is None else self._call_cached(node)
@@ -178,7 +178,7 @@ class StepCalls:
         with running(self._pipeline, self._run_id, node.step, self._dates, node.index):
             outputs = distinct(run_step(node.step, self._functions[node.step.name], inputs, self._hooks))
             self._note_artifacts(node, outputs)
-        self.loans.take_back(lent)
+        self.lent_values.take_back(lent)
         return outputs
 
     def _call_cached(self, node: Node) -> AttemptOutputs:
@@ -294,7 +294,7 @@ class StepCalls:
         if type(value) is Recorded:
             return value.read()
         if is_last:
-            if lent is not None and type(value) is not Stored and self.loans.lend(value):
+            if lent is not None and type(value) is not Stored and self.lent_values.lend(value):
                 lent.append(value)
             return self.live(value)
         if type(value) is Stored and is_reference(value.packed):
@@ -320,7 +320,7 @@ class StepCalls:
 
     def _note_stored(self, node: Node, packed: Mapping[str, Any]) -> None:
         self.artifacts += [
-            KeptRow(node.position, node.row.item, found.name, json.dumps(_without_place(found.packed)))
+            SavedRow(node.position, node.row.item, found.name, json.dumps(_without_place(found.packed)))
             for found in artifacts_of(node.step.name, packed)
         ]
 
@@ -330,7 +330,7 @@ class StepCalls:
             facts, kind = reported(name), node.step.kinds.get(name) or kind_of(value)
             if facts or kind not in ("data", "text"):
                 preview = value if kind == "metrics" and not facts else {"$artifact": self._seen(value, kind, facts)}
-                self.artifacts.append(KeptRow(node.position, node.row.item, name, json.dumps(preview)))
+                self.artifacts.append(SavedRow(node.position, node.row.item, name, json.dumps(preview)))
 
     def _seen(self, value: Any, kind: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         return {**preview_of(value, None, str, kind=kind, facts=facts), "format": "none"}

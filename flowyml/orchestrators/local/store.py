@@ -24,7 +24,7 @@ from flowyml.core.home import data_folder, open_private, private_file
 from flowyml.core.origin import Origin
 from flowyml.core.plain_text import storable_text
 from flowyml.core.process_identity import ProcessIdentity, is_alive
-from flowyml.orchestrators.local.schema import KeptRow, RunRow, StepRow, check_is_record, item_of, prepare, transaction
+from flowyml.orchestrators.local.schema import RunRow, SavedRow, StepRow, check_is_record, item_of, prepare, transaction
 from flowyml.plan.names import slug
 
 __all__ = [
@@ -210,7 +210,7 @@ class RunStore:
         with self.session() as db:
             return _job(db, number)
 
-    def keep(self, number: int, values: Iterable[KeptRow], table: Table = "kept") -> None:
+    def keep(self, number: int, values: Iterable[SavedRow], table: Table = "kept") -> None:
         """Save outputs of steps."""
         with self.session() as db, transaction(db):
             db.executemany(
@@ -218,11 +218,11 @@ class RunStore:
                 ((number, *row) for row in values),
             )
 
-    def kept(self, number: int, table: Table = "kept") -> list[KeptRow]:
+    def kept(self, number: int, table: Table = "kept") -> list[SavedRow]:
         """Return the saved outputs of steps."""
         with self.session() as db:
             rows = db.execute(f"SELECT position, item, output, entry FROM {table} WHERE run = ?", (number,))
-            return [KeptRow(*row) for row in rows]
+            return [SavedRow(*row) for row in rows]
 
     def queue_again(
         self, number: int, owner: ProcessIdentity, steps: Iterable[tuple[int, str]], gone: Iterable[tuple[int, str]]
@@ -403,7 +403,7 @@ def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
 
 
 def write(
-    db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: Iterable[Line], kept: Sequence[KeptRow] = ()
+    db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: Iterable[Line], kept: Sequence[SavedRow] = ()
 ) -> None:
     """Record steps, lines and outputs. One statement for many rows, which runs without the interpreter's lock."""
     with transaction(db):

@@ -20,21 +20,21 @@ from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.lent_values import is_quickly_copied
 from flowyml.orchestrators.local.outputs import SMALL, entry_of, pickle_entry, plain_entry
 from flowyml.orchestrators.local.retrying import Recorded
-from flowyml.orchestrators.local.schema import KeptRow, item_of
+from flowyml.orchestrators.local.schema import SavedRow, item_of
 from flowyml.orchestrators.local.step_call import Stored
 from flowyml.runtime.decider import End
 from flowyml.runtime.nodes import Task
 
-__all__ = ["Keeping", "kept_rows"]
+__all__ = ["OutputSaver", "saved_rows"]
 
 
-class Keeping:
+class OutputSaver:
     """Called with the outputs of a step before any consumer gets them; passes the rows to ``note``.
 
     ``values`` is the folder for files of steps in processes during the run, ``folder`` the one in which they stay.
     """
 
-    def __init__(self, note: Callable[[KeptRow], object], values: Path, folder: Path) -> None:
+    def __init__(self, note: Callable[[SavedRow], object], values: Path, folder: Path) -> None:
         self._note = note
         self._values = values
         self._folder = folder
@@ -43,7 +43,7 @@ class Keeping:
         for output, value in outputs.items():
             with suppress(Exception):  # then its step runs again; whatever the class of the value raises
                 if entry := self._entry(node, output, value):
-                    self._note(KeptRow(node.position, node.row.item, output, json.dumps(entry)))
+                    self._note(SavedRow(node.position, node.row.item, output, json.dumps(entry)))
 
     def _entry(self, node: Node, output: str, value: Any) -> dict[str, Any] | None:
         if type(value) is Recorded:  # an output that an earlier run did not keep
@@ -68,9 +68,9 @@ class Keeping:
         return {"artifact": {REFERENCE: {**about, "url": kept.url}}, "store": store.url}
 
 
-def kept_rows(
+def saved_rows(
     tasks: Iterable[Task], as_returned: Callable[[Any], Any], folder: Path, max_bytes: float
-) -> Iterator[KeptRow]:  # fmt: skip
+) -> Iterator[SavedRow]:  # fmt: skip
     """Yield the outputs that incomplete steps need. Large ones go to ``folder``, if they are stored.
 
     ``as_returned`` returns a value as its step returned it, or raises if it is not available.
@@ -84,7 +84,7 @@ def kept_rows(
                     f"Output {output!r} of step {task.label!r}", as_returned(value), partial(_private_store, folder),
                     partial(artifact_key, "values", task.label, 1, output), max_bytes,
                 )  # fmt: skip
-                yield KeptRow(task.position, item_of(task.index), output, json.dumps(entry))
+                yield SavedRow(task.position, item_of(task.index), output, json.dumps(entry))
 
 
 def _private_store(folder: Path) -> Store:
