@@ -23,7 +23,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.health import Health, SignIn
 from flowyml.orchestrators.needs import first_of_each, schedule_needs
 from flowyml.orchestrators.runnable import RunnablePipeline, about_step, located
-from flowyml.orchestrators.scheduler import declared_schedule
+from flowyml.orchestrators.scheduler import schedule_to_set
 from flowyml.orchestrators.submission import check_run_id, claim_new, new_run_id
 from flowyml.plan.differences import difference
 from flowyml.plan.marks import mark_of, marked
@@ -228,21 +228,10 @@ class Orchestrator(ABC):
         plan = self.plan(pipeline)
         with located(pipeline):
             bundle = pipeline.bundle(plan)
-            schedule = self._to_set(plan)
+            schedule = schedule_to_set(self, plan)
             made = self.create_schedule(bundle, schedule, force=force) if schedule else None
             deployment = self.deploy(bundle, force=force)
         return replace(deployment, changed=True, scheduled=str(made.schedule)) if made else deployment
-
-    def _to_set(self, plan: Plan) -> Schedule | None:
-        """Return the schedule that a deployment has to set; None if none is declared, or the engine has it already."""
-        schedule = declared_schedule(plan)
-        if schedule is None:
-            return None
-        self.capabilities.require(schedule_needs(plan, schedule))
-        if schedule in [info.schedule for info in self.schedules(plan.name)]:
-            return None
-        schedule.check_future()
-        return schedule
 
     def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
         """Return the files that the engine would get, by name, the main file first, each with FlowyML's mark.
@@ -319,7 +308,7 @@ class Orchestrator(ABC):
     def diff(self, bundle: Bundle) -> str:
         """Return the changes that deploying this bundle would make, as a unified diff; empty if there are none."""
         changes = self.deployer.diff(bundle)
-        if schedule := self._to_set(bundle.plan):
+        if schedule := schedule_to_set(self, bundle.plan):
             before = [json.dumps(info.schedule.to_dict(), indent=2) for info in self.schedules(bundle.plan.name)]
             changes += difference("schedule", "".join(before), json.dumps(schedule.to_dict(), indent=2))
         return changes

@@ -15,7 +15,7 @@ from flowyml.core.errors import ArtifactError
 from flowyml.core.locks import lock
 from flowyml.core.pruning import Bounds, Prunable, bounded
 from flowyml.core.removal import files_below, has_others, remove
-from flowyml.runtime.caching import ROOT, TURN, Entry, entries_in, read_entry
+from flowyml.runtime.caching import LOCK_FILE, ROOT, Entry, entries_in, read_entry
 
 __all__ = ["bytes_in", "cached_results", "results_of", "store_of"]
 
@@ -78,7 +78,7 @@ def _result(store: Store, folder: str, entry: Entry | None, bounds: Bounds) -> P
 def _about(store: Store, folder: str, entry: Entry | None) -> tuple[int, float]:
     if isinstance(store, LocalStore):
         found = list(files_below(store.root, *folder.split("/")))
-        return sum(each.size for each in found if each.parts[-1] != TURN), max(
+        return sum(each.size for each in found if each.parts[-1] != LOCK_FILE), max(
             (each.modified for each in found), default=0.0
         )
     if entry:
@@ -111,7 +111,7 @@ def _turn(store: LocalStore, folder: str) -> Iterator[bool]:
     """Yield whether no run is computing a result; during the block, no run that waits for the lock begins."""
     try:
         with store.opened(folder) as opened:
-            file = os.fdopen(os.open(TURN, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=opened), "rb")
+            file = os.fdopen(os.open(LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=opened), "rb")
     except OSError:  # no run has waited for it
         yield True
         return

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from flowyml.core.errors import PlanError
 from flowyml.core.schedule import Schedule
+from flowyml.orchestrators.needs import schedule_needs
 
 if TYPE_CHECKING:
     from flowyml.core.schedule import ScheduleInfo
+    from flowyml.orchestrators.base import Orchestrator
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
 
-__all__ = ["Scheduler", "declared_schedule"]
+__all__ = ["Scheduler", "declared_schedule", "schedule_to_set"]
 
 
 class Scheduler(Protocol):
@@ -52,3 +54,18 @@ def declared_schedule(plan: Plan) -> Schedule | None:
         return Schedule.from_dict(plan.schedule) if plan.schedule else None
     except (TypeError, ValueError) as error:  # a plan from a file, which people or another release wrote
         raise PlanError(f"The schedule in the plan of {plan.name!r} cannot be read: {error}") from error
+
+
+def schedule_to_set(engine: Orchestrator, plan: Plan) -> Schedule | None:
+    """Return the schedule that a deployment has to set; None if none is declared, or the engine has it already.
+
+    Raises ``UnsupportedFeatureError``, and ``ScheduleError`` for one that has ended.
+    """
+    schedule = declared_schedule(plan)
+    if schedule is None:
+        return None
+    engine.capabilities.require(schedule_needs(plan, schedule))
+    if schedule in [info.schedule for info in engine.schedules(plan.name)]:
+        return None
+    schedule.check_future()
+    return schedule

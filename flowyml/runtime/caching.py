@@ -32,14 +32,14 @@ from flowyml.plan.model import Caching, Step
 from flowyml.plan.names import slug
 from flowyml.runtime.execution import AttemptOutputs
 
-__all__ = ["ROOT", "TURN", "Depends", "Entry", "StepCache", "entries_in", "read_entry"]
+__all__ = ["ROOT", "LOCK_FILE", "Depends", "Entry", "StepCache", "entries_in", "read_entry"]
 
 logger = logging.getLogger("flowyml.runtime")
 
 ROOT = "cache"
 """The folder of a store with all entries."""
 
-TURN = "turn"
+LOCK_FILE = "turn"
 """The file in an entry's folder that the process which computes it has locked."""
 
 _RECORD = "record.json"
@@ -361,7 +361,7 @@ def _opened(store: Store, folder: str) -> int | None:
         return None
     try:
         with store.opened(folder, make=True) as opened:
-            return os.open(TURN, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=opened)
+            return os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=opened)
     except OSError:
         return None
 

@@ -23,7 +23,7 @@ from flowyml.core.item_names import MOST_ITEMS
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
 from flowyml_airflow.log_events import LogEvent
-from flowyml_airflow.names import TURN
+from flowyml_airflow.names import STEP_MARKER
 from flowyml_airflow.step_runs import attributed
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
@@ -317,5 +317,5 @@ def test_a_table_artifact_of_prefect_that_flowyml_did_not_write(data: Any) -> No
     "printed", [NESTED, "[1]", "null", '{"step":"a"}', '{"step":"a","attempt":"x"}', '{"step":[]}']
 )
 def test_a_line_that_is_like_a_marker_of_an_execution_group(printed: str) -> None:
-    event = LogEvent(message=f"{TURN}{printed}")
+    event = LogEvent(message=f"{STEP_MARKER}{printed}")
     assert [each.message for each in attributed([event], ["a"], 1)] == [event.message]

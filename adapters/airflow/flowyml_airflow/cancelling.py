@@ -17,7 +17,7 @@ __all__ = ["cancel"]
 
 def cancel(client: AirflowClient, found: Mapping[str, Any]) -> bool:
     """Cancel a run if it has not ended. The note is written first, so that no reader takes the run for a failed one."""
-    if not _goes_on(found):
+    if not _is_active(found):
         return False
     dag, run_id = found["dag_id"], found["dag_run_id"]
     tasks = client.task_instances(dag, run_id)
@@ -37,7 +37,7 @@ def cancel(client: AirflowClient, found: Mapping[str, Any]) -> bool:
     except EngineError:
         _withdraw(client, dag, run_id)
         raise
-    if _goes_on(ended) and not client.stops_what_is_gone and is_missing(client, dag):
+    if _is_active(ended) and not client.stops_what_is_gone and is_missing(client, dag):
         _withdraw(client, dag, run_id)
         raise EngineError(
             f"The file of DAG {dag!r} is gone, and Airflow 2 cannot stop a run without it. Deploy the pipeline again, "
@@ -48,7 +48,7 @@ def cancel(client: AirflowClient, found: Mapping[str, Any]) -> bool:
     return True
 
 
-def _goes_on(found: Mapping[str, Any]) -> bool:
+def _is_active(found: Mapping[str, Any]) -> bool:
     status = DAG_RUN.get(found["state"])
     return status is not None and not status.is_terminal
 
@@ -57,7 +57,7 @@ def _withdraw(client: AirflowClient, dag: str, run_id: str) -> None:
     """Change the note of a run that Airflow refused to stop, unless an earlier try of the same call has ended it."""
     with suppress(EngineError):
         now = client.run(dag, run_id)
-        if _goes_on(now):
+        if _is_active(now):
             client.note(dag, run_id, withdrawn_note(now))
 
 

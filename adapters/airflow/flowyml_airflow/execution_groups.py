@@ -20,7 +20,7 @@ from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.step_runner import StepEvent, run_decided
 from flowyml_airflow.facts import TaskDecider
 from flowyml_airflow.graph import Task, TaskGraph
-from flowyml_airflow.names import STEPS_KEY, TURN
+from flowyml_airflow.names import STEP_MARKER, STEPS_KEY
 from flowyml_airflow.xcoms import carried
 
 __all__ = ["GroupRun", "printed"]
@@ -142,7 +142,7 @@ class GroupRun:
 
 def _say_turn(step: Step, attempt: int) -> None:
     """Log a marker: the following lines belong to this step and attempt."""
-    logger.info("%s%s", TURN, json.dumps({"step": step.name, "attempt": attempt}))
+    logger.info("%s%s", STEP_MARKER, json.dumps({"step": step.name, "attempt": attempt}))
 
 
 def printed(line: str) -> str:
@@ -151,4 +151,4 @@ def printed(line: str) -> str:
     >>> printed("done"), printed('flowyml-turn {"step": "train"}')
     ('done', ' flowyml-turn {"step": "train"}')
     """
-    return f" {line}" if line.startswith(TURN) else line
+    return f" {line}" if line.startswith(STEP_MARKER) else line

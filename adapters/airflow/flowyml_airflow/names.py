@@ -15,7 +15,7 @@ from flowyml.plan.names import slug
 
 __all__ = [
     "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "RETURNED", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
-    "TAKES_KEY", "TAG", "TIMED_OUT", "TURN", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id",
+    "TAKES_KEY", "TAG", "TIMED_OUT", "STEP_MARKER", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id",
     "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "version_note",
     "xcom_key",
 ]  # fmt: skip
@@ -34,7 +34,7 @@ UPSTREAM_FAILED = "UpstreamFailed"
 STEPS_KEY = "steps"
 # Begins a marker in the log of a group's task, with JSON that says which step wrote the following lines. No line of a
 # user's begins with it: see `together.printed`.
-TURN = "flowyml-turn "
+STEP_MARKER = "flowyml-turn "
 # Airflow allows few characters in a run id; the run's conf has the user's own. No parameter has a dot in its name.
 RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 # The digest of the code that the run was submitted with: Airflow 2 does not version DAGs, and Airflow 3 puts the text

@@ -15,7 +15,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
 from flowyml.core.web import parsed
 from flowyml_airflow.log_events import LogEvent
-from flowyml_airflow.names import TURN
+from flowyml_airflow.names import STEP_MARKER
 from flowyml_airflow.status import TASK_INSTANCE, failed_or_timed_out, moment
 from flowyml_airflow.task_exceptions import not_run
 
@@ -207,10 +207,10 @@ def attributed(events: Sequence[LogEvent], names: Sequence[str], attempt: int) -
 
 def _marked(message: str, names: Sequence[str]) -> tuple[str, int] | None:
     """Return the step and the attempt in a marker line; None for another line."""
-    if not message.startswith(TURN):
+    if not message.startswith(STEP_MARKER):
         return None
     try:
-        said = parsed(message.removeprefix(TURN).encode())
+        said = parsed(message.removeprefix(STEP_MARKER).encode())
         return (said["step"], int(said["attempt"])) if said["step"] in names else None
     except (ValueError, TypeError, KeyError, OverflowError, EngineError):  # half-written, or of another program
         return None
