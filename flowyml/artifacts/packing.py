@@ -12,7 +12,7 @@ from typing import Any
 from flowyml.artifacts.folders import note_url
 from flowyml.artifacts.formats import Format, format_named, formats_for
 from flowyml.artifacts.optional import missing
-from flowyml.artifacts.pickle_policy import why_no_pickles
+from flowyml.artifacts.pickling import why_no_pickles
 from flowyml.artifacts.plain import INLINE_LIMIT, is_plain
 from flowyml.artifacts.store import CONTENT, Store, Written
 from flowyml.core.errors import ArtifactError, NotPicklableError

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from flowyml.artifacts.content_digest import content_of, files_named_by, has_object
 from flowyml.artifacts.packing import REFERENCE, is_reference, moved_reference, read_reference
-from flowyml.artifacts.pickle_policy import why_no_pickles
+from flowyml.artifacts.pickling import why_no_pickles
 from flowyml.artifacts.store import LocalStore, Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.core.locks import lock, unlock

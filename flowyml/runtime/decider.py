@@ -16,14 +16,18 @@ from typing import Any, NamedTuple, Protocol
 from flowyml.artifacts.packing import is_reference
 from flowyml.core.errors import StepCancelledError, StepError
 from flowyml.core.item_names import labelled
+from flowyml.plan.conditions import holds
 from flowyml.plan.groups import Branch, Group, Groups, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, FromEither, FromItem, FromStep, Source, steps_of
+from flowyml.runtime.tracebacks import described
 
 __all__ = [
-    "NO_ITEMS", "OK", "Decider", "End", "Evaluator", "Facts", "Gathered", "Index", "Opened", "Outcome", "apply_rule",
-    "first_cause", "gathered_end", "has_packed_items", "is_plain", "joined_end", "listed", "mapped", "parts_of",
+    "Decider", "End", "Evaluator", "Facts", "Gathered", "Index", "NO_ITEMS", "OK", "Opened", "Outcome", "apply_rule",
+    "checked_lists", "first_cause", "gathered_end", "has_packed_items", "is_plain", "is_taken", "joined_end", "listed",
+    "mapped", "parts_of",
 ]  # fmt: skip
+
 
 Index = tuple[int, ...]
 """The position of a step's item in each loop around it, outermost first; empty outside of all loops."""
@@ -416,3 +420,36 @@ def joined_end(choices: Sequence[Outcome | None]) -> Outcome | None:
 def first_cause(outcomes: Iterable[Outcome | None]) -> str:
     """Return the first cause; empty if there is none."""
     return next((each.cause for each in outcomes if each and each.cause), "")
+
+
+def is_taken(branches: Sequence[Branch], value_of: Callable[[Source], Any]) -> bool:
+    """Return whether the last of these branches of a choice is taken: its condition holds, and no earlier one does.
+
+    Raises ``StepError`` for a condition that raises.
+    """
+    for branch in branches:
+        try:
+            is_true = branch.condition is None or holds(branch.condition, value_of)
+        except Exception as error:
+            raise StepError(f"The condition of branch {branch.name!r} cannot be decided: {described(error)}") from error
+        if is_true:
+            return branch is branches[-1]
+    return False
+
+
+def checked_lists(loop: Loop, given: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+    """Return the lists of a loop, by name.
+
+    Raises ``StepError`` for a value that is not a list, and for lists of different lengths.
+    """
+    lists = {item.name: given[item.name] for item in loop.over}
+    for name, items in lists.items():
+        if not isinstance(items, list | tuple):
+            what = "over a value" if name == "item" else f"over {name!r}"
+            raise StepError(
+                f"Loop {loop.name!r} goes {what} that is not a list: {type(items).__name__}. Return a list."
+            )
+    if len({len(items) for items in lists.values()}) > 1:
+        shown = ", ".join(f"{name!r} has {len(items)}" for name, items in lists.items())
+        raise StepError(f"The lists of loop {loop.name!r} are taken item by item and must be equally long: {shown}.")
+    return lists

@@ -12,8 +12,7 @@ from flowyml.artifacts import is_reference
 from flowyml.plan.conditions import sources_in
 from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.values import Constant, FromParameter, Source
-from flowyml.runtime.decider import Evaluator, Index, has_packed_items, listed, parts_of
-from flowyml.runtime.decisions import checked_lists, is_taken
+from flowyml.runtime.decider import Evaluator, Index, checked_lists, has_packed_items, is_taken, listed, parts_of
 from flowyml.runtime.nodes import Decision, Node, Opening
 from flowyml.runtime.processes import StepProcesses
 

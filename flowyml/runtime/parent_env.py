@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flowyml.artifacts.pickle_policy import decide_on_pickles
-from flowyml.artifacts.pickling import set_worker_main
+from flowyml.artifacts.pickling import decide_on_pickles, set_worker_main
 from flowyml.core.logs import levels_here
 from flowyml.core.modules import shipped_name
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from flowyml.artifacts.pickle_policy import decide_on_pickles
+from flowyml.artifacts.pickling import decide_on_pickles
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import (
     MissingSecretError,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowyml.artifacts import Store, artifact_key, open_store, pack, run_place, unpack
 from flowyml.artifacts.folders import files_here
-from flowyml.artifacts.pickle_policy import decide_on_pickles, pickles_decided
+from flowyml.artifacts.pickling import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import (
     ArtifactError,
@@ -30,7 +30,7 @@ from flowyml.plan.codec import decode
 from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Input, Plan, Source, Step
 from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
-from flowyml.runtime.decisions import checked_lists, is_taken
+from flowyml.runtime.decider import checked_lists, is_taken
 from flowyml.runtime.execution import TAKEN_FILE, AttemptOutputs, run_step, step_error
 from flowyml.runtime.hooks import fire_plain
 from flowyml.runtime.loading import load_hooks, load_step

@@ -19,8 +19,7 @@ from flowyml.core.item_names import labelled
 from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.steps import RUN_IF, Step
 from flowyml.plan.values import Constant, FromParameter, Source
-from flowyml.runtime.decider import OK, Decider, End, Evaluator, Facts, Index, Outcome, listed
-from flowyml.runtime.decisions import checked_lists, is_taken
+from flowyml.runtime.decider import OK, Decider, End, Evaluator, Facts, Index, Outcome, checked_lists, is_taken, listed
 from flowyml.runtime.due import due
 from flowyml.runtime.nodes import Decision, Node, Opening, Task
 from flowyml.runtime.packed_decisions import given_to

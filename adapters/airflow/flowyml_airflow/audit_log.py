@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.web import parsed
-from flowyml_airflow.cancel_notes import had_ended, was_cancelled, was_withdrawn
+from flowyml_airflow.outcomes import had_ended, was_cancelled, was_withdrawn
 from flowyml_airflow.status import DAG_RUN, moment
 from flowyml_airflow.transport import Transport
 

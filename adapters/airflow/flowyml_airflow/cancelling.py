@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroubleError
-from flowyml_airflow.cancel_notes import cancelled_note, was_cancelled, withdrawn_note
 from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.outcomes import cancelled_note, was_cancelled, withdrawn_note
 from flowyml_airflow.stalled import is_missing
 from flowyml_airflow.status import DAG_RUN, TASK_INSTANCE
 

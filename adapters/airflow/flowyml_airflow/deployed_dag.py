@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from flowyml.core.errors import ScheduleError
+from flowyml.core.errors import OwnershipError, ScheduleError
 from flowyml.core.origin import Origin
 from flowyml.core.schedule import Schedule
 from flowyml.plan.marks import mark_of
@@ -19,8 +19,8 @@ from flowyml_airflow.parameters import check_carried, declared
 from flowyml_airflow.status import no_tasks_at, timeout_of
 
 __all__ = [
-    "About", "DagVersions", "Deployed", "bundles_needed", "facts_of", "has_schedule", "is_untouched", "schedule_of",
-    "tags_of", "version_of",
+    "About", "DagVersions", "Deployed", "bundles_needed", "check_resumable", "check_runnable", "facts_of",
+    "has_schedule", "is_untouched", "schedule_of", "version_of",
 ]  # fmt: skip
 
 
@@ -211,3 +211,37 @@ def has_schedule(dag: Mapping[str, Any]) -> bool:
 def version_of(run: Mapping[str, Any]) -> int | None:
     """Return the newest version of the DAG in a run; None on Airflow 2, which does not version DAGs."""
     return max((item["version_number"] for item in run.get("dag_versions") or ()), default=None)
+
+
+def check_resumable(found: Deployed) -> None:
+    """Refuse to schedule a DAG that was paused by hand: scheduling it would resume it."""
+    dag, client = found.dag["dag_id"], found.client
+    if not found.dag["is_paused"] or client.pause_we_set(dag) or not client.was_paused_by_hand(dag):
+        return
+    raise OwnershipError(
+        f"DAG {dag!r} was paused in Airflow, and not by FlowyML; scheduling it would resume it. Resume it first, "
+        f"in Airflow or by `{client.command('schedule resume', dag)}`, or use --force (force=True)."
+    )
+
+
+def check_runnable(found: Deployed | None, run_id: str, unpause: bool | None) -> None:
+    """Refuse a DAG that was paused on purpose, since the run would stay queued; ``unpause`` is the user's choice.
+
+    A DAG that has been paused since Airflow created it is unpaused by its first run, unless ``unpause`` is False.
+    """
+    if found is None or not found.dag["is_paused"] or unpause:
+        return
+    dag, client = found.dag["dag_id"], found.client
+    if unpause is False:
+        why = " and unpause=False"
+    elif has_schedule(found.dag):
+        why = ", and resuming it would start its schedule again"
+    elif client.was_paused_by_hand(dag) and client.dag(dag)["is_paused"]:  # or another run has resumed it
+        why = " on purpose, since it was paused after Airflow made it"
+    else:
+        return
+    raise OwnershipError(
+        f"DAG {dag!r} is paused{why}: run {run_id!r} would stay queued. Resume it in Airflow, or by "
+        f"`{client.command('schedule resume', dag)}` if it has a schedule. To let this run resume it: --force, "
+        f"force=True, or AirflowOrchestrator(unpause=True)."
+    )

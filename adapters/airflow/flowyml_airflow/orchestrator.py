@@ -32,10 +32,10 @@ from flowyml_airflow.client import AirflowClient, ConflictError, NotThereError
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import CompiledDag
 from flowyml_airflow.connection import Connection
-from flowyml_airflow.deployed_dag import Deployed, facts_of, has_schedule, schedule_of
+from flowyml_airflow.deployed_dag import Deployed, check_runnable, facts_of, has_schedule, schedule_of
 from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.folder import open_folder
-from flowyml_airflow.handover import DagSchedule, runs_by_time
+from flowyml_airflow.handover import DagSchedule, runs_by_time, workflows
 from flowyml_airflow.names import (
     CODE_KEY,
     REVISION_KEY,
@@ -46,7 +46,6 @@ from flowyml_airflow.names import (
     development_id,
 )
 from flowyml_airflow.parameters import check_carried
-from flowyml_airflow.pausing import check_runnable
 from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.retrying import ended_run, run_again
@@ -54,7 +53,6 @@ from flowyml_airflow.scheduler import AirflowScheduler
 from flowyml_airflow.secrets import place_of
 from flowyml_airflow.stalled import RunWarnings
 from flowyml_airflow.transport import Transport
-from flowyml_airflow.workflows import workflows
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient

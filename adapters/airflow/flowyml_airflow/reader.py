@@ -23,7 +23,6 @@ from flowyml.orchestrators.reader import RunReader
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_airflow.audit_log import AuditLog
-from flowyml_airflow.cancel_notes import had_ended
 from flowyml_airflow.client import AirflowClient, KeptElsewhereError, NotThereError, usable_id
 from flowyml_airflow.deployed_dag import About, DagVersions, version_of
 from flowyml_airflow.logs import TaskLogs, is_start
@@ -43,8 +42,7 @@ from flowyml_airflow.names import (
     pipeline_of,
     task_id,
 )
-from flowyml_airflow.not_run import with_causes
-from flowyml_airflow.outcomes import run_status, task_status
+from flowyml_airflow.outcomes import had_ended, run_status, task_status
 from flowyml_airflow.stalled import RunWarnings, why_nothing_ran, why_stalled
 from flowyml_airflow.status import failed_or_timed_out, moment
 from flowyml_airflow.step_runs import (
@@ -59,6 +57,7 @@ from flowyml_airflow.step_runs import (
     runs_several,
     step_runs,
     steps_of_task,
+    with_causes,
 )
 from flowyml_airflow.task_exceptions import no_output
 from flowyml_airflow.xcoms import restored

@@ -12,12 +12,11 @@ from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.scheduler import Scheduler, declared_schedule
 from flowyml.plan.bundle import Bundle
 from flowyml_airflow.client import usable_id
-from flowyml_airflow.deployed_dag import Deployed, has_schedule, is_untouched
+from flowyml_airflow.deployed_dag import Deployed, check_resumable, has_schedule, is_untouched
 from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import TAG, dag_id
 from flowyml_airflow.parameters import check_carried
-from flowyml_airflow.pausing import check_resumable
 from flowyml_airflow.status import moment
 
 __all__ = ["AirflowScheduler", "schedule_info"]

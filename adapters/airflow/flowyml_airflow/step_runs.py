@@ -6,8 +6,9 @@ group from the record and the state of its task.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from flowyml.core.errors import EngineError
@@ -17,11 +18,11 @@ from flowyml.core.web import parsed
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEP_MARKER
 from flowyml_airflow.status import TASK_INSTANCE, failed_or_timed_out, moment
-from flowyml_airflow.task_exceptions import not_run
+from flowyml_airflow.task_exceptions import no_output, not_run
 
 __all__ = [
     "Marker", "Seen", "attributed", "in_order", "index_of", "lacking_item", "map_index", "may_have_written", "name_of",
-    "runs_several", "step_runs", "steps_of_task",
+    "runs_several", "step_runs", "steps_of_task", "with_causes",
 ]  # fmt: skip
 
 _BEGUN = frozenset({"running", "success", "failed", "skipped", "restarting", "shutdown", "up_for_retry"})
@@ -214,3 +215,71 @@ def _marked(message: str, names: Sequence[str]) -> tuple[str, int] | None:
         return (said["step"], int(said["attempt"])) if said["step"] in names else None
     except (ValueError, TypeError, KeyError, OverflowError, EngineError):  # half-written, or of another program
         return None
+
+
+_LATEST = datetime.max.replace(tzinfo=UTC)
+_Cause = tuple[datetime, str]
+"""The time of a failure, and the reason for the tasks that wait for the failed one."""
+
+
+def with_causes(
+    steps: Mapping[Marker, Sequence[StepRun]], tasks: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
+) -> dict[Marker, Sequence[StepRun]]:
+    """Add to each step that did not run the reason why."""
+    failures = {marker: cause for marker, runs in steps.items() if (cause := _failure(runs))}
+    causes = _causes(failures, steps.keys(), tasks, facts)
+    return {
+        marker: [_explained(run, causes[marker][1]) for run in runs]
+        if marker in causes and marker not in failures
+        else runs
+        for marker, runs in steps.items()
+    }
+
+
+def _failure(runs: Sequence[StepRun]) -> _Cause | None:
+    """Return the first failure among the steps of a task."""
+    failed = [run for run in runs if failed_or_timed_out(run.status)]
+    return min(((run.ended_at or _LATEST, not_run(f"step {run.label!r}", run.status)) for run in failed), default=None)
+
+
+def _explained(run: StepRun, why: str) -> StepRun:
+    return replace(run, error=why) if run.raw_status == "upstream_failed" else run
+
+
+def _causes(
+    failures: Mapping[Marker, _Cause],
+    of_steps: Collection[Marker],
+    tasks: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> dict[Marker, _Cause]:
+    """Return, by task, the first failure before it, also through other tasks that did not run."""
+    found, seen = dict(failures), Seen(facts, tasks)
+    by_task: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for task in tasks:
+        by_task.setdefault(task["task_id"], {})[map_index(task)] = task
+    waits: Mapping[str, Sequence[str]] = facts.get("waits", {})
+    waits_for_none = [name for name in by_task if name not in waits]
+    for name in (*waits_for_none, *waits):  # each after those that it waits for
+        for index, task in by_task.get(name, {}).items():
+            marker = name, index
+            if marker in found or task["state"] not in ("failed", "upstream_failed"):
+                continue
+            reached = [found[each] for each in _before(marker, waits.get(name, ()), by_task, facts) if each in found]
+            if reached:
+                found[marker] = min(reached)
+            elif lost := seen.lost_list(name):
+                found[marker] = _LATEST, f"not run, since {no_output(lost)}"
+            elif task["state"] == "failed" and marker not in of_steps:  # it runs no step
+                found[marker] = moment(task["end_date"]) or _LATEST, not_run(f"task {name!r}", ExecutionStatus.FAILED)
+    return found
+
+
+def _before(
+    marker: Marker, before: Sequence[str], by_task: Mapping[str, Mapping[int, Any]], facts: Mapping[str, Any]
+) -> Iterator[Marker]:
+    """Yield the tasks that a task waits for; for a task in a loop, those of the same item."""
+    name, index = marker
+    loops = [loop["tasks"] for loop in facts.get("loops", {}).values()]
+    for task in before:
+        is_of_item = index >= 0 and any(name in loop and task in loop for loop in loops)
+        yield from ((task, other) for other in ((index, -1) if is_of_item else by_task.get(task, ())))

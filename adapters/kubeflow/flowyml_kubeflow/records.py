@@ -27,12 +27,13 @@ from flowyml.runtime.decider import (
     Index,
     Opened,
     Outcome,
+    checked_lists,
     has_packed_items,
     is_plain,
+    is_taken,
     listed,
     mapped,
 )
-from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.tracebacks import described
 
 __all__ = ["Entry", "Items", "Known", "PodEvaluator", "PodFacts"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from flowyml.artifacts.pickle_policy import decide_on_pickles, pickles_decided
+from flowyml.artifacts.pickling import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ConfigurationError, RetryRefusedError, StepCancelledError
 from flowyml.core.execution_status import ExecutionStatus

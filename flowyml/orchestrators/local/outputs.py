@@ -13,8 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from flowyml.artifacts import artifact_key, open_store, pack, run_place, unpack
-from flowyml.artifacts.pickle_policy import why_no_pickles
-from flowyml.artifacts.pickling import Unpickler, pickle_by_reference, pickle_by_value, prefers_references
+from flowyml.artifacts.pickling import (
+    Unpickler,
+    pickle_by_reference,
+    pickle_by_value,
+    prefers_references,
+    why_no_pickles,
+)
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.previews import noted_preview
 from flowyml.artifacts.store import Produce, Store, Written

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import default_url, run_place
-from flowyml.artifacts.pickle_policy import decide_on_pickles, pickles_decided
+from flowyml.artifacts.pickling import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ArtifactError, ConfigurationError, OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus

@@ -34,8 +34,7 @@ from flowyml.plan.kinds import kind_of
 from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code, LiveState
-from flowyml.runtime.decider import Gathered, listed, mapped
-from flowyml.runtime.decisions import checked_lists, is_taken
+from flowyml.runtime.decider import Gathered, checked_lists, is_taken, listed, mapped
 from flowyml.runtime.execution import AttemptOutputs, run_step, step_error
 from flowyml.runtime.nodes import Decision, Opening
 from flowyml.runtime.nodes import Node as Waiting

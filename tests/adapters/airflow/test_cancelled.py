@@ -10,8 +10,8 @@ import pytest
 
 from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml_airflow.cancel_notes import cancelled_note, was_cancelled
 from flowyml_airflow.log_events import LogEvent
+from flowyml_airflow.outcomes import cancelled_note, was_cancelled
 from tests.adapters.airflow.one_run import JOB, OneRun, orchestrator_of
 
 NOW = datetime.now(UTC)

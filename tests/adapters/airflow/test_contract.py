@@ -18,24 +18,22 @@ import yaml
 from flowyml.core.errors import OwnershipError, ScheduleError
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.backfills import backfill, zone_of
-from flowyml_airflow.cancel_notes import cancelled_note
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.connection import Connection
-from flowyml_airflow.deployed_dag import Deployed
+from flowyml_airflow.deployed_dag import Deployed, check_resumable, check_runnable
 from flowyml_airflow.deployer import AirflowDeployer
 from flowyml_airflow.external_run import Calls
 from flowyml_airflow.folder import LocalFolder
-from flowyml_airflow.handover import DagSchedule
+from flowyml_airflow.handover import DagSchedule, workflows
 from flowyml_airflow.names import CODE_KEY, TAG, version_note
-from flowyml_airflow.pausing import check_resumable, check_runnable
+from flowyml_airflow.outcomes import cancelled_note
 from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.retrying import run_again
 from flowyml_airflow.scheduler import schedule_info
 from flowyml_airflow.stalled import RunWarnings
 from flowyml_airflow.transport import Transport
-from flowyml_airflow.workflows import workflows
 from tests.adapters.airflow.operating import short
 from tests.engines.airflow import airflow_python
 from tests.engines.openapi import Contract

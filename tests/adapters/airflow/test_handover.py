@@ -13,8 +13,7 @@ from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.backfills import days, zone_of
 from flowyml_airflow.connection import Connection
-from flowyml_airflow.handover import DagSchedule, _is_due, runs_by_time
-from flowyml_airflow.workflows import cron_or_words
+from flowyml_airflow.handover import DagSchedule, _is_due, cron_or_words, runs_by_time
 
 MARK = "flowyml_handed_over__"
 

@@ -13,7 +13,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed_dag import facts_of
-from flowyml_airflow.not_run import with_causes
+from flowyml_airflow.step_runs import with_causes
 from tests.adapters.airflow.dags import Telling
 from tests.adapters.airflow.operating import failed_group, orchestrator_of
 from tests.engines.airflow import Airflow

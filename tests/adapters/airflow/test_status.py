@@ -11,9 +11,8 @@ import pytest
 
 from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml_airflow.cancel_notes import CANCELLED_NOTE, cancelled_note
 from flowyml_airflow.client import NotThereError
-from flowyml_airflow.outcomes import run_status, task_status
+from flowyml_airflow.outcomes import CANCELLED_NOTE, cancelled_note, run_status, task_status
 from flowyml_airflow.status import DAG_RUN, TASK_INSTANCE
 from tests.adapters.airflow.one_run import OneRun, orchestrator_of
 from tests.engines.airflow import airflow_python
