@@ -50,6 +50,7 @@ class Backend:
     problem: str | None = None
     health: Health | None = None
     capabilities: Capabilities | None = None
+    orchestrator: Orchestrator | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ def _tell_matrix(out: Output, as_json: bool) -> None:
 def _tell_who_can_run(out: Output, file: str, as_json: bool) -> None:
     pipeline = load(file)
     plan = pipeline.compile()
-    found = [_verdict(backend, pipeline, plan) for backend in _named()]
+    found = [_verdict(_examined(each, ask=False), pipeline, plan) for each in _named()]
     if as_json:
         out.document({"pipeline": plan.name, "backends": [_plain_verdict(each) for each in found]})
         return
@@ -225,28 +226,14 @@ def _tell_lacks(out: Output, title: Word, lacks: Sequence[Lack]) -> None:
             out.line("    " if number else "  - ", line)
 
 
-def _verdict(found: Target, pipeline: RunnablePipeline, plan: Plan) -> Verdict:
+def _verdict(backend: Backend, pipeline: RunnablePipeline, plan: Plan) -> Verdict:
     """Check by the capabilities of the engine, then by its compiler, which needs neither the engine nor its client."""
-    if found.fault:
-        return Verdict(found.name, found.engine, problem=found.fault)
-    try:
-        factory = registry.load(found.engine)
-    except FlowymlError as error:
-        return Verdict(found.name, found.engine, problem=str(error))
-    install, can = registry.missing(factory), getattr(factory, "capabilities", None)
-    try:
-        orchestrator = None if install else construct(factory, found, {})
-    except ConfigurationError as error:
-        if can is None:
-            return Verdict(found.name, found.engine, problem=str(error))
-        orchestrator = None  # for example without an address: then only capabilities are checked
-    except Exception as error:  # a third party's
-        problem = str(error) if isinstance(error, FlowymlError) else f"{type(error).__name__}: {error}"
-        return Verdict(found.name, found.engine, problem=problem)
-    can = orchestrator.capabilities if orchestrator else can
-    assert can is not None
+    can, orchestrator = backend.capabilities, backend.orchestrator
+    if can is None or (backend.problem and backend.state is not _UNNAMED):
+        return Verdict(backend.name, backend.engine, problem=backend.problem)
+    # Without an address, for example, only capabilities are checked.
     lacks = tuple(_of_level(can, plan, Level.NO)) or tuple(_found_by_compiler(orchestrator, pipeline))
-    return Verdict(found.name, found.engine, lacks, tuple(_of_level(can, plan, Level.PARTLY)), install)
+    return Verdict(backend.name, backend.engine, lacks, tuple(_of_level(can, plan, Level.PARTLY)), backend.install)
 
 
 def _of_level(can: Capabilities, plan: Plan, level: Level) -> Iterator[Lack]:
@@ -282,8 +269,11 @@ def _answer(found: Verdict) -> Word:
     return Word(f"yes, with limits{asked}" if found.limits else f"yes{asked}", "green")
 
 
-def _examined(found: Target) -> Backend:
-    """Examine a target. A third-party orchestrator that fails is listed with its error, beside the others."""
+def _examined(found: Target, *, ask: bool = True) -> Backend:
+    """Examine a target, and ``ask`` whether its engine answers.
+
+    A third-party orchestrator that fails is listed with its error, beside the others.
+    """
     if found.fault:
         return Backend(found.name, found.engine, _UNNAMED, problem=found.fault)
     try:
@@ -295,14 +285,17 @@ def _examined(found: Target) -> Backend:
         return Backend(found.name, found.engine, _MISSING, install=install, capabilities=can)
     try:
         orchestrator = construct(factory, found, {})
-        health = orchestrator.health()
+        health = orchestrator.health() if ask else None
     except ConfigurationError as error:
         return Backend(found.name, found.engine, _UNNAMED, problem=str(error), capabilities=can)
     except Exception as error:
         problem = str(error) if isinstance(error, FlowymlError) else f"{type(error).__name__}: {error}"
         return Backend(found.name, found.engine, _BROKEN, problem=problem, capabilities=can)
-    state = _READY if health.reachable else _SILENT
-    return Backend(found.name, found.engine, state, health=health, capabilities=orchestrator.capabilities)
+    state = _READY if health and health.reachable else _SILENT
+    return Backend(
+        found.name, found.engine, state, health=health, capabilities=orchestrator.capabilities,
+        orchestrator=orchestrator,
+    )  # fmt: skip
 
 
 def _row(backend: Backend) -> Sequence[object]:
