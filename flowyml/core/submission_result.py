@@ -311,7 +311,7 @@ class SubmissionResult:
             if left <= 0:
                 raise silence or self._still_waiting(timeout)
             time.sleep(min(pause, left))
-            pause = min(pause * 1.5, poll_interval)
+            pause = min(pause * 2, poll_interval)
 
     def _still_waiting(self, seconds: float) -> WaitTimeoutError:
         why = ""

@@ -20,9 +20,9 @@ def wait_until(condition: Callable[[], Value], what: str = "", *, every: float =
 
     Raises ``TimeoutError`` with ``what`` if none comes within ``PATIENCE``.
 
-    It asks ``every`` so many seconds, and less often if an answer takes long: waiting for an engine would keep it busy
-    otherwise. If more processes want to run than there are processors, a second counts for as much less: with four for
-    each processor, a test waits four times as long.
+    It asks ``every`` so many seconds, and less often if an answer takes long or the wait does (by a tenth of it, up to
+    half a second): waiting for an engine would keep it busy otherwise. If more processes want to run than there are
+    processors, a second counts for as much less: with four for each processor, a test waits four times as long.
     """
     waited, last = 0.0, time.monotonic()
     while True:
@@ -34,4 +34,4 @@ def wait_until(condition: Callable[[], Value], what: str = "", *, every: float =
         waited, last = waited + (now - last) / max(1.0, load), now
         if waited > PATIENCE:
             raise TimeoutError(f"{what or condition}: not within {PATIENCE:g} s of a quiet machine")
-        time.sleep(max(every, 4 * (now - asked)))
+        time.sleep(max(every, 4 * (now - asked), min(waited / 10, 0.5)))

@@ -383,7 +383,7 @@ class AirflowDeployer(Deployer):
         ``DagFileProcessorManager._sort_by_mtime``, on 2.11 ``prepare_file_path_queue``.
         """
         seconds = self.timeout if self.timeout is not None else self.client().reads_new_files_within + _PARSING
-        deadline, pause = time.monotonic() + seconds, 0.1
+        deadline, pause = time.monotonic() + seconds, 0.4
         patience, written = _WRITE_AGAIN, time.monotonic()
         errors = {before["timestamp"]: before} if before else {}
         what = f"waiting for Airflow to read {compiled.filename} from {folder.name}, for up to {span_text(seconds)}"

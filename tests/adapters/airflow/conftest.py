@@ -28,7 +28,7 @@ FRAIL = {
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
     # An API server takes longer to start on a busy machine than a worker waits for it by default.
-    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "60",
+    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "20",
     # A changed DAG is shown after a while, as by default.
     "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "15",
     "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "5",
