@@ -22,6 +22,7 @@ __all__ = ["Workflow"]
 _STATES = {"Pending": "PENDING", "Running": "RUNNING", "Succeeded": "SUCCEEDED", "Skipped": "SKIPPED",
            "Failed": "FAILED", "Error": "FAILED", "Omitted": None}  # fmt: skip
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
+_ONE = {"local_vars_configuration": kfp_server_api.Configuration()}  # else each model makes one, which takes longest
 
 
 class Workflow:
@@ -93,8 +94,10 @@ class Workflow:
             run_id=run_id, task_id=self.argo.id_of(node.name)[::-1], display_name=node.shown, state=_STATES[node.phase],
             start_time=node.started, create_time=self.argo.started, end_time=node.ended or _NEVER,
             child_tasks=[
-                kfp_server_api.PipelineTaskDetailChildTask(pod_name=child) for child in self.argo.children_of(node)
+                kfp_server_api.PipelineTaskDetailChildTask(pod_name=child, **_ONE)
+                for child in self.argo.children_of(node)
             ],
+            **_ONE,
         )  # fmt: skip
 
     def _run_pod(self, name: str, template: str, given: Mapping[str, str]) -> End:

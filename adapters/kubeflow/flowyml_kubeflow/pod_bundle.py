@@ -37,6 +37,7 @@ _TRIMMED = tuple(f"{package}/" for package in ("flowyml", *_ADAPTERS))
 _OURS = (*_TRIMMED, "cloudpickle/")
 
 
+@lru_cache(4)  # a bundle whose code does not fit into the pods is compiled again, for a store or with fewer pods
 def for_pods(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
     """Return the bundle with the worker, and without what neither it nor the user's code needs of FlowyML.
 
