@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import PurePath
 
 __all__ = ["imported", "parsed"]
@@ -16,15 +17,20 @@ _IMPORTS = re.compile(
     re.MULTILINE,
 )
 _ALONE = threading.Lock()
+_TRIES = 100
 os.register_at_fork(before=_ALONE.acquire, after_in_parent=_ALONE.release, after_in_child=_ALONE.release)
 
 
 def parsed(source: str | bytes) -> ast.Module:
     """Call ``ast.parse``, in one thread at a time.
 
-    Two calls at once may end in a ``SystemError``. Source: python/cpython#106905.
+    Two calls at once may end in a ``SystemError``, and other libraries parse too, so such a call is repeated. Source:
+    python/cpython#106905.
     """
     with _ALONE:
+        for _ in range(_TRIES):
+            with suppress(SystemError):
+                return ast.parse(source)
         return ast.parse(source)
 
 
