@@ -178,7 +178,7 @@ def test_a_server_that_drips_is_asked_once_whatever_the_policy() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
     with (
         dripping(head, heard=heard) as url,
-        asking(url, timeout=0.5, policy=POLICY) as client,
+        asking(url, timeout=1.5, policy=POLICY) as client,  # a stall of the machine is no silence
         pytest.raises(EngineUnreachableError),
     ):
         client.get("/x")
