@@ -110,3 +110,15 @@ def test_a_condition_around_a_task_holds_back_that_task_alone(tmp_path: Path) ->
     assert refused.keys() == {"task a", "task b"}
     assert "@task.skip_if decides at run time" in refused["task b"]
     assert loaded(tmp_path, made).flow.compile().by_name["c"].after == ("b",)
+
+
+def test_a_task_in_a_branch_that_runs_in_any_case_is_said(tmp_path: Path) -> None:
+    """If the choice fails, Airflow runs it, since nothing was skipped."""
+    tasks = """
+    gate = ShortCircuitOperator(task_id="gate", python_callable=lambda: True)
+    gate >> EmptyOperator(task_id="a") >> EmptyOperator(task_id="clean", trigger_rule="all_done")
+    """
+    made = written(tmp_path, dag(tasks))
+    found = note(made, "state of clean")
+    assert (found.kind, found.reason) == (Kind.CHANGED, "if gate fails, it does not run, and on Airflow it does")
+    assert "state of a" not in of_kind(made, Kind.CHANGED)

@@ -66,10 +66,10 @@ def argument(folder: Path, expression: str) -> tuple[str, list[str]]:
     ],
 )  # fmt: skip
 def test_a_variable_is_asked_where_airflow_reads_the_file(tmp_path: Path, expression: str, written_as: str) -> None:
-    """As it stands, or in a text."""
+    """As it stands, in a text, or under its name in the file."""
     text, refused = argument(tmp_path, expression)
     assert refused == []
-    assert f'"A": {written_as}' in text
+    assert (f"{expression} = " if expression.isidentifier() else '"A": ') + written_as in text
 
 
 @pytest.mark.parametrize("expression", [

@@ -335,7 +335,7 @@ class NoConstants(Names):
     """The names of a module without any."""
 
     def __init__(self) -> None:
-        self.constants, self.taken, self._needed = set(), set(), frozenset()
+        self.constants, self.taken, self.locals, self._needed = set(), set(), set(), frozenset()
         self._moving = Moving("")
 
     def source_of(self, node: ast.expr) -> str:
@@ -412,6 +412,38 @@ def test_constants_stay_constants(tmp_path: Path) -> None:
     assert 'changed={"a": 1, "b": 2}' in made.text
     step = loaded(tmp_path, made).flow.compile().by_name["t1"]
     assert step.options["airflow"]["arguments"]["image"] == "registry/image:1"
+
+
+def test_constants_within_arguments_stay_constants(tmp_path: Path) -> None:
+    """In lists, dicts and f-strings, of operators and of steps; not where the value is another one."""
+    before = """
+    BUCKET = "lake"
+    MODELS = ["a", "b"]
+    BRACES = "{x}"
+    SCHEMA = os.environ.get("SCHEMA", "main")
+    def train(models, bucket=None, day=None): return [models, bucket, day]
+    """
+    tasks = """
+    BashOperator(task_id="t", bash_command="{{ var.value.x }}", a=[MODELS, BUCKET, "c"], e={"B": BUCKET, "x": BRACES},
+                 schema=SCHEMA)
+    BashOperator(task_id="u", bash_command=f"s3://{BUCKET}/{BRACES}/{{{{ var.value.x }}}}", schema=SCHEMA)
+    PythonOperator(task_id="v", python_callable=train, op_args=[MODELS], op_kwargs={"bucket": f"{BUCKET}!"})
+    PythonOperator(task_id="w", python_callable=train, op_args=[MODELS], op_kwargs={"day": "{{ ds }}"})
+    BUCKET = "other"
+    """
+    made = written(tmp_path, dag(tasks.replace('BUCKET = "other"', ""), before=before))
+    assert 'a=[MODELS, BUCKET, "c"]' in made.text
+    assert 'e={"B": BUCKET, "x": BRACES}' in made.text
+    assert 'bash_command=f"s3://{BUCKET}/{BRACES}/{{{{ var.value.x }}}}"' in made.text
+    assert '(MODELS, bucket=f"{BUCKET}!")' in made.text
+    assert 'train(MODELS, day=f"{ds}")' in made.text
+    assert made.text.count('\nSCHEMA = imported("os:environ.get")("SCHEMA", "main")\n') == 1
+    assert made.text.count("schema=SCHEMA") == 2
+    of = loaded(tmp_path, made).flow.compile().by_name
+    assert "$call" in of["u"].options["airflow"]["arguments"]["schema"]
+    assert of["t"].options["airflow"]["arguments"]["e"] == {"B": "lake", "x": "{x}"}
+    assert of["u"].options["airflow"]["arguments"]["bash_command"] == "s3://lake/{x}/{{ var.value.x }}"
+    assert "BUCKET" not in written(tmp_path, dag(tasks, before=before)).text.partition("def flow")[0].split("train")[0]
 
 
 def test_default_arguments_and_times_stay_constants(tmp_path: Path) -> None:

@@ -276,6 +276,8 @@ def _constructs(found: Difference) -> Iterator[str]:
     """Yield the constructs of the report's notes that explain a difference."""
     what = found.what.removeprefix("argument ")
     yield f"default argument {what}"
+    if what.startswith("XCom "):
+        yield f"state of {found.task_id}"
     if what.startswith("XCom ") and not what.startswith("XCom return_value"):
         yield f"keys of {found.task_id}"
     if not found.task_id:

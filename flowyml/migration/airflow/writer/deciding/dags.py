@@ -248,6 +248,7 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     dag.notes += _groups(dag, apart)
     dag.notes += _parameters(dag, moved)
     dag.notes += _outcome(model)
+    dag.notes += _of_failed_choices(dag)
     dag.notes += _labels(model)
     dag.notes += _renamed(model)
     asked = [each.asking for each in dag.decisions if each.asking]
@@ -308,6 +309,16 @@ def _outcome(model: DagModel) -> Iterator[Note]:
             f"Airflow the last tasks decide, so {names:.200} could end it well",
             "Let a step that may fail return what happened instead of raising.",
         )  # fmt: skip
+
+
+def _of_failed_choices(dag: DecidedDag) -> Iterator[Note]:
+    """Note tasks in a branch that Airflow runs if the choice itself failed: without a choice there are no branches."""
+    for each in dag.decisions:
+        if (path := dag.paths.get(each.task.task_id)) and each.task.trigger_rule in _HANDLING:
+            yield Note(
+                Kind.CHANGED, f"state of {each.task.task_id}", each.task.place, f"if {path[-1].by} fails, it does not "
+                "run, and on Airflow it does", "Use cleanup() for what has to run in any case.",
+            )  # fmt: skip
 
 
 def _labels(model: DagModel) -> Iterator[Note]:

@@ -140,9 +140,8 @@ class _Module:
                 simple = []
             yield f"{text}\n"
         simple += [source(Pair(f"{name} = ", retry(self.names, each))) for each, name in self.names.policies.items()]
-        options = {
-            repr(found): found for dag in self.dags for each in dag.decisions if (found := each.options.get("airflow"))
-        }
+        simple += [source(Pair(f"{name} = ", each)) for name, each in self.names.objects.items()]
+        options = {repr(found): found for each in self._decisions() if (found := each.options.get("airflow"))}
         simple += [source(Pair(f"{name} = ", value(options[each]))) for each, name in self.names.engine.items()]
         if simple:
             yield "\n".join(simple) + "\n"

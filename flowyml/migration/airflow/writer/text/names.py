@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from flowyml.migration.airflow.model import Argument, FunctionModel, Place, TaskModel
+from flowyml.migration.airflow.model import Argument, FunctionModel, Place, Reference, Symbolic, TaskModel
 from flowyml.migration.airflow.writer.constants import TIMES
 from flowyml.migration.airflow.writer.deciding.context import DATES, may_be_argument
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
@@ -17,8 +17,8 @@ from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
 from flowyml.migration.airflow.writer.text.loops import trimmed
 from flowyml.migration.airflow.writer.text.sharing import share
 from flowyml.migration.airflow.writer.text.sources import Source
-from flowyml.migration.airflow.writer.values import Unwritable, Words, variable_of
-from flowyml.plan.layout import FreeNames
+from flowyml.migration.airflow.writer.values import Unwritable, Words, in_f_string, variable_of
+from flowyml.plan.layout import FreeNames, Group, Pair, Part
 
 _FLOW = (
     "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "OrchestratorRetryPolicy", "Schedule", "any_of",
@@ -52,9 +52,10 @@ class Names(FreeNames):
     """The names of one module.
 
     ``policies`` and ``engine`` are constants for retry policies and options of Airflow that several steps have, the
-    latter by their ``repr``. ``calls`` are the tasks that are calls of one step, by the ``id`` of the first. ``used``
-    are the words in its text so far, which it then imports; ``items`` are arguments of mapped task groups whose names
-    are otherwise unused in it.
+    latter by their ``repr``; ``constants`` and ``objects`` are those of the DAG file. ``calls`` are the tasks that are
+    calls of one step, by the ``id`` of the first. ``locals`` are the variables of pipelines, ``used`` the words in its
+    text so far, which it then imports; ``items`` are arguments of mapped task groups whose names are otherwise unused
+    in it.
     """
 
     def __init__(self, dags: Sequence[DecidedDag], moved: Moved, moving: Moving) -> None:
@@ -65,6 +66,8 @@ class Names(FreeNames):
         self.in_loops: set[int] = set()
         self.source = Source(moving.text)
         self.constants: set[str] = set()
+        self.objects: dict[str, Part] = {}
+        self.locals: set[str] = set()
         self._commented: set[int] = set()
         self.words = Words(self._function_name, self.word)
         decisions = [each for dag in dags for each in dag.decisions]
@@ -150,16 +153,46 @@ class Names(FreeNames):
         self._commented.update([] if again else self.source.lines_at(place.line))
         return self.source.comments_at(place.line)
 
-    def constant_of(self, argument: Argument | None, value: Any) -> str:
-        """Return the constant of the DAG file that an argument is, which the module then has; "" for any other."""
-        if argument is None or value is None or argument.value != value or not argument.source.isidentifier():
+    def argument(self, said: Argument | ast.expr | None, given: Any, plain: Callable[[Any], Part]) -> Part:
+        """Return an argument with the constants that the DAG file has in it, which the module then has too.
+
+        ``said`` is the argument or its expression in the DAG file; ``plain`` returns a value without constants.
+        """
+        if isinstance(said, Argument):
+            try:
+                said = ast.parse(said.source, mode="eval").body
+            except (SyntaxError, ValueError, RecursionError):
+                return plain(given)
+        match said, given:
+            case ast.List(elts=parts), list() if len(parts) == len(given):
+                return Group("[", [self.argument(*each, plain) for each in zip(parts, given, strict=True)], "]")
+            case ast.Dict(keys=keys, values=parts), dict() if [
+                key.value if isinstance(key, ast.Constant) else None for key in keys
+            ] == [*given]:
+                found = zip(given.items(), parts, strict=True)
+                pairs = [
+                    Pair(f"{self.words.key(key)}: ", self.argument(part, one, plain)) for (key, one), part in found
+                ]
+                return Group("{", pairs, "}")
+            case ((ast.Name() | ast.JoinedStr()), _) if text := self._constant(said, given):
+                return text
+            case ast.Name(id=name), Reference() | Symbolic() if self._moving.constant(name) is not None and (
+                name in self.objects or name not in {*self.taken, *self.locals}
+            ):
+                self.objects.setdefault(name, plain(given))
+                self.taken.add(name)
+                return name
+        return plain(given)
+
+    def _constant(self, node: ast.Name | ast.JoinedStr, given: Any) -> str:
+        """Return a constant of the DAG file, or a text with some in it, if it has this value; else ""."""
+        known, names = self._moving.constants.known(node), _names_in(node)
+        needed = {each for name in names for each in self._moving.constants.needed_by(name)}
+        if given is None or repr(known) != repr(given) or not all(map(self._is_free, needed)):
             return ""
-        if repr(self._moving.constants.known(ast.Name(argument.source))) != repr(value):
-            return ""
-        if not all(map(self._is_free, self._moving.constants.needed_by(argument.source))):
-            return ""
-        self.keep([argument.source])
-        return argument.source
+        text = node.id if isinstance(node, ast.Name) else _f_string(node)
+        self.keep(names if text else ())
+        return text
 
     def keep(self, constants: Iterable[str]) -> None:
         """Let the module have some constants of the DAG file, with what their definitions need."""
@@ -173,14 +206,14 @@ class Names(FreeNames):
         """Return whether a name can mean in the module what it means in the DAG file."""
         if name in TIMES:
             return self._aliases[name] == name
-        return name not in self.taken or name in self.constants or name in self._needed
+        is_taken = name in self.taken and name not in self.constants and name not in self._needed
+        return not is_taken and name not in self.locals
 
     def _literal(self, node: ast.expr) -> Any:
         """Return the value of an expression if the module can have the constants in it; None for others."""
         if (value := self._moving.constants.known(node)) is None:
             return None
-        names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-        needed = {each for name in names for each in self._moving.constants.needed_by(name)}
+        needed = {each for name in _names_in(node) for each in self._moving.constants.needed_by(name)}
         return value if all(map(self._is_free, needed)) else None
 
     def source_of(self, node: ast.expr) -> str:
@@ -250,3 +283,21 @@ class Names(FreeNames):
         if key not in self.functions:
             raise Unwritable(f"the function {function.name} does not move over")
         return self.functions[key]
+
+
+def _names_in(node: ast.AST) -> set[str]:
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+
+
+def _f_string(node: ast.JoinedStr) -> str:
+    """Return an f-string of texts and names as source; "" for any other, and for one without names."""
+    made = ""
+    for part in node.values:
+        match part:
+            case ast.Constant(value=str() as text):
+                made += in_f_string(text)
+            case ast.FormattedValue(value=ast.Name(id=name), conversion=-1, format_spec=None):
+                made += f"{{{name}}}"
+            case _:
+                return ""
+    return f'f"{made}"' if _names_in(node) else ""

@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from flowyml.core.schedule import Schedule
-from flowyml.migration.airflow.model import Argument, Place, TaskModel, ValueEdge
+from flowyml.migration.airflow.model import Place, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.blocks import Block, Chain
 from flowyml.migration.airflow.writer.deciding.context import DATES
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
@@ -20,7 +20,7 @@ from flowyml.migration.airflow.writer.deciding.params import declared
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, groups_in, tasks_in
 from flowyml.migration.airflow.writer.text.loops import listed, repeated, rolled
 from flowyml.migration.airflow.writer.text.names import Names
-from flowyml.migration.airflow.writer.text.steps import operator, step_options, wrapper_arguments
+from flowyml.migration.airflow.writer.text.steps import operator, said_of, step_options, wrapper_arguments
 from flowyml.migration.airflow.writer.values import as_number, variable_of
 from flowyml.plan.layout import FreeNames, Group, Pair, Part, docstring, source, text_literal, value
 
@@ -103,9 +103,12 @@ def _options(names: Names, dag: DecidedDag, name: str) -> Iterator[Part]:
         yield f"timeout={as_number(dag.options['timeout'])}"
     for option in ("tags", "airflow"):
         if option in dag.options:
-            given = next((each for each in dag.model.arguments if each.name == option == "tags"), None)
-            constant = names.constant_of(given, given.value) if given else ""
-            yield Pair(f"{option}=", constant or value(dag.options[option]))
+            shown, given = dag.options[option], None
+            if option == "tags":
+                given = next((each for each in dag.model.arguments if each.name == "tags"), None)
+                if given and isinstance(given.value, list) and sorted(map(str, given.value)) == sorted(shown):
+                    shown = given.value  # in the order of the file
+            yield Pair(f"{option}=", names.argument(given, shown, value))
 
 
 def _schedule(names: Names, schedule: Schedule) -> Part:
@@ -144,15 +147,20 @@ class _Body:
         self.local = FreeNames(self.names.taken)
         self.decisions = {each.task.task_id: each for each in self.dag.decisions}
 
+    def _fresh(self, wanted: str) -> str:
+        made = self.local.fresh(wanted)
+        self.names.locals.add(made)
+        return made
+
     def holds(self, task: str, name: str = "") -> str:
         """A variable for the output of a task, by its id or its name in this pipeline."""
-        made = self.local.fresh(f"{variable_of(name or task)}_value")
+        made = self._fresh(f"{variable_of(name or task)}_value")
         self.outputs[task, "return_value"] = made
         return made
 
     def takes(self, item: str) -> str:
         """A variable for an argument of a mapped task group."""
-        self.items[item] = item if item in self.names.items else self.local.fresh(variable_of(item))
+        self.items[item] = item if item in self.names.items else self._fresh(variable_of(item))
         return self.items[item]
 
     def calls(self, order: Sequence[Unit], depth: int) -> Iterator[str]:
@@ -242,7 +250,7 @@ class _Body:
     def _variable(self, name: str) -> str:
         """Return a variable for loops, which several may use."""
         if name not in self.variables:
-            self.variables[name] = self.local.fresh(name)
+            self.variables[name] = self._fresh(name)
         return self.variables[name]
 
     def _nested(self, group: Nested, depth: int, name: str) -> Iterator[str]:
@@ -294,7 +302,7 @@ class _Body:
     def _pick(self, edge: ValueEdge, depth: int, within: str) -> str:
         """A step for one value of the dict that a task returned."""
         name = f"{edge.task_id}.{edge.key}".removeprefix(within)
-        wanted = self.local.fresh(variable_of(name))
+        wanted = self._fresh(variable_of(name))
         whole = self.outputs[edge.task_id, "return_value"]
         call = Group(
             f"{self.names.word('item_of')}.options(name={text_literal(name)})(", [whole, text_literal(edge.key)], ")"
@@ -364,15 +372,8 @@ class _Body:
             yield from (Pair(f"{name}=", self.outputs.get(edge, "None")) for name, edge in given)
             return
         for name, given in decision.arguments.items():
-            argument = self._argument(decision, name)
-            part = self.names.constant_of(argument, given) or self._given(given)
+            part = self.names.argument(said_of(decision, name), given, self._given)
             yield part if name.isdigit() else Pair(f"{self.names.words.keyword(name)}=", part)
-
-    def _argument(self, decision: Decision, name: str) -> Argument | None:
-        """Return the argument in the DAG file that an argument of a step is."""
-        if decision.kind == "bash":
-            return decision.task.argument("bash_command" if name == "command" else name)
-        return next((each for each in decision.task.call_arguments if each.name == name), None)
 
     def _given(self, given: Any) -> Part:
         if isinstance(given, ValueEdge):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import libcst as cst
 
-from flowyml.migration.airflow.model import Symbolic, ValueEdge
+from flowyml.migration.airflow.model import Argument, Symbolic, ValueEdge
 from flowyml.migration.airflow.writer.deciding.context import DATES, Asked, Code, Template, Word
 from flowyml.migration.airflow.writer.deciding.decision import Decision
 from flowyml.migration.airflow.writer.text.names import Names, Policy, policy_of
@@ -67,7 +69,7 @@ def operator(names: Names, decision: Decision) -> Part:
     arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(decision.name)}"]
     for name, given in decision.arguments.items():
         said = decision.defaults if name == "default_args" else decision.task.argument(name)
-        written = names.constant_of(said, given) or names.words.part(given)
+        written = names.argument(said, given, names.words.part)
         arguments.append(Pair(f"{names.words.keyword(name)}=", written))
     rule = decision.options.get("run_if") or decision.options.get("trigger_rule")
     if rule:
@@ -111,7 +113,8 @@ def wrapper(names: Names, decision: Decision, parameters: Mapping[str, str]) -> 
             said[each] = kinds.pop().__name__
     arguments: list[Part] = [f"{keyword(each)}: {said[each]}" if each in said else keyword(each) for each in own]
     arguments += [f"{each}=None" if decision.may_be_missing else each for each in values.values()]
-    given = {name: _part(argument, values, word) for name, argument in decision.arguments.items()}
+    part = partial(_part, values=values, word=word)
+    given = {name: names.argument(said_of(decision, name), each, part) for name, each in decision.arguments.items()}
     given |= {each: each for each in decision.over}
     head = source(Group(f"def {name}(", arguments, ")"), trail=len(returns) + 5) + (f" -> {returns}" if returns else "")
     call = _run(names, decision, given) if decision.starts else _call(names, decision, given)
@@ -120,6 +123,23 @@ def wrapper(names: Names, decision: Decision, parameters: Mapping[str, str]) -> 
         call = Group(f"{word('bash')}(", [call, *extra], ")")
     body = source(call if returns == "None" else Pair("return ", call), 1)
     return f"@{source(decorated)}\n{head}:\n    {body}\n"
+
+
+def said_of(decision: Decision, name: str) -> Argument | ast.expr | None:
+    """Return the argument in the DAG file that one of a step is, or its expression."""
+    task = decision.task
+    if decision.function is None:
+        return task.argument("bash_command" if name == "command" else name)
+    if found := next((each for each in task.call_arguments if each.name == name), None):
+        return found
+    given = task.argument("op_args" if name.isdigit() else "op_kwargs")
+    match ast.parse(given.source, mode="eval").body if given and given.source else None:
+        case ast.List(elts=parts) if name.isdigit() and int(name) < len(parts):
+            return parts[int(name)]
+        case ast.Dict(keys=keys, values=parts):
+            named = {key.value: part for key, part in zip(keys, parts, strict=True) if isinstance(key, ast.Constant)}
+            return named.get(name)
+    return None
 
 
 def _call(names: Names, decision: Decision, given: Mapping[str, Part]) -> Group:
