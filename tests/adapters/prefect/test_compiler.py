@@ -162,8 +162,8 @@ def test_flows_are_laid_out_as_ruff_would(tmp_path: Path) -> None:
         assert ast.get_docstring(ast.parse(text))
         (tmp_path / f"{plan.name}.py").write_text(text, "utf-8")
     for command in (
-        ["format", "--check", "--line-length", "120"],
-        ["check", "--select", "F401,F821,I", "--line-length", "120"],
+        ["format", "--check"],
+        ["check", "--select", "F401,F821,I"],
     ):
         ruff = [sys.executable, "-m", "ruff", *command, "--line-length=120", "--no-cache", "--isolated", str(tmp_path)]
         done = subprocess.run(ruff, capture_output=True, text=True, check=False)
