@@ -22,7 +22,7 @@ def unsettled(graph: TaskGraph) -> Sequence[Task]:
     return [
         task
         for task in dict.fromkeys(graph.steps.values())
-        if task not in waited_for and _goes_on(graph, task) and not graph.is_cleanup(task)
+        if task not in waited_for and _may_fail(graph, task) and not graph.is_cleanup(task)
     ]
 
 
@@ -91,9 +91,9 @@ def _may_hide(graph: TaskGraph) -> bool:
 
 
 def _counts(graph: TaskGraph, task: Task) -> bool:
-    return not _goes_on(graph, task) and not graph.is_cleanup(task)
+    return not _may_fail(graph, task) and not graph.is_cleanup(task)
 
 
-def _goes_on(graph: TaskGraph, task: Task) -> bool:
+def _may_fail(graph: TaskGraph, task: Task) -> bool:
     loop = graph.loop(task)
     return loop is not None and loop.on_item_error == "continue"

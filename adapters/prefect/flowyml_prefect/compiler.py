@@ -44,7 +44,7 @@ BUNDLE = Path(__file__).resolve().with_name({file})
 DIGEST = {digest}
 if sha256(BUNDLE.read_bytes()).hexdigest() != DIGEST:  # a worker fetches it from where others may write
     raise ImportError(f"{{BUNDLE}} is not the code of this flow: it was replaced or cut short. Run it again.")
-run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # by this FlowyML
+run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # the imports below come from it
 
 {imports}
 
@@ -88,7 +88,7 @@ def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
 
 def _imports(plan: Plan, walks: bool) -> Iterator[str]:
     """Yield the imports of what the file calls, and no others."""
-    is_used = {
+    used = {
         "GRACE": any(step.timeout_seconds is not None for step in plan),
         "FlowPipeline": True,
         "Values": bool(plan.steps),
@@ -98,7 +98,8 @@ def _imports(plan: Plan, walks: bool) -> Iterator[str]:
     }
     if walks:
         yield "from flowyml_prefect.walker import StepTask, run_all, run_step  # noqa: E402"
-    yield f"from flowyml_prefect.worker import {', '.join(filter(is_used.get, is_used))}  # noqa: E402"
+    names = ", ".join(name for name, is_used in used.items() if is_used)
+    yield f"from flowyml_prefect.worker import {names}  # noqa: E402"
 
 
 def _is_retried(step: Step) -> bool:

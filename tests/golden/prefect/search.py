@@ -21,7 +21,7 @@ BUNDLE = Path(__file__).resolve().with_name("search-ef649151.pyz")
 DIGEST = "ef6491519350b79da40251c6f1fd39044a87c9894c08f6cc2cce46330f530cfd"
 if sha256(BUNDLE.read_bytes()).hexdigest() != DIGEST:  # a worker fetches it from where others may write
     raise ImportError(f"{BUNDLE} is not the code of this flow: it was replaced or cut short. Run it again.")
-run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # by this FlowyML
+run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # the imports below come from it
 
 from flowyml_prefect.walker import StepTask, run_all, run_step  # noqa: E402
 from flowyml_prefect.worker import GRACE, FlowPipeline, Values, retry_on  # noqa: E402

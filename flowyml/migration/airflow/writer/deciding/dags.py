@@ -312,7 +312,7 @@ def _outcome(model: DagModel) -> Iterator[Note]:
 
 
 def _of_failed_choices(dag: DecidedDag) -> Iterator[Note]:
-    """Note tasks in a branch that Airflow runs if the choice itself failed: without a choice there are no branches."""
+    """Note the tasks of a branch that Airflow runs even if the choice has failed; FlowyML then runs no branch."""
     for each in dag.decisions:
         if (path := dag.paths.get(each.task.task_id)) and each.task.trigger_rule in _HANDLING:
             yield Note(
