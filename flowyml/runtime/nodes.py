@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flowyml.core.item_names import labelled
@@ -88,9 +88,12 @@ class Node:
 
 
 class Task(Node):
-    """A step, or its run for one item, at ``position`` in the plan."""
+    """A step, or its run for one item, at ``position`` in the plan.
 
-    __slots__ = ("index", "position", "started", "step")
+    ``together`` names the process that it shares with the other steps of its execution group; empty for a step without.
+    """
+
+    __slots__ = ("index", "position", "started", "step", "together")
 
     def __init__(self, frame: Frame, step: Step, position: int) -> None:
         super().__init__(frame)
@@ -98,10 +101,19 @@ class Task(Node):
         self.position = position
         self.index = frame.index
         self.started = False
+        self.together = labelled(step.execution_group, self.index) if step.execution_group else ""
 
     @property
     def rule(self) -> str:  # type: ignore[override]  # a constant of the class for all other nodes
         return self.step.run_if
+
+    def is_followed(self, steps: Iterable[str]) -> bool:
+        """Return whether another of the ``steps`` of its execution group may need the process.
+
+        A loop without items has no such step.
+        """
+        others = (self.frame.tasks.get(name) for name in steps)
+        return any(other is not None and other is not self and other.end is None for other in others)
 
     def makers(self, output: str) -> Iterator[tuple[Task, str]]:
         yield self, output

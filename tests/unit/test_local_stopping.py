@@ -16,7 +16,7 @@ from flowyml import Pipeline, cleanup, pipeline, step
 from flowyml.core.errors import StepCancelledError
 from flowyml.orchestrators.local import stopping
 from flowyml.orchestrators.local.engine import Engine
-from flowyml.orchestrators.local.graph import Node
+from flowyml.orchestrators.local.graph import LocalTask
 from flowyml.orchestrators.local.stopping import Slot, Watch
 from flowyml.plan.model import Step
 from flowyml.runtime.nodes import Frame
@@ -120,8 +120,8 @@ class Watched:
         return self._db.execute("SELECT raw_status FROM runs").fetchone()[0], self.given_up
 
 
-def _node(frame: Frame, step: Step, position: int) -> Node:
-    return Node(frame, step, position, apart=False)
+def _node(frame: Frame, step: Step, position: int) -> LocalTask:
+    return LocalTask(frame, step, position, apart=False)
 
 
 def test_steps_that_do_not_stop_are_left_after_some_seconds(

@@ -25,7 +25,6 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flowyml.artifacts import default_url, run_place
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.item_names import labelled
 from flowyml.orchestrators.resuming import Before, Ended, before
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromStep, Plan, Step
@@ -50,7 +49,7 @@ RECORD_SECONDS = 60  # without a new task run, until those that are missing are 
 class StepTask(Task):
     """A run of a step, or of a step for an item: its task run has that name, such as ``train[3]``."""
 
-    __slots__ = ("before", "beside", "future", "inputs", "is_at_work", "line", "outputs", "state", "stop", "together")
+    __slots__ = ("before", "beside", "future", "inputs", "is_at_work", "line", "outputs", "state", "stop")
 
     def __init__(self, frame: Frame, step: Step, position: int, beside: Sequence[str] = ()) -> None:
         super().__init__(frame, step, position)
@@ -63,19 +62,12 @@ class StepTask(Task):
         self.outputs: Values | None = None  # of the attempt that went well
         self.state: State[Any] | None = None  # how it has ended, if it has run
         self.stop = threading.Event()
-        self.together = labelled(step.execution_group, self.index) if beside else ""
 
     def __str__(self) -> str:
         return self.label
 
     def __reduce__(self) -> Any:
         return str, (f"{self.label} {self.before}",)  # its identity in the key of Prefect's cache
-
-    @property
-    def is_followed(self) -> bool:
-        """True if another step of the execution group may need the process. A loop without items has no such step."""
-        others = (self.frame.tasks[name] for name in self.beside if name in self.frame.tasks)
-        return any(other is not self and other.end is None for other in others)
 
 
 def run_step(task: StepTask) -> Values | State[Any]:
@@ -93,7 +85,7 @@ def run_step(task: StepTask) -> Values | State[Any]:
             secrets=task.step.secrets,
             timeout=task.step.timeout_seconds,
             together=task.together,
-            hold=task.is_followed,
+            hold=task.is_followed(task.beside),
         )
         outputs: Any = made if isinstance(made, dict) else made.data
         task.outputs = outputs
@@ -388,7 +380,7 @@ class Walker:
 
     def _release(self, task: StepTask) -> None:
         """Let the process of an execution group end after its last step."""
-        if task.together and not task.is_followed:
+        if task.together and not task.is_followed(task.beside):
             self._work.processes.release(task.together)
 
 

@@ -21,13 +21,12 @@ from flowyml.core.errors import (
     StepError,
     StepTimeoutError,
 )
-from flowyml.orchestrators.local.graph import Node
+from flowyml.orchestrators.local.graph import LocalTask
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.orchestrators.local.stopping import Slot
 from flowyml.runtime.decider import End, Index
 from flowyml.runtime.execution import AttemptOutputs
-from flowyml.runtime.nodes import Decision, Opening
-from flowyml.runtime.nodes import Node as Waiting
+from flowyml.runtime.nodes import Decision, Node, Opening
 from flowyml.runtime.tracebacks import described, left_behind
 from flowyml.runtime.walk import Walk
 
@@ -46,11 +45,11 @@ class Engine:
 
     def __init__(
         self,
-        walk: Walk[Node],
+        walk: Walk[LocalTask],
         *,
         max_workers: int,
         note: Callable[[StepRow], object],
-        failed: Callable[[Node, BaseException, float | None], None],
+        failed: Callable[[LocalTask, BaseException, float | None], None],
         code_folder: Path | None = None,
         known: Container[tuple[int, Index]] = (),
     ) -> None:
@@ -58,7 +57,7 @@ class Engine:
         self.is_cleaning_up = False
         self.stop_event = threading.Event()
         self.stopping: str | None = None
-        self._call: Callable[[Node], AttemptOutputs] = _not_begun
+        self._call: Callable[[LocalTask], AttemptOutputs] = _not_begun
         self._evaluate: Callable[[Decision | Opening], Any] = _not_begun
         self._note = note
         self._report = failed
@@ -67,11 +66,11 @@ class Engine:
         self._max_helpers = max_workers - 1
         self._condition = threading.Condition()
         self._ready = walk.ready
-        self._retries: list[tuple[float, int, int, Node]] = []
+        self._retries: list[tuple[float, int, int, LocalTask]] = []
         self._turn = count()  # nodes of one step that are due at once have no order
-        self._together: dict[str, list[Node]] = {}  # by the groups of which a step runs: those that wait for it
-        self._over: list[Node] = []  # of groups that have ended
-        self._release: Callable[[Node], object] = _not_begun
+        self._together: dict[str, list[LocalTask]] = {}  # by the groups of which a step runs: those that wait for it
+        self._over: list[LocalTask] = []  # of groups that have ended
+        self._release: Callable[[LocalTask], object] = _not_begun
         self._idle = 0
         self._helpers: list[threading.Thread] = []
         self._slots: list[Slot] = []
@@ -79,9 +78,9 @@ class Engine:
 
     def run(
         self,
-        call: Callable[[Node], AttemptOutputs],
+        call: Callable[[LocalTask], AttemptOutputs],
         evaluate: Callable[[Decision | Opening], Any],
-        release: Callable[[Node], object],
+        release: Callable[[LocalTask], object],
     ) -> None:
         """Return when every step and every thread has ended. ``call`` runs one attempt and returns its outputs.
 
@@ -162,7 +161,7 @@ class Engine:
                     over, self._over = self._over, []
                 for each in over:
                     self._release(each)
-            if isinstance(node, Node):
+            if isinstance(node, LocalTask):
                 self._attempt(node, slot)
                 node = self._next(node)
             else:
@@ -188,7 +187,7 @@ class Engine:
                 self.walk.end(node, End.OK if found else End.SKIPPED)
             self._note_decided()
 
-    def _attempt(self, node: Node, slot: Slot) -> None:
+    def _attempt(self, node: LocalTask, slot: Slot) -> None:
         node.attempt += 1
         started = time.time()
         self._mark(node, StepRow(node.position, "RUNNING", "running", node.attempt, started))
@@ -209,7 +208,7 @@ class Engine:
                 row = row._replace(raw_status="cached", cached_from=outputs.cached_from)
             self._mark(node, row)
 
-    def _fail(self, node: Node, error: BaseException, started: float) -> None:
+    def _fail(self, node: LocalTask, error: BaseException, started: float) -> None:
         node.error = error
         status, raw = self._verdict(error)
         delay = None
@@ -232,13 +231,13 @@ class Engine:
             return "TIMEOUT", "timeout"
         return "FAILED", "crashed" if isinstance(error, StepCrashedError) else "failed"
 
-    def _mark(self, node: Node, row: StepRow) -> None:
+    def _mark(self, node: LocalTask, row: StepRow) -> None:
         node.row = row._replace(item=item_of(node.index)) if node.index else row
         self._note(node.row)
 
     # Decisions that the workers share.
 
-    def _next(self, done: Node | None) -> Waiting | None:
+    def _next(self, done: LocalTask | None) -> Node | None:
         """Record the step that has just run, and return the next one, waiting for it; None if the run is over."""
         with self._condition:
             if done is not None:
@@ -254,11 +253,11 @@ class Engine:
             self._condition.notify_all()
             return None
 
-    def _taken(self) -> Waiting | None:
+    def _taken(self) -> Node | None:
         """Return the next ready node. Steps of an execution group with a running step have to wait."""
         while self._ready:
             node = self._ready.popleft()
-            if not isinstance(node, Node) or not node.together:
+            if not isinstance(node, LocalTask) or not node.together:
                 return node
             if node.together not in self._together:
                 self._together[node.together] = []
@@ -266,16 +265,16 @@ class Engine:
             self._together[node.together].append(node)
         return None
 
-    def _let_next(self, done: Node) -> None:
+    def _let_next(self, done: LocalTask) -> None:
         """Let the worker that ran a step of an execution group continue with the group."""
         self._ready.extendleft(reversed(self._together.pop(done.together, [])))
-        for node in [node for node in self._ready if isinstance(node, Node) and node.together == done.together][::-1]:
+        beside = [node for node in self._ready if isinstance(node, LocalTask) and node.together == done.together]
+        for node in reversed(beside):
             self._ready.remove(node)
             self._ready.appendleft(node)
 
-    def _note_over(self, node: Node) -> None:
-        members = self.walk.plan.structure.execution_groups[node.step.execution_group].steps
-        if all(name in node.frame.tasks and node.frame.tasks[name].end is not None for name in members):
+    def _note_over(self, node: LocalTask) -> None:
+        if not node.is_followed(self.walk.plan.structure.execution_groups[node.step.execution_group].steps):
             self._over.append(node)
 
     def _wait(self) -> None:
@@ -285,7 +284,7 @@ class Engine:
         finally:
             self._idle -= 1
 
-    def _book(self, node: Node) -> None:
+    def _book(self, node: LocalTask) -> None:
         if node.row.status == "QUEUED":
             heapq.heappush(self._retries, (node.due, node.position, next(self._turn), node))
             if node.together:

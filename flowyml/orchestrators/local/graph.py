@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from flowyml.core.item_names import labelled
 from flowyml.orchestrators.local.retrying import Done, Recorded
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.plan.model import Step
 from flowyml.runtime.decider import End
 from flowyml.runtime.nodes import Frame, Task
 
-__all__ = ["Node"]
+__all__ = ["LocalTask"]
 
 
-class Node(Task):
+class LocalTask(Task):
     """A step, or its run for one item, in the course of a run. ``row`` is its row in the store."""
 
-    __slots__ = ("apart", "attempt", "before", "due", "error", "row", "together")
+    __slots__ = ("apart", "attempt", "before", "due", "error", "row")
 
     def __init__(self, frame: Frame, step: Step, position: int, *, apart: bool) -> None:
         super().__init__(frame, step, position)
@@ -23,7 +22,6 @@ class Node(Task):
         self.attempt = self.before = 0  # before: those of the run's earlier tries
         self.due = 0.0
         self.error: BaseException | None = None
-        self.together = labelled(step.execution_group, self.index) if step.execution_group else ""
         self.row = StepRow(position, "QUEUED", "queued", item=item_of(self.index))
 
     def recall(self, done: Done) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from flowyml.core.notebook import in_notebook
 from flowyml.core.runs import Run
 from flowyml.orchestrators.local.capture import beneath, leading_through
-from flowyml.orchestrators.local.graph import Node
+from flowyml.orchestrators.local.graph import LocalTask
 from flowyml.orchestrators.local.records import in_order, step_of
 from flowyml.runtime.walk import Walk
 
@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 0.5
 class LiveView:
     """Called repeatedly by the recorder's thread. It stops drawing for a debugger."""
 
-    def __init__(self, run: Run, walk: Walk[Node]) -> None:
+    def __init__(self, run: Run, walk: Walk[LocalTask]) -> None:
         self._run = run
         self._walk = walk
         self._next = time.monotonic() + _PATIENCE_SECONDS

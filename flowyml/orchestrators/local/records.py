@@ -16,7 +16,7 @@ from flowyml.core.origin import Origin
 from flowyml.core.runs import WAS_CANCELLED, LogLine, Outputs, PipelineResult, Run, StepResult, StepRun, folded
 from flowyml.orchestrators.local.capture import Sink, attributed
 from flowyml.orchestrators.local.engine import error_text
-from flowyml.orchestrators.local.graph import Node
+from flowyml.orchestrators.local.graph import LocalTask
 from flowyml.orchestrators.local.schema import RunRow, StepRow, index_of
 from flowyml.orchestrators.local.store import Line
 from flowyml.plan.model import FromStep, Plan
@@ -44,7 +44,7 @@ Outcome = tuple[ExecutionStatus, str, str | None]
 _BAD = ("FAILED", "TIMEOUT")
 
 
-def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped: str | None) -> Outcome:
+def outcome_of(plan: Plan, nodes: Sequence[LocalTask], faults: Sequence[str], stopped: str | None) -> Outcome:
     """Return the outcome of a run, from the ends of its steps and the ``faults`` of its branches and loops.
 
     A step that timed out makes it ``FAILED``, as on Prefect; ``TIMEOUT`` is for the pipeline's own timeout. Items that
@@ -66,19 +66,20 @@ def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped
     return ExecutionStatus.CANCELLED, "cancelled", "A step was cancelled."
 
 
-def in_order(nodes: Iterable[Node]) -> list[Node]:
+def in_order(nodes: Iterable[LocalTask]) -> list[LocalTask]:
     """Sort nodes in the plan's order; steps in a loop are created only when its items are known."""
     return sorted(nodes, key=lambda node: node.position)
 
 
-def _first_error(nodes: Sequence[Node]) -> BaseException | None:
+def _first_error(nodes: Sequence[LocalTask]) -> BaseException | None:
     """Return the error of the step that failed first."""
     failed = [node for node in nodes if node.row.status in _BAD]
     return min(failed, key=lambda node: node.row.ended or 0).error if failed else None
 
 
 def log_failure(
-    node: Node, error: BaseException, delay: float | None, sink: Callable[[int, str], Sink], code_folder: Path | None
+    node: LocalTask, error: BaseException, delay: float | None, sink: Callable[[int, str], Sink],
+    code_folder: Path | None,
 ) -> None:  # fmt: skip
     """Write it to the step's log and, through logging, to the terminal. ``delay`` is the time until the next
     attempt.
@@ -91,7 +92,7 @@ def log_failure(
             logger.warning("%s", _failure(node, f"{which}; trying again in {span_text(delay)}", error_text(error)))
 
 
-def _failure(node: Node, which: str, text: str) -> str:
+def _failure(node: LocalTask, which: str, text: str) -> str:
     """Return the log line for a failed attempt, with the step named once."""
     named = f"step {node.step.name!r}"
     if text.startswith((f"{named} ", f"The process of {named} ")):  # a sentence about the step
@@ -101,7 +102,7 @@ def _failure(node: Node, which: str, text: str) -> str:
 
 
 def result_of(
-    plan: Plan, row: RunRow, nodes: Sequence[Node], outcome: Outcome, outputs: Mapping[str, Any], seconds: float
+    plan: Plan, row: RunRow, nodes: Sequence[LocalTask], outcome: Outcome, outputs: Mapping[str, Any], seconds: float
 ) -> PipelineResult:  # fmt: skip
     """Return the result of a run that was executed in this process, with the very objects that its steps returned."""
     status, _, error = outcome

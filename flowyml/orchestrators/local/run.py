@@ -24,7 +24,7 @@ from flowyml.core.progress import wants_progress
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators.local.capture import attributed, capturing
 from flowyml.orchestrators.local.engine import Engine, error_text
-from flowyml.orchestrators.local.graph import Node
+from flowyml.orchestrators.local.graph import LocalTask
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.live_view import LiveView
 from flowyml.orchestrators.local.options import sharing_steps
@@ -113,8 +113,8 @@ class LocalRun:
         """True if the run has completed."""
         return self._outcome[0] is ExecutionStatus.COMPLETED
 
-    def _node(self, frame: Frame, step: Step, position: int) -> Node:
-        node = Node(frame, step, position, apart=step.name in self._settings.apart)
+    def _node(self, frame: Frame, step: Step, position: int) -> LocalTask:
+        node = LocalTask(frame, step, position, apart=step.name in self._settings.apart)
         if done := self._settings.past.instances.get((position, frame.index)):
             node.recall(done)
         return node

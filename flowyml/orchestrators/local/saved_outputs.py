@@ -16,7 +16,7 @@ from flowyml.artifacts import artifact_key, is_reference, open_store
 from flowyml.artifacts.packing import REFERENCE, read_reference
 from flowyml.artifacts.store import Store
 from flowyml.core.home import private_folder
-from flowyml.orchestrators.local.graph import Node
+from flowyml.orchestrators.local.graph import LocalTask
 from flowyml.orchestrators.local.lent_values import is_quickly_copied
 from flowyml.orchestrators.local.outputs import SMALL, entry_of, pickle_entry, plain_entry
 from flowyml.orchestrators.local.retrying import Recorded
@@ -39,13 +39,13 @@ class OutputSaver:
         self._values = values
         self._folder = folder
 
-    def __call__(self, node: Node, outputs: Mapping[str, Any]) -> None:
+    def __call__(self, node: LocalTask, outputs: Mapping[str, Any]) -> None:
         for output, value in outputs.items():
             with suppress(Exception):  # then its step runs again; whatever the class of the value raises
                 if entry := self._entry(node, output, value):
                     self._note(SavedRow(node.position, node.row.item, output, json.dumps(entry)))
 
-    def _entry(self, node: Node, output: str, value: Any) -> dict[str, Any] | None:
+    def _entry(self, node: LocalTask, output: str, value: Any) -> dict[str, Any] | None:
         if type(value) is Recorded:  # an output that an earlier run did not keep
             return dict(value.entry)
         if type(value) is Stored:
@@ -55,7 +55,7 @@ class OutputSaver:
         is_file = isinstance(value, Path) and value.exists()  # its content is stored
         return pickle_entry(value) if is_quickly_copied(value, SMALL) and not is_file else None
 
-    def _stored_entry(self, node: Node, output: str, packed: Any) -> dict[str, Any] | None:
+    def _stored_entry(self, node: LocalTask, output: str, packed: Any) -> dict[str, Any] | None:
         """Rename its file: nothing is unpacked, since this process may lack the imports."""
         if not is_reference(packed):
             return {"value": packed}

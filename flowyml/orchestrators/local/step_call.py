@@ -24,7 +24,7 @@ from flowyml.core.logs import with_level
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
 from flowyml.orchestrators.local.copies import copies_on_write, distinct, own
 from flowyml.orchestrators.local.engine import error_text
-from flowyml.orchestrators.local.graph import Node
+from flowyml.orchestrators.local.graph import LocalTask
 from flowyml.orchestrators.local.lent_values import LentValues, bytes_of
 from flowyml.orchestrators.local.options import reuses_process
 from flowyml.orchestrators.local.retrying import Recorded
@@ -36,8 +36,7 @@ from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code, LiveState
 from flowyml.runtime.decider import Gathered, checked_lists, is_taken, listed, mapped
 from flowyml.runtime.execution import AttemptOutputs, run_step, step_error
-from flowyml.runtime.nodes import Decision, Opening
-from flowyml.runtime.nodes import Node as Waiting
+from flowyml.runtime.nodes import Decision, Node, Opening
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.reporting import reported
 from flowyml.runtime.running_step import running
@@ -81,7 +80,7 @@ class StepCalls:
         self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event,
         sink: Callable[[int, str], Sink], parameters: Mapping[str, Any], dates: RunDates, *, share: bool = False,
         sharing: Collection[str] = (), together: Mapping[str, ExecutionGroup] = {}, max_copied_bytes: float = 0,
-        save: Callable[[Node, Mapping[str, Any]], object] | None = None, taken: Taken | None = None,
+        save: Callable[[LocalTask, Mapping[str, Any]], object] | None = None, taken: Taken | None = None,
     ) -> None:  # fmt: skip
         self._live_states = code.live
         self.apart: StepProcesses | None = None
@@ -108,7 +107,7 @@ class StepCalls:
         self.artifacts: list[SavedRow] = []
         """The records of outputs, of all attempts so far."""
 
-    def call(self, node: Node) -> AttemptOutputs:
+    def call(self, node: LocalTask) -> AttemptOutputs:
         """Return the outputs of one attempt. Raises what the step raises."""
         with attributed(self._sink(node.position, node.row.item)):
             if node.label in self._results:
@@ -119,7 +118,7 @@ class StepCalls:
             self._save(node, outputs)
         return outputs
 
-    def _taken_over(self, node: Node, run_id: str, entries: Mapping[str, Any]) -> AttemptOutputs:
+    def _taken_over(self, node: LocalTask, run_id: str, entries: Mapping[str, Any]) -> AttemptOutputs:
         """Return the outputs of another run, as values of this one: that run may be removed."""
         values: dict[str, Any] = {}
         for name, entry in entries.items():
@@ -133,7 +132,7 @@ class StepCalls:
         self._report_cached(node, outputs)
         return outputs
 
-    def _report_cached(self, node: Node, outputs: AttemptOutputs) -> None:
+    def _report_cached(self, node: LocalTask, outputs: AttemptOutputs) -> None:
         self._sink(node.position, node.row.item).line("INFO", outputs.note(node.label))
         fire(self._hooks, "on_step_cached", node.step.name, outputs.cached_from)
 
@@ -154,21 +153,21 @@ class StepCalls:
         """Return a value as its step returned it, for a retry. Raises ``ChangedValueError``."""
         return self._unpack(value.packed) if type(value) is Stored else self.lent_values.as_returned(value)
 
-    def _call_here(self, node: Node) -> AttemptOutputs:
+    def _call_here(self, node: LocalTask) -> AttemptOutputs:
         return AttemptOutputs(self._run_here(node)) if node.step.caching is None else self._call_cached(node)
 
-    def _run_here(self, node: Node) -> dict[str, Any]:
+    def _run_here(self, node: LocalTask) -> dict[str, Any]:
         with self._large_copies if self._needs_large_copies(node) else nullcontext():
             return self._run_with_own_inputs(node)
 
-    def _needs_large_copies(self, node: Node) -> bool:
+    def _needs_large_copies(self, node: LocalTask) -> bool:
         """Return whether the step gets a large copy: as many as there are CPUs exist at a time."""
         copied = (
             source.values[output] for _, source, output in node.given() if not self._gets_itself(node, source, output)
         )
         return any(_LARGE <= bytes_of(value) < math.inf and not copies_on_write(value) for value in copied)
 
-    def _run_with_own_inputs(self, node: Node) -> dict[str, Any]:
+    def _run_with_own_inputs(self, node: LocalTask) -> dict[str, Any]:
         given: dict[str, Any] = own_copy(node.fixed)  # an attempt may change its own
         lent: list[Any] = []
         for name, source, output in node.given():
@@ -180,7 +179,7 @@ class StepCalls:
         self.lent_values.take_back(lent)
         return outputs
 
-    def _call_cached(self, node: Node) -> AttemptOutputs:
+    def _call_cached(self, node: LocalTask) -> AttemptOutputs:
         """Return the outputs of an earlier run, else those of this one, both packed for the cache and unpacked."""
         from flowyml.runtime.caching import Depends, StepCache
 
@@ -225,12 +224,12 @@ class StepCalls:
             return AttemptOutputs({name: Stored(value) for name, value in outputs.items()}, outputs.cached_from)
         return AttemptOutputs({name: Stored(outputs[name], value) for name, value in live.items()})
 
-    def _uncached(self, node: Node, reason: object, outputs: Mapping[str, Any]) -> AttemptOutputs:
+    def _uncached(self, node: LocalTask, reason: object, outputs: Mapping[str, Any]) -> AttemptOutputs:
         with attributed(self._sink(node.position, node.row.item)):
             logger.warning("step %r is not cached: %s", node.label, reason)
         return AttemptOutputs(outputs)
 
-    def _contents(self, node: Node) -> dict[str, Any]:
+    def _contents(self, node: LocalTask) -> dict[str, Any]:
         """Return the contents of the step's inputs."""
         from flowyml.artifacts.content_digest import content_of_value
 
@@ -273,7 +272,7 @@ class StepCalls:
         given: dict[str, Any] = {**own_copy(node.fixed), **found}
         return checked_lists(node.loop, given)
 
-    def _taken(self, node: Waiting, source: Waiting, output: str, lent: list[Any] | None = None) -> Any:
+    def _taken(self, node: Node, source: Node, output: str, lent: list[Any] | None = None) -> Any:
         """Return a returned value for a consumer: the value itself for the last one, a copy for the others.
 
         A consumer that is retried needs it again, so only its last attempt gets the value itself. Values passed
@@ -283,10 +282,10 @@ class StepCalls:
         lent = None if self._is_shared(source) else lent
         return listed(mapped(source.values[output], partial(self._taken_value, is_last=is_last, lent=lent)))
 
-    def _gets_itself(self, node: Waiting, source: Waiting, output: str) -> bool:
+    def _gets_itself(self, node: Node, source: Node, output: str) -> bool:
         return self._is_shared(source) or (source.uses[output] == 1 and _is_last_attempt(node))
 
-    def _is_shared(self, source: Waiting) -> bool:
+    def _is_shared(self, source: Node) -> bool:
         return self._share or _step_of(source) in self._sharing
 
     def _taken_value(self, value: Any, *, is_last: bool, lent: list[Any] | None) -> Any:
@@ -300,7 +299,7 @@ class StepCalls:
             return self._unpack(value.packed)
         return own(self.live(value))
 
-    def _call_apart(self, node: Node) -> AttemptOutputs:
+    def _call_apart(self, node: LocalTask) -> AttemptOutputs:
         assert self.apart is not None
         given = dict(node.fixed)  # plain JSON, which a process takes as it is
         for name, source, output in node.given():
@@ -317,13 +316,13 @@ class StepCalls:
         self._note_stored(node, packed)
         return AttemptOutputs({name: Stored(value) for name, value in packed.items()}, packed.cached_from)
 
-    def _note_stored(self, node: Node, packed: Mapping[str, Any]) -> None:
+    def _note_stored(self, node: LocalTask, packed: Mapping[str, Any]) -> None:
         self.artifacts += [
             SavedRow(node.position, node.row.item, found.name, json.dumps(_without_place(found.packed)))
             for found in artifacts_of(node.step.name, packed)
         ]
 
-    def _note_artifacts(self, node: Node, outputs: Mapping[str, Any]) -> None:
+    def _note_artifacts(self, node: LocalTask, outputs: Mapping[str, Any]) -> None:
         """Record previews of values that are not stored, if that is cheap for plain ones."""
         for name, value in outputs.items():
             facts, kind = reported(name), node.step.kinds.get(name) or kind_of(value)
@@ -335,10 +334,11 @@ class StepCalls:
         return {**preview_of(value, None, str, kind=kind, facts=facts), "format": "none"}
 
     @contextmanager
-    def _process_of(self, node: Node) -> Iterator[tuple[str, bool]]:
+    def _process_of(self, node: LocalTask) -> Iterator[tuple[str, bool]]:
         """Yield the name of the process that a step shares with others, if it does, and whether it waits for them."""
         if node.together or not (node.index and reuses_process(node.step)):
-            yield node.together, self._is_followed(node)
+            group = self._together.get(node.step.execution_group)
+            yield node.together, group is not None and node.is_followed(group.steps)
             return
         with self._idle_lock:
             idle = self._idle.setdefault(node.step.name, [])
@@ -355,31 +355,24 @@ class StepCalls:
             if self.apart is not None:
                 self.apart.release(name)
 
-    def _is_followed(self, node: Node) -> bool:
-        """Return whether another step of its execution group may need its process."""
-        if not node.together:
-            return False
-        beside = (node.frame.tasks[name] for name in self._together[node.step.execution_group].steps)
-        return any(task is not node and task.end is None for task in beside)
-
-    def release(self, node: Node) -> None:
+    def release(self, node: LocalTask) -> None:
         """Release the process of an execution group that has ended."""
         if self.apart is not None:
             self.apart.release(node.together)
 
-    def _store_once(self, node: Node, source: Waiting, output: str) -> Any:
+    def _store_once(self, node: LocalTask, source: Node, output: str) -> Any:
         """Store a value at most once, however many steps take it."""
         with self._locks.setdefault((id(source), output), threading.Lock()):
             store = partial(self._store, node=node, source=source, output=output)
             value = source.values[output] = mapped(source.values[output], store)
             return listed(mapped(value, lambda part: part.packed))
 
-    def _store(self, value: Any, node: Node, source: Waiting, output: str) -> Stored:
+    def _store(self, value: Any, node: LocalTask, source: Node, output: str) -> Stored:
         if type(value) is Recorded:
             return Stored(self._pack(value.read(), node, source, output))
         return value if type(value) is Stored else Stored(self._pack(value, node, source, output), value)
 
-    def _pack(self, value: Any, node: Node, source: Waiting, output: str) -> Any:
+    def _pack(self, value: Any, node: LocalTask, source: Node, output: str) -> Any:
         place = run_place("local", self._pipeline, self._run_id)
         key = artifact_key(place, source.label, getattr(source, "attempt", 0), f"local-{output}")
         try:
@@ -404,19 +397,19 @@ def _without_place(packed: Any) -> Any:
     return {"$artifact": {name: part for name, part in packed["$artifact"].items() if name not in ("url", "picture")}}
 
 
-def _step_of(source: Waiting) -> str:
+def _step_of(source: Node) -> str:
     """Return the name of the step with these outputs; those of a loop's items are gathered under its name."""
     step = getattr(source, "step", "")
     return step if isinstance(step, str) else step.name
 
 
-def _as_declared(node: Node, given: Mapping[str, Any]) -> dict[str, Any]:
+def _as_declared(node: LocalTask, given: Mapping[str, Any]) -> dict[str, Any]:
     """Sort arguments in the plan's order, which a step sees in its ``**kwargs``."""
     return {item.name: given[item.name] for item in node.step.inputs if item.name in given}
 
 
-def _is_last_attempt(node: Waiting) -> bool:
-    return not isinstance(node, Node) or node.attempt >= node.max_attempts
+def _is_last_attempt(node: Node) -> bool:
+    return not isinstance(node, LocalTask) or node.attempt >= node.max_attempts
 
 
 def goes_apart(plan: Plan, workers: str) -> frozenset[str]:
