@@ -28,7 +28,6 @@ _BLOCK = 1 << 20
 
 
 def write_file(path: Path, file: BinaryIO) -> None:
-    """Copy the content of a file."""
     try:
         with path.open("rb") as source:
             shutil.copyfileobj(source, file, _BLOCK)

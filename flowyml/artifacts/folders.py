@@ -30,7 +30,6 @@ def files_here() -> Iterator[None]:
 
 
 def new_folder() -> Path:
-    """Return an empty private folder."""
     import tempfile
 
     made = _made.get()

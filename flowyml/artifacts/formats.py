@@ -30,7 +30,6 @@ def write_pandas(frame: Any, file: BinaryIO) -> None:
 
 
 def read_pandas(source: Path | BinaryIO) -> Any:
-    """Read a ``pandas.DataFrame``."""
     require("pyarrow")
     return require("pandas").read_parquet(source, engine="pyarrow")
 
@@ -56,12 +55,10 @@ def is_faithful_pandas(frame: Any) -> bool:
 
 
 def write_arrow(table: Any, file: BinaryIO) -> None:
-    """Write a ``pyarrow.Table``."""
     require("pyarrow.parquet").write_table(table, file)
 
 
 def read_arrow(source: Path | BinaryIO) -> Any:
-    """Read a ``pyarrow.Table``."""
     return require("pyarrow.parquet").read_table(source)
 
 
@@ -78,7 +75,6 @@ def write_polars(frame: Any, file: BinaryIO) -> None:
 
 
 def read_polars(source: Path | BinaryIO) -> Any:
-    """Read a ``polars.DataFrame``."""
     return require("polars").read_parquet(source, memory_map=False)
 
 

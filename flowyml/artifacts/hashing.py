@@ -67,7 +67,6 @@ class HashingWriter:
 
     @property
     def sha256(self) -> str:
-        """The digest in hexadecimal."""
         return self._hash.hexdigest()
 
     def _start_hashing(self, view: memoryview) -> Future[None] | None:

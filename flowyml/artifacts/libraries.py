@@ -116,5 +116,4 @@ def write_plotly(value: Any, file: BinaryIO) -> None:
 
 
 def read_plotly(path: Path) -> Any:
-    """Read a figure."""
     return require("plotly.io").from_json(path.read_text("utf-8"))

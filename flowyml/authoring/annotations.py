@@ -278,7 +278,6 @@ def _is_typed_dict(kind: type) -> bool:
 
 
 def _element(kind: Any) -> Any:
-    """Return the annotation of the items of a list."""
     found = []
     for each in _members(kind):
         parts = get_args(each)

@@ -81,7 +81,6 @@ class Grouping:
         return self.block(verb, self.branch(chosen, condition, joins=joins))
 
     def cleanup(self, verb: str, name: str) -> Block[Any]:
-        """Return the block of a clean-up."""
         return self.block(verb, self.open(Cleanup(name=check_name(name, "cleanup"))))
 
     def _enter(self, block: Block[Any]) -> None:

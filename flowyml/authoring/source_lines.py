@@ -62,7 +62,6 @@ def users_line() -> SourceLine | None:
 
 
 def line_of(function: object) -> SourceLine | None:
-    """Return the line where a function is defined."""
     code = getattr(function, "__code__", None)
     return (code.co_filename, code.co_firstlineno) if isinstance(code, CodeType) else None
 

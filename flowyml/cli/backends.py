@@ -66,7 +66,6 @@ class Lack:
 
     @property
     def title(self) -> str:
-        """The feature in words."""
         return self.feature.value if self.feature else ""
 
     @property
@@ -89,7 +88,6 @@ class Verdict:
 
     @property
     def can_run(self) -> bool:
-        """True if the engine can run the pipeline."""
         return not self.lacks and self.problem is None
 
 

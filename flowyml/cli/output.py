@@ -76,7 +76,6 @@ class Output:
 
     @property
     def stream(self) -> TextIO:
-        """The stream for data."""
         return self._own or self._stream
 
     @property

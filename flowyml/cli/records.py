@@ -37,12 +37,10 @@ _STYLES = {
 
 
 def status_word(status: ExecutionStatus) -> Word:
-    """Return the word for a status."""
     return Word(status.name, _STYLES[status])
 
 
 def plain_run(run: Run, orchestrator: str) -> dict[str, Any]:
-    """Return a run as JSON."""
     return {
         **_fields(run, "job_id", "run_id", "pipeline"),
         "orchestrator": orchestrator,
@@ -54,19 +52,16 @@ def plain_run(run: Run, orchestrator: str) -> dict[str, Any]:
 
 
 def plain_step(step: StepRun) -> dict[str, Any]:
-    """Return a step of a run as JSON."""
     times = ("started_at", "ended_at", "duration_seconds")
     plain = _fields(step, "name", "status", "raw_status", "attempt", *times, "error", "index")
     return {**plain, "cached_from": step.cached_from or None}
 
 
 def plain_log(line: LogLine) -> dict[str, Any]:
-    """Return a log line as JSON."""
     return _fields(line, "time", "step", "index", "level", "message")
 
 
 def plain_artifact(artifact: Artifact) -> dict[str, Any]:
-    """Return an artifact as JSON."""
     plain = _fields(artifact, "step", "index", "name", "type", "format", "size", "digest", "url", "picture")
     return {**plain, "metadata": _facts(artifact)}
 
@@ -93,7 +88,6 @@ def metrics_of(target: Orchestrator, run: Run, lacks: list[str]) -> dict[str, An
 
 
 def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:
-    """Return a schedule as JSON."""
     return {
         **_fields(info, "schedule_id", "pipeline"),
         "orchestrator": orchestrator,

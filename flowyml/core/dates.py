@@ -49,7 +49,6 @@ class RunDates:
         return cls(**{name: datetime.fromisoformat(text) for name, text in plain.items() if text and name in known})
 
     def plain(self) -> dict[str, str]:
-        """Return it as plain JSON."""
         found = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: moment.isoformat() for name, moment in found.items() if moment is not None}
 

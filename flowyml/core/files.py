@@ -77,7 +77,6 @@ def refuse_others_link(folder: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Write a file as ``whole_file`` does."""
     with whole_file(path, mode) as file:
         file.write(data)
 

@@ -34,7 +34,6 @@ class ProcessIdentity:
 
 
 def this_process() -> ProcessIdentity:
-    """Return the calling process."""
     return identity_of(os.getpid())
 
 

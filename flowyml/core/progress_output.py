@@ -75,13 +75,11 @@ class SafeOutput:
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Write each line as ``write`` does."""
         for line in lines:
             self.write(line)
 
     @property
     def buffer(self) -> _Bytes:
-        """The stream for text as bytes."""
         return _Bytes(self)
 
     def __iter__(self) -> Any:

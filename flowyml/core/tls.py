@@ -39,7 +39,6 @@ class Tls:
 
     @property
     def authorities(self) -> str | None:
-        """The file of authorities."""
         self._check()
         return None if self.ca_file is None else _path(self.ca_file)
 

@@ -27,7 +27,6 @@ class Arrow:
 
 
 def framed(plan: Plan) -> frozenset[str]:
-    """Return the groups that have steps."""
     return frozenset(group.name for group in plan.groups if plan.structure.members(group.name))
 
 

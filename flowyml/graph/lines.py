@@ -27,12 +27,10 @@ class Wire:
 
     @property
     def left(self) -> int:
-        """The leftmost column of the wire."""
         return min(self.start, *self.ends)
 
     @property
     def right(self) -> int:
-        """The rightmost column of the wire."""
         return max(self.start, *self.ends)
 
 

@@ -117,7 +117,6 @@ class _Frame:
 
     @property
     def slots(self) -> Iterator[Slot]:
-        """All slots, layer by layer."""
         return (slot for layer in self.layers for slot in layer)
 
     def port(self, name: str) -> float:
@@ -264,7 +263,6 @@ def _line_of(piece: Piece, inner: Mapping[str, _Frame]) -> Line:
 
 
 def _drawn_as(kind: str) -> str:
-    """Return the attributes of one kind of element."""
     return f'class="{kind}" {_PLAIN[kind]}'
 
 

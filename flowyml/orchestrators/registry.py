@@ -41,7 +41,6 @@ _registered: dict[str, Factory] = {}
 
 
 def default() -> str:
-    """Return the default name."""
     return os.environ.get("FLOWYML_ORCHESTRATOR") or "local"
 
 

@@ -86,7 +86,6 @@ def objection(old: bytes | None, new: bytes, *, force: bool = False) -> str:
 
 
 def _facts(line: bytes) -> dict[str, Any] | None:
-    """Return the facts in a line, if it is a mark."""
     if _WORD not in line:
         return None
     line = line.removesuffix(b"\r")

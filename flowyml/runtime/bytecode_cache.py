@@ -23,7 +23,6 @@ class KeepingLoader(SourceFileLoader):
     """
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """Return the compiled module."""
         if sys.dont_write_bytecode and not Path(cache_from_source(self.path)).exists():
             _compile(self.path)
         return super().get_code(fullname)

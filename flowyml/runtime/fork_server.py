@@ -224,7 +224,6 @@ class _Server:
             os.close(done)
 
     def _requests(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
-        """Yield each request with its descriptors."""
         while True:
             data, files, _, _ = socket.recv_fds(self.control, DATAGRAM, _FILES, socket.MSG_CMSG_CLOEXEC)
             if not data:

@@ -24,7 +24,6 @@ class Lines:
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
         *whole, self._rest = (self._rest + data).split(b"\n")
         for line in whole:
             self._give(line)

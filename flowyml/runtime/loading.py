@@ -74,7 +74,6 @@ def load_function(folder: Path, reference: str) -> Callable[..., Any]:
 
 
 def load_hooks(folder: Path) -> Sequence[PipelineHook]:
-    """Return the hooks of a bundle; none if it has none."""
     import_from(folder)
     return tuple(_load_object(folder, "hooks")) if (folder / "objects" / "hooks.pkl").is_file() else ()
 
@@ -148,7 +147,6 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module for the import system."""
         places = [self.code] if path is None else [place for place in path if place.startswith(self.folder)]
         spec = PathFinder.find_spec(name, places)
         if spec is None or not isinstance(spec.loader, SourceFileLoader):

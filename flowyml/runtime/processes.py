@@ -230,7 +230,6 @@ class StepProcesses:
                 raise
 
     def _kill(self, child: _Child, request: Mapping[str, Any], error: BaseException, on_line: OnLine) -> None:
-        """Kill the child, and fire its hooks for it."""
         child.kill()
         if child.hooks and request["kind"] == "step" and not self._closed and isinstance(error, Exception):
             self.fire("on_error", request["step"], error, on_line=on_line)

@@ -42,7 +42,6 @@ class SpawnedProcesses:
 
     @contextmanager
     def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[Child]:
-        """Start a process for a request."""
         with tempfile.TemporaryDirectory(prefix="flowyml-") as folder:
             child = Child(who, self._command, self._whole(request, body, folder), on_line, self._hooks)
             with self._watched(child):

@@ -168,7 +168,6 @@ class Walk(Generic[T]):
             yield from (node for node in nodes if node.end is None)
 
     def _end_quietly(self, node: Node, cause: str) -> None:
-        """End a node for the clean-ups only."""
         node.end, node.cause = End.FAILED if node.end is None else node.end, cause
         for follower in node.followers:
             if isinstance(follower, Gather | Join):

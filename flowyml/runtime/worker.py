@@ -92,7 +92,6 @@ class Worker:
 
     @cached_property
     def store(self) -> Store:
-        """The store of large outputs."""
         return open_store(self.artifacts)
 
     @cached_property
@@ -391,7 +390,6 @@ class Worker:
     def _preview(
         self, step: Step, output: str, value: Any, key: Callable[[], str], secrets: Mapping[str, str]
     ) -> dict[str, Any]:
-        """Return the preview of an output."""
         from flowyml.artifacts.previews import preview_of
 
         mask = _without(secrets)

@@ -250,8 +250,6 @@ def beside(folder: str, patience: float = 60) -> Pipeline:
 
 @flow
 def mixed(numbers: Any, double: Any, add: Any, total: Any, same: Any, limit: int = 1) -> Any:
-    """Branches in loops and loops in branches."""
-
     def named(name: str) -> Any:
         return same.options(name=name)
 

@@ -109,7 +109,6 @@ def blocks(numbers: Any, double: Any, add: Any, total: Any, same: Any, names: li
 
 @flow
 def rows(numbers: Any, double: Any, add: Any, total: Any) -> Any:
-    """A loop in a loop."""
     with for_each(numbers(3), name="outer") as n:
         with for_each(numbers.options(name="inner numbers")(n), name="inner") as m:
             both = add.options(name="both")(double(n), m)

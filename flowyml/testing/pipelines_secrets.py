@@ -65,8 +65,6 @@ def raises_secret(folder: str) -> Pipeline:
 
 
 def gives_secret(folder: str) -> Pipeline:
-    """A step that returns its secret."""
-
     @step(secrets={"password": NAME}, outputs=["url"])
     def gives(password: str = "") -> dict[str, list[str]]:
         return {"urls": [f"postgresql://app:{password}@host"]}

@@ -88,7 +88,6 @@ class PrefectClient(HttpClient):
             return False
 
     def version(self) -> str:
-        """Return the server's version."""
         return self._understood(_text, self.get("/admin/version"))
 
     def has_secret_block(self, name: str) -> bool:
@@ -107,15 +106,12 @@ class PrefectClient(HttpClient):
         return str(self._understood(_record, made)["id"])
 
     def flow_name(self, flow_id: str) -> str:
-        """Return the name of a flow."""
         return str(self._understood(_record, self.get(f"/flows/{flow_id}"))["name"])
 
     def deployment(self, flow: str, name: str) -> dict[str, Any] | None:
-        """Return the deployment of this name, or None."""
         return self._record_at(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
 
     def create_deployment(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create a deployment."""
         return self._understood(_record, self.write("/deployments/", body))
 
     def update_deployment(self, deployment_id: str, body: Mapping[str, Any]) -> None:
@@ -123,7 +119,6 @@ class PrefectClient(HttpClient):
         self.write(f"/deployments/{deployment_id}", body, method="PATCH")
 
     def deployment_by_id(self, deployment_id: str) -> dict[str, Any]:
-        """Return a deployment, by its id."""
         return self._understood(_record, self.get(f"/deployments/{deployment_id}"))
 
     def deployments(self, flow: str | None = None) -> list[dict[str, Any]]:
@@ -202,7 +197,6 @@ class PrefectClient(HttpClient):
     # Work pools and automations.
 
     def work_pool(self, name: str) -> dict[str, Any] | None:
-        """Return a work pool, or None."""
         return self._record_at(f"/work_pools/{quote(name, safe='')}")
 
     def ensure_process_pool(self, name: str) -> None:
@@ -231,7 +225,6 @@ class PrefectClient(HttpClient):
         return self._understood(FlowRun.of, self.write(f"/deployments/{deployment_id}/create_flow_run", body))
 
     def run(self, run_id: str) -> FlowRun:
-        """Return a run, by its id."""
         return self._understood(FlowRun.of, self.get(f"/flow_runs/{run_id}"))
 
     def runs(self, filters: Mapping[str, Any], limit: int) -> list[FlowRun]:
@@ -279,7 +272,6 @@ class PrefectClient(HttpClient):
         return self._all(Log.of, "/logs/filter", {"logs": wanted, "sort": "TIMESTAMP_ASC"})
 
     def create_artifact(self, body: Mapping[str, Any]) -> None:
-        """Create an artifact."""
         self.write("/artifacts/", body)
 
     def artifacts(self, key: str) -> Iterator[dict[str, Any]]:
@@ -342,7 +334,6 @@ class PrefectClient(HttpClient):
             return self.call(method, path, json=body)
 
     def _record_at(self, path: str) -> dict[str, Any] | None:
-        """Return a record, or None if it does not exist."""
         try:
             return self._understood(_record, self.get(path))
         except NotFoundError:

@@ -92,7 +92,6 @@ class Connection:
 
     @cached_property
     def ui_url(self) -> str:
-        """The address of the UI."""
         if self.ui is not None:
             return self.ui
         if chosen := _first("PREFECT_UI_URL", is_folders=self.is_folders):

@@ -110,7 +110,6 @@ class Owner:
         return cls(Origin.from_dict(plain.get("origin")), bool(plain.get("deployed")))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
         return {"origin": self.origin.to_dict() if self.origin else None, "deployed": self.is_deployed}
 
 

@@ -38,7 +38,6 @@ def flow_name(pipeline: str) -> str:
 
 
 def outputs_key(pipeline: str) -> str:
-    """Return the key of the artifact with the outputs of a run."""
     return f"{slug(pipeline)}-outputs"
 
 

@@ -79,7 +79,6 @@ class Leftovers:
 
     @property
     def client(self) -> PrefectClient:
-        """The client of the server."""
         return self.reader.client
 
     def __iter__(self) -> Iterator[Prunable]:

@@ -353,7 +353,6 @@ def _rows(key: str, data: Any, read: Callable[[dict[str, Any]], Row]) -> list[Ro
 
 
 def _time_of(run: FlowRun) -> datetime | None:
-    """Return the scheduled time of a run."""
     made_up = run.labels.get(MADE_UP)
     return _moment(made_up) if made_up else run.due
 

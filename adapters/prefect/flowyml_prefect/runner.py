@@ -215,7 +215,6 @@ class _Attempt:
                     processes.fire("on_pipeline_end", plan.name, run.name, status, seconds)
 
     def _cleans_up(self) -> bool:
-        """Return whether the pipeline has clean-up steps."""
         return any(isinstance(group, Cleanup) for _, plan in self._bundles() for group in plan.groups)
 
     def _bundles(self) -> Iterator[tuple[Path, Plan]]:

@@ -113,7 +113,6 @@ class EmbeddedServer:
 
     @property
     def connection(self) -> Connection:
-        """The connection to the server."""
         secret = _password(prefect_home())
         return Connection(f"{self.url}/api", auth_of(secret, is_password=True), ui=self.url + self.ui)
 
@@ -135,7 +134,6 @@ def is_embedded(name: str) -> bool:
 
 
 def prefect_home() -> Path:
-    """Return the folder of the embedded server."""
     return home() / "prefect"
 
 

@@ -71,7 +71,6 @@ class StepTask(Task):
 
 
 def run_step(task: StepTask) -> Values | State[Any]:
-    """Make one attempt of a step, in its task."""
     if task.end is not None:
         return without_running(task)
     task.is_at_work = True

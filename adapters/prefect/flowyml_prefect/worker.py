@@ -126,7 +126,6 @@ class FlowPipeline:
             self._fire(flow, flow_run, "on_pipeline_start", flow_run.parameters)
 
     def on_end(self, flow: Any, flow_run: Any, state: State[Any]) -> None:
-        """Fire ``on_pipeline_end``."""
         status = ENDED.get(state.type.value, ExecutionStatus.FAILED)
         if state.name == "TimedOut":
             status = ExecutionStatus.TIMEOUT
@@ -220,7 +219,6 @@ def secret_block(reference: str) -> str:
 def run_step(
     step: str, inputs: Values, *, secrets: Mapping[str, str] = {}, timeout: float | None = None
 ) -> Values | State[Any]:
-    """Make one attempt of a step, in its task."""
     stop, attempt = current_work.get().stop, runtime.task_run.run_count
     return make_attempt(step, inputs, stop, attempt=attempt, secrets=secrets, timeout=timeout)
 

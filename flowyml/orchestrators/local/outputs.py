@@ -113,7 +113,6 @@ def entries_in(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def read(run_id: str, recorded: str) -> Outputs:
-    """Return the outputs that ``record`` recorded, as JSON."""
     values: dict[str, Any] = {}
     not_kept: dict[str, str] = {}
     for name, entry in json.loads(recorded).items():

@@ -72,7 +72,6 @@ def in_order(nodes: Iterable[LocalTask]) -> list[LocalTask]:
 
 
 def _first_error(nodes: Sequence[LocalTask]) -> BaseException | None:
-    """Return the error of the step that failed first."""
     failed = [node for node in nodes if node.row.status in _BAD]
     return min(failed, key=lambda node: node.row.ended or 0).error if failed else None
 
@@ -171,7 +170,6 @@ def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
 
 
 def step_of(name: str, row: StepRow) -> StepRun:
-    """Return the record of a step."""
     return StepRun(
         name=name, status=ExecutionStatus[row.status], raw_status=row.raw_status, attempt=row.attempt,
         started_at=at(row.started), ended_at=at(row.ended), error=row.error, index=index_of(row.item),
@@ -186,5 +184,4 @@ def log_line(line: Line, names: list[str]) -> LogLine:
 
 
 def at(seconds: float | None) -> datetime | None:
-    """Return a time in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

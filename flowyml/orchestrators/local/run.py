@@ -110,7 +110,6 @@ class LocalRun:
 
     @property
     def is_completed(self) -> bool:
-        """True if the run has completed."""
         return self._outcome[0] is ExecutionStatus.COMPLETED
 
     def _node(self, frame: Frame, step: Step, position: int) -> LocalTask:

@@ -50,7 +50,6 @@ class Kept:
 
     @property
     def info(self) -> ScheduleInfo:
-        """The record for users."""
         now = datetime.now(UTC)
         times = () if self.paused else tuple(self.schedule.next_times(_SHOWN, now))
         is_behind = self.schedule.catch_up and not self.paused

@@ -188,7 +188,6 @@ def check_is_record(db: sqlite3.Connection, path: Path) -> None:
 
 
 def prepare(db: sqlite3.Connection) -> None:
-    """Create missing tables."""
     db.execute("PRAGMA synchronous = NORMAL")
     if db.execute("PRAGMA user_version").fetchone()[0] < VERSION:
         _make(db)

@@ -61,7 +61,6 @@ class Stored:
         self._lock = threading.Lock()
 
     def live(self, unpack: Callable[[Any], Any]) -> Any:
-        """Return the value itself."""
         with self._lock:
             if not self._live:
                 self._live = (unpack(self.packed),)
@@ -137,7 +136,6 @@ class StepCalls:
         fire(self._hooks, "on_step_cached", node.step.name, outputs.cached_from)
 
     def live(self, value: Any) -> Any:
-        """Return the value for a thread."""
         return listed(self.read(value))
 
     def read(self, value: Any) -> Any:
@@ -230,7 +228,6 @@ class StepCalls:
         return AttemptOutputs(outputs)
 
     def _contents(self, node: LocalTask) -> dict[str, Any]:
-        """Return the contents of the step's inputs."""
         from flowyml.artifacts.content_digest import content_of_value
 
         contents: dict[str, Any] = {name: content_of_value(value) for name, value in node.fixed.items()}

@@ -211,7 +211,6 @@ class RunStore:
             return _job(db, number)
 
     def keep(self, number: int, values: Iterable[SavedRow], table: Table = "kept") -> None:
-        """Save outputs of steps."""
         with self.session() as db, transaction(db):
             db.executemany(
                 f"INSERT OR REPLACE INTO {table} (run, position, item, output, entry) VALUES (?,?,?,?,?)",
@@ -219,7 +218,6 @@ class RunStore:
             )
 
     def kept(self, number: int, table: Table = "kept") -> list[SavedRow]:
-        """Return the saved outputs of steps."""
         with self.session() as db:
             rows = db.execute(f"SELECT position, item, output, entry FROM {table} WHERE run = ?", (number,))
             return [SavedRow(*row) for row in rows]
@@ -256,7 +254,6 @@ class RunStore:
     # Reading runs.
 
     def find(self, run_id: str) -> RunRow | None:
-        """Return a run, or None."""
         with self.session() as db:
             row = db.execute(
                 f"SELECT {RunRow.columns()} FROM runs WHERE run_id = ?", (storable_text(run_id),)
