@@ -8,7 +8,7 @@ from typing import Any
 from flowyml.core.item_names import labelled
 from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Plan, Step
-from flowyml.plan.values import Source, steps_of
+from flowyml.plan.values import Constant, FromParameter, Source, steps_of
 from flowyml.runtime.decider import End, Index, Outcome
 
 __all__ = [
@@ -155,6 +155,15 @@ class Decision(Gate):
     @property
     def label(self) -> str:
         return labelled(self.branches[-1].name, self.frame.index)
+
+    def value(self, source: Source, parameters: Mapping[str, Any]) -> Any:
+        """Return a value that the conditions need; that of a step as its node has it."""
+        if isinstance(source, Constant):
+            return source.value
+        if isinstance(source, FromParameter):
+            return parameters[source.name]
+        node, output = self.known[source]
+        return node.values[output]
 
 
 class Opening(Node):

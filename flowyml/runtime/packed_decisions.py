@@ -59,27 +59,13 @@ class PackedDecisions:
 
     def evaluate(self, node: Node) -> Any:
         """Evaluate a branch: whether it is taken; or a loop: its lists, each item packed. Raises ``StepError``."""
-        if isinstance(node, Opening):
-            return self.lists(node)
-        assert isinstance(node, Decision)
-        return self.is_taken(node)
-
-    def is_taken(self, node: Decision) -> bool:
-        """Return whether a branch is taken."""
-
-        def value_of(source: Source) -> Any:
-            if isinstance(source, FromParameter):
-                return self._parameters[source.name]
-            found, output = node.known[source]
-            return found.values[output]
-
-        return self._evaluator.is_taken(node.branches, value_of, node.frame.index)
-
-    def lists(self, node: Opening) -> Mapping[str, Sequence[Any]]:
-        """Return the lists of a loop."""
+        if isinstance(node, Decision):
+            return self._evaluator.is_taken(
+                node.branches, lambda source: node.value(source, self._parameters), node.frame.index
+            )
+        assert isinstance(node, Opening)
         values = {**node.fixed, **{name: source.values[output] for name, source, output in node.given()}}
-        plain = {*node.fixed, *(name for name, source, output in node.given() if output in source.plain)}
-        return self._evaluator.lists(node.loop, values, plain, node.frame.index)
+        return self._evaluator.lists(node.loop, values, node.plain_lists, node.frame.index)
 
 
 def given_to(node: Node) -> dict[str, Any]:

@@ -15,8 +15,7 @@ import pytest
 from flowyml import Pipeline, cleanup, pipeline, step
 from flowyml.core.errors import StepCancelledError
 from flowyml.orchestrators.local import stopping
-from flowyml.orchestrators.local.engine import Engine
-from flowyml.orchestrators.local.graph import LocalTask
+from flowyml.orchestrators.local.engine import Engine, LocalTask
 from flowyml.orchestrators.local.stopping import Slot, Watch
 from flowyml.plan.model import Step
 from flowyml.runtime.nodes import Frame

@@ -66,30 +66,22 @@ def start_run(
 
     Returns False, without starting anything, if the id exists.
     """
+    plan, job = bundle.plan, job_of(path, dates or RunDates())
     with store.session():
-        return _start_run(store, path, bundle, run_id, parameters, orchestrator, dates or RunDates())
-
-
-def _start_run(
-    store: RunStore, path: Path, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes,
-    dates: RunDates,
-) -> bool:  # fmt: skip
-    plan = bundle.plan
-    if not store.add(
-        run_id, plan.name, [step.name for step in plan], parameters, this_process(),
-        detached=True, origin=bundle.origin, code_digest=bundle.code_digest,
-        revision=bundle.revision,
-    ):  # fmt: skip
-        return False
-    try:
-        job = job_of(path, dates)
-        store.keep_job(run_id, job, orchestrator)
-        owner = _start(store, run_id, parameters, job, orchestrator)
-    except BaseException:
-        store.forget(run_id)
-        shutil.rmtree(store.folder_of(run_id), ignore_errors=True)
-        raise
-    store.hand_over(run_id, owner)
+        if not store.add(
+            run_id, plan.name, [step.name for step in plan], parameters, this_process(),
+            detached=True, origin=bundle.origin, code_digest=bundle.code_digest,
+            revision=bundle.revision,
+        ):  # fmt: skip
+            return False
+        try:
+            store.keep_job(run_id, job, orchestrator)
+            owner = _start(store, run_id, parameters, job, orchestrator)
+        except BaseException:
+            store.forget(run_id)
+            shutil.rmtree(store.folder_of(run_id), ignore_errors=True)
+            raise
+        store.hand_over(run_id, owner)
     return True
 
 
@@ -167,10 +159,6 @@ def _start(
         json.dump({"run_id": run_id, "store": str(store.path), "parameters": parameters, **job}, file)
     with open_private(folder / "orchestrator") as file:
         file.write(orchestrator)
-    return _launch(folder)
-
-
-def _launch(folder: Path) -> ProcessIdentity:
     with open_private(folder / "output.log", "ab") as log:
         command = [sys.executable, "-P", str(Path(__file__).with_name("__main__.py")), str(folder)]
         process = start_detached(command, log, secrets=True)

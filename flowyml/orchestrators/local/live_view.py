@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from flowyml.core.notebook import in_notebook
 from flowyml.core.runs import Run
 from flowyml.orchestrators.local.capture import beneath, leading_through
-from flowyml.orchestrators.local.graph import LocalTask
+from flowyml.orchestrators.local.engine import LocalTask
 from flowyml.orchestrators.local.records import in_order, step_of
 from flowyml.runtime.walk import Walk
 

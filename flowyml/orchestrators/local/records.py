@@ -15,8 +15,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import WAS_CANCELLED, LogLine, Outputs, PipelineResult, Run, StepResult, StepRun, folded
 from flowyml.orchestrators.local.capture import Sink, attributed
-from flowyml.orchestrators.local.engine import error_text
-from flowyml.orchestrators.local.graph import LocalTask
+from flowyml.orchestrators.local.engine import LocalTask, error_text
 from flowyml.orchestrators.local.schema import RunRow, StepRow, index_of
 from flowyml.orchestrators.local.store import Line
 from flowyml.plan.model import FromStep, Plan

@@ -23,8 +23,7 @@ from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import wants_progress
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators.local.capture import attributed, capturing
-from flowyml.orchestrators.local.engine import Engine, error_text
-from flowyml.orchestrators.local.graph import LocalTask
+from flowyml.orchestrators.local.engine import Engine, LocalTask, error_text
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.live_view import LiveView
 from flowyml.orchestrators.local.options import sharing_steps

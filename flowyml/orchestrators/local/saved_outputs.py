@@ -16,7 +16,7 @@ from flowyml.artifacts import artifact_key, is_reference, open_store
 from flowyml.artifacts.packing import REFERENCE, read_reference
 from flowyml.artifacts.store import Store
 from flowyml.core.home import private_folder
-from flowyml.orchestrators.local.graph import LocalTask
+from flowyml.orchestrators.local.engine import LocalTask
 from flowyml.orchestrators.local.lent_values import is_quickly_copied
 from flowyml.orchestrators.local.outputs import SMALL, entry_of, pickle_entry, plain_entry
 from flowyml.orchestrators.local.retrying import Recorded

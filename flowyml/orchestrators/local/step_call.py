@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,15 +23,14 @@ from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import with_level
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
 from flowyml.orchestrators.local.copies import copies_on_write, distinct, own
-from flowyml.orchestrators.local.engine import error_text
-from flowyml.orchestrators.local.graph import LocalTask
+from flowyml.orchestrators.local.engine import LocalTask, error_text
 from flowyml.orchestrators.local.lent_values import LentValues, bytes_of
 from flowyml.orchestrators.local.options import reuses_process
 from flowyml.orchestrators.local.retrying import Recorded
 from flowyml.orchestrators.local.schema import SavedRow
 from flowyml.plan.groups import ExecutionGroup
 from flowyml.plan.kinds import kind_of
-from flowyml.plan.model import Constant, FromParameter, Plan, Source
+from flowyml.plan.model import Plan
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code, LiveState
 from flowyml.runtime.decider import Gathered, checked_lists, is_taken, listed, mapped
@@ -251,23 +250,10 @@ class StepCalls:
 
     def evaluate(self, node: Decision | Opening) -> Any:
         """Evaluate a branch: whether it is taken; or a loop: its lists. Raises ``StepError``."""
-        return self._is_taken(node) if isinstance(node, Decision) else self._lists(node)
-
-    def _is_taken(self, node: Decision) -> bool:
-        def value_of(source: Source) -> Any:
-            if isinstance(source, FromParameter):
-                return self._parameters[source.name]
-            if isinstance(source, Constant):
-                return source.value
-            found, output = node.known[source]
-            return self.live(found.values[output])
-
-        return is_taken(node.branches, value_of)
-
-    def _lists(self, node: Opening) -> dict[str, Sequence[Any]]:
-        found = {name: self._taken(node, source, output) for name, source, output in node.given()}
-        given: dict[str, Any] = {**own_copy(node.fixed), **found}
-        return checked_lists(node.loop, given)
+        if isinstance(node, Decision):
+            return is_taken(node.branches, lambda source: self.live(node.value(source, self._parameters)))
+        given = {name: self._taken(node, source, output) for name, source, output in node.given()}
+        return checked_lists(node.loop, {**own_copy(node.fixed), **given})
 
     def _taken(self, node: Node, source: Node, output: str, lent: list[Any] | None = None) -> Any:
         """Return a returned value for a consumer: the value itself for the last one, a copy for the others.
