@@ -12,7 +12,7 @@ from flowyml.cli.output import Output, note
 from flowyml.cli.records import plain_run
 from flowyml.cli.running import tell_submission
 from flowyml.cli.source import read_values
-from flowyml.core.following import command_line
+from flowyml.core.following import command_on
 from flowyml.orchestrators.targets import resolve
 
 __all__ = ["backfill", "clear", "trigger"]
@@ -30,8 +30,7 @@ def trigger(
     """Start a run of a deployed workflow, without its code, and do not wait for it."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
-        started = orchestrator.trigger(name, run_id, parameters=read_values(parameters or ()))
-        tell_submission(out, started, orchestrator, on, run_id)
+        tell_submission(out, orchestrator.trigger(name, run_id, parameters=read_values(parameters or ())), run_id)
 
 
 def clear(
@@ -45,7 +44,7 @@ def clear(
         orchestrator = resolve(on)
         job_id = find_run(orchestrator, job).job_id
         orchestrator.clear(job_id, failed_only=not everything)
-        tell_submission(out, orchestrator.attach(job_id), orchestrator, on, None)
+        tell_submission(out, orchestrator.attach(job_id))
 
 
 def backfill(
@@ -67,7 +66,7 @@ def backfill(
         for one in made:
             out.line(one.job_id)
         if made:
-            note(f"submitted; watch one with: {command_line('watch', 'JOB', on=on)}")
+            note(f"submitted; watch one with: {command_on(orchestrator, 'watch', 'JOB')}")
 
 
 def _moment(what: str, text: str) -> date:

@@ -129,8 +129,7 @@ def watch(job: Job, on: On = None, timeout: Timeout = None, as_json: AsJson = Fa
     from flowyml.cli.running import wait
 
     with Output(as_json) as out:
-        orchestrator = resolve(on)
-        return wait(out, _attached(orchestrator, job), orchestrator, on, timeout)
+        return wait(out, _attached(resolve(on), job), timeout)
 
 
 def logs(
@@ -211,7 +210,7 @@ def outputs(
             value = without_copies(values[name])
             out.raw(f"{value if isinstance(value, str) else repr(value)}\n".encode("utf-8", "backslashreplace"))
         else:
-            print_outputs(out, values, submission.job_id, on)
+            print_outputs(out, orchestrator, submission.job_id, values)
         return 0
 
 

@@ -19,10 +19,10 @@ from flowyml.cli.source import load, read_parameters
 from flowyml.core.durations import counted, span_text
 from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.following import command_line
+from flowyml.core.following import command_for, command_on
 from flowyml.core.observability import get_metrics_collector
 from flowyml.core.runs import Outputs, Run
-from flowyml.core.submission_result import SubmissionResult
+from flowyml.core.submission_result import RunOperations, SubmissionResult
 from flowyml.core.urls import without_credentials as shown_url
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline, located
 from flowyml.orchestrators.targets import resolve
@@ -69,17 +69,17 @@ def run(
         orchestrator = resolve(on)
         if detach:
             submission = orchestrator.run_pipeline(pipeline, run_id, parameters=values, force=force)
-            tell_submission(out, submission, orchestrator, on, run_id)
+            tell_submission(out, submission, run_id)
             return 0
         if timeout is None and runs_here(orchestrator):
-            return _run_here(out, orchestrator, pipeline, values, run_id, on)
+            return _run_here(out, orchestrator, pipeline, values, run_id)
         submission = orchestrator.run_pipeline(pipeline, run_id, parameters=values, force=force)
         if run_id is not None and submission.run.status.is_terminal:
             note(_RAN_BEFORE)
         elif not as_json:
             place = f" on {shown_url(on)}" if on else ""
             note(f"run {submission.run_id}{place}, job {submission.job_id}")
-        return wait(out, submission, orchestrator, on, timeout, stops=True)
+        return wait(out, submission, timeout, stops=True)
 
 
 def deploy(
@@ -126,15 +126,7 @@ def _check_deployable(orchestrator: Orchestrator, bundle: Bundle, force: bool) -
         raise
 
 
-def wait(
-    out: Output,
-    submission: SubmissionResult,
-    orchestrator: Orchestrator,
-    on: str | None,
-    timeout: float | None,
-    *,
-    stops: bool = False,
-) -> int:
+def wait(out: Output, submission: SubmissionResult, timeout: float | None, *, stops: bool = False) -> int:
     """Wait for a submitted run with progress on the terminal, and print its end.
 
     With ``stops``, for commands that started the run, Ctrl-C cancels it, and the output of its steps is shown.
@@ -156,20 +148,20 @@ def wait(
             submission.wait_for_completion(timeout=limit, poll_interval=1, progress=False if out.as_json else None)
     except KeyboardInterrupt:
         if not stops:
-            note(f"\nThe run goes on. To see it again: {command_line('watch', submission.job_id, on=on)}")
+            note(f"\nThe run goes on. To see it again: {command_for('watch', submission)}")
         raise
-    return tell_end(out, submission.run, orchestrator, submission.outputs, on)
+    return tell_end(out, submission.orchestrator, submission.run, submission.outputs)
 
 
-def tell_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs, on: str | None) -> int:
+def tell_end(out: Output, orchestrator: RunOperations, run: Run, outputs: Outputs) -> int:
     """Print an ended run; return the exit code, even if the output has no reader or is closed by a step."""
     try:
-        _print_end(out, run, orchestrator, outputs, on)
+        _print_end(out, orchestrator, run, outputs)
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EBADF):
             raise
         if error.errno == errno.EBADF:
-            seen = command_line("status", run.job_id, on=on)
+            seen = command_on(orchestrator, "status", run.job_id)
             note(f"a step has closed standard output; how the run ended: {seen}")
         discard_output()
     except ValueError:
@@ -178,21 +170,21 @@ def tell_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs
     return 0 if run.status.is_successful else FAILED
 
 
-def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs, on: str | None) -> None:
+def _print_end(out: Output, orchestrator: RunOperations, run: Run, outputs: Outputs) -> None:
     if out.as_json:
         steps = [plain_step(step) for step in orchestrator.step_runs(run.job_id)]
         out.document({**plain_run(run, orchestrator.name), "steps": steps, "outputs": plain_outputs(outputs)})
         return
     out.line(run.pipeline, " ", status_word(run.status), f" in {span_text(run.duration_seconds)}, run {run.run_id}")
-    print_outputs(out, outputs, run.job_id, on)
+    print_outputs(out, orchestrator, run.job_id, outputs)
     out.stream.flush()
     if run.error:
         print_error(run.error)
     if run.status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT):
-        note(f"its log, with the traceback: {command_line('logs', run.job_id, on=on)}")
+        note(f"its log, with the traceback: {command_on(orchestrator, 'logs', run.job_id)}")
 
 
-def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) -> None:
+def print_outputs(out: Output, orchestrator: RunOperations, job_id: str, outputs: Outputs) -> None:
     """Print a line for each output, the head of a table, why an output cannot be read, and how to download files."""
     from flowyml.artifacts.previews import preview_of
     from flowyml.plan.kinds import kind_of
@@ -209,7 +201,7 @@ def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) ->
     for name, reason in outputs.not_kept.items():
         out.line(f"  {name}: {reason}")
     if any(map(holds_copies, outputs.values())):
-        note(f"to write the files to a folder: {command_line('outputs', job_id, on=on)} --download DIR")
+        note(f"to write the files to a folder: {command_on(orchestrator, 'outputs', job_id)} --download DIR")
 
 
 def runs_here(orchestrator: object) -> TypeGuard[LocalOrchestrator]:
@@ -225,7 +217,6 @@ def _run_here(
     pipeline: RunnablePipeline,
     values: dict[str, Any],
     run_id: str | None,
-    on: str | None,
 ) -> int:
     from flowyml.orchestrators.local.host import Foreground
     from flowyml.orchestrators.submission import new_run_id
@@ -240,22 +231,20 @@ def _run_here(
         run = replace(run, status=result.status, error=result.error)
     if run.ended_at and run.ended_at < began:
         note(_RAN_BEFORE)
-    return tell_end(out, run, orchestrator, result.outputs, on)
+    return tell_end(out, orchestrator, run, result.outputs)
 
 
-def tell_submission(
-    out: Output, submission: SubmissionResult, orchestrator: Orchestrator, on: str | None, run_id: str | None
-) -> None:
+def tell_submission(out: Output, submission: SubmissionResult, run_id: str | None = None) -> None:
     """Print the run that a command has started, or that has its ``run_id`` already, and commands for details."""
     run = submission.run
     if out.as_json:
-        out.document(plain_run(run, orchestrator.name))
+        out.document(plain_run(run, submission.orchestrator.name))
         return
     out.line(run.job_id)
     if run_id is not None and run.status.is_terminal:
         note(f"a run with this id has already ended ({run.status}); use another --run-id for a new run")
     else:
         started = "submitted; " if run_id is None else ""  # a run of that id may have been there
-        note(f"{started}watch it with: {command_line('watch', run.job_id, on=on)}")
+        note(f"{started}watch it with: {command_for('watch', submission)}")
     if run.url:
         note(run.url)

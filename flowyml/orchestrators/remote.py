@@ -66,6 +66,7 @@ class RemoteOrchestrator(Orchestrator):
     ) -> None:
         super().__init__(retry_policy=retry_policy, secrets=secrets)
         self.url = checked_url(url)
+        self.target = redact_url(self.url)
         self.engine = engine
         self._options = options
 
@@ -81,7 +82,7 @@ class RemoteOrchestrator(Orchestrator):
                 else f"{name!r} needs an extra that is not installed: {command}"
             )
         made = factory(url=self.url, retry_policy=self.retry_policy, secrets=self.secrets, **self._options)
-        made.target = self.target or redact_url(self.url)
+        made.target = self.target
         return made
 
     def _recognized(self) -> str:

@@ -38,7 +38,7 @@ def test_the_target_is_the_one_that_was_named(monkeypatch: pytest.MonkeyPatch) -
     assert command_on(resolve("airflow"), "cancel", "d/r") == "flowyml cancel d/r --on airflow"
     assert command_on(resolve("local"), "cancel", "r") == "flowyml cancel r"
     remote = RemoteOrchestrator("http://ada:secret@127.0.0.1:9", engine="airflow")
-    assert command_on(remote.adapter, "runs") == "flowyml runs --on http://127.0.0.1:9"
+    assert command_on(remote, "runs") == command_on(remote.adapter, "runs") == "flowyml runs --on http://127.0.0.1:9"
 
 
 def test_the_default_needs_no_option_unless_it_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
