@@ -42,8 +42,8 @@ class Done:
 
     @cached_property
     def outputs(self) -> Mapping[str, Any]:
-        """The outputs of a run that has completed; for any other, the test fails with the run's error."""
-        assert self.record.status is COMPLETED, self.record.error
+        """The outputs of a run that has completed; for any other, the test fails with the run's error and steps."""
+        assert self.record.status is COMPLETED, (self.record.error, self.run.step_statuses())
         return {self._own(name): value for name, value in self.run.outputs.items() if self._has(name)}
 
     @cached_property

@@ -247,9 +247,10 @@ class Controller:
                 scope |= {f"tasks.{task}.outputs": _outputs(end) for task, end in parents.items()}
                 made = self._task(dag, tasks[name], [*parents.values()], scope, template.get("parallelism"))
                 done.put((name, made, self._hook(dag, tasks[name], made)))
-            except Exception:  # a fault of the fake: no workflow ends without its pods
-                traceback.print_exc()
-                done.put((name, Node(name, "Pod", "", dag.name, "Failed"), "Failed"))
+            except Exception:  # no workflow waits for ever, or fails without a reason
+                failed = self._add(Node(f"{dag.name}.{name}", "Pod", tasks[name]["template"], dag.name))
+                self._end(failed, "Error", f"a fault of this fake of Argo:\n{traceback.format_exc()}")
+                done.put((name, failed, failed.phase))
 
         while waiting or running:
             ready = [name for name in waiting if all(one in ends for one in before[name])]

@@ -81,16 +81,16 @@ class KubeflowReader(RunReader):
     def _run(self, run: Any, *, whole: bool = False) -> Run:
         status = self.status(run)
         error = WAS_CANCELLED if status is ExecutionStatus.CANCELLED else None
+        url = self.client.connection.page(f"runs/details/{run.run_id}")
         if status.is_failed:
-            error = self._error(run) if whole else message_of(run)
+            error = self._error(run) or f"KFP gives no reason. See {url}" if whole else message_of(run)
         started = [item.update_time for item in run.state_history or () if item.state == "RUNNING"]
         return Run(
             job_id=str(run.run_id), run_id=run.display_name, pipeline=self.pipelines.pipeline_of(run),
             status=status, raw_status=run.state or "RUNTIME_STATE_UNSPECIFIED", created_at=utc(run.created_at),
             started_at=utc(started[0] if started else run.created_at) if started or status.is_terminal else None,
             ended_at=utc(run.finished_at) if status.is_terminal else None, error=error,
-            url=self.client.connection.page(f"runs/details/{run.run_id}"),
-            parameters=self.pipelines.parameters_of(run), revision=facts(run.description).get("revision"),
+            url=url, parameters=self.pipelines.parameters_of(run), revision=facts(run.description).get("revision"),
         )  # fmt: skip
 
     def status(self, run: Any) -> ExecutionStatus:

@@ -328,6 +328,19 @@ def test_a_stop_that_kfps_agent_did_not_see_is_a_failure_to_others(kfp_api: Any,
     assert late.attach(handle.job_id).status is ExecutionStatus.CANCELLED
 
 
+def test_a_failed_run_without_a_reason_says_so(kfp_api: Any, fake: Any) -> None:
+    """As one that somebody stopped in KFP's UI before it had a node, unseen by KFP's agent."""
+    fake.pods_may_start.clear()
+    try:
+        handle = kfp_api.orchestrator().run_pipeline(pipelines.greeting(), run_id("unseen"))
+        fake.reports_canceling = False
+        kfp_api.orchestrator().client.call("run_service_terminate_run", handle.job_id)
+    finally:
+        fake.pods_may_start.set()
+    assert handle.status is ExecutionStatus.FAILED
+    assert handle.error == f"KFP gives no reason. See {handle.url}"
+
+
 def test_more_runs_than_one_page(fake: Any, orchestrator: KubeflowOrchestrator) -> None:
     """KFP gives 200 at once at most."""
     fake.page_of_runs = 3
