@@ -24,7 +24,6 @@ from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Completed, Failed
 
 from flowyml.artifacts import default_url, run_place
-from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators.resuming import Before, Ended, before
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromStep, Plan, Step
@@ -35,7 +34,7 @@ from flowyml.runtime.nodes import Frame, Node, Opening, Task
 from flowyml.runtime.packed_decisions import PackedDecisions, given_to
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.walk import Walk
-from flowyml_prefect.worker import ENDED, Values, Work, current_work, make_attempt, reason_of, run_dates
+from flowyml_prefect.worker import Values, Work, current_work, final_status, make_attempt, reason_of, run_dates
 
 __all__ = ["StepTask", "label_soon", "run_all", "run_step"]
 
@@ -371,8 +370,7 @@ class Walker:
             task.values = outputs
             self.walk.end(task, End.OK)
         else:
-            status = ExecutionStatus.TIMEOUT if task.state.name == "TimedOut" else ENDED.get(task.state.type.value)
-            self.walk.end(task, End.FAILED, f"step {task.label!r} ended {status or ExecutionStatus.FAILED}")
+            self.walk.end(task, End.FAILED, f"step {task.label!r} ended {final_status(task.state)}")
         for waiting in self._together.pop(task.together, ()):
             self._submit(waiting)
         self._release(task)

@@ -47,10 +47,12 @@ from flowyml.plan.secrets import slug_of
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.step_errors import of_several, of_step
+from flowyml_prefect.schedule import MADE_UP, from_prefect, is_ours
+from flowyml_prefect.status import status_of
 
 __all__ = [
-    "ENDED", "GRACE", "FlowPipeline", "Values", "Work", "current_work", "finish_run", "make_attempt", "reason_of",
-    "retry_on", "run_dates", "run_step", "to_log",
+    "GRACE", "FlowPipeline", "Values", "Work", "current_work", "final_status", "finish_run", "make_attempt",
+    "reason_of", "retry_on", "run_dates", "run_step", "to_log",
 ]  # fmt: skip
 
 # Prefect's own timeout cannot interrupt a thread that waits. So each step runs in a process, which is killed at the
@@ -66,11 +68,6 @@ logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a wo
 LOADED_FOR = runtime.flow_run.id
 
 Values = dict[str, Any]
-ENDED = {
-    "COMPLETED": ExecutionStatus.COMPLETED,
-    "CANCELLING": ExecutionStatus.CANCELLED,
-    "CANCELLED": ExecutionStatus.CANCELLED,
-}
 current_work: ContextVar[Work] = ContextVar("current_work")
 
 
@@ -126,11 +123,8 @@ class FlowPipeline:
             self._fire(flow, flow_run, "on_pipeline_start", flow_run.parameters)
 
     def on_end(self, flow: Any, flow_run: Any, state: State[Any]) -> None:
-        status = ENDED.get(state.type.value, ExecutionStatus.FAILED)
-        if state.name == "TimedOut":
-            status = ExecutionStatus.TIMEOUT
         since = flow_run.start_time or flow_run.expected_start_time
-        self._fire(flow, flow_run, "on_pipeline_end", status, (datetime.now(UTC) - since).total_seconds())
+        self._fire(flow, flow_run, "on_pipeline_end", final_status(state), (datetime.now(UTC) - since).total_seconds())
 
     def _fire(self, flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
         with (
@@ -158,7 +152,7 @@ def run_dates() -> RunDates:
     context: Any = FlowRunContext.get()
     flow_run = context.flow_run
     moment = datetime.fromisoformat(str(flow_run.expected_start_time or datetime.now(UTC)))  # not Prefect's own class
-    is_scheduled = flow_run.auto_scheduled or "flowyml.made_up" in (flow_run.labels or {})
+    is_scheduled = flow_run.auto_scheduled or MADE_UP in (flow_run.labels or {})
     schedule, changed = _schedule(flow_run) if is_scheduled else (None, None)
     if schedule is None:
         return RunDates(logical_date=moment)
@@ -174,17 +168,11 @@ def _schedule(flow_run: Any) -> tuple[Schedule | None, datetime | None]:
     if find_spec("croniter") is None:  # then Prefect's own under that name, or else the run has no interval
         with suppress(ImportError):
             sys.modules["croniter"] = import_module("prefect._vendor.croniter")
-    ours = [item for item in _deployment(flow_run).schedules if (item.slug or "").startswith("flowyml")]
-    if not ours:
-        return None, None
-    rule, notes = ours[0].schedule, json.loads(ours[0].slug.removeprefix("flowyml") or "{}")
-    timing = {name: notes[name] for name in ("cron", "interval_seconds") if name in notes}
-    if not timing:
-        seconds = getattr(rule, "interval", None)
-        timing = {"interval_seconds": seconds.total_seconds()} if seconds else {"cron": rule.cron}
-    bounds: Values = {name: datetime.fromisoformat(notes[name]) for name in ("start", "end") if name in notes}
-    zone = (notes.get("timezone") if hasattr(rule, "rrule") else None) or rule.timezone or "UTC"
-    return Schedule(**timing, **bounds, timezone=zone), ours[0].updated
+    for item in _deployment(flow_run).schedules:
+        plain = item.model_dump(mode="json")
+        if is_ours(plain):
+            return from_prefect(plain), item.updated
+    return None, None
 
 
 def _deployment(flow_run: Any) -> Any:
@@ -309,6 +297,11 @@ def finish_run(
         table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]
         create_table_artifact(table, key=key, description="The outputs of the pipeline, as JSON.")
     return Completed(message=f"Task runs: {len(steps)}")
+
+
+def final_status(state: State[Any]) -> ExecutionStatus:
+    """Return how a run or a task ended; Prefect calls hooks while a run is still being cancelled."""
+    return ExecutionStatus.CANCELLED if state.is_cancelling() else status_of(state.type.value, state.name)
 
 
 def reason_of(state: State[Any]) -> str:

@@ -73,6 +73,7 @@ def days_of_change(zone: ZoneInfo) -> Iterator[datetime]:
 @pytest.mark.parametrize("is_bounded", [False, True])
 @pytest.mark.parametrize("name", ["Europe/Berlin", "America/Santiago", "Australia/Lord_Howe"])
 def test_data_intervals_join_where_clocks_change(name: str, is_bounded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.client.schemas.objects import DeploymentSchedule
     from prefect.client.schemas.schedules import CronSchedule, RRuleSchedule
     from prefect.server.schemas.schedules import SCHEDULE_TYPES
 
@@ -85,7 +86,7 @@ def test_data_intervals_join_where_clocks_change(name: str, is_bounded: bool, mo
         theirs: Any = TypeAdapter(SCHEDULE_TYPES).validate_python(written["schedule"])
         times = asyncio.run(theirs.get_dates(n=300, start=day - 2 * DAY, end=day + 3 * DAY))
         rule = (RRuleSchedule if is_bounded else CronSchedule)(**written["schedule"])
-        kept = SimpleNamespace(schedule=rule, slug=written["slug"], updated=None)
+        kept = DeploymentSchedule(schedule=rule, slug=written["slug"])
         monkeypatch.setattr(worker, "_deployment", lambda run, kept=kept: SimpleNamespace(schedules=[kept]))
         for before, time in pairwise(time.astimezone(UTC) for time in times):
             run = SimpleNamespace(expected_start_time=time, auto_scheduled=True)
