@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from flowyml.artifacts.hashing import HashingWriter, sha256_of
-from flowyml.core.below import folders_in, opened_below
 from flowyml.core.errors import ArtifactError
-from flowyml.core.files import whole_file
+from flowyml.core.files import folders_in, opened_below, whole_file
 from flowyml.core.home import data_folder, is_data
 
 __all__ = [

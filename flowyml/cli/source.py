@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from flowyml.authoring.pipeline import Pipeline
 from flowyml.cli.failures import UsageError
@@ -115,8 +115,13 @@ def _module(place: str) -> tuple[ModuleType, bool]:
     if place.endswith(".py") or "/" in place or Path(place).is_file():
         return _of_file(Path(place))
     sys.path.insert(0, str(Path.cwd()))
-    with _Loading(place):
-        spec = _found(place)
+    try:
+        with _loading(place):
+            spec = _found(place)
+    except StopLoading:
+        raise UsageError(
+            f"{place}: importing its package runs a pipeline. Move that out of the package's __init__.py."
+        ) from None
     if spec is None or spec.loader is None:
         raise UsageError(f"{place}: there is no such file or module.")
     return _execute(spec, place)
@@ -152,9 +157,12 @@ def _of_file(path: Path) -> tuple[ModuleType, bool]:
 def _execute(spec: ModuleSpec, place: str) -> tuple[ModuleType, bool]:
     module = sys.modules[spec.name] = module_from_spec(spec)
     assert spec.loader is not None
-    with _Loading(place) as attempt:
-        spec.loader.exec_module(module)
-    return module, attempt.stopped
+    try:
+        with _loading(place):
+            spec.loader.exec_module(module)
+    except StopLoading:
+        return module, True
+    return module, False
 
 
 def _importable(path: Path) -> tuple[str, str]:
@@ -172,38 +180,27 @@ def _importable(path: Path) -> tuple[str, str]:
     return str(folder), name
 
 
-class _Loading:
-    """Loads code of the user's: the code starts no run, and its errors are reported as the file's."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-        self.stopped = False
-        self._mark = loading(by="command")
-
-    def __enter__(self) -> Self:
-        self._arguments, sys.argv = sys.argv, [self.place]
-        self._mark.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        self._mark.__exit__(None, None, None)
-        sys.argv = self._arguments
-        if isinstance(error, StopLoading):
-            self.stopped = True
-            return True
-        if isinstance(error, SystemExit):
-            raise UsageError(
-                f"{self.place} called sys.exit({error.code!r}) when it was loaded, without arguments. Put that, and "
-                f"the reading of arguments, under `if __name__ == '__main__'`.",
-                _traceback(error),
-            ) from error
+@contextmanager
+def _loading(place: str) -> Iterator[None]:
+    """Load code of the user's in the block: the code starts no run, and its errors are reported as the file's."""
+    arguments, sys.argv = sys.argv, [place]
+    try:
+        with loading(by="command"):
+            yield
+    except SystemExit as error:
+        raise UsageError(
+            f"{place} called sys.exit({error.code!r}) when it was loaded, without arguments. Put that, and the reading "
+            f"of arguments, under `if __name__ == '__main__'`.",
+            _traceback(error),
+        ) from error
+    except Exception as error:
         if isinstance(error, DefinitionError) and error.place:  # which says all of it
             raise UsageError(str(error)) from error
-        if isinstance(error, Exception):
-            from flowyml.runtime.tracebacks import described
+        from flowyml.runtime.tracebacks import described
 
-            raise UsageError(f"{self.place} cannot be loaded: {described(error)}", _traceback(error)) from error
-        return False
+        raise UsageError(f"{place} cannot be loaded: {described(error)}", _traceback(error)) from error
+    finally:
+        sys.argv = arguments
 
 
 def _traceback(error: BaseException) -> str:

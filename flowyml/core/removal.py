@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from flowyml.core.below import open_folder, opened_below
+from flowyml.core.files import open_folder, opened_below
 
 __all__ = ["Found", "files_below", "has_others", "names_in", "remove", "remove_empty", "remove_leftovers"]
 

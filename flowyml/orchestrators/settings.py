@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from flowyml.core.credentials import Auth
 from flowyml.core.errors import ConfigurationError
@@ -22,8 +22,6 @@ from flowyml.orchestrators.credential_scope import refused_sources, with_own_cre
 from flowyml.orchestrators.registry import declared
 
 if TYPE_CHECKING:
-    from pydantic_settings import PydanticBaseSettingsSource
-
     from flowyml.orchestrators.registry import Factory
 
 __all__ = ["checked", "grouped", "read"]
@@ -35,27 +33,13 @@ _GROUPS: Mapping[str, type] = {"auth": Auth, "tls": Tls}
 
 
 class Settings(BaseSettings):
-    """Everything that FlowyML reads from files and the environment; earlier sources win."""
+    """The form of the variables that FlowyML reads."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLOWYML_", env_nested_delimiter="__", extra="ignore", hide_input_in_errors=True
     )
 
     orchestrators: dict[str, dict[str, Any]] = {}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the environment, then the file, which ``read`` passes in."""
-        assert isinstance(init_settings, InitSettingsSource)
-        names = init_settings.init_kwargs.get("orchestrators", {})
-        return Environment(settings_cls, names), init_settings
 
 
 class Environment(EnvSettingsSource):
@@ -79,7 +63,7 @@ def read(path: Path | None) -> dict[str, Target]:
     for name, table in environment.items():
         if not isinstance(table, dict):
             raise ConfigurationError(f"{_variable(name)}: the variable's name lacks a key: {_variable(name, 'URL')}.")
-    merged = Settings(orchestrators=in_file).orchestrators
+    merged = _merged(in_file, environment)
     origins = {
         name: {
             key: _variable(name, key) if key in environment.get(name, {}) else _table_name(path, name) for key in table
@@ -94,6 +78,15 @@ def read(path: Path | None) -> dict[str, Target]:
             target = Target(name, str(merged[name].get("engine", "")), fault=str(error))
         found[name] = with_own_credentials(target, environment, in_file)
     return found
+
+
+def _merged(tables: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested tables with the values of others, which win."""
+    merged = dict(tables)
+    for name, value in above.items():
+        below = tables.get(name)
+        merged[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def checked(factory: Factory, found: Target) -> dict[str, Any]:

@@ -171,6 +171,13 @@ def test_what_is_not_there(reference: str, message: str) -> None:
         load(reference)
 
 
+def test_a_package_that_runs_a_pipeline_when_it_is_imported_is_refused() -> None:
+    write(f"{ONE}only.run()", "running/__init__.py")
+    write(ONE, "running/training.py")
+    with pytest.raises(UsageError, match=r"running\.training: importing its package runs a pipeline\. Move that out"):
+        load("running.training")
+
+
 def test_a_file_whose_name_is_not_one_of_python_runs_in_processes_too(tmp_path: Path) -> None:
     write(ONE.replace("@step", "@step(timeout=600)"), "01_train-it.py")
     assert "one = 1" in python(tmp_path, "-m", "flowyml", "run", "01_train-it.py").out

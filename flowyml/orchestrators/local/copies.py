@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from flowyml.artifacts.optional import loaded_class
 from flowyml.artifacts.pickling import Unpickler, pickle_by_reference
 from flowyml.core.errors import NotPicklableError
 from flowyml.plan.parameters import own_copy
@@ -25,7 +26,7 @@ def own(value: Any) -> Any:
     all. Raises ``NotPicklableError`` for lists or dicts that are nested more deeply than Python copies them.
     """
     kind = type(value)
-    if kind in _IMMUTABLE or any(kind is _class(*name) for name in _IMMUTABLE_TABLES):
+    if kind in _IMMUTABLE or any(kind is loaded_class(*name) for name in _IMMUTABLE_TABLES):
         return value
     if copies_on_write(value):
         return value.copy(deep=False)
@@ -59,13 +60,13 @@ def _pickled(value: Any) -> Any:
 def _is_block(value: Any) -> bool:
     """Return whether ``deepcopy`` copies all of it as one block: pandas shares the objects in the cells of a table."""
     kind = type(value)
-    if kind is _class("pandas", "DataFrame"):
+    if kind is loaded_class("pandas", "DataFrame"):
         objects = (at for at, dtype in enumerate(value.dtypes) if str(dtype) == "object")
         return all(_is_block(value.iloc[:, at]) for at in objects)
-    if kind is _class("pandas", "Series"):
+    if kind is loaded_class("pandas", "Series"):
         infer = sys.modules["pandas"].api.types.infer_dtype
         return value.dtype != object or not infer(value, skipna=True).startswith("mixed")
-    return kind is _class("numpy", "ndarray")
+    return kind is loaded_class("numpy", "ndarray")
 
 
 def copies_on_write(value: Any) -> bool:
@@ -73,11 +74,6 @@ def copies_on_write(value: Any) -> bool:
     first what they share. Source: "Copy-on-Write (CoW)" in pandas' user guide.
     """
     kind = type(value)
-    if kind is not _class("pandas", "DataFrame") and kind is not _class("pandas", "Series"):
+    if kind is not loaded_class("pandas", "DataFrame") and kind is not loaded_class("pandas", "Series"):
         return False
     return int(sys.modules["pandas"].__version__.partition(".")[0]) >= 3 and _is_block(value)
-
-
-def _class(module: str, name: str) -> Any:
-    """Return a class of a package, if the package has been imported."""
-    return getattr(sys.modules.get(module), name, None)

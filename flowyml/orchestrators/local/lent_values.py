@@ -7,12 +7,12 @@ import datetime
 import decimal
 import enum
 import pathlib
-import sys
 import threading
 import uuid
 from collections.abc import Iterable
 from typing import Any
 
+from flowyml.artifacts.optional import loaded_class
 from flowyml.orchestrators.local.copies import own
 
 __all__ = ["LentValues", "ChangedValueError", "bytes_of", "is_quickly_copied"]
@@ -74,12 +74,12 @@ def is_quickly_copied(value: Any, max_bytes: float) -> bool:
 
 def bytes_of(value: Any) -> float:
     """Return the bytes of an array or a table; infinite for anything else."""
-    arrays, tables = sys.modules.get("numpy"), sys.modules.get("pandas")
-    if type(value) is getattr(arrays, "ndarray", None):
+    kind = type(value)
+    if kind is loaded_class("numpy", "ndarray"):
         return float("inf") if value.dtype.hasobject else float(value.nbytes)
-    if type(value) is getattr(tables, "DataFrame", None):
+    if kind is loaded_class("pandas", "DataFrame"):
         return float(value.memory_usage().sum())
-    return float(value.nbytes) if type(value) is getattr(tables, "Series", None) else float("inf")
+    return float(value.nbytes) if kind is loaded_class("pandas", "Series") else float("inf")
 
 
 def _is_light(value: Any) -> bool:
