@@ -7,9 +7,19 @@ Importing this package imports neither Airflow, nor its client, nor httpx.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["AirflowOrchestrator", "airflow_operator", "external_dag", "imported", "run_dag", "xcom"]
+
+_MODULES = {
+    "AirflowOrchestrator": "orchestrator",
+    "airflow_operator": "operators",
+    "external_dag": "external",
+    "imported": "operators",
+    "run_dag": "external",
+    "xcom": "operators",
+}
 
 if TYPE_CHECKING:
     from flowyml_airflow.external import external_dag, run_dag
@@ -18,16 +28,6 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "AirflowOrchestrator":
-        from flowyml_airflow.orchestrator import AirflowOrchestrator
-
-        return AirflowOrchestrator
-    if name in ("external_dag", "run_dag"):
-        from flowyml_airflow import external
-
-        return getattr(external, name)
-    if name in ("airflow_operator", "imported", "xcom"):
-        from flowyml_airflow import operators
-
-        return getattr(operators, name)
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

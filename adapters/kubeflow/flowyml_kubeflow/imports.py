@@ -155,19 +155,15 @@ class Modules:
         The imports of the modules in ``but`` are not followed.
         """
         taken = set[str]()
-        left = self._known(self._joined(asked))
+        left = self.known(self._joined(asked))
         while left:
             name = left.pop()
             if name not in taken:
                 taken.add(name)
-                left |= self._known(self._of(name).everything) if name not in but else set()
+                left |= self.known(self._of(name).everything) if name not in but else set()
         return taken
 
-    def _of(self, name: str) -> _Module:
-        path = self._paths[name]
-        return _read(self._files[path], path)
-
-    def _known(self, names: Iterable[str]) -> set[str]:
+    def known(self, names: Iterable[str]) -> set[str]:
         """Return the modules of these names, and the packages around them: ``a.b.c`` may be a class in ``a.b``."""
         found, seen = set[str](), set[str]()
         left = [*names]
@@ -182,6 +178,10 @@ class Modules:
             home = self._of(inner).given.get(name.removeprefix(f"{inner}.").partition(".")[0])
             left += [home] if home else []
         return found
+
+    def _of(self, name: str) -> _Module:
+        path = self._paths[name]
+        return _read(self._files[path], path)
 
     def _joined(self, names: Iterable[str]) -> set[str]:
         """Add the modules that code names in two parts: ``from a import b`` in compiled code, or ``a.b``.

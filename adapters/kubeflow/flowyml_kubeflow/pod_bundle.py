@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import bz2
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from io import StringIO
 from pathlib import Path
@@ -30,9 +30,13 @@ _STARTS = {
     "flowyml.runtime.spawn_child": ("main",),
     "flowyml_kubeflow.worker": ("main",),
 }
-# Other adapters travel whole, as functions of steps may stand beside their orchestrators: Airflow's has ``run_dag``.
-_ADAPTERS = ("flowyml_kubeflow", "flowyml_prefect")
-_ENGINES = ("flowyml.orchestrators", *_ADAPTERS)
+_ADAPTERS = ("flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect")
+_PACKAGES = ("flowyml.orchestrators", *_ADAPTERS)
+_ENGINES = frozenset(f"{package}.orchestrator" for package in _ADAPTERS) | {
+    "flowyml.orchestrators.base", "flowyml.orchestrators.local", "flowyml.orchestrators.remote",
+    "flowyml_kubeflow.local.orchestrator",
+}  # fmt: skip
+"""The modules of orchestrators."""
 _TRIMMED = tuple(f"{package}/" for package in ("flowyml", *_ADAPTERS))
 _OURS = (*_TRIMMED, "cloudpickle/")
 
@@ -43,27 +47,25 @@ def for_pods(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
 
     All but the user's code is without comments and docstrings. With the ``runtime`` of the image, the bundle has no
     FlowyML at all. A pod builds and starts no pipeline, so the names that the user's modules import from ``flowyml``
-    are those of a worker, unless the code uses more names for building pipelines. So are those of the packages of
-    orchestrators that modules use only while they are loaded.
+    are those of a worker, unless the code uses more names for building pipelines. So are orchestrators that modules use
+    only while they are loaded; other names of their packages, such as ``run_dag``, come along as they are.
     """
     own = {f"flowyml_kubeflow/{path}": data for path, data in _sources().items()}
     kept = {path: data for path, data in bundle.files.items() if not path.startswith(_TRIMMED)}
     if runtime == "image":
         return bundle.repacked(kept)
-    given, asked = {**own, **bundle.files}, _asked(bundle.plan, kept)
+    given = {**own, **bundle.files}
+    asked, while_loading = _asked(bundle.plan, kept, Modules(_importable(given)))
     if not any(name.startswith("flowyml.authoring") for name in asked):
         given["flowyml/__init__.py"] = given.pop("flowyml/runtime/worker_names.py")
-    named: dict[str, tuple[str, ...]] = {**_STARTS}
-    for package in _ENGINES:
-        path = f"{package.replace('.', '/')}/__init__.py"
-        if path in given and not _is_asked(package, asked):
-            given[path] = _stand_in(given[path])
-            named[package] = ()  # nothing, unless a module takes it
-    asked |= _while_loading(kept)
-    importable = {path: data for path, data in given.items() if "/" in path and path.endswith(".py")}
-    whole = Modules(importable).needed(asked, named)
+    unused = _ENGINES.difference(Modules(_importable(given)).needed(asked, _STARTS))
+    importable = {
+        path: _stand_in(data) if module_name(path) in unused else data for path, data in _importable(given).items()
+    }
+    shortened = {**dict.fromkeys(unused, ()), **_STARTS}
+    whole = Modules(importable).needed(asked | while_loading, shortened)
     starts = {
-        name: (EVERYTHING,) if name in whole else names for name, names in named.items() if names or name in whole
+        name: (EVERYTHING,) if name in whole else names for name, names in shortened.items() if names or name in whole
     }
     ours = tuple((path, data) for path, data in importable.items() if path.startswith(_TRIMMED))
     contents = {
@@ -105,51 +107,47 @@ def _sources() -> Mapping[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
 
 
-def _asked(plan: Plan, files: Mapping[str, bytes]) -> set[str]:
-    """Return the modules that the user's code may name: in its files, its pickles, its steps, and included packages.
+def _importable(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the modules of packages: FlowyML's, and those that came along with it."""
+    return {
+        path: data
+        for path, data in files.items()
+        if "/" in path and path.endswith(".py") and not path.startswith("code/")
+    }
 
-    Those of ``_while_loading`` are left out.
+
+def _asked(plan: Plan, files: Mapping[str, bytes], modules: Modules) -> tuple[set[str], set[str]]:
+    """Return the names that the user's code may import: in its files, pickles and steps, and in included packages.
+
+    The second set has the orchestrators, and their packages, that a module of the user's imports only while it is
+    loaded. Adapters of third parties are packages, and use what they import.
     """
-    asked = {step.function.partition(":")[0] for step in plan}
+    asked, while_loading = {step.function.partition(":")[0] for step in plan}, set[str]()
     for path, data in files.items():
         if path.startswith("objects/"):
             asked |= asked_in_pickle(data)
-    for data, path in _modules(files):
-        asked |= asked_by(data, path) - _engines_in(imported_at_top(data, path))
-    return asked
+        elif path.endswith(".py") and path != "__main__.py":
+            module = path.removeprefix("code/")  # the path below the folder of its imports
+            at_top = imported_at_top(data, module) if path.startswith("code/") else set[str]()
+            engines = {
+                name
+                for name in at_top
+                if name.removesuffix(".*") in _PACKAGES or not _ENGINES.isdisjoint(modules.known([name]))
+            }
+            asked |= asked_by(data, module) - engines
+            while_loading |= engines
+    return asked, while_loading
 
 
-def _is_asked(package: str, asked: set[str]) -> bool:
-    """Return whether code may name a package or its content, perhaps in two parts: see ``Modules``."""
-    around, _, last = package.rpartition(".")
-    return any(name.startswith(package) for name in asked) or {around, last} <= asked
-
-
-def _stand_in(package: bytes) -> bytes:
-    """Return a module that has the public names of a package of orchestrators, for modules to use while they load."""
+def _stand_in(module: bytes) -> bytes:
+    """Return a module that has the public names of an orchestrator's, for modules to use while they are loaded."""
     (names,) = (
         ast.literal_eval(node.value)
-        for node in parsed(package).body
+        for node in parsed(module).body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     )
     given = " = ".join(names)
     return f"from flowyml.runtime.definition_parts import Engine as _Engine\n{given} = _Engine\n".encode()
-
-
-def _while_loading(files: Mapping[str, bytes]) -> set[str]:
-    """Return what modules take of the packages of orchestrators while they are loaded, and at no other time."""
-    return {name for data, path in _modules(files) for name in _engines_in(imported_at_top(data, path))}
-
-
-def _engines_in(names: Iterable[str]) -> set[str]:
-    return {name for name in names if name in _ENGINES or name.rpartition(".")[0] in _ENGINES}
-
-
-def _modules(files: Mapping[str, bytes]) -> Iterator[tuple[bytes, str]]:
-    """Yield the user's files of Python, each with its path below the folder of its imports."""
-    for path, data in files.items():
-        if path.endswith(".py") and path != "__main__.py":
-            yield data, path.removeprefix("code/")
 
 
 @lru_cache(4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["PrefectOrchestrator"]
@@ -12,7 +13,5 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name == "PrefectOrchestrator":
-        from flowyml_prefect.orchestrator import PrefectOrchestrator
-
-        return PrefectOrchestrator
+        return import_module("flowyml_prefect.orchestrator").PrefectOrchestrator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

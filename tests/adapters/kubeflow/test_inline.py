@@ -27,6 +27,7 @@ from flowyml.plan.model import Caching, Plan, Step
 from flowyml.testing import pipelines, pipelines_branches, pipelines_cleanup, pipelines_loops
 from flowyml_kubeflow import spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
+from flowyml_kubeflow.imports import module_name
 from flowyml_kubeflow.pod_bundle import for_pods, without_prose
 from tests.engines.kubeflow_compiled import compiled
 
@@ -37,7 +38,7 @@ OPTIONAL = {"flowyml.runtime.caching", "flowyml.artifacts.content_digest", "flow
     "flowyml.runtime.taken", "flowyml.plan.types", "flowyml.runtime.shared", "flowyml_kubeflow.pods",
 }  # fmt: skip
 """Modules that travel only with the plans that need them."""
-ADAPTERS = ("flowyml_kubeflow", "flowyml_prefect")
+ADAPTERS = ("flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect")
 PLAN = Plan(name="asks", steps=(Step(name="a", function="m:f", outputs=("made",)),))
 
 
@@ -206,13 +207,22 @@ def test_what_is_left_of_each_module_has_all_that_it_uses(tmp_path: Path) -> Non
         "from flowyml import orchestrators as o\no.LocalOrchestrator()",
         "from flowyml.orchestrators import Auth, Orchestrator\nclass Own(Orchestrator): pass",
         "from flowyml_prefect import PrefectOrchestrator\nPrefectOrchestrator(url='u')",
+        "from flowyml_airflow import AirflowOrchestrator\nAirflowOrchestrator(url='u')",
+        "from flowyml_airflow.orchestrator import AirflowOrchestrator\nAirflowOrchestrator(url='u')",
+        "import flowyml_airflow\nflowyml_airflow.AirflowOrchestrator(url='u')\nflowyml_airflow.run_dag",
+        "from flowyml_airflow import *\nAirflowOrchestrator(url='u')\nwait = external_dag('d')",
+        "from flowyml_airflow import airflow_operator, xcom\nairflow_operator('a.B', task_id='a', x=xcom('a'))",
     ],
 )
 def test_a_pod_loads_a_script_that_makes_an_orchestrator_without_any(script: str, tmp_path: Path) -> None:
     """As in a pod: what came along is all there is of FlowyML."""
     files = {"m.py": f"{script}\n\ndef f(): return 1\n".encode()}
     made = for_pods(build(PLAN, files=files, packages=ADAPTERS))
-    assert not [path for path in made.files if path.endswith("/orchestrator.py")]
+    stand_ins = [path for path, data in made.files.items() if data.startswith(b"from flowyml.runtime.definition_parts")]
+    for path, data in made.files.items():
+        if not path.endswith("__init__.py") and path != "code/m.py":
+            assert b"(Orchestrator):" not in data
+            assert not [other for other in stand_ins if module_name(other).encode() in data], path
     with ZipFile(made.write(tmp_path)) as archive:
         archive.extractall(tmp_path / "pod")  # our own
     code = "from flowyml.core.loading import loading\nwith loading(): import m\nassert m.f() == 1"
@@ -341,10 +351,37 @@ def test_the_conformance_suite_comes_along_where_a_script_asks_for_it(line: str,
     assert [name for name in looked_for if f"flowyml.testing.{name}" in made] == comes
 
 
-def test_another_adapter_comes_along_whole_with_what_it_stands_on() -> None:
-    """Its ``external_dag`` and ``run_dag`` ask Airflow from within a step."""
-    made = held("from flowyml_airflow import run_dag\n", packages=("flowyml_airflow",))
-    assert {"flowyml.core.web", "flowyml_airflow.external_run", "flowyml_airflow.client"} <= made
+@pytest.mark.parametrize("line", ["from flowyml_airflow import AirflowOrchestrator, run_dag", "import flowyml_airflow"])
+def test_a_function_for_steps_comes_along_without_the_orchestrator_beside_it(line: str) -> None:
+    """``run_dag`` asks Airflow from within a step."""
+    made = held(f"{line}\n", packages=ADAPTERS)
+    assert {"flowyml.core.web", "flowyml_airflow.external_run", "flowyml_airflow.connection"} <= made
+    assert made.isdisjoint({"flowyml_airflow.client", "flowyml_airflow.deployer", "flowyml.core.submission_result"})
+
+
+def test_a_step_of_another_engine_in_a_pickle_brings_no_orchestrator_along(tmp_path: Path) -> None:
+    (tmp_path / "nights.py").write_text("""
+from flowyml import pipeline
+from flowyml_airflow import AirflowOrchestrator, external_dag
+
+nightly = external_dag("nightly", url="http://airflow")
+
+@pipeline
+def nights():
+    return {"report": nightly()}
+""")
+    made = for_pods(load(str(tmp_path / "nights.py")).bundle())
+    assert "objects/nightly.pkl" in made.files
+    assert "flowyml_airflow/external_run.py" in made.files
+    assert "flowyml_airflow/client.py" not in made.files
+
+
+def test_the_adapter_of_a_third_party_comes_along_whole_with_what_it_stands_on() -> None:
+    engine = b"from flowyml.orchestrators.base import Orchestrator\nclass Acme(Orchestrator): pass\n"
+    made = build(PLAN, files={"m.py": b"from acme import Acme\n"})
+    pods = for_pods(made.repacked({**made.files, "acme/__init__.py": engine})).files
+    assert pods["acme/__init__.py"] == engine
+    assert b"class Orchestrator(" in pods["flowyml/orchestrators/base.py"]
 
 
 def test_the_code_of_an_ordinary_pipeline_is_one_pod_and_leaves_room_for_more() -> None:

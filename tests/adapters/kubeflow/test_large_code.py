@@ -65,7 +65,14 @@ def test_a_dry_run_shows_the_code_of_a_version_in_parts() -> None:
 class TestOverTheApi:
     pytestmark: ClassVar = OVER_THE_API
 
-    @pytest.mark.parametrize("made", ["flowyml_kubeflow.KubeflowOrchestrator", "flowyml_prefect.PrefectOrchestrator"])
+    @pytest.mark.parametrize(
+        "made",
+        [
+            "flowyml_airflow.AirflowOrchestrator",
+            "flowyml_kubeflow.KubeflowOrchestrator",
+            "flowyml_prefect.PrefectOrchestrator",
+        ],
+    )
     def test_a_script_that_makes_an_orchestrator_when_it_is_loaded_runs_on_a_stock_2_17(
         self, kfp_api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
     ) -> None:
