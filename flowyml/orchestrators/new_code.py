@@ -14,7 +14,7 @@ from flowyml.core.durations import listed
 from flowyml.core.item_names import labelled
 from flowyml.core.runs import Run, StepRun
 from flowyml.core.syntax import parsed
-from flowyml.orchestrators.retrying import NOT_SAVED, Ends, StepInstance, why_again
+from flowyml.orchestrators.retrying import NOT_SAVED, Ends, StepInstance, end_of, why_again
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.groups import Branch, Group, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
@@ -54,19 +54,13 @@ class EndedRun:
     ) -> EndedRun:  # fmt: skip
         """Make it from the records of an engine."""
         found = list(steps)
-        ends = {(step.name, step.index): _end(step) for step in found}
+        ends = {(step.name, step.index): end_of(step.status.name, step.raw_status.lower()) for step in found}
         made_by = {(step.name, step.index): step.cached_from for step in found if step.cached_from}
         known = {instance: outputs for instance, outputs in outputs.items() if ends.get(instance) is End.OK}
         return cls(
             run_id=run.run_id, bundle=bundle, parameters=run.parameters, ends=ends, outputs=known, made_by=made_by,
             place=place,
         )  # fmt: skip
-
-
-def _end(step: StepRun) -> End | None:
-    if step.status.is_successful:
-        return End.SKIPPED if step.raw_status.lower() == "skipped" else End.OK
-    return End.FAILED if step.status.is_failed else None
 
 
 @dataclass(frozen=True)

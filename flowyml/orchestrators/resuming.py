@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flowyml.core.item_names import labelled
-from flowyml.orchestrators.retrying import Ends, StepInstance, to_run_again
+from flowyml.orchestrators.retrying import Ends, StepInstance, end_of, to_run_again
 from flowyml.plan.model import Plan
 from flowyml.runtime.decider import End, Index
 from flowyml.runtime.kept_outputs import KeptOutputs
@@ -35,9 +35,7 @@ class Ended(NamedTuple):
     @property
     def end(self) -> End | None:
         """The end for a walk; None if the step runs again."""
-        if self.status == "COMPLETED":
-            return End.SKIPPED if self.raw_status == "skipped" else End.OK
-        return End.FAILED if self.status in ("FAILED", "TIMEOUT") else None
+        return end_of(self.status, self.raw_status)
 
 
 class Before(NamedTuple):

@@ -15,7 +15,7 @@ from flowyml.plan.model import Plan
 from flowyml.plan.values import Source, steps_of
 from flowyml.runtime.decider import End, Index
 
-__all__ = ["Ends", "StepInstance", "check_retry", "to_run_again"]
+__all__ = ["Ends", "StepInstance", "check_retry", "end_of", "to_run_again"]
 
 StepInstance = tuple[str, Index]
 """The name of a step, and the index of its item in the loops around it."""
@@ -51,6 +51,13 @@ def check_retry(
         if name not in known:
             names = ", ".join(dict.fromkeys(step.name for step in recorded))
             raise RetryRefusedError(f"Run {run.run_id!r} has no step {name!r}. It has: {names}.")
+
+
+def end_of(status: str, raw_status: str) -> End | None:
+    """Return the end that a record of a step stands for; None if it did not end by itself."""
+    if status == "COMPLETED":
+        return End.SKIPPED if raw_status == "skipped" else End.OK
+    return End.FAILED if status in ("FAILED", "TIMEOUT") else None
 
 
 class Ends:

@@ -10,7 +10,7 @@ from flowyml.core.errors import OutputNotKeptError
 from flowyml.orchestrators.local.copies import own
 from flowyml.orchestrators.local.outputs import value_of
 from flowyml.orchestrators.local.schema import SavedRow, StepRow, index_of
-from flowyml.orchestrators.retrying import Ends, StepInstance, to_run_again
+from flowyml.orchestrators.retrying import Ends, StepInstance, end_of, to_run_again
 from flowyml.plan.model import Plan
 from flowyml.runtime.decider import End, Index
 
@@ -56,7 +56,9 @@ def past_of(plan: Plan, rows: Iterable[StepRow], kept: Iterable[SavedRow]) -> Pa
     ends = _ends(plan, by_instance)
     positions = {step.name: position for position, step in enumerate(plan.steps)}
     instances = {
-        (positions[name], index): Done(row, _end(row), entries.get((positions[name], index), {}))
+        (positions[name], index): Done(
+            row, end_of(row.status, row.raw_status), entries.get((positions[name], index), {})
+        )
         for (name, index), row in by_instance.items()
         if (name, index) in ends
     }
@@ -79,10 +81,4 @@ def _by_instance(plan: Plan, rows: Iterable[StepRow]) -> dict[StepInstance, Step
 
 
 def _ends(plan: Plan, rows: Mapping[StepInstance, StepRow]) -> Ends:
-    return Ends(plan, {instance: _end(row) for instance, row in rows.items()})
-
-
-def _end(row: StepRow) -> End | None:
-    if row.status == "COMPLETED":
-        return End.SKIPPED if row.raw_status == "skipped" else End.OK
-    return End.FAILED if row.status in ("FAILED", "TIMEOUT") else None
+    return Ends(plan, {instance: end_of(row.status, row.raw_status) for instance, row in rows.items()})
