@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import graphlib
 import inspect
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -323,36 +324,17 @@ def _filled(name: str, given: Given) -> Iterable[Input]:
 
 
 def _in_order(pipeline: str, structure: Groups, steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Sort steps topologically, with Kahn's algorithm; stable."""
+    """Sort steps topologically; stable."""
     by_name = {step.name: step for step in steps}
-    upstream = {step.name: structure.upstream(step) for step in steps}
-    waiting = {name: len(earlier) for name, earlier in upstream.items()}
-    following: dict[str, list[str]] = {step.name: [] for step in steps}
-    for step, names in upstream.items():
-        for name in names:
-            following[name].append(step)
-    ready = deque(name for name, count in waiting.items() if not count)
-    ordered: list[Step] = []
-    while ready:
-        name = ready.popleft()
-        ordered.append(by_name[name])
-        for later in following[name]:
-            waiting[later] -= 1
-            if not waiting[later]:
-                ready.append(later)
-    if len(ordered) < len(steps):
-        raise CycleError(f"Pipeline {pipeline!r}: steps wait for one another: {_circle(upstream, waiting)}.")
+    order = graphlib.TopologicalSorter(dict.fromkeys(by_name, ()))  # which has the order of the steps
+    for step in steps:
+        order.add(step.name, *structure.upstream(step))
+    try:
+        ordered = [by_name[name] for name in order.static_order()]
+    except graphlib.CycleError as error:
+        circle = " -> ".join(error.args[1])
+        raise CycleError(f"Pipeline {pipeline!r}: steps wait for one another: {circle}.") from None
     return tuple(sorted(ordered, key=lambda step: structure.is_cleanup(step.group)))
-
-
-def _circle(upstream: Mapping[str, Sequence[str]], waiting: Mapping[str, int]) -> str:
-    """Return one cycle among the waiting steps, written ``a -> b -> a``."""
-    seen: list[str] = [next(name for name, count in waiting.items() if count)]
-    while True:
-        name = next(earlier for earlier in upstream[seen[-1]] if waiting[earlier])
-        if name in seen:
-            return " -> ".join(reversed([*seen[seen.index(name) :], name]))
-        seen.append(name)
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

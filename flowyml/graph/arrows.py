@@ -158,16 +158,7 @@ def _circle(before: Mapping[str, Sequence[str]]) -> Sequence[str]:
 
 def _in_order(before: Mapping[str, Sequence[str]]) -> list[str]:
     """Return a topological order, as close as possible to the given one."""
-    following: dict[str, list[str]] = {name: [] for name in before}
-    waiting = {name: len(starts) for name, starts in before.items()}
+    order = TopologicalSorter(dict.fromkeys(before, ()))
     for name, starts in before.items():
-        for start in starts:
-            following[start].append(name)
-    ready, order = [name for name, count in waiting.items() if not count], list[str]()
-    for name in ready:  # which grows
-        order.append(name)
-        for later in following[name]:
-            waiting[later] -= 1
-            if not waiting[later]:
-                ready.append(later)
-    return order
+        order.add(name, *starts)
+    return list(order.static_order())
