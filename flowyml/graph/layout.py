@@ -6,6 +6,7 @@ that they run together until they branch off.
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -213,27 +214,15 @@ def _straight(slot: Slot, before: bool) -> float:
 
 
 def _crossings(layers: Sequence[Sequence[Slot]]) -> int:
-    """Return the number of pairs of links that cross, counted as inversions by merge sort."""
+    """Return the number of pairs of links that cross: those whose ends have another order than their starts."""
     total = 0
     for layer in layers[:-1]:
-        ends = [link.ends for slot in layer for link in sorted(slot.after, key=lambda link: (link.leave, link.ends))]
-        total += _inversions(ends)[0]
+        before: list[float] = []  # the ends of the links so far, sorted
+        for slot in layer:
+            for link in sorted(slot.after, key=lambda link: (link.leave, link.ends)):
+                total += len(before) - bisect_right(before, link.ends)
+                insort(before, link.ends)
     return total
-
-
-def _inversions(values: list[float]) -> tuple[int, list[float]]:
-    if len(values) < 2:
-        return 0, values
-    half = len(values) // 2
-    (a, left), (b, right) = _inversions(values[:half]), _inversions(values[half:])
-    count, merged, taken = a + b, [], 0
-    for value in right:
-        while taken < len(left) and left[taken] <= value:
-            merged.append(left[taken])
-            taken += 1
-        merged.append(value)
-        count += len(left) - taken
-    return count, merged + left[taken:]
 
 
 def _settle(layer: Sequence[Slot], gap: float, wanted: Sequence[float]) -> None:
