@@ -296,8 +296,9 @@ def test_a_damaged_store_is_named(local: LocalOrchestrator, offset: int) -> None
     assert "is damaged" in local.health().detail
 
 
-def test_a_store_of_a_newer_flowyml(local: LocalOrchestrator) -> None:
+@pytest.mark.parametrize(("version", "message"), [(99, "newer FlowyML"), (7, "before its first release.* Move it")])
+def test_a_store_of_a_flowyml_that_is_too_new_or_too_old(local: LocalOrchestrator, version: int, message: str) -> None:
     with local.store.session() as db:
-        db.execute("PRAGMA user_version = 99")
-    with pytest.raises(ConfigurationError, match="newer FlowyML"):
+        db.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(ConfigurationError, match=message):
         local.runs()

@@ -343,12 +343,12 @@ def test_runs_of_a_schedule_are_found_behind_many_others(local: LocalOrchestrato
 
 
 @quietly
-def test_a_store_of_the_first_version_gets_the_new_columns_and_its_schedules_may_be_replaced(tmp_path: Path) -> None:
+def test_a_store_of_the_first_release_gets_the_new_columns_and_its_schedules_may_be_replaced(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         for statement in schema._TABLES.split(";"):
             db.execute(statement)
-        db.execute("PRAGMA user_version = 1")
+        db.execute(f"PRAGMA user_version = {schema.FIRST}")
         db.execute(
             "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen) VALUES (?,?,?,?,?,?)",
             ("noting", "noting", "gone.pyz", b"", json.dumps(Schedule(cron="0 1 * * *").to_dict()), 0),

@@ -13,70 +13,49 @@ from flowyml.core.errors import ConfigurationError
 
 __all__ = ["SavedRow", "RunRow", "StepRow", "check_is_record", "index_of", "item_of", "prepare", "transaction"]
 
-VERSION = 10
+FIRST, VERSION = 8, 10  # that of 1.0.0rc1, the first release, and the present one
 
 _TABLES = """
 CREATE TABLE runs (
     number INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, pipeline TEXT NOT NULL, steps TEXT NOT NULL,
     parameters TEXT NOT NULL, status TEXT NOT NULL, raw_status TEXT NOT NULL, created REAL NOT NULL, started REAL,
     ended REAL, error TEXT, outputs TEXT NOT NULL DEFAULT '{}', host TEXT NOT NULL, pid INTEGER NOT NULL,
-    born TEXT NOT NULL, heartbeat REAL NOT NULL, detached INTEGER NOT NULL, cancel INTEGER NOT NULL DEFAULT 0
+    born TEXT NOT NULL, heartbeat REAL NOT NULL, detached INTEGER NOT NULL, cancel INTEGER NOT NULL DEFAULT 0,
+    origin TEXT, code_digest TEXT, revision TEXT
 );
 CREATE INDEX runs_of_pipeline ON runs (pipeline, number);
 CREATE TABLE steps (
-    run INTEGER NOT NULL, position INTEGER NOT NULL, status TEXT NOT NULL, raw_status TEXT NOT NULL,
-    attempt INTEGER NOT NULL, started REAL, ended REAL, error TEXT, PRIMARY KEY (run, position)
+    run INTEGER NOT NULL, position INTEGER NOT NULL, item TEXT NOT NULL DEFAULT '', status TEXT NOT NULL,
+    raw_status TEXT NOT NULL, attempt INTEGER NOT NULL, started REAL, ended REAL, error TEXT, cached_from TEXT,
+    PRIMARY KEY (run, position, item)
 ) WITHOUT ROWID;
 CREATE TABLE lines (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL, position INTEGER, level TEXT NOT NULL, time REAL NOT NULL,
-    message TEXT NOT NULL
+    message TEXT NOT NULL, item TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX lines_of_run ON lines (run, id);
-CREATE TABLE schedules (
-    schedule_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL UNIQUE, bundle TEXT NOT NULL, orchestrator BLOB NOT NULL,
-    schedule TEXT NOT NULL, paused INTEGER NOT NULL DEFAULT 0, version INTEGER NOT NULL DEFAULT 1,
-    seen REAL NOT NULL
-);
-CREATE TABLE servers (
-    id TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, born TEXT NOT NULL, heartbeat REAL NOT NULL
-);
-"""
-
-# The additions of each version to the tables of the previous one.
-_CHANGES = {
-    2: """
-ALTER TABLE runs ADD COLUMN origin TEXT;
-ALTER TABLE runs ADD COLUMN code_digest TEXT;
-ALTER TABLE schedules ADD COLUMN origin TEXT
-""",
-    3: "ALTER TABLE runs ADD COLUMN revision TEXT",
-    4: """
-ALTER TABLE steps RENAME TO steps_before;
-CREATE TABLE steps (
-    run INTEGER NOT NULL, position INTEGER NOT NULL, item TEXT NOT NULL DEFAULT '', status TEXT NOT NULL,
-    raw_status TEXT NOT NULL, attempt INTEGER NOT NULL, started REAL, ended REAL, error TEXT,
-    PRIMARY KEY (run, position, item)
-) WITHOUT ROWID;
-INSERT INTO steps (run, position, status, raw_status, attempt, started, ended, error)
-SELECT run, position, status, raw_status, attempt, started, ended, error FROM steps_before;
-DROP TABLE steps_before;
-ALTER TABLE lines ADD COLUMN item TEXT NOT NULL DEFAULT ''
-""",
-    5: """
 CREATE TABLE jobs (run INTEGER PRIMARY KEY, job TEXT NOT NULL, orchestrator BLOB);
 CREATE TABLE kept (
     run INTEGER NOT NULL, position INTEGER NOT NULL, item TEXT NOT NULL, output TEXT NOT NULL, entry TEXT NOT NULL,
     PRIMARY KEY (run, position, item, output)
-) WITHOUT ROWID
-""",
-    6: "CREATE TABLE deployed (pipeline TEXT PRIMARY KEY, bundle TEXT NOT NULL)",
-    7: "ALTER TABLE steps ADD COLUMN cached_from TEXT",
-    8: """
+) WITHOUT ROWID;
 CREATE TABLE artifacts (
     run INTEGER NOT NULL, position INTEGER NOT NULL, item TEXT NOT NULL, output TEXT NOT NULL, entry TEXT NOT NULL,
     PRIMARY KEY (run, position, item, output)
-) WITHOUT ROWID
-""",
+) WITHOUT ROWID;
+CREATE TABLE schedules (
+    schedule_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL UNIQUE, bundle TEXT NOT NULL, orchestrator BLOB NOT NULL,
+    schedule TEXT NOT NULL, paused INTEGER NOT NULL DEFAULT 0, version INTEGER NOT NULL DEFAULT 1,
+    seen REAL NOT NULL, origin TEXT
+);
+CREATE TABLE servers (
+    id TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, born TEXT NOT NULL, heartbeat REAL NOT NULL
+);
+CREATE TABLE deployed (pipeline TEXT PRIMARY KEY, bundle TEXT NOT NULL)
+"""
+
+# The additions of each version to the tables of the previous one.
+_CHANGES = {
     9: "ALTER TABLE runs ADD COLUMN packages TEXT",
     10: "CREATE TABLE record (id TEXT NOT NULL); INSERT INTO record VALUES (lower(hex(randomblob(8))))",
 }
@@ -180,6 +159,10 @@ def check_is_record(db: sqlite3.Connection, path: Path) -> None:
             f"{path} is a file of another program, not a record of local runs; it stays as it is. Set FLOWYML_HOME to "
             f"another folder, or use LocalOrchestrator(store=…)."
         )
+    if 0 < version < FIRST:
+        raise ConfigurationError(
+            f"{path} was written by a FlowyML before its first release, 1.0.0rc1. Move it away: a new one is begun."
+        )
     if version > VERSION:
         raise ConfigurationError(
             f"{path} was written by a newer FlowyML (schema {version}; this one knows {VERSION}). Upgrade FlowyML, or "
@@ -197,8 +180,8 @@ def _make(db: sqlite3.Connection) -> None:
     _use_wal(db)
     with transaction(db):
         found = db.execute("PRAGMA user_version").fetchone()[0]
-        for version in range(found + 1, VERSION + 1):
-            for statement in (_TABLES if version == 1 else _CHANGES[version]).split(";"):
+        for version in range(max(FIRST, found + 1), VERSION + 1):
+            for statement in (_TABLES if version == FIRST else _CHANGES[version]).split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {version}")
 
