@@ -49,7 +49,7 @@ def is_alive(process: ProcessIdentity) -> bool | None:
     """Return True or False for a process of this machine, None if unknown."""
     if process.host != _host() or not process.born:
         return None
-    return _is_birth(process.born, born(process.pid))
+    return process.born == born(process.pid)
 
 
 def same_process(process: ProcessIdentity) -> bool:
@@ -105,7 +105,7 @@ def signal_group(leader: ProcessIdentity, number: int, *, bearing: str = "") -> 
     if leader.host != _host() or not leader.born:
         return False
     found = _birth(leader.pid, also_ended=True)
-    if found is not None and not _is_birth(leader.born, found):
+    if found not in (None, leader.born):
         return False
     if found is None and bearing and not _group_bears(leader.pid, os.fsencode(bearing)):
         return False
@@ -163,11 +163,6 @@ def _birth_by_ps(pid: int, also_ended: bool) -> str | None:
     found = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, start = found.stdout.strip().partition(" ")
     return start.strip() or None if state and (also_ended or state[0] not in _ENDED) else None
-
-
-def _is_birth(recorded: str, found: str | None) -> bool:
-    """Return whether a process was born as recorded. Records from before FlowyML noted the boot have only the time."""
-    return found == recorded or (found is not None and "/" not in recorded and found.endswith(f"/{recorded}"))
 
 
 @cache
