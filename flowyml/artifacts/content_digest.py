@@ -37,7 +37,7 @@ def content_of(packed: Any) -> list[Any]:
 def content_of_value(value: Any) -> list[Any]:
     """Return the content of a value, as it would be packed. Raises ``ArtifactError`` if it cannot be packed."""
     if type(value) in (datetime.date, datetime.datetime):
-        return ["date", value.isoformat(), str(getattr(value, "tzinfo", None))]
+        return ["date", repr(value)]  # with the class of its time zone, and its fold
     return content_of(pack(value, _Nowhere(""), key="value"))
 
 

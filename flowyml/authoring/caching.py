@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import metadata
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, is_typeddict
 
@@ -19,6 +20,7 @@ from flowyml.authoring.code_digest import Reached, live_state, reached
 from flowyml.authoring.source_lines import errors_at
 from flowyml.authoring.source_units import hash_of
 from flowyml.core.errors import DefinitionError
+from flowyml.core.modules import first_version
 from flowyml.plan.model import SCHEMA_VERSION, Caching, Plan, Step
 from flowyml.plan.types import is_model, leaves, wanted
 from flowyml.runtime.code import LiveState
@@ -98,6 +100,9 @@ def _reached(step: Step, call: Call) -> Reached:
 
 def _caching(step: Step, call: Call, cache: Cache, code: Reached, makers: str, data: str) -> Caching:
     hint = wanted(call.step.function)
+    packages = tuple(dict.fromkeys((*cache.packages, *_distributions_of(code.imports))))
+    for package in packages:
+        first_version(package)  # while it is the one that this process has imported
     return Caching(
         code=_digest([code.code, code.data, data]),
         makers=makers,
@@ -105,7 +110,7 @@ def _caching(step: Step, call: Call, cache: Cache, code: Reached, makers: str, d
         ttl_seconds=cache.ttl_seconds,
         arguments=None if cache.key is None else tuple(cache.key),
         environment=tuple(cache.environment),
-        packages=tuple(dict.fromkeys((*cache.packages, *_distributions_of(code.imports)))),
+        packages=packages,
         dates=code.uses_current_run,
         paths=tuple(item.name for item in step.inputs if any(map(_may_be_path, leaves(hint(item))))),
     )
@@ -118,6 +123,8 @@ def _distributions_of(modules: Iterable[str]) -> list[str]:
         try:
             names.add(metadata.distribution(module).name)
         except metadata.PackageNotFoundError:
+            if PathFinder.find_spec(module) is None:  # most texts in the code
+                continue
             folders = tuple((path, Path(path).stat().st_mtime_ns) for path in sys.path if Path(path).is_dir())
             names.update(_installed_in(folders).get(module, ()))
     return sorted(names)

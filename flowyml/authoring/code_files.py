@@ -115,7 +115,7 @@ class FileWalk:
             packages = (".".join(file.package), *unit.texts) if text.startswith(".") else ("",)
             for package in packages:  # a relative name may be of any package that the statement names
                 name = f"{package}{text}".strip(".")
-                self.file_of(name, file)
+                self._import(name, file)
                 if file.imports_by_name and is_module_name(name.replace(".", "")):
                     self._collect_modules(name, file)
         for alias, targets in unit.imports.items():

@@ -85,7 +85,7 @@ class Unit:
         imported = {name for targets in self.imports.values() for _, name in targets if name}
         used = self.names | (attributes - _METHODS) | imported | {name.partition(".")[0] for name in self.modules}
         self.reaches_any = bool(asked or REACHING & used or "modules" in attributes | imported)
-        self.is_dynamic = self.reaches_any or bool(_IMPORTING & used)
+        self.is_dynamic = self.reaches_any or not used.isdisjoint(_IMPORTING | {"importlib", "pkg_resources"})
         renamed = {name for alias, targets in self.imports.items() for _, name in targets if alias != name}
         self.loads = not _LOADING.isdisjoint(used) or used >= {"joblib", "load"}
         self.imports_by_name = imports > 0 or not _IMPORTING.isdisjoint(renamed)

@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any
 
 __all__ = [
-    "found_by_name", "import_root", "installed_versions", "is_installed", "is_module_name",
-    "shipped_name", "source_file", "travels",
+    "first_version", "found_by_name", "import_root", "installed_version", "installed_versions", "is_installed",
+    "is_module_name", "shipped_name", "source_file", "travels",
 ]  # fmt: skip
 
 
@@ -82,6 +82,22 @@ def import_root(module: str, path: Path) -> Path:
     """Return the folder on the import path that contains a module's file."""
     parts = module.split(".")
     return path.parents[len(parts) if path.stem == "__init__" else len(parts) - 1]
+
+
+def installed_version(distribution: str) -> str:
+    """Return the version of a distribution that is installed now; empty if it is not installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+@cache
+def first_version(distribution: str) -> str:
+    """Return the version that was installed when this process first asked: if another is now, it may run either."""
+    return installed_version(distribution)
 
 
 def installed_versions(modules: Iterable[str]) -> dict[str, str]:

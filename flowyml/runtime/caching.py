@@ -26,6 +26,7 @@ from flowyml.artifacts.pickling import why_no_pickles
 from flowyml.artifacts.store import LocalStore, Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.core.locks import lock, unlock
+from flowyml.core.modules import first_version, installed_version
 from flowyml.core.process_identity import ProcessIdentity, is_alive, this_process
 from flowyml.plan.canonical import canonical_json
 from flowyml.plan.model import Caching, Step
@@ -179,6 +180,7 @@ class StepCache:
         started = time.time()
         outputs = AttemptOutputs(compute())
         try:
+            _packages(step.caching)
             if _files(step, step.caching, depends) != parts.get("files", {}):
                 raise ArtifactError("the files that its inputs name changed while it ran")
             self._keep(step, folder, parts, outputs, started)
@@ -300,7 +302,7 @@ def _parts(pipeline: str, step: Step, caching: Caching, depends: Depends) -> dic
         "version": caching.version,
         "held": depends.held,
         "environment": {name: _variable(name) for name in caching.environment},
-        "packages": {name: _installed(name) for name in caching.packages},
+        "packages": _packages(caching),
         "secrets": dict(step.secrets),
         "dates": dict(depends.dates) if caching.dates else {},
     }
@@ -331,13 +333,17 @@ def _variable(name: str) -> str:
     return "" if value is None else hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _installed(name: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def _packages(caching: Caching) -> dict[str, str]:
+    """Return the versions of packages. Raises ``ArtifactError`` if one was changed while this process ran."""
+    return {name: _installed(name) for name in caching.packages}
 
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+
+def _installed(name: str) -> str:
+    first, now = first_version(name), installed_version(name)
+    if first != now:
+        change = f"from {first or 'nothing'} to {now or 'nothing'}"
+        raise ArtifactError(f"package {name} was changed {change} while this process ran: restart it")
+    return now
 
 
 def _note_computing(number: int) -> None:

@@ -24,6 +24,7 @@ from flowyml.core.errors import (
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.item_names import labelled
 from flowyml.core.logs import log_to_reader
+from flowyml.core.modules import first_version
 from flowyml.core.plain_text import storable_text
 from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
@@ -127,6 +128,9 @@ class Worker:
             except Exception:
                 logger.debug("step %r cannot be loaded", step.name, exc_info=True)
         _ = self.hooks, self._taken  # processes that are forked for steps have them
+        for step in self.plan:
+            for package in step.caching.packages if step.caching else ():
+                first_version(package)  # which is the one that these imports got
 
     def function(self, step: Step) -> Callable[..., Any]:
         """Return the function of a step. Raises whatever its module raises when it is imported."""

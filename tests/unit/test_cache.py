@@ -1,12 +1,14 @@
 """Cached steps on the local engine: what is a hit, how it shows, and what is kept where."""
 
+import datetime
 import json
+import shutil
 import subprocess
 import sys
 import threading
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -44,7 +46,7 @@ def test_refresh_runs_all_or_some(tmp_path: Path) -> None:
 
 def test_a_result_counts_as_long_as_it_is_said(tmp_path: Path) -> None:
     path = tmp_path / "lines"
-    brief = make.options(cache=Cache(ttl=timedelta(hours=1)))
+    brief = make.options(cache=Cache(ttl=datetime.timedelta(hours=1)))
     made = Pipeline("brief", context=context(path=str(path), x=1)).add_step(brief)
     made.run()
     assert made.run().step_results["make"].is_cached
@@ -113,18 +115,65 @@ def test_the_dates_of_a_run_count_where_the_code_asks_for_them() -> None:
     assert not made.run().step_results["dated"].is_cached
 
 
-def test_packages_that_are_named_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.metadata
+@pytest.mark.parametrize("later", ["2.0", ""])
+def test_a_package_that_is_changed_in_a_running_process_is_another_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, later: str
+) -> None:
+    """The process runs the old code, whatever version is installed by now: that is not a result of the new one."""
+    name = f"flowyml-test-{later or 'gone'}"
 
-    @step(cache=Cache(packages=["pytest", "flowyml-nowhere"]))
-    def versioned() -> int:
+    def install(version: str) -> None:
+        for folder in tmp_path.glob("*.dist-info"):
+            shutil.rmtree(folder)
+        if version:
+            folder = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
+            folder.mkdir()
+            (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+    @step(cache=Cache(packages=[name]))
+    def versioned(installs: str = "") -> int:
+        if installs:
+            install(installs)
         return 1
 
-    made = Pipeline("versioned").add_step(versioned)
-    made.run()
+    monkeypatch.syspath_prepend(tmp_path)
+    made = Pipeline("versioned", context=context(installs="")).add_step(versioned)
+    install("1.0")
+    made.run().raise_for_status()
     assert made.run().step_results["versioned"].is_cached
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0")
-    assert not made.run().step_results["versioned"].is_cached
+    install(later)
+    for _ in range(2):
+        caplog.clear()
+        assert not made.run().step_results["versioned"].is_cached
+        assert f"package {name} was changed from 1.0 to {later or 'nothing'} while this process ran" in caplog.text
+    install("1.0")
+    assert made.run().step_results["versioned"].is_cached
+    made.run({"installs": "3.0"}).raise_for_status()
+    assert "was changed from 1.0 to 3.0" in caplog.text
+    install("1.0")
+    assert not made.run({"installs": "3.0"}).step_results["versioned"].is_cached
+
+
+MIDNIGHT = datetime.datetime(2026, 10, 25, 2, 30)  # noqa: DTZ001  # twice that night, where clocks change
+DATES = {
+    "a time zone of another class": (MIDNIGHT.replace(tzinfo=datetime.UTC), MIDNIGHT.replace(tzinfo=ZoneInfo("UTC"))),
+    "the second of two": (MIDNIGHT, MIDNIGHT.replace(fold=1)),
+}
+
+
+@pytest.mark.parametrize("case", DATES)
+def test_dates_that_look_alike_are_different_inputs(case: str) -> None:
+    @step
+    def date(number: int) -> Any:
+        return DATES[case][number]
+
+    @step(cache=True)
+    def shown(date: Any) -> str:
+        return repr(date)
+
+    made = Pipeline(f"dates {case}", context=context(number=0)).add_step(date).add_step(shown)
+    assert [made.run({"number": number})["shown"] for number in (0, 1)] == [repr(each) for each in DATES[case]]
+    assert made.run({"number": 1}).step_results["shown"].is_cached
 
 
 def test_a_file_counts_by_its_name_too(tmp_path: Path) -> None:

@@ -270,8 +270,16 @@ def test_code_that_an_installed_library_registers_counts(project: Project) -> No
     assert project.run()["work"] == "new 3"
 
 
-def test_the_distributions_that_the_code_imports_count(project: Project) -> None:
-    imports = "import os\nimport pytest\n\ntry:\n    import yaml, nowhere\nexcept ImportError:\n    yaml = None\n"
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import os\nimport pytest\n\ntry:\n    import yaml, nowhere\nexcept ImportError:\n    yaml = None\n",
+        "from importlib import import_module\nload = lambda: list(map(import_module, ['yaml', 'pytest.x', 'no']))\n",
+        "from importlib import metadata, util\nutil.find_spec('yaml')\nmetadata.version('pytest')\n",
+        "__import__('yaml', __import__('pytest').__name__)\n",
+    ],
+)
+def test_the_distributions_that_the_code_imports_count(project: Project, imports: str) -> None:
     project.write({**APART, "used.py": imports + APART["used.py"]})
     sys.path.insert(0, str(project.folder))
     try:

@@ -36,6 +36,21 @@ def two_at_a_time() -> LocalOrchestrator:
     return LocalOrchestrator(workers="threads", max_workers=2)
 
 
+def test_items_of_a_cached_step_find_nothing_of_one_another(own_home: Path) -> None:
+    @step(cache=True, local={"reuse_process": True})
+    def counted(n: int) -> int:
+        seen.append(n)
+        return len(seen)
+
+    @pipeline(name="cached_items")
+    def made() -> Any:
+        return counted.map(n=ITEMS)
+
+    processes = LocalOrchestrator(workers="processes", max_workers=2)
+    assert made.run(on=processes)["counted"] == [1] * len(ITEMS)
+    assert made.run(on=processes).step_results["counted"].is_cached
+
+
 @pytest.mark.parametrize("fork", ["1", "0"])
 def test_items_share_as_many_processes_as_run_at_a_time(fork: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWYML_FORK", fork)

@@ -25,8 +25,11 @@ def check_plan(plan: Plan) -> None:
 
 
 def reuses_process(step: Step) -> bool:
-    """Return whether the items of a step, which is in a loop, run in processes that they share."""
-    return bool(step.options.get("local", {}).get("reuse_process"))
+    """Return whether the items of a step, which is in a loop, run in processes that they share.
+
+    Those of a cached step do not: a result must not depend on what other items have left in its process.
+    """
+    return step.caching is None and bool(step.options.get("local", {}).get("reuse_process"))
 
 
 def sharing_steps(plan: Plan) -> frozenset[str]:
