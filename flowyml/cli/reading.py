@@ -193,10 +193,12 @@ def outputs(
         state = submission.run.status
         if not partial and not state.is_successful:
             support = orchestrator.capabilities[Feature.STEP_OUTPUTS]
-            instead = "--partial reads those of steps that have completed." if support.level is not Level.NO else ""
-            raise FlowymlError(
-                f"run {submission.run_id} is {state}: only a completed run has outputs. {instead or support.sentence}"
+            advice = (
+                "--partial reads those of steps that have completed."
+                if support.level is not Level.NO
+                else support.sentence
             )
+            raise FlowymlError(f"run {submission.run_id} is {state}: only a completed run has outputs. {advice}")
         values = _partial_outputs(submission, name) if partial else submission.outputs
         if name is not None:
             if name not in values:
@@ -262,7 +264,8 @@ def _download(
         note(f"{_NO_FILE}: {', '.join(unstored)}")
     if not as_json and (unstored or not wanted):
         if not submission.run.status.is_successful:
-            if not partial:
+            keeps = submission.orchestrator.capabilities[Feature.STEP_OUTPUTS].level is not Level.NO
+            if keeps and not partial:
                 note("with --partial, what its completed steps returned is written, too")
         else:
             local = "; `flowyml run` and submit() also store large outputs of a local run, pipeline.run() does not"

@@ -13,6 +13,7 @@ import pytest
 
 import flowyml
 from flowyml import Pipeline, context, pipeline, step
+from flowyml.cli import main
 from flowyml.core.errors import ConfigurationError, ParameterError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
@@ -339,6 +340,24 @@ def test_a_failed_run_without_a_reason_says_so(kfp_api: Any, fake: Any) -> None:
         fake.pods_may_start.set()
     assert handle.status is ExecutionStatus.FAILED
     assert handle.error == f"KFP gives no reason. See {handle.url}"
+
+
+def test_no_command_advises_to_read_single_steps_of_a_failed_run(
+    kfp_api: Any,
+    orchestrator: KubeflowOrchestrator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    tmp_path: Path,
+    shared: Path,
+) -> None:
+    """Pods log only the outputs of the pipeline, so ``--partial`` is refused."""
+    (tmp_path / "flowyml.toml").write_text(f'[orchestrators.kfp]\nengine = "kubeflow"\nurl = "{kfp_api.url}"\n')
+    monkeypatch.chdir(tmp_path)
+    handle = orchestrator.run_pipeline(pipelines.failing(str(shared)), run_id("failing")).wait_for_completion(2400, 0.5)
+    for options, expected in ((["--download", "files"], 0), ([], 1), (["--partial"], 2)):
+        assert main(["outputs", handle.job_id, "--on", "kfp", *options]) == expected
+        shown = " ".join("".join(capsys.readouterr()).split())
+        assert "--partial" not in shown.replace("(outputs --partial)", "")
 
 
 def test_more_runs_than_one_page(fake: Any, orchestrator: KubeflowOrchestrator) -> None:
