@@ -6,14 +6,14 @@ A type checker finds comparisons of types that do not fit: for it, a step return
 from __future__ import annotations
 
 import dataclasses
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
-from functools import partial, reduce
+from functools import partial
 from types import GenericAlias, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from flowyml.authoring.calls import Call
+from flowyml.authoring.constants import RichConstant, kind_of_value, union
 from flowyml.authoring.placeholders import texts_of
 from flowyml.authoring.source_lines import SourceLine, errors_at
 from flowyml.core.errors import DefinitionError
@@ -76,10 +76,12 @@ class _Annotations:
         match source:
             case FromParameter(name):
                 return self._types.get(name, Any)
+            case RichConstant():
+                return source.kind
             case Constant(value):
-                return _type_of(value)
+                return kind_of_value(value)
             case FromEither(outputs):
-                return _union([self.of(output, group) for output in outputs])
+                return union([self.of(output, group) for output in outputs])
             case FromItem(loop, name):
                 return self._item(loop, name)
             case FromStep():
@@ -122,7 +124,7 @@ class _Annotations:
             if self._is_json(one) and kinds and all(_is_lost_as_json(kind) for kind in kinds):
                 raise DefinitionError(
                     f"The condition {compared} always has the same result: {format_source(one)} is compared as JSON, "
-                    f"and {format_source(other)} is {type_text(_union(kinds))}. Return True or False from a step "
+                    f"and {format_source(other)} is {type_text(union(kinds))}. Return True or False from a step "
                     f"instead."
                 )
 
@@ -181,6 +183,8 @@ class _Annotations:
                         why = ": each value with its index, since items may fail"
                 case FromStep(name) if not item.into and _is_builtin(given):  # NumPy's types may do for Python's
                     what = f"step {name!r} returns"
+                case RichConstant():
+                    what = "it is given"
                 case FromParameter(name) if not item.typed and not item.into and _is_builtin(hint):
                     what = f"parameter {name!r} is"
                 case _:
@@ -194,13 +198,15 @@ class _Annotations:
     def _constants(self, source: Source) -> Iterator[tuple[str, Any]]:
         """Yield the values of a source that are known, with how the message goes on."""
         match source:
+            case RichConstant():  # whose type is checked
+                return
             case Constant(value):
                 yield "it is given", value
             case FromItem(loop, name):
                 around = self._structure.by_name[loop]
                 assert isinstance(around, Loop)
                 over = next(item.source for item in around.over if item.name == name)
-                for number, value in enumerate(over.value if isinstance(over, Constant) else ()):
+                for number, value in enumerate(over.value if type(over) is Constant else ()):
                     yield f"item {number} of loop {loop!r} is", value
 
 
@@ -228,7 +234,7 @@ def _takes(hint: Any, value: Any) -> bool:
         elif kind is list and type(value) is list and len(parts) == 1:
             fits = all(_takes(parts[0], item) for item in value)
         else:
-            fits = _fits(NoneType if value is None else _type_of(value), member)
+            fits = _fits(NoneType if value is None else kind_of_value(value), member)
         if fits:
             return True
     return False
@@ -283,7 +289,7 @@ def _element(kind: Any) -> Any:
         parts = get_args(each)
         is_uniform = len(parts) == 1 or (len(parts) == 2 and parts[1] is Ellipsis)
         found.append(parts[0] if is_uniform and get_origin(each) is not dict else Any)
-    return _union(found)
+    return union(found)
 
 
 def _part(kind: Any, index: int, count: int) -> Any:
@@ -292,17 +298,3 @@ def _part(kind: Any, index: int, count: int) -> Any:
     if len(parts) == 2 and parts[1] is Ellipsis:
         return parts[0]
     return parts[index] if len(parts) == count else Any
-
-
-def _type_of(value: Any) -> Any:
-    if isinstance(value, list) and value:
-        return GenericAlias(list, (_union([type(item) for item in value]),))
-    return type(value)
-
-
-def _union(kinds: list[Any]) -> Any:
-    different = list(dict.fromkeys(kinds))
-    if any(each is Any for each in different):
-        return Any
-    combine: Callable[[Any, Any], Any] = operator.or_
-    return reduce(combine, different) if len(different) > 1 else different[0] if different else Any

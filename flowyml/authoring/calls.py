@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from flowyml.authoring.constants import constant, is_constant
 from flowyml.authoring.grouping import Grouping
 from flowyml.authoring.placeholders import CallOutput, EitherValue, Expression, ItemValue, ParameterValue, Placeholder
 from flowyml.authoring.source_lines import SourceLine, errors_at, line_of, users_line
 from flowyml.authoring.steps import Step, recorder
 from flowyml.core.errors import DefinitionError, FlowymlError
 from flowyml.plan.groups import Group, Loop, Section
-from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Input, PipelineOutput, Source
+from flowyml.plan.model import FromItem, FromParameter, FromStep, Input, PipelineOutput, Source
 from flowyml.plan.model import Step as PlanStep
-from flowyml.plan.parameters import is_json, is_too_deep, own_copy, too_deep
-from flowyml.plan.types import plain
+from flowyml.plan.parameters import is_too_deep, too_deep
 
 __all__ = ["Call", "Given", "Recorded", "Recorder", "as_placeholder", "list_source", "record_calls"]
 
@@ -119,7 +119,7 @@ class Recorder:
             own = step.outputs if step.step_options.outputs is not None else ()
             outputs = own or ((name.removeprefix(self._prefix),) if step.outputs else ())
         left_out = step.signature.parameters.keys() & self._context.keys() - bound.keys()
-        bound.update({key: Constant(own_copy(self._context[key])) for key in sorted(left_out)})
+        bound.update({key: constant(self._context[key]) for key in sorted(left_out)})
         self.grouping.note_step()
         self.calls.append(Call(step, name, outputs, bound, users_line(), self.grouping.current))
         values = tuple(CallOutput(FromStep(name, output)) for output in outputs)
@@ -153,24 +153,27 @@ def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromPara
     return Recorded(recording.calls, grouping.groups, _outputs(function.__name__, returned), grouping.lines)
 
 
-def as_placeholder(who: str, parameter: str, value: object) -> Placeholder:
-    """Convert an argument to the value that the called pipeline receives. Raises ``DefinitionError``."""
+def as_placeholder(who: str, parameter: str, value: object, kind: object = None) -> Placeholder:
+    """Convert an argument to the value that the called pipeline receives. Raises ``DefinitionError``.
+
+    ``kind`` is the annotation of its parameter, if that is restored from JSON.
+    """
     if isinstance(value, Placeholder):
         return value
-    if is_too_deep(plain(value)) or not is_json(plain(value)):
+    if not is_constant(value):
         raise DefinitionError(
             f"{who}: parameter {parameter!r} was given {value!r:.80}. Give it an output of a step, a parameter, or "
             f"plain JSON."
         )
-    return ParameterValue(Constant(own_copy(plain(value))))
+    return ParameterValue(constant(value, kind))
 
 
 def list_source(who: str, value: object) -> Source:
     """Return the source of a loop's items. Raises ``DefinitionError`` for anything but a list."""
     if isinstance(value, Placeholder):
         return value.source
-    if isinstance(value, list | tuple) and not is_too_deep(value) and is_json(list(value)):
-        return Constant(own_copy(list(value)))
+    if isinstance(value, list | tuple) and is_constant(list(value)):
+        return constant(list(value))
     raise DefinitionError(f"{who} takes an output of a step, a parameter or a list of plain JSON, not {value!r:.80}.")
 
 
@@ -217,8 +220,8 @@ def _source(step: str, parameter: str, value: Any) -> Source:
         )
     if is_too_deep(value):
         raise DefinitionError(f"step {step!r}: {too_deep(f'parameter {parameter!r}')}")
-    if is_json(value):
-        return Constant(own_copy(value))
+    if is_constant(value):
+        return constant(value)
     what = f"a {type(value).__name__}" if isinstance(value, list | tuple | dict | set) else f"{value!r:.120}"
     if _holds_outputs(value):
         raise DefinitionError(

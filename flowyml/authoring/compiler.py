@@ -10,18 +10,20 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from flowyml.authoring.calls import Call, Given, Recorder
+from flowyml.authoring.constants import RichConstant
 from flowyml.authoring.execution_groups import check_execution_groups
 from flowyml.authoring.scopes import around, check_scopes, check_seen
 from flowyml.authoring.source_lines import errors_at
 from flowyml.authoring.sources import function_reference
-from flowyml.core.errors import CycleError, DefinitionError
+from flowyml.core.errors import CycleError, DefinitionError, ParameterError
 from flowyml.core.near_names import did_you_mean
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.conditions import with_sources
 from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop, Section, outputs_in
 from flowyml.plan.kinds import kinds_annotated
 from flowyml.plan.model import FromEither, FromItem, FromParameter, FromStep, Input, PipelineOutput, Source, Step
-from flowyml.plan.types import is_rich, returned_type, spell_out, type_text, wanted
+from flowyml.plan.types import check_restored, is_rich, plain, returned_type, spell_out, type_text, wanted
+from flowyml.plan.values import Constant
 
 __all__ = ["compile_outputs", "compile_steps", "is_flat", "record_by_names", "with_types"]
 
@@ -61,7 +63,7 @@ def is_flat(step: Step) -> bool:
 def with_types(
     steps: Sequence[Step], calls: Sequence[Call], types: Mapping[str, object], groups: Sequence[Group] = ()
 ) -> tuple[Step, ...]:
-    """Mark the inputs from parameters of these ``types``, so that workers restore their values from JSON.
+    """Mark the inputs from parameters of these ``types``, and from constants, whose values workers restore from JSON.
 
     Raises ``DefinitionError`` for a step whose annotation does not allow such a value.
     """
@@ -69,7 +71,7 @@ def with_types(
     lists: dict[FromItem, Source] = {
         FromItem(loop.name, item.name): item.source for loop in groups if isinstance(loop, Loop) for item in loop.over
     }
-    return tuple(_with_types(step, by_name[step.name], types, lists) for step in steps) if types else tuple(steps)
+    return tuple(_with_types(step, by_name[step.name], types, lists) for step in steps)
 
 
 def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapping[FromItem, Source]) -> Step:
@@ -79,21 +81,38 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
         source, depth = item.source, 0
         while isinstance(source, FromItem):  # an item is of its list's type
             source, depth = lists[source], depth + 1
-        kind = types.get(source.name) if isinstance(source, FromParameter) else None
-        if kind is not None and not is_rich(hint_of(item)):
-            for _ in range(depth):  # the type of an item of lists within lists
-                kind = (get_args(kind) or (kind,))[0]
-            shown = type_text(kind)
-            with errors_at(call.line):
-                raise DefinitionError(
-                    f"step {step.name!r} takes {item.into or item.name!r}, which the pipeline declares as {shown}, but "
-                    f"the step's function does not. Annotate the argument of the step: "
-                    f"{item.into or item.name}: {shown}."
-                )
-        inputs.append(item if kind is None else replace(item, typed=True))
+        kind, values, given = None, [], item
+        if isinstance(source, FromParameter):
+            kind = types.get(source.name)
+        elif isinstance(source, RichConstant):
+            kind, values = source.kind, [source.given]
+            given = given if depth else replace(item, source=Constant(source.value))
+        if kind is None:
+            inputs.append(item)
+            continue
+        for _ in range(depth):  # the type, and the values, of an item of lists within lists
+            kind, values = (get_args(kind) or (kind,))[0], [value for each in values for value in each]
+        with errors_at(call.line):
+            _check_annotation(f"step {step.name!r}", item.into or item.name, hint_of(item), kind, values)
+        inputs.append(replace(given, typed=True))
     if any(item.typed for item in inputs) and step.function.startswith("pickle:"):
         spell_out(call.step.function)
     return replace(step, inputs=tuple(inputs))
+
+
+def _check_annotation(who: str, name: str, hint: object, kind: object, constants: Iterable[object]) -> None:
+    """Raise ``DefinitionError`` if a step cannot restore values of a ``kind``, or one of these constants, from JSON."""
+    if not is_rich(hint):
+        shown = type_text(kind)
+        raise DefinitionError(
+            f"{who} takes {name!r}, which the pipeline gives as {shown}, but the step's function does not. Annotate "
+            f"the argument of the step: {name}: {shown}."
+        )
+    for value in constants:
+        try:
+            check_restored(name, hint, value, plain(value), has_schema=False)
+        except ParameterError as error:
+            raise DefinitionError(f"{who}: {error}") from error
 
 
 def compile_outputs(

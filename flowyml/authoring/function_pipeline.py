@@ -17,7 +17,7 @@ from flowyml.authoring.steps import Mapped, Step
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
 from flowyml.plan.model import FromParameter, Parameter
-from flowyml.plan.types import plain, type_hints
+from flowyml.plan.types import is_rich, type_hints
 
 if TYPE_CHECKING:
     from flowyml.core.schedule import Schedule
@@ -60,7 +60,7 @@ class FunctionPipeline(Pipeline):
         return known
 
     def _defaults_in_another(self) -> Mapping[str, Any]:
-        return {name: plain(value) for name, value in self.context.items()}
+        return self.context
 
     def _recorded_in(self, recording: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         try:
@@ -68,8 +68,10 @@ class FunctionPipeline(Pipeline):
         except TypeError as error:
             raise DefinitionError(f"Pipeline {self.name!r}: {error}.") from error
         bound.apply_defaults()
+        types = self._own_types()
         values = {
-            name: as_placeholder(f"Pipeline {self.name!r}", name, value) for name, value in bound.arguments.items()
+            name: as_placeholder(f"Pipeline {self.name!r}", name, value, types[name] if is_rich(types[name]) else None)
+            for name, value in bound.arguments.items()
         }
         return self.function(**values)
 

@@ -41,7 +41,7 @@ from flowyml.plan.model import (
 )
 from flowyml.plan.names import check_name
 from flowyml.plan.parameters import check_values
-from flowyml.plan.types import check_restored, is_rich, plain
+from flowyml.plan.types import check_restored, is_rich
 from flowyml.runtime.code import Code
 
 if TYPE_CHECKING:
@@ -451,6 +451,7 @@ class Pipeline:
     def _compiled(self) -> Plan:
         from flowyml.authoring.annotations import check_annotations, with_dates
         from flowyml.authoring.compiler import compile_outputs, compile_steps, is_flat, with_types
+        from flowyml.authoring.constants import as_in_plan
         from flowyml.authoring.scopes import check_loops
 
         calls, recorded_groups, returned, lines = self._record()
@@ -483,7 +484,7 @@ class Pipeline:
             tags=self.tags,
             description=storable_text(self.description),
             options=self.engines,
-            groups=groups,
+            groups=tuple(map(as_in_plan, groups)),
             schedule=schedule,
             schema_version=FLAT_SCHEMA_VERSION if is_old else SCHEMA_VERSION,
         )
@@ -539,7 +540,7 @@ class Pipeline:
                 f"Pipeline {self.name!r} has branches, loops or clean-up wired by name, which another pipeline "
                 f"cannot call. Write it as a function with @pipeline."
             )
-        given = {**{name: plain(value) for name, value in self.context.items()}, **kwargs}
+        given = {**self.context, **kwargs}
         return record_by_names(recording, self.name, self._record().calls, self.context, given, self.outputs)
 
     def __repr__(self) -> str:

@@ -81,19 +81,23 @@ def plain(value: Any) -> Any:
         raise ParameterError(f"{value!r:.80} cannot be passed as JSON: {error}") from error
 
 
-def check_restored(name: str, annotation: Any, value: Any, json_value: Any) -> None:
+def check_restored(name: str, annotation: Any, value: Any, json_value: Any, *, has_schema: bool = True) -> None:
     """Raise ``ParameterError`` if a step would get another value from the JSON of a parameter than the one passed.
 
+    A value that the annotation does not allow is left to the parameter's schema, if it has one.
     JSON does not hold all that a model may: excluded fields, untyped ones, those of a subclass of the annotation.
     """
-    if not is_rich(annotation) or value is json_value or value == json_value:
+    if not is_rich(annotation) or (has_schema and (value is json_value or value == json_value)):
         return
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
     try:
         passed = TypeAdapter[Any](annotation).validate_python(value)
-    except ValidationError:  # the schema of the parameter decides
-        return
+    except (ValidationError, PydanticUserError) as error:
+        if has_schema:
+            return
+        text = f"Parameter {name!r} is {value!r:.200}, which is not a {type_text(annotation)}."
+        raise ParameterError(text) from error
     restored = revived(annotation, json_value)
     if not _is_same(restored, passed):
         raise ParameterError(

@@ -180,7 +180,7 @@ def gathering() -> Pipeline:
 
 
 def dated() -> Pipeline:
-    """Parameters that JSON lacks: a step gets values of the types in the pipeline."""
+    """Parameters and constants that JSON lacks: a step gets values of the types in the pipeline."""
 
     @step
     def week(day: date, at: datetime, folder: Path, more: list[date | None]) -> list[str]:
@@ -193,7 +193,8 @@ def dated() -> Pipeline:
         folder: Path = Path("data/rows"),
         last: date | None = None,
     ) -> Any:
-        return week(day, at, folder, [day, last])
+        fixed = week(date(2026, 2, 2), datetime(2026, 2, 2, 8, tzinfo=UTC), Path("data/fixed"), [date(2026, 2, 3)])
+        return {"week": week(day, at, folder, [day, last]), "fixed": fixed}
 
     return weekdays
 

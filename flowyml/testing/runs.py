@@ -149,9 +149,10 @@ class RunConformance(Conformance):
         assert done.outputs == {"sizes": [5, 2**20, 1, 5, "and", "end"]}
 
     @sample(lambda _: pipelines.dated(), parameters={"day": date(2026, 2, 1), "at": "2026-01-31T10:30:00+00:00"})
-    def test_dates_and_paths_can_be_parameters(self, done: Done) -> None:
+    def test_dates_and_paths_can_be_parameters_and_constants(self, done: Done) -> None:
         week = ["Sunday", "10:30 UTC", "rows", "[datetime.date(2026, 2, 1), None]"]
-        assert done.outputs == {"week": week}
+        fixed = ["Monday", "08:00 UTC", "fixed", "[datetime.date(2026, 2, 3)]"]
+        assert done.outputs == {"week": week, "fixed": fixed}
 
     @sample(lambda _: pipelines.hostile())
     def test_names_cannot_break_out(self, done: Done) -> None:

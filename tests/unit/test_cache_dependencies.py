@@ -289,3 +289,14 @@ def test_the_file_that_a_value_of_a_typed_dict_names_counts(project: Project, tm
     assert project.run({"where": {"rows": str(tmp_path / "rows")}})["work"] == "old"
     (tmp_path / "rows").write_text("new")
     assert project.run({"where": {"rows": str(tmp_path / "rows")}})["work"] == "new"
+
+
+def test_the_file_that_a_constant_names_counts(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    rows, more = (f"Path({str(tmp_path / name)!r})" for name in ("rows", "more"))
+    text = PATHS["flow.py"].replace("flow(rows: Path, more: list[Path])", "flow()")
+    project.write({"flow.py": text.replace("work(rows, more)", f"work({rows}, [{more}])")})
+    for content in ("one", "two"):
+        (tmp_path / "more").write_text(content)
+        assert [project.is_cached(), project.is_cached()] == [False, True]
+    assert project.run()["work"] == "two"

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import BaseModel, Field, TypeAdapter
 
-from flowyml import Context, Pipeline, for_each, pipeline, step
+from flowyml import LOGICAL_DATE, Context, Pipeline, for_each, pipeline, step
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
@@ -179,7 +179,7 @@ def test_a_step_that_does_not_say_what_it_or_its_items_are() -> None:
     for made in (Pipeline("silent", context=Context(day=date(2026, 1, 31))).add_step(silent), looping):
         with pytest.raises(
             DefinitionError,
-            match=r"the pipeline declares as date, .* Annotate the argument of the step: day: date\..*line \d+",
+            match=r"the pipeline gives as date, .* Annotate the argument of the step: day: date\..*line \d+",
         ):
             made.compile()
 
@@ -287,3 +287,89 @@ def taking(annotation: Any, default: Any = ...) -> Pipeline:
     if default is not ...:
         passing.__defaults__ = (default,)
     return pipeline(passing)
+
+
+class Narrow(BaseModel):
+    rows: int
+
+
+class Wide(Narrow):
+    folder: Path
+
+
+@step
+def shown(where: Path, day: date, colours: list[Colour], more: dict[str, Path]) -> str:
+    return f"{where!r} {day!r} {colours} {more}"
+
+
+@step
+def named(**where: Path) -> str:
+    return repr(where)
+
+
+@step
+def item(where: Path) -> str:
+    return repr(where)
+
+
+@step
+def unknown(where) -> str:  # type: ignore[no-untyped-def]  # on purpose
+    return repr(where)
+
+
+@step
+def narrow(model: Narrow) -> str:
+    return repr(model)
+
+
+@pipeline
+def called(where: Path, day: date = date(2026, 1, 2)) -> Any:
+    return shown(where, day, [Colour.BLUE], {"a": Path("i")})
+
+
+@pipeline(context={"where": Path("c")})
+def by_context() -> Any:
+    return item()
+
+
+@pipeline
+def constants() -> dict[str, Any]:
+    with for_each([Path("d"), Path("e")]) as each:
+        looped = item(each)
+    return {
+        "direct": shown(Path("a"), date(2026, 1, 1), [Colour.RED], {}), "named": named(b=Path("b")),
+        "mapped": item.map(where=[Path("f")]), "looped": looped,
+        "called": called(Path("g")), "called with text": called("h"), "context": by_context(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_constant_reaches_a_step_as_what_it_is(workers: Any) -> None:
+    plan = constants.compile()
+    assert decode(plan.canonical) == plan
+    assert constants.run(on=LocalOrchestrator(workers=workers)).raise_for_status().outputs == {
+        "direct": "PosixPath('a') datetime.date(2026, 1, 1) [<Colour.RED: 'red'>] {}",
+        "named": "{'b': PosixPath('b')}",
+        "mapped": ["PosixPath('f')"],
+        "looped": ["PosixPath('d')", "PosixPath('e')"],
+        "called": "PosixPath('g') datetime.date(2026, 1, 2) [<Colour.BLUE: 'blue'>] {'a': PosixPath('i')}",
+        "called with text": "PosixPath('h') datetime.date(2026, 1, 2) [<Colour.BLUE: 'blue'>] {'a': PosixPath('i')}",
+        "context": "PosixPath('c')",
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (lambda: unknown(Path("x")), r"'where', which the pipeline gives as Path, but .*: where: Path\."),
+        (lambda: unknown({"a": Path("x")}), r"'where', .* gives as dict\[str, pathlib\.Path\], but"),
+        (lambda: called("x", "soon"), r"'day' is 'soon', which is not a date"),
+        (lambda: called("x", LOGICAL_DATE), r"'day' is '<logical_date>', which is not a date"),
+        (lambda: item(date(2026, 1, 1)), r"'where' is datetime\.date\(2026, 1, 1\), which is not a Path"),
+        (lambda: item.map(where=[Path("x"), Colour.RED]), r"'where' is <Colour\.RED: 'red'>, which is not a Path"),
+        (lambda: narrow(Wide(rows=1, folder=Path("x"))), r"'model' is Wide\(.*, and a step would get Narrow\("),
+    ],
+)
+def test_a_constant_that_a_step_would_get_as_another_value_is_refused(body: Any, message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        pipeline(name="mistake")(body).compile()
