@@ -16,6 +16,7 @@ from flowyml.core.runs import Run, StepRun
 from flowyml.core.syntax import parsed
 from flowyml.orchestrators.retrying import NOT_SAVED, Ends, StepInstance, end_of, why_again
 from flowyml.plan.bundle import Bundle
+from flowyml.plan.differences import changed_paths
 from flowyml.plan.groups import Branch, Group, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.parameters import check_values
@@ -263,8 +264,7 @@ class _Fit:
 def changes(old: Bundle, new: Bundle, steps: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the files of the user's code that differ, and those of the ``steps`` whose own function does."""
     before, after = old.files, new.files
-    paths = [path for path in sorted({*before, *after}) if path.startswith("code/")]
-    files = [path.removeprefix("code/") for path in paths if before.get(path) != after.get(path)]
+    files = [path.removeprefix("code/") for path in changed_paths(before, after) if path.startswith("code/")]
     functions = [
         name
         for name in dict.fromkeys(steps)

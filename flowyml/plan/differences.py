@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from flowyml.plan.bundle import Bundle
 
-__all__ = ["bundle_difference", "changed_files", "difference"]
+__all__ = ["bundle_difference", "changed_files", "changed_paths", "difference"]
 
 _USERS = ("code/", "objects/")
 
@@ -24,7 +24,7 @@ def difference(path: str, old: str, new: str) -> str:
 def bundle_difference(old: Bundle, new: Bundle) -> str:
     """Return the changes of the plan and of the user's files, file by file, and whether FlowyML itself changes."""
     before, after = old.files, new.files
-    changed = _changed_paths(before, after)
+    changed = changed_paths(before, after)
     parts = [_changed(path, before.get(path, b""), after.get(path, b"")) for path in changed if path.startswith(_USERS)]
     if "plan.json" in changed:
         parts.append(difference("plan.json", _readable(old), _readable(new)))
@@ -44,12 +44,13 @@ def changed_files(old: Bundle, new: Bundle) -> Iterator[tuple[str, str | None, s
     def digest(files: Mapping[str, bytes], path: str) -> str | None:
         return sha256(files[path]).hexdigest()[:12] if path in files else None
 
-    for path in _changed_paths(before, after):
+    for path in changed_paths(before, after):
         if path.startswith(_USERS) or path == "plan.json":
             yield path, digest(before, path), digest(after, path)
 
 
-def _changed_paths(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:
+def changed_paths(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:
+    """Return the paths of the files that differ, or that only one of the bundles has."""
     return sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
 
 
