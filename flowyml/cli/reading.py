@@ -188,16 +188,14 @@ def outputs(
     with Output(as_json) as out:
         orchestrator = resolve(on)
         submission = _attached(orchestrator, job)
+        support = orchestrator.capabilities[Feature.STEP_OUTPUTS]
+        has_partial = support.level is not Level.NO
         if download is not None:
-            return _download(out, submission, download, name, partial=partial, as_json=as_json)
+            hint = has_partial and not partial
+            return _download(out, submission, download, name, partial=partial, hint=hint, as_json=as_json)
         state = submission.run.status
         if not partial and not state.is_successful:
-            support = orchestrator.capabilities[Feature.STEP_OUTPUTS]
-            advice = (
-                "--partial reads those of steps that have completed."
-                if support.level is not Level.NO
-                else support.sentence
-            )
+            advice = "--partial reads those of steps that have completed." if has_partial else support.sentence
             raise FlowymlError(f"run {submission.run_id} is {state}: only a completed run has outputs. {advice}")
         values = _partial_outputs(submission, name) if partial else submission.outputs
         if name is not None:
@@ -234,11 +232,18 @@ def _partial_outputs(submission: SubmissionResult, name: str | None) -> Outputs:
 
 
 def _download(
-    out: Output, submission: SubmissionResult, folder: Path, name: str | None, *, partial: bool, as_json: bool
+    out: Output,
+    submission: SubmissionResult,
+    folder: Path,
+    name: str | None,
+    *,
+    partial: bool,
+    hint: bool,
+    as_json: bool,
 ) -> int:
     """Write and list what can be read; then say of the rest why it is missing. 1 if an artifact could not be read.
 
-    ``partial`` writes files of recorded outputs that have none, too.
+    ``partial`` writes files of recorded outputs that have none, too; ``hint`` names it where a failed run has some.
     """
     from flowyml.cli.running import runs_here
     from flowyml.orchestrators.downloading import download, stored_anew
@@ -264,8 +269,7 @@ def _download(
         note(f"{_NO_FILE}: {', '.join(unstored)}")
     if not as_json and (unstored or not wanted):
         if not submission.run.status.is_successful:
-            keeps = submission.orchestrator.capabilities[Feature.STEP_OUTPUTS].level is not Level.NO
-            if keeps and not partial:
+            if hint:
                 note("with --partial, what its completed steps returned is written, too")
         else:
             local = "; `flowyml run` and submit() also store large outputs of a local run, pipeline.run() does not"
