@@ -116,9 +116,8 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
             if (error.name or "").partition(".")[0] == "cloudpickle":
                 raise missing("cloudpickle") from error
             raise ArtifactError(
-                f"Artifact {redact_url(written.url)} was kept, but its class cannot be imported here: "
-                f"{type(error).__name__}: {error}. Set PYTHONPATH to the folder of its module, or "
-                f"install its package."
+                f"It was kept, but its class cannot be imported here: {type(error).__name__}: {error}. Set PYTHONPATH "
+                f"to the folder of its module, or install its package. It is in {redact_url(written.url)}"
             ) from error
         except Exception as error:  # whatever a user's __setstate__ raises
             raise ArtifactError(
@@ -138,7 +137,7 @@ def is_of_run(key: str, place: str) -> bool:
 
 def _fits(value: Any, limit: int) -> bool:
     if value is None or isinstance(value, bool | int | float):
-        return True
+        return limit > 0
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()) <= limit
 
 

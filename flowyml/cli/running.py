@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait"]
 
+_TABLES = 3
+"""Of a list of tables, the most that are shown."""
+
 _RAN_BEFORE = "a run with this id has already ended, and this is its result; use another --run-id for a new run"
 
 
@@ -185,23 +188,35 @@ def _print_end(out: Output, orchestrator: RunOperations, run: Run, outputs: Outp
 
 
 def print_outputs(out: Output, orchestrator: RunOperations, job_id: str, outputs: Outputs) -> None:
-    """Print a line for each output, the head of a table, why an output cannot be read, and how to download files."""
-    from flowyml.artifacts.previews import preview_of
+    """Print a line for each output, the heads of tables, why an output cannot be read, and how to download files."""
     from flowyml.plan.kinds import kind_of
 
     for name, value in outputs.items():
-        table = preview_of(value, None, str) if kind_of(value) == "table" else {}
-        if head := table.get("head"):
-            facts = table["metadata"]
-            size = f"{counted(facts['rows'], 'row')} and {counted(facts['columns'], 'column')}"
-            out.line(f"  {name} is a table of {size}:")
-            out.table(head["columns"], head["rows"])
+        if type(value) is list and value and all(kind_of(item) == "table" for item in value):
+            for index, item in enumerate(value[:_TABLES]):
+                _print_output(out, f"{name}[{index}]", item)
+            if len(value) > _TABLES:
+                out.line(f"  {name}: {counted(len(value) - _TABLES, 'more table')}")
         else:
-            out.line(f"  {name} = {format_value(value)}")
+            _print_output(out, name, value)
     for name, reason in outputs.not_kept.items():
         out.line(f"  {name}: {reason}")
     if any(map(holds_copies, outputs.values())):
         note(f"to write the files to a folder: {command_on(orchestrator, 'outputs', job_id)} --download DIR")
+
+
+def _print_output(out: Output, name: str, value: Any) -> None:
+    from flowyml.artifacts.previews import preview_of
+    from flowyml.plan.kinds import kind_of
+
+    table = preview_of(value, None, str) if kind_of(value) == "table" else {}
+    if head := table.get("head"):
+        facts = table["metadata"]
+        size = f"{counted(facts['rows'], 'row')} and {counted(facts['columns'], 'column')}"
+        out.line(f"  {name} is a table of {size}:")
+        out.table(head["columns"], head["rows"])
+    else:
+        out.line(f"  {name} = {format_value(value)}")
 
 
 def runs_here(orchestrator: object) -> TypeGuard[LocalOrchestrator]:

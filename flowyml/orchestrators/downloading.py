@@ -84,7 +84,8 @@ def stored_anew(
                 preview = (
                     noted_preview(artifact.packed, value, store, key) if artifact else preview_of(value, store, key)
                 )
-                artifact = artifact_of(step, output, pack(value, store, key=key, preview=preview), index)
+                packed = pack(value, store, key=key, inline_limit=0, preview=preview)  # plain values, too
+                artifact = artifact_of(step, output, packed, index)
         if artifact is not None:
             yield artifact
 

@@ -99,11 +99,17 @@ def part(number: int) -> bytes:
     return b"z" * (100_000 + number)
 
 
+@step(outputs=["share", "word"])
+def facts() -> tuple[float, str]:
+    return 0.5, "yes"
+
+
 @pipeline(name="half done")
 def half_done() -> None:
     rows, _ = look(2)
     with for_each([1, 2]) as item:
         parts = part(item)
+    facts()
     fail(rows, big(), parts)
 
 
@@ -117,10 +123,12 @@ def test_a_partial_download_of_a_failed_run_writes_what_completed_steps_returned
     assert (made.code, made.err) == (0, "")
     files = {str(path.relative_to(out)): path for path in out.rglob("*") if path.is_file()}
     assert sorted(files) == [
-        "big/big.bin", "look/rows.json", "look/scores.json", "part[0]/part.bin", "part[1]/part.bin",
+        "big/big.bin", "facts/share.json", "facts/word.txt", "look/rows.json", "look/scores.json",
+        "part[0]/part.bin", "part[1]/part.bin",
     ]  # fmt: skip
     assert json.loads(files["look/rows.json"].read_bytes()) == [{"n": 0}, {"n": 1}]
     assert files["part[1]/part.bin"].read_bytes() == b"z" * 100_002
+    assert (files["facts/share.json"].read_text(), files["facts/word.txt"].read_text()) == ("0.5", "yes")
     one = flowyml("outputs", run_id, "look.rows", "--partial", "--download", str(tmp_path / "one"), "--json").json
     assert one == [str(tmp_path / "one/look/rows.json")]
 

@@ -49,6 +49,19 @@ def test_a_table_is_shown_as_one(tmp_path: Path) -> None:
     assert len(lines) == 13, "its head"
 
 
+def test_a_list_of_tables_is_shown_as_tables(tmp_path: Path) -> None:
+    (tmp_path / "tables.py").write_text(
+        "import pandas\nfrom flowyml import pipeline, step\n\n@step\ndef load(n):\n"
+        "    return pandas.DataFrame({'sold': range(n)})\n\n"
+        "@pipeline\ndef sold():\n    return load.map(n=[1, 2, 1, 2, 1])\n"
+    )
+    lines = [line for line in flowyml("run", "tables.py").out.splitlines() if line.startswith("  load")]
+    assert lines == [
+        "  load[0] is a table of 1 row and 1 column:", "  load[1] is a table of 2 rows and 1 column:",
+        "  load[2] is a table of 1 row and 1 column:", "  load: 2 more tables",
+    ]  # fmt: skip
+
+
 def test_a_run_as_json_is_one_document_whatever_is_printed() -> None:
     done = command("run", "train.py", "--run-id", "mine", "--json")
     assert done.code == 0

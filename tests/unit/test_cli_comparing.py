@@ -137,5 +137,5 @@ def test_versions_of_what_the_code_imports_are_recorded(tmp_path: Path, options:
     assert found["not_recorded"] == []
     local.store.note_packages("four", {})
     assert flowyml("compare", "three", "four", "--json").json["not_recorded"] == [
-        "versions of packages: they are recorded for at most one of the runs",
+        "versions of packages: recorded for three only",
     ]
