@@ -69,13 +69,14 @@ def is_installed(path: Path) -> bool:
 
 @cache
 def _installed_roots() -> tuple[Path, ...]:
-    """Return the folders of packages and of the standard library: a worker has its own."""
+    """Return the folders of packages and of the standard library, also as a link names them: a worker has its own."""
     import site
     import sysconfig
 
     keys = ("stdlib", "platstdlib", "purelib", "platlib")
     places = [*map(sysconfig.get_path, keys), *site.getsitepackages(), site.getusersitepackages()]
-    return tuple({Path(place).resolve() for place in places})
+    named = {Path(place) for place in places}
+    return tuple(named | {place.resolve() for place in named})
 
 
 def import_root(module: str, path: Path) -> Path:

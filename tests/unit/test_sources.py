@@ -258,12 +258,15 @@ def test_modules_behind_partials_and_decorators_come_along(tmp_path: Path, comma
 def test_packages_of_the_user_and_of_the_system_are_installed_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of `pip install --user`, and Debian's in dist-packages."""
-    monkeypatch.setattr(site, "getusersitepackages", lambda: str(tmp_path / "user"))
+    """Those of `pip install --user`, Debian's in dist-packages, and those of an environment that a link leads to."""
+    (tmp_path / "user").mkdir()
+    (tmp_path / "linked").symlink_to("user")
+    monkeypatch.setattr(site, "getusersitepackages", lambda: str(tmp_path / "linked"))
     monkeypatch.setattr(site, "getsitepackages", lambda: [str(tmp_path / "dist-packages")])
     modules._installed_roots.cache_clear()
     try:
         assert modules.is_installed(tmp_path / "user" / "numpy" / "__init__.py")
+        assert modules.is_installed(tmp_path / "linked" / "numpy" / "__init__.py")
         assert modules.is_installed(tmp_path / "dist-packages" / "numpy" / "__init__.py")
         assert not modules.is_installed(tmp_path / "train.py")
     finally:
