@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 import kfp_server_api
@@ -110,13 +111,25 @@ class Runs:
         return self._workflows[run_id].argo.text()
 
     def log(self, run_id: str, pod: str) -> str:
-        """What a pod prints, as long as it is there; then from the archive, where KFP reads that."""
-        workflow = self._workflows[run_id]
+        """What a pod prints, as long as it is there; then from the archive, where KFP reads that.
+
+        The API server also takes the id of a node, whose archived log may be that of the pod within it.
+        """
+        workflow, reads_archived = self._workflows[run_id], self.state.release.reads_archived_logs
         if pod not in workflow.logs:
-            raise Refused(500, f"pods {pod!r} not found")
+            argo = workflow.argo
+            keys = (
+                artifact["s3"]["key"]
+                for node in argo.nodes.values()
+                for artifact in node.outputs.get("artifacts", ())
+                if argo.id_of(node.name) == pod
+            )
+            if self.state.is_ui or not reads_archived or not (key := next(keys, "")):
+                raise Refused(500, f"pods {pod!r} not found")
+            return workflow.logs[PurePosixPath(key).parent.name].archived
         log = workflow.logs[pod]
         if not self._has_pods(workflow):
-            if self.state.is_ui or not self.state.release.reads_archived_logs:
+            if self.state.is_ui or not reads_archived:
                 raise Refused(500, f"pods {pod!r} not found")
             return log.archived
         # Of a test beside the API, KFP's own store is the folder of the run; by the UI, it is where a cluster has it.

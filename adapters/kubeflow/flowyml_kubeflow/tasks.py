@@ -10,7 +10,7 @@ children, but neither its own id nor its pod, so these are guessed. Sources: ``W
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from graphlib import TopologicalSorter
@@ -81,9 +81,10 @@ class Tasks:
         self._pipeline = pipeline
         self._executors = _executors(pipeline, platform)
         self._by_name: dict[str, list[Any]] = {}
-        for item in workflow.nodes if workflow else details:
-            if item.display_name in self._tasks:
-                self._by_name.setdefault(item.display_name, []).append(item)
+        nodes = [(node.display_name, node) for node in workflow.nodes] if workflow else _by_task(details)
+        for name, item in nodes:
+            if name in self._tasks:
+                self._by_name.setdefault(name, []).append(item)
 
     def state(self, task: str) -> str | None:
         """Return the state of a task; for a step in a loop, that of its last pod."""
@@ -191,6 +192,18 @@ def _parameters(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _children(item: Any) -> list[str]:
     return [child.pod_name for child in item.child_tasks or () if child.pod_name]
+
+
+def _by_task(details: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Return task details with the names of their tasks.
+
+    A stock KFP 2.17 lists a task twice, as ``train`` and as ``train(0)`` within it: only the inner one names the node
+    whose log has the step's lines.
+    """
+    named = [(str(item.display_name), item) for item in details]
+    inner = [(name.removesuffix("(0)"), item) for name, item in named if name.endswith("(0)")]
+    tasks = {name for name, _ in inner}
+    return [*inner, *((name, item) for name, item in named if name not in tasks)]
 
 
 def _executors(pipeline: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Json]:

@@ -125,6 +125,16 @@ def test_the_end_of_a_drivers_log_is_shown() -> None:
     assert "a fault of KFP 2.17" in error
 
 
+def test_without_a_workflow_the_log_of_a_step_is_found_by_its_task_details() -> None:
+    """Of the node around its pod: the API server takes that for its archived log."""
+    run = recorded("stock-stwobad", "v2beta1")["run_id"]
+    log = {f"/apis/v1alpha1/runs/{run}/nodes/stwobad-5fjt8-2322362122/log": "what bad printed\n"}
+    with server("stock-stwobad", **{f"/apis/v1beta1/runs/{run}": ""}, **log) as (kubeflow, job_id):
+        handle = kubeflow.attach(job_id)
+        assert Counter(step.status for step in handle.step_runs()) == {COMPLETED: 2, FAILED: 1}
+        assert [(line.step, line.message) for line in handle.logs()] == [("bad", "what bad printed")]
+
+
 # What pods print beside the steps' own lines, as the server recorded it.
 LAUNCHER = """I1201 03:44:47.771490      14 main.go:67] Setting log level to: '1'
 W1201 03:44:48.657415      14 launcher_v2.go:590] Could not determine retry index from pod annotation

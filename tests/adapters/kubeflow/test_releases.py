@@ -379,3 +379,19 @@ def test_a_lost_pod_of_a_driver_is_started_again_by_stock_2_17_alone(kfp_api: An
 @step
 def one_more(said: int) -> int:
     return said + 1
+
+
+@pytest.mark.parametrize("version", ["2.17.0", "2.16.0", "2.14.0"])
+def test_a_server_that_gives_no_workflow_is_read_by_its_task_details(kfp_api: Any, fake: Any, version: str) -> None:
+    """As one whose proxy passes on v2beta1 alone."""
+    fake.version = version
+    handle = finished(kfp_api.orchestrator(), Pipeline("why").add_step(said).add_step(fails))
+    kfp_api.fail("GET", "/apis/v1beta1/runs/", status=404, times=100)
+    fresh = kfp_api.orchestrator().attach(handle.job_id)
+    runs = {run.name: (run.status, run.error) for run in fresh.step_runs()}
+    assert runs == {
+        "said": (ExecutionStatus.COMPLETED, None),
+        "fails": (ExecutionStatus.FAILED, "ValueError: disk full"),
+    }
+    assert [line.message for line in fresh.logs() if line.step == "said"] == ["a line of the step"]
+    assert "step 'fails': ValueError: disk full" in str(fresh.error)
