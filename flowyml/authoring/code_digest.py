@@ -110,8 +110,7 @@ class _Walk(FileWalk):
 
     def enter(self, file: SourceFile) -> None:
         """Collect a file; with ``live``, note whether it changed since this process imported it."""
-        live = self._live(file)
-        if live is not None and not is_as_imported(live, file):
+        if self._is_live and not is_as_imported(live_module(file), file):
             self.changed = self.changed or f"{file.path.name} has changed since this process imported it"
         super().enter(file)
 

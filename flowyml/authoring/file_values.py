@@ -7,9 +7,9 @@ import inspect
 import os
 import time
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from flowyml.authoring.imported_files import imported_digest
@@ -54,14 +54,27 @@ def says_defaults(
     return False
 
 
-def is_as_imported(live: ModuleType, file: SourceFile) -> bool:
-    """Return whether a module in this process equals its file now. An editor may have saved the file since."""
-    if digest := imported_digest(live):
-        return digest == hash_of(file.path)
-    found = file.path.stat()
-    if max(found.st_mtime, found.st_ctime) < _started() - 0.05:
+def is_as_imported(live: ModuleType | None, file: SourceFile) -> bool:
+    """Return whether a module in this process equals its file now; True if it is not loaded yet.
+
+    An editor may have saved the file since, also between the import and ``note_modules``.
+    """
+    if live is None:
+        _before_import[file.path] = file.identity
         return True
-    return _matches(vars(live), compile(file.source, str(file.path), "exec", dont_inherit=True), live.__name__)
+    *_, modified, changed = file.identity
+    if file.identity == _before_import.get(file.path) or max(modified, changed) < (_started() - 0.05) * 1e9:
+        return True
+    is_noted = imported_digest(live) == hash_of(file.path)
+    return is_noted and _matches(vars(live), _compiled(file.source, str(file.path)), live.__name__)
+
+
+_before_import: dict[Path, tuple[int, ...]] = {}
+
+
+@lru_cache(256)
+def _compiled(source: bytes, path: str) -> CodeType:
+    return compile(source, path, "exec", dont_inherit=True)
 
 
 def _matches(names: Mapping[str, Any], code: CodeType, module: str) -> bool:
@@ -83,7 +96,10 @@ def _matches(names: Mapping[str, Any], code: CodeType, module: str) -> bool:
 
 def unwrapped(value: Any) -> Any:
     """Return the function behind a method, a property and the decorators that say what they wrap."""
-    value = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+    if isinstance(value, staticmethod | classmethod | MethodType):
+        value = value.__func__
+    elif isinstance(value, property):  # others are not asked for attributes: a module may import what it is asked for
+        value = value.fget
     return inspect.unwrap(value) if isinstance(value, FunctionType) else value
 
 

@@ -219,6 +219,38 @@ def test_what_was_imported_before_an_edit_is_neither_kept_nor_taken(
     assert living.run().step_results["work"].is_cached
 
 
+def test_a_helper_that_was_edited_before_the_step_was_defined_is_another_matter(
+    project: Project, fresh: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook: the cell of the import, an edit, the cell of the step."""
+    monkeypatch.syspath_prepend(project.folder)
+    importlib.import_module("helper")
+    edited = {**FILES, "helper.py": HELPER.replace("return x + 1", "return x + 5")}
+    living = Living(project, fresh, edited)
+    try:
+        living.run()
+        assert not living.is_cached_afresh()
+    finally:
+        living.end()
+
+
+def test_what_was_registered_before_an_edit_counts_where_a_step_imports_it(
+    project: Project, fresh: subprocess.Popen[str]
+) -> None:
+    """The code of its functions is the same, and the library has kept the old number."""
+    late = "import library\n\n@library.at(1)\ndef late():\n    return library.number\n"
+    at = "\ndef at(value):\n    global number\n    number = value\n    return lambda function: function\n"
+    living = Living(project, fresh, {**FILES, "later.py": late, "library.py": FILES["library.py"] + at})
+    try:
+        living.run()
+        assert living.run().step_results["work"].is_cached
+        project.edit("later.py", "at(1)", "at(2)")
+        living.run()
+        assert not living.is_cached_afresh()
+    finally:
+        living.end()
+
+
 def test_what_is_replaced_or_changed_in_this_process_counts(living: Living, monkeypatch: pytest.MonkeyPatch) -> None:
     living.run()
     helper = sys.modules["helper"]
