@@ -111,7 +111,7 @@ class _Walk(FileWalk):
     def enter(self, file: SourceFile) -> None:
         """Collect a file; with ``live``, note whether it changed since this process imported it."""
         if self._is_live and not is_as_imported(live_module(file), file):
-            self.changed = self.changed or f"{file.path.name} has changed since this process imported it"
+            self.changed = self.changed or f"{file.path.name} may have changed since this process imported it"
         super().enter(file)
 
     # Functions, and the values that they use.

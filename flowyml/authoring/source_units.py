@@ -57,7 +57,7 @@ class Unit:
         self.modules: dict[str, None] = {}
         self.imports: dict[str, list[Imported]] = {}
         attributes: set[str] = set()
-        asked = imports = 0  # for an attribute, for a module whose name is not in the code
+        asked = 0  # for an attribute whose name is not in the code
         for inner in ast.walk(node):
             match inner:
                 case ast.Name(id="getattr"):
@@ -65,14 +65,10 @@ class Unit:
                 case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]):
                     asked -= 1
                     self.names.add(name)
-                case ast.Call(args=[ast.Constant()], func=ast.Name(id=name) | ast.Attribute(attr=name)):
-                    imports -= name in _IMPORTING
                 case ast.Name(id=name):
                     self.names.add(name)
-                    imports += name in _IMPORTING
                 case ast.Attribute(attr=name):
                     attributes.add(name)
-                    imports += name in _IMPORTING
                 case ast.Global(names=names) | ast.Nonlocal(names=names):
                     self.names.update(names)
                 case ast.Constant(value=str(text)) if _FILE_NAME.fullmatch(text):
@@ -85,10 +81,9 @@ class Unit:
         imported = {name for targets in self.imports.values() for _, name in targets if name}
         used = self.names | (attributes - _METHODS) | imported | {name.partition(".")[0] for name in self.modules}
         self.reaches_any = bool(asked or REACHING & used or "modules" in attributes | imported)
-        self.is_dynamic = self.reaches_any or not used.isdisjoint(_IMPORTING | {"importlib", "pkg_resources"})
-        renamed = {name for alias, targets in self.imports.items() for _, name in targets if alias != name}
+        self.imports_by_name = not _IMPORTING.isdisjoint(used)
+        self.is_dynamic = self.reaches_any or self.imports_by_name or bool(used & {"importlib", "pkg_resources"})
         self.loads = not _LOADING.isdisjoint(used) or used >= {"joblib", "load"}
-        self.imports_by_name = imports > 0 or not _IMPORTING.isdisjoint(renamed)
         self.names |= attributes
 
     def _import(self, aliases: list[ast.alias]) -> None:

@@ -68,6 +68,9 @@ MISLEADING = {
          "pk/__init__.py": "", "pk/impl.py": F},
         "from loader import load\n", "load('pk.impl')", "pk/impl.py",
     ),
+    "a module whose name is made, of a package that is imported by its text": (
+        {"pk/__init__.py": "", "pk/impl.py": F}, "", "__import__('pk', fromlist=['im' + 'pl']).impl.f()", "pk/impl.py",
+    ),
     "a class whose name is in a pickle": (
         {"kinds.py": "class Kind:\n    def __repr__(self):\n        return 'old'\n"},
         "import pickle\n", "repr(pickle.loads(b'\\x80\\x04ckinds\\nKind\\n)R.'))", "kinds.py",
