@@ -6,10 +6,12 @@ import base64
 import io
 import json
 import logging
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from flowyml.artifacts import artifact_key, open_store, pack, run_place, unpack
@@ -71,6 +73,7 @@ def record(
     def entry(name: str, returned: Returned) -> dict[str, Any]:
         makers = iter(returned.makers)
         what = f"Output {name!r} of run {run_id!r}"
+        is_loop = isinstance(returned.value, Gathered)
 
         def of_step(value: Any) -> dict[str, Any]:
             task, output = next(makers)
@@ -80,7 +83,10 @@ def record(
                 return artifact_key(place(), task.label, 1, f"output-{name}")
 
             seen = json.loads(previews.get(where, "{}"))
-            made = entry_of(what, value, open_store, key, max_bytes, seen, as_file=True)
+            # Writing a file for each of 10,000 pairs takes longer than the steps that return them. Those from
+            # processes have been files before, as ``seen`` shows.
+            as_file = not is_loop or bool(seen) or not _is_nearly_plain(value)
+            made = entry_of(what, value, open_store, key, max_bytes, seen, as_file=as_file)
             if "artifact" in made:
                 stored.append(SavedRow(*where, json.dumps(made["artifact"])))
             return made
@@ -196,6 +202,25 @@ def pickle_entry(value: Any) -> dict[str, Any] | None:
         return None
     main = {"main": name} if b"__main__" in data and (name := shipped_name("__main__")) else {}
     return {"pickle": base64.b64encode(data).decode(), **main}
+
+
+def _is_nearly_plain(value: Any) -> bool:
+    """Return whether a small value has only types of Python's syntax, such as a tuple of numbers; not for bytes."""
+    data = None if type(value) is bytes else _small_pickle(value)
+    if data is None:
+        return False
+    try:
+        _NoClasses(io.BytesIO(data)).load()
+    except UnpicklingError:
+        return False
+    return True
+
+
+class _NoClasses(pickle.Unpickler):
+    """Reads a pickle that imports nothing, and so runs no code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise UnpicklingError(f"{module}.{name}")
 
 
 class _Limited(io.BytesIO):
