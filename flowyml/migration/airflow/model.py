@@ -96,6 +96,8 @@ class Reference:
 class AssetRef:
     """An asset (dataset). ``kind`` is ``asset``, ``alias``, ``name``, ``uri``, or ``all`` / ``any`` of ``parts``.
 
+    ``more`` are the names of its other arguments, such as ``extra``.
+
     >>> str(AssetRef("all", parts=(AssetRef("asset", "b"), AssetRef("asset", uri="s3://a"))))
     'all(b,s3://a)'
     """
@@ -104,6 +106,7 @@ class AssetRef:
     name: str = ""
     uri: str = ""
     parts: tuple[AssetRef, ...] = ()
+    more: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         match self.kind:

@@ -295,3 +295,10 @@ def test_a_function_that_one_task_cannot_take_keeps_its_pulls_for_that_task(tmp_
     assert "may run without it" in note(made, "task other").reason
     flow = loaded(tmp_path, made).flow.compile()
     assert flow.by_name["other"].options["airflow"]["arguments"]["python_callable"]["$code"].endswith(":pulls_")
+
+
+def test_params_of_the_default_arguments_are_those_of_the_run(tmp_path: Path) -> None:
+    tasks = "@task\ndef show(params=None): return [params['region'], params['rows']]\nshow()"
+    options = "schedule=None, params={'rows': 3}, default_args={'params': {'region': 'eu'}}"
+    made = written(tmp_path, dag(tasks, options))
+    assert ran(tmp_path, made, rows=4)[0]["show"] == ["eu", 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,24 @@ def test_a_schedule_of_airflows_alone_stays_an_option(tmp_path: Path, schedule: 
     assert options.get("airflow", {}).get("schedule") == kept
     assert said(made)["schedule"].startswith("only Airflow has it" if kept else "FlowyML has no schedule like")
     assert kept is None or made.dags[0].verdict is Verdict.ANY
+
+
+def test_the_end_of_a_schedule_is_kept(tmp_path: Path) -> None:
+    options = "schedule='@daily', start_date=datetime(2024, 1, 1), end_date=datetime(2030, 1, 1), catchup=False"
+    made = written(tmp_path, options, "EmptyOperator(task_id='a')")
+    schedule = loaded(tmp_path, made).flow.compile().schedule
+    assert datetime.fromisoformat(schedule["end"]) == datetime(2030, 1, 1, tzinfo=UTC)
+    assert "end_date of the DAG" not in said(made)
+
+
+@pytest.mark.parametrize(
+    ("options", "outlets"),
+    [
+        ("schedule=[Asset('raw', extra={'team': 'us'})]", ""),
+        ("schedule=Asset('raw', extra={'team': 'us'}) | Asset('b')", ""),
+        ("schedule=None", ", outlets=[Asset('raw', extra={'team': 'us'})]"),
+    ],
+)
+def test_other_arguments_of_an_asset_are_named(tmp_path: Path, options: str, outlets: str) -> None:
+    made = written(tmp_path, options, f"BashOperator(task_id='a', bash_command='true'{outlets})")
+    assert "extra of the asset raw" in said(made)

@@ -214,6 +214,7 @@ class Asset:
     name: Any = ""
     uri: Any = ""
     parts: tuple[Any, ...] = ()
+    more: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)

@@ -68,7 +68,8 @@ def asset_ref(value: Any) -> AssetRef:
     value = hard(value)
     if not isinstance(value, Asset):
         return AssetRef("asset", shape(value))
-    return AssetRef(value.kind, shape(value.name), shape(value.uri), tuple(asset_ref(one) for one in value.parts))
+    return AssetRef(value.kind, shape(value.name), shape(value.uri), tuple(asset_ref(one) for one in value.parts),
+                    value.more)  # fmt: skip
 
 
 def _timetable(value: ForeignValue) -> str | None:

@@ -19,8 +19,13 @@ def _asset(world: Making, function: Foreign, arguments: Arguments, node: ast.AST
         name = first
         uri = arguments.value("uri", 1)
     if function.name == "Dataset":
-        return Asset("asset", "", _normal_uri(arguments.value("uri", 0)))
-    return Asset("asset", "" if name is None else name, "" if uri is None else uri)
+        return Asset("asset", "", _normal_uri(arguments.value("uri", 0)), more=_more(arguments))
+    return Asset("asset", "" if name is None else name, "" if uri is None else uri, more=_more(arguments))
+
+
+def _more(arguments: Arguments) -> tuple[str, ...]:
+    given = {name: hard(one.value) for name, one in arguments.named.items() if name not in ("name", "uri")}
+    return tuple(name for name, value in given.items() if value not in (None, {}, [], ""))
 
 
 def _alias(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:

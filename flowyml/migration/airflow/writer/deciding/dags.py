@@ -34,7 +34,12 @@ from flowyml.migration.airflow.writer.deciding.decision import Decision, Moved, 
 from flowyml.migration.airflow.writer.deciding.functions import returns_dict
 from flowyml.migration.airflow.writer.deciding.options import OF_PYTHON, pipeline_options
 from flowyml.migration.airflow.writer.deciding.params import Declared, declared, default_of
-from flowyml.migration.airflow.writer.deciding.schedules import asks_for_dates, notes_of_dates, schedule_of
+from flowyml.migration.airflow.writer.deciding.schedules import (
+    asks_for_dates,
+    lost_of_schedule,
+    notes_of_dates,
+    schedule_of,
+)
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, nested
 from flowyml.migration.airflow.writer.deciding.staying import ENDS_AS_OURS, Staying, set_apart
 from flowyml.migration.airflow.writer.deciding.step_options import OURS, lost_of
@@ -269,6 +274,7 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     dag.taken = frozenset({*edges, *(block.by for path in dag.paths.values() for block in path)})
     dag.picked = _picked(dag)
     dag.schedule, own, notes = schedule_of(model)
+    notes += lost_of_schedule(model, dag.schedule)
     if own is not None:
         dag.options = {**dag.options, "airflow": {**dag.options.get("airflow", {}), "schedule": own}}
     dag.notes += notes

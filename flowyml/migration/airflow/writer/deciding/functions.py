@@ -83,7 +83,8 @@ def call_arguments(dag: DagModel, task: TaskModel) -> dict[str, Any]:
         return given
     # Source: airflow.sdk.bases.decorator.DecoratedOperator._hook_apply_defaults.
     free = task.function.parameters[sum(name.isdigit() for name in given) :]
-    return {name: each.value for name, each in defaults_of(dag, task).items() if name in free} | given
+    taken = {name: each.value for name, each in defaults_of(dag, task).items() if name in free and name != "params"}
+    return taken | given  # Airflow takes `params` out of the default arguments: they are the run's
 
 
 def taken_by(task: TaskModel, moved: Function, given: dict[str, Any]) -> dict[str, Any]:

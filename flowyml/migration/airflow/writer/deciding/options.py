@@ -21,8 +21,8 @@ _OPTIONS = ("max_active_runs", "max_active_tasks", "max_consecutive_failed_dag_r
 _DEFAULTS = ("owner", "pool", "queue", "priority_weight", "weight_rule", "depends_on_past")
 # Arguments that the model has in words of its own, or that steps have.
 _SAID = frozenset({
-    "dag_id", "description", "schedule", "schedule_interval", "timetable", "start_date", "catchup", "tags", "params",
-    "default_args", "doc_md", "dagrun_timeout", "dag", *_OPTIONS, *CALLBACKS, "sla_miss_callback", "deadline",
+    "dag_id", "description", "schedule", "schedule_interval", "timetable", "start_date", "end_date", "catchup", "tags",
+    "params", "default_args", "doc_md", "dagrun_timeout", "dag", *_OPTIONS, *CALLBACKS, "sla_miss_callback", "deadline",
 })  # fmt: skip
 _OF_STEPS = frozenset({
     "start_date", "retries", "retry_delay", "execution_timeout", "trigger_rule", "dag", "params",

@@ -8,10 +8,11 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule
-from flowyml.migration.airflow.model import AssetRef, DagModel, Reference, Symbolic
+from flowyml.migration.airflow.model import AssetRef, DagModel, Reference, Symbolic, values_in
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import Unwritable
 
@@ -122,7 +123,7 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
     start = _start(dag.start_date)
     made = None
     with suppress(ScheduleError):
-        options: dict[str, Any] = {"start": start, "catch_up": bool(start and dag.catchup)}
+        options: dict[str, Any] = {"start": start, "end": _end(dag), "catch_up": bool(start and dag.catchup)}
         if kind == "cron" and zone and not unnamed:
             made = Schedule(cron=" ".join(rest.split()), timezone=zone, **options)
         elif kind == "delta":
@@ -160,6 +161,36 @@ def _start(given: Any) -> datetime | None:
     if not isinstance(given, datetime):
         return None
     return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
+def _end(dag: DagModel) -> datetime | None:
+    """Return the end of a schedule: in the DAG's time zone, unless the file names another."""
+    given = next((each.value for each in dag.arguments if each.name == "end_date"), None)
+    if not isinstance(given, datetime) or given.tzinfo:
+        return given if isinstance(given, datetime) else None
+    with suppress(LookupError, TypeError, ValueError):
+        return given.replace(tzinfo=ZoneInfo(dag.timezone or ""))
+    return None
+
+
+def lost_of_schedule(dag: DagModel, made: Schedule | None) -> Iterator[Note]:
+    """Yield notes on the DAG's end if no schedule has it, and on parts of the assets that a pipeline does not name."""
+    for each in dag.arguments:
+        if each.name == "end_date" and each.value is not None and (made is None or made.end is None):
+            yield Note(Kind.CHANGED, "end_date of the DAG", each.place, "it is not the end of a schedule of the "
+                       "pipeline", "Give end= to the schedule, or stop the runs by hand.")  # fmt: skip
+    given = [(each, dag.schedule_argument) for each in values_in(dag.schedule_value)]
+    given += [(each, of) for task in dag.tasks for of in task.arguments for each in values_in(of.value)]
+    for value, argument in given:
+        for asset in _flat(value):
+            if asset.more and argument is not None:
+                yield Note(Kind.CHANGED, f"{', '.join(asset.more)} of the asset {asset}", argument.place, "an asset "
+                           "has its name and URI here", "Add it to the asset where another DAG names it.")  # fmt: skip
+
+
+def _flat(asset: Any) -> Iterator[AssetRef]:
+    if isinstance(asset, AssetRef):
+        yield from (asset, *(each for part in asset.parts for each in _flat(part)))
 
 
 def _unknown_start(dag: DagModel, made: Schedule) -> Iterator[Note]:

@@ -118,9 +118,10 @@ def _schedule(names: Names, schedule: Schedule) -> Part:
         given = [f"interval_seconds={as_number(schedule.interval_seconds or 0)}"]
     if schedule.timezone != "UTC":
         given.append(f"timezone={text_literal(schedule.timezone)}")
-    if schedule.start:
-        shown = schedule.start.astimezone(ZoneInfo(schedule.timezone)).replace(tzinfo=None)
-        given.append(Pair("start=", names.words.moment(shown)))
+    for name, moment in (("start=", schedule.start), ("end=", schedule.end)):
+        if moment:
+            shown = moment.astimezone(ZoneInfo(schedule.timezone)).replace(tzinfo=None)
+            given.append(Pair(name, names.words.moment(shown)))
     if schedule.catch_up:
         given.append("catch_up=True")
     return Group(f"{names.word('Schedule')}(", given, ")")
