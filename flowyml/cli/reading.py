@@ -30,7 +30,7 @@ from flowyml.cli.records import (
 from flowyml.core.capabilities import Feature, Level
 from flowyml.core.durations import size_text, span_text, zone_text
 from flowyml.core.errors import ArtifactError, FlowymlError, OutputNotKeptError
-from flowyml.core.following import command_for
+from flowyml.core.following import command_for, command_on
 from flowyml.core.runs import Artifact, Artifacts, Outputs, Run, StepRun, opened
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
@@ -195,7 +195,8 @@ def outputs(
             return _download(out, submission, download, name, partial=partial, hint=hint, as_json=as_json)
         state = submission.run.status
         if not partial and not state.is_successful:
-            advice = "--partial reads those of steps that have completed." if has_partial else support.sentence
+            partly = f"{command_on(orchestrator, 'outputs', submission.job_id)} --partial"
+            advice = f"Those of steps that have completed: {partly}" if has_partial else support.sentence
             raise FlowymlError(f"run {submission.run_id} is {state}: only a completed run has outputs. {advice}")
         values = _partial_outputs(submission, name) if partial else submission.outputs
         if name is not None:

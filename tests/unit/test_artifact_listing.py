@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -118,6 +119,9 @@ def test_a_partial_download_of_a_failed_run_writes_what_completed_steps_returned
     alone = flowyml("outputs", run_id, "--download", str(tmp_path / "listed"))
     assert "no stored file: " in alone.err
     assert "--partial" in alone.err
+    advised = shlex.split(flowyml("outputs", run_id).err.rpartition(": ")[2])
+    assert advised[0] == "flowyml"
+    assert "  facts.share = 0.5" in flowyml(*advised[1:]).out
     out = tmp_path / "out"
     made = flowyml("outputs", run_id, "--partial", "--download", str(out))
     assert (made.code, made.err) == (0, "")
