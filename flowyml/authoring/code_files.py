@@ -186,10 +186,11 @@ class FileWalk:
             bases.update((folder, root) for folder in _folders_above(path, root) if folder not in bases)
         with suppress(FileNotFoundError):  # it is gone
             bases.setdefault(Path.cwd(), Path.cwd())
-        is_match = _matcher(self._texts)
+        texts = _file_names(self._texts)
+        is_match = _matcher(texts)
         lists, own, rest = not _LISTING.isdisjoint(self._names), tuple(bases), _Rest()
         by_first: dict[str, list[str]] = {}
-        for text in sorted(self._texts | _folders_in(self._texts)):
+        for text in sorted(texts | _folders_in(texts)):
             by_first.setdefault("" if text[0] in "./" else text.partition("/")[0], []).append(text)
         left, listed, seen = list(bases), set(bases), set[Path]()
         while left:
@@ -272,6 +273,15 @@ def _is_own(folder: Path, name: str) -> bool:
     return name != "__pycache__" and not folder.is_symlink() and not is_installed(folder)
 
 
+def _file_names(texts: set[str]) -> set[str]:
+    """Return texts as names of files below a folder: ``/d.csv`` is joined to one, what fills ``d-%s.csv`` is ``*``."""
+    filled = {_FILLED.sub("*", text) for text in texts}
+    names = (
+        texts | filled | {text.lstrip("/") for text in filled} | {text.rpartition("/")[2] for text in filled - texts}
+    )
+    return names - {""}
+
+
 def _matcher(texts: set[str]) -> Callable[[str], bool]:
     """Return a check of whether a file's name has one of the suffixes among texts, or fits one of the patterns."""
     suffixes = tuple(text for text in texts if _SUFFIX.fullmatch(text))
@@ -286,6 +296,7 @@ def _folders_in(texts: set[str]) -> set[str]:
     return {head[: head.rindex("/") + 1] for head in heads if "/" in head and "." not in head.rpartition("/")[2]}
 
 
+_FILLED = re.compile(r"%(\(\w+\))?[-+ #0-9.]*[A-Za-z]|\{[^{}]*\}")
 _SUFFIX = re.compile(r"(\.\w+)+")
 _PATTERN = re.compile(r"(?=.*\w)[^/]*[*?][^/]*")
 

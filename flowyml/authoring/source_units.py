@@ -73,6 +73,8 @@ class Unit:
                     self.names.update(names)
                 case ast.Constant(value=str(text)) if _FILE_NAME.fullmatch(text):
                     self.texts.add(text)
+                case ast.Constant(value=bytes(data)) if _FILE_NAME.fullmatch(text := data.decode(errors="replace")):
+                    self.texts.add(text)
                 case ast.Import(names=aliases):
                     self._import(aliases)
                 case ast.ImportFrom(module=module, names=aliases, level=level):
