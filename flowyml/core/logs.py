@@ -19,7 +19,8 @@ __all__ = [
 _NAME = "flowyml.steps"
 _MARK = "\x1e"  # the record separator of ASCII
 _LEVELS = {50: "CRITICAL", 40: "ERROR", 30: "WARNING", 20: "INFO", 10: "DEBUG"}
-_BY_HTTP_CLIENTS = ("httpx", "httpcore")  # a line at INFO for each request, those of FlowyML's stores included
+# They write a line at INFO for each request, or for each login, also for FlowyML's own stores.
+_BY_CLIENTS = ("httpx", "httpcore", "botocore.credentials", "aiobotocore.credentials")
 
 
 def get_logger() -> logging.Logger:
@@ -50,7 +51,7 @@ def _is_users(logger: str, level: int) -> bool:
 def make_records(levels: Mapping[str, int] = {}) -> None:
     """Enable records from INFO up, or as in ``levels``, unless user code has set levels in this process."""
     root = logging.getLogger()
-    for name, level in {**dict.fromkeys(_BY_HTTP_CLIENTS, logging.WARNING), **levels}.items():
+    for name, level in {**dict.fromkeys(_BY_CLIENTS, logging.WARNING), **levels}.items():
         if name and logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(level)
     if not root.handlers:

@@ -18,11 +18,13 @@ from flowyml.plan.model import Step
 from flowyml.runtime.running_step import having_secrets
 from flowyml.runtime.shutdown import StepStopped
 
-__all__ = ["TAKEN_FILE", "AttemptOutputs", "named_outputs", "run_step", "step_error"]
+__all__ = ["HOST_MASKS", "TAKEN_FILE", "AttemptOutputs", "named_outputs", "run_step", "step_error"]
 
 Outputs = dict[str, Any]
 E = TypeVar("E", bound=StepError)
 
+HOST_MASKS: list[Callable[[str], str]] = []
+"""Functions that remove from a text the secrets of the engine whose process steps are forked from."""
 TAKEN_FILE = "taken.json"
 """The file in a bundle with the results that its run takes from another run: see ``flowyml.runtime.taken``."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Input, Plan, Source, Step
 from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
 from flowyml.runtime.decider import checked_lists, is_taken
-from flowyml.runtime.execution import TAKEN_FILE, AttemptOutputs, run_step, step_error
+from flowyml.runtime.execution import HOST_MASKS, TAKEN_FILE, AttemptOutputs, run_step, step_error
 from flowyml.runtime.hooks import fire_plain
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
@@ -414,11 +414,12 @@ def _content(packed: Any, loops: Sequence[Loop]) -> list[Any]:
 
 def _without(secrets: Mapping[str, str]) -> Callable[[str], str]:
     """Return a function that removes the values of secrets from a text."""
-    if not secrets:
-        return str
-    from flowyml.runtime.secrets import Mask
+    masks = list(HOST_MASKS)
+    if secrets:
+        from flowyml.runtime.secrets import Mask
 
-    return Mask(secrets.values()).text
+        masks.append(Mask(secrets.values()).text)
+    return lambda text: reduce(lambda shown, mask: mask(shown), masks, text)
 
 
 def _holds(value: Any, secrets: Mapping[str, str]) -> bool:

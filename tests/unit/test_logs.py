@@ -24,6 +24,7 @@ def make():
     log.info("of a module")
     log.debug("in detail")
     logging.getLogger("httpx").info("HTTP Request: GET")
+    logging.getLogger("botocore.credentials").info("Found credentials in environment variables.")
     return 1
 
 @pipeline

@@ -17,6 +17,7 @@ TASK_FAILED = "Task failed with exception"
 """The beginning of the event of an exception in a task; source: Airflow, task_runner.py, and taskinstance.py of 2."""
 
 _LONGEST_HEAD = 100  # lines
+_ABOUT = "*** "  # begins Airflow 2's own lines about the source of a log
 _LINE = re.compile(r"\[(?P<time>\d{4}-\d\d-\d\dT[^\]]+)\] \{(?P<source>[^}]*)\} (?P<level>[A-Z]+) - (?P<message>.*)")
 _RAISED = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (?P<value>.*))?")
 
@@ -25,8 +26,8 @@ _RAISED = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (?P<value>.*))?
 class LogEvent:
     """One line of the log of an attempt. ``source`` is the logger, ``error`` the error of a failed attempt.
 
-    ``may_grow`` is true if the line may be incomplete. ``step`` and ``attempt`` are set for a line of a step in an
-    execution group.
+    ``is_reason`` is true for what Airflow says instead of a log, ``may_grow`` if the line may be incomplete. ``step``
+    and ``attempt`` are set for a line of a step in an execution group.
     """
 
     message: str
@@ -35,13 +36,22 @@ class LogEvent:
     source: str = ""
     error: Mapping[str, Any] | None = None
     may_grow: bool = False
+    is_reason: bool = False
     step: str = ""
     attempt: int = 0
 
 
 def log_events(content: Sequence[Any]) -> list[LogEvent]:
     """Return the log of an attempt on Airflow 3."""
-    return [_event(item) for item in _without_head(content) if not _is_torn(item)]
+    log = _without_head(content)
+    if not log:
+        said = (_said(item) for item in content)
+        return [_reason(text) for text in said if not text.startswith(("::group::", "::endgroup::"))]
+    return [_event(item) for item in log if not _is_torn(item)]
+
+
+def _reason(text: str) -> LogEvent:
+    return LogEvent(f"Airflow has no log of this attempt: {text}", "WARNING", is_reason=True)
 
 
 def _without_head(content: Sequence[Any]) -> Sequence[Any]:
@@ -98,13 +108,16 @@ def text_log_events(content: str) -> list[LogEvent]:
     The last line may be incomplete, or have more lines to come: Airflow leaves out the line break that ends it.
     """
     events: list[LogEvent] = []
-    for line in _text(content).splitlines():
+    lines = _text(content).splitlines()
+    for line in lines:
         if match := _LINE.fullmatch(line):
             time = datetime.fromisoformat(match["time"])
             events.append(LogEvent(match["message"], match["level"], time, match["source"]))
         elif events:
             events[-1] = _continued(events[-1], line)
-    return events and [*events[:-1], replace(events[-1], may_grow=True)]
+    if not events:
+        return [_reason(line.removeprefix(_ABOUT)) for line in lines if line.startswith(_ABOUT)]
+    return [*events[:-1], replace(events[-1], may_grow=True)]
 
 
 def _continued(event: LogEvent, line: str) -> LogEvent:

@@ -11,9 +11,9 @@ from typing import Any
 
 from flowyml.core.errors import EngineUnreachableError, ServerTroubleError
 from flowyml.core.runs import LogLine
-from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.client import AirflowClient, KeptElsewhereError, NotThereError
 from flowyml_airflow.log_events import TASK_FAILED, LogEvent
-from flowyml_airflow.names import START_TASK, TIMED_OUT, UPSTREAM_FAILED
+from flowyml_airflow.names import ERROR_KEY, START_TASK, TIMED_OUT, UPSTREAM_FAILED
 from flowyml_airflow.outcomes import task_status
 from flowyml_airflow.step_runs import attributed, index_of, map_index, name_of, steps_of_task
 
@@ -28,6 +28,8 @@ _ENDS = (
     "task_runner.py", "taskinstance.py", "standard_task_runner.py", "local_task_job_runner.py", "process_utils.py",
 )  # fmt: skip
 LAST_WORDS = 3  # seconds that a worker has, after the end of an attempt, for the end of its log
+_OURS = frozenset({"Choose", "ExternalDag", "ItemStep", "ItemTogether", "Items", "Step", "Together"})
+"""The classes of tasks in a compiled DAG file that record their errors."""
 _Key = tuple[datetime | None, str, str]
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _STOPPED = ("Task killed!", "terminated with exit code", "exited with return code", "Task exited")
@@ -109,12 +111,14 @@ class TaskLogs:
                 over = ended or attempt < newest
                 for event in tail.fresh(events, grows=follow and not over, over=over):
                     when = event.time or when
-                    if _is_shown(event):
+                    if _is_shown(event) and (over or not event.is_reason):
                         lines.append((when, _line_of(event, task, attempt)))
         return [line for _, line in sorted(lines, key=lambda item: item[0])]
 
     def error(self, run: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
         """Return the error of the last attempt of a failed task, and the class of its exception."""
+        if known := self._recorded(run, task):
+            return known
         events = self.read(run, task, task["try_number"] or 1) or []
         raised = [event for event in events if event.error]
         # After the error come failures of callbacks and mails about it.
@@ -123,8 +127,20 @@ class TaskLogs:
             kind, said = str(error.get("exc_type", "")), str(error.get("exc_value", ""))
             return _described(kind, said), _class_of(kind)
         errors = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
+        why = [event.message for event in events if event.is_reason]
         killed = "the process of the task ended without an error in its log; was its worker killed?"
-        return errors[-1] if errors else killed, ""
+        return errors[-1] if errors else " ".join([killed, *why[-1:]]), ""
+
+    def _recorded(self, run: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Return the same from the XCom that a task of FlowyML's pushes before it fails; None without it."""
+        if task.get("operator") not in _OURS:
+            return None
+        try:
+            said = self._client.xcom(run["dag_id"], run["dag_run_id"], task["task_id"], ERROR_KEY, map_index(task))
+            kind, text = str(said["class"]), str(said["said"])
+        except (NotThereError, KeptElsewhereError, KeyError, TypeError):
+            return None
+        return (_described(kind, text), kind) if said.get("try") == task["try_number"] else None
 
     def has_stopped(self, run: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
         """Return whether the last attempt of a task has ended by its log, or never began."""

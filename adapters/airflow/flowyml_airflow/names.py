@@ -14,8 +14,9 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "RETURNED", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
-    "TAKES_KEY", "TAG", "TIMED_OUT", "STEP_MARKER", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id",
+    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "ERROR_KEY", "RETURNED", "REVISION_KEY", "RUN_ID_KEY", "START_TASK",
+    "STEPS_KEY", "STEP_MARKER", "TAKES_KEY", "TAG", "TIMED_OUT", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file",
+    "dag_id",
     "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "version_note",
     "xcom_key",
 ]  # fmt: skip
@@ -44,6 +45,8 @@ CODE_KEY = "flowyml.code"
 RETURNED = "return_value"
 # The XCom with the run that the outputs of a cached step are from.
 CACHED_KEY = "flowyml.cached_from"
+# The XCom with the error of a task that failed: the log of a pod that has ended may be gone.
+ERROR_KEY = "flowyml.error"
 TAKES_KEY = "flowyml.takes"
 """The conf key of a run that takes results of another one: its tasks say which, under ``CACHED_KEY``."""
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from flowyml.core.errors import MissingSecretError
 from flowyml.runtime.secrets import ReadSecret
 
-__all__ = ["Place", "place_of", "read_ahead"]
+__all__ = ["Place", "masked", "place_of", "read_ahead"]
 
 _FIELDS = ("uri", "host", "login", "password", "schema", "port")
 
@@ -109,3 +110,11 @@ class _Airflow2Connections:
     @staticmethod
     def get(name: str) -> Any:
         return import_module("airflow.hooks.base").BaseHook.get_connection(name)
+
+
+def masked(text: str) -> str:
+    """Remove from a text what Airflow keeps secret in this process, as it does in logs: XComs show all."""
+    for module in ("airflow.sdk.log", "airflow.utils.log.secrets_masker"):
+        with suppress(ImportError, AttributeError, RuntimeError):  # the last without Airflow's own logging, on 2.11
+            return str(import_module(module).redact(text))
+    return text

@@ -10,7 +10,9 @@ import select
 import sys
 from typing import Any
 
-__all__ = ["drop_unread_answers"]
+from flowyml.core.errors import OutputError, StepError, StepFailedError
+
+__all__ = ["drop_answers_after", "drop_unread_answers"]
 
 logger = logging.getLogger("airflow.task")
 _ANSWER = 1.0  # seconds in which the supervisor answers; it asks the API server, which may be busy
@@ -38,3 +40,9 @@ def drop_unread_answers() -> None:
             "an answer that was meant for the step. Upgrade FlowyML.",
             exc_info=True,
         )
+
+
+def drop_answers_after(error: StepError) -> None:
+    """Drop unread answers after a step was killed. A step that returned, or raised, has read its answers."""
+    if not isinstance(error, StepFailedError | OutputError):
+        drop_unread_answers()

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import wraps
 from importlib import import_module
 from types import ModuleType
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from flowyml.core.errors import StepCancelledError, StepError, StepFailedError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.plan.model import Step
 from flowyml_airflow.graph import Task
-from flowyml_airflow.names import TIMED_OUT, UPSTREAM_FAILED
+from flowyml_airflow.names import ERROR_KEY, TIMED_OUT, UPSTREAM_FAILED
 
 __all__ = [
     "airflow_exceptions", "as_airflow", "interrupted", "interruptions", "is_final", "never_retried", "no_output",
-    "not_run", "upstream_failed",
+    "not_run", "recorded", "upstream_failed",
 ]  # fmt: skip
 
+P = ParamSpec("P")
+T = TypeVar("T")
+Context = Mapping[str, Any]
+
 _NAMED = 5  # items that an error names
+_LONGEST = 1 << 16  # characters of an error in an XCom
+_NO_FAILURES = ("AirflowSkipException", "AirflowTaskTerminated")
 
 
 def as_airflow(step: Step, error: StepError) -> Exception:
@@ -97,6 +105,23 @@ def never_retried() -> Iterator[None]:
         yield
     except StepError as error:
         raise airflow_exceptions().AirflowFailException(str(error)) from None
+
+
+def recorded(run: Callable[Concatenate[Any, Context, P], T]) -> Callable[Concatenate[Any, Context, P], T]:
+    """Push the error of a task as an XCom, from which it is read even if the log of the task is gone, and raise it."""
+
+    @wraps(run)
+    def call(operator: Any, context: Context, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return run(operator, context, *args, **kwargs)
+        except (Exception, *interruptions()) as error:
+            if type(error).__name__ not in _NO_FAILURES:
+                said = {"class": type(error).__name__, "said": str(error)[:_LONGEST], "try": context["ti"].try_number}
+                with suppress(Exception):  # it is in the log, too
+                    context["ti"].xcom_push(key=ERROR_KEY, value=said)
+            raise
+
+    return call
 
 
 def not_run(what: str, status: ExecutionStatus) -> str:

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 
 from flowyml.artifacts import artifact_key, default_url, is_reference, open_store, pack, run_place
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import OutputError, StepError, StepFailedError, StepTimeoutError
+from flowyml.core.errors import StepError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.logs import level_of
 from flowyml.core.schedule import Schedule
@@ -31,7 +31,7 @@ from flowyml.plan.marks import mark_of
 from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Step
 from flowyml.plan.parameters import days_of
 from flowyml.runtime.decider import OK, End, Index, Outcome, listed
-from flowyml.runtime.execution import AttemptOutputs
+from flowyml.runtime.execution import HOST_MASKS, AttemptOutputs
 from flowyml.runtime.loading import load_function
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
@@ -43,8 +43,9 @@ from flowyml_airflow.graph import Task, TaskGraph, label_of
 from flowyml_airflow.links import add_links
 from flowyml_airflow.names import CACHED_KEY, RETURNED, given_run_id, parameters_of
 from flowyml_airflow.parameters import filled
-from flowyml_airflow.secrets import read_ahead
-from flowyml_airflow.supervisor_line import drop_unread_answers
+from flowyml_airflow.pod_disks import check_outlives_pod
+from flowyml_airflow.secrets import masked, read_ahead
+from flowyml_airflow.supervisor_line import drop_answers_after, drop_unread_answers
 from flowyml_airflow.task_exceptions import (
     airflow_exceptions,
     as_airflow,
@@ -53,8 +54,9 @@ from flowyml_airflow.task_exceptions import (
     is_final,
     never_retried,
     no_output,
+    recorded,
     upstream_failed,
-)
+)  # fmt: skip
 from flowyml_airflow.xcoms import carried, restored
 
 __all__ = [
@@ -67,9 +69,11 @@ logger = logging.getLogger("airflow.task")
 # A process runs one task at a time.
 _stop = threading.Event()
 _GLANCE = 1  # seconds between checks of the parent
+HOST_MASKS[:] = [masked]  # for the errors of steps, which run in forks of this process
 _LONGEST_LABEL = 250  # characters of an item's name in Airflow's database
 
 
+@recorded
 def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> Any:
     """Make one attempt of a step. Each output becomes one XCom: the value if it is small JSON, otherwise a reference.
 
@@ -93,12 +97,13 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
                 on_line=_log,
                 stop=_stop,
             )
+            check_outlives_pod(step.name, outputs, artifacts)
             if outputs.cached_from:
                 context["ti"].xcom_push(key=CACHED_KEY, value=outputs.cached_from)
             add_links(operator, artifacts, outputs)
             return _handed_over(graph, step, context, outputs)
         except StepError as error:
-            _drop_answers_after(error)
+            drop_answers_after(error)
             raised = as_airflow(step, error)
             if (trace := getattr(error, "traceback", "")) and type(raised).__name__ != "AirflowSkipException":
                 logger.error("%s", trace.rstrip())
@@ -110,12 +115,6 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
             if is_final(step, ended) and isinstance(ended, StepTimeoutError):
                 raise as_airflow(step, ended) from error
             raise error.with_traceback(None) from None
-
-
-def _drop_answers_after(error: StepError) -> None:
-    """Drop unread answers after a step was killed. A step that returned, or raised, has read its answers."""
-    if not isinstance(error, StepFailedError | OutputError):
-        drop_unread_answers()
 
 
 def _handed_over(graph: TaskGraph, step: Step, context: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
@@ -138,6 +137,7 @@ def _handed_over(graph: TaskGraph, step: Step, context: Mapping[str, Any], outpu
     return returned
 
 
+@recorded
 def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> None:
     """Run the steps of an execution group, one after the other in one process: see ``GroupRun``."""
     _stop.clear()
@@ -149,10 +149,12 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
 
         def call(*arguments: Any, **options: Any) -> AttemptOutputs:
             try:
-                return processes.run(*arguments, **options, index=decider.index, on_line=_log, stop=_stop)
+                outputs = processes.run(*arguments, **options, index=decider.index, on_line=_log, stop=_stop)
             except StepError as error:
-                _drop_answers_after(error)
+                drop_answers_after(error)
                 raise
+            check_outlives_pod(arguments[0], outputs, artifacts)
+            return outputs
 
         group = GroupRun(graph, task, decider, context["ti"], call, _stop)
         try:
@@ -171,6 +173,7 @@ def function(bundle: Path, place: str) -> Callable[..., Any]:
     return load_function(unpack_bundle(bundle), place)
 
 
+@recorded
 @never_retried()
 def to_trigger(
     operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
@@ -200,6 +203,7 @@ def _external_run(operator: Any, context: Mapping[str, Any], bundle: Path) -> st
     return run_name(operator.trigger_dag_id, _place(context, bundle), operator.step)
 
 
+@recorded
 @never_retried()
 def list_items(
     operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
@@ -230,6 +234,7 @@ def list_items(
     return [", ".join(parts)[:_LONGEST_LABEL] for parts in zip(*labels, strict=True)]
 
 
+@recorded
 @never_retried()
 def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> str:
     """Return the first branch whose condition holds; empty if none does, or if a value for the condition is missing.

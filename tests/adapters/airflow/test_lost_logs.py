@@ -1,0 +1,124 @@
+"""A pod that has ended takes its log and its disk along: what is known of a step does not depend on either."""
+
+from __future__ import annotations
+
+import shutil
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, for_each, pipeline, step
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml_airflow import pod_disks
+from flowyml_airflow.log_events import log_events, text_log_events
+from flowyml_airflow.pod_disks import check_outlives_pod
+from tests.adapters.airflow.operating import orchestrator_of, set_variable
+from tests.engines.airflow import Airflow
+
+PASSWORD = "planted-in-a-variable"
+STORED = {"model": {"$artifact": {"url": "file:///root/.flowyml/artifacts/model"}}}
+
+
+def failing() -> Pipeline:
+    @step
+    def logs_in() -> None:
+        try:
+            from airflow.sdk import Variable
+        except ImportError:  # Airflow 2
+            from airflow.models import Variable
+
+        raise ValueError(f"refused: {Variable.get('flowyml_password')}")
+
+    @step(timeout=12)
+    def late() -> None:
+        import time
+
+        time.sleep(60)
+
+    @step(execution_group="together")
+    def first() -> int:
+        return 1
+
+    @step(execution_group="together")
+    def second(first: int) -> None:
+        raise KeyError(first)
+
+    @step
+    def third(n: int) -> None:
+        raise ArithmeticError(n)
+
+    @pipeline(name="lost logs")
+    def made() -> None:
+        logs_in()
+        late()
+        second(first())
+        with for_each([5, 6]) as n:
+            third(n)
+
+    return made
+
+
+@pytest.mark.airflow
+@pytest.mark.slow
+def test_errors_are_known_and_airflows_reason_is_handed_on_when_logs_are_gone(airflow: Airflow) -> None:
+    set_variable(airflow, "flowyml_password", PASSWORD)
+    handle = orchestrator_of(airflow).run_pipeline(failing())
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
+    for folder in (airflow.home / "logs").glob("dag_id=lost_logs*"):
+        shutil.rmtree(folder)
+    errors = {(run.name, run.index): str(run.error) for run in handle.step_runs()}
+    assert errors.pop(("first", ())) == "None"
+    assert errors.pop(("late", ())).startswith("AirflowTaskTimeout: Timeout")
+    assert errors == {
+        ("logs_in", ()): "ValueError: refused: ***",
+        ("second", ()): "KeyError: 1",
+        ("third", (0,)): "ArithmeticError: 5",
+        ("third", (1,)): "ArithmeticError: 6",
+    }
+    statuses = {run.name: run.status for run in handle.step_runs()}
+    assert statuses["late"] is ExecutionStatus.TIMEOUT
+    said = {line.message for line in handle.logs() if line.step == "logs_in"}
+    assert [line for line in said if line.startswith("Airflow has no log of this attempt: Could not read served logs")]
+    assert PASSWORD not in str(handle.error)
+
+
+def test_the_head_of_a_log_is_handed_on_only_where_there_is_no_log() -> None:
+    head = [{"event": "::group::Log message source details"}, {"event": "Could not read served logs: refused"},
+            {"event": "::endgroup::"}]  # fmt: skip
+    line = {"event": "hello", "timestamp": "2026-01-01T00:00:00Z"}
+    assert [(event.message, event.is_reason) for event in log_events(head)] == [
+        ("Airflow has no log of this attempt: Could not read served logs: refused", True)
+    ]
+    assert [event.message for event in log_events([*head, line])] == ["hello"]
+    text = "*** Could not read served logs: refused\n"
+    assert [event.message for event in text_log_events(text)] == [
+        "Airflow has no log of this attempt: Could not read served logs: refused"
+    ]
+    written = f"{text}[2026-01-01T00:00:00.000+0000] {{m.py:1}} INFO - hello"
+    assert [event.message for event in text_log_events(written)] == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "artifacts", "outputs", "is_refused"),
+    [
+        ({"AIRFLOW_IS_K8S_EXECUTOR_POD": "True"}, None, STORED, True),
+        ({"AIRFLOW_IS_K8S_EXECUTOR_POD": "True"}, None, {"rows": [1, 2]}, False),
+        ({"AIRFLOW_IS_K8S_EXECUTOR_POD": "True"}, "/mnt/shared", STORED, False),
+        ({"AIRFLOW_IS_K8S_EXECUTOR_POD": "True", "FLOWYML_ARTIFACTS": "s3://bucket"}, None, STORED, False),
+        ({}, None, STORED, False),
+    ],
+)
+def test_a_value_on_the_disk_of_a_pod_is_refused_with_its_cure(
+    variables: dict[str, str], artifacts: str | None, outputs: dict[str, Any], is_refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(pod_disks, "airflow_exceptions", lambda: SimpleNamespace(AirflowFailException=RuntimeError))
+    monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if not is_refused:
+        check_outlives_pod("train", outputs, artifacts)
+        return
+    with pytest.raises(RuntimeError, match=r"'train': output 'model' .* a folder of this pod.* FLOWYML_ARTIFACTS"):
+        check_outlives_pod("train", outputs, artifacts)
