@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str] = {
     "trigger": "operating:trigger",
     "clear": "operating:clear",
     "backfill": "operating:backfill",
+    "undeploy": "operating:undeploy",
     "prune": "housekeeping:prune",
     "schedule create": "schedules:create",
     "schedule list": "schedules:list_",

@@ -1,4 +1,4 @@
-"""``flowyml trigger``, ``clear`` and ``backfill``: runs of workflows that are on an engine, made by FlowyML or not."""
+"""``flowyml trigger``, ``clear`` and ``backfill``: runs of workflows that are on an engine; and ``undeploy``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowyml.cli.source import read_values
 from flowyml.core.following import command_on
 from flowyml.orchestrators.targets import resolve
 
-__all__ = ["backfill", "clear", "trigger"]
+__all__ = ["backfill", "clear", "trigger", "undeploy"]
 
 Deployed = Annotated[str, Argument("NAME", "A deployed pipeline, or its name in the engine: a DAG's id.")]
 
@@ -67,6 +67,32 @@ def backfill(
             out.line(one.job_id)
         if made:
             note(f"submitted; watch one with: {command_on(orchestrator, 'watch', 'JOB')}")
+
+
+def undeploy(
+    name: Annotated[str, Argument("NAME", "The pipeline.")],
+    on: On = None,
+    output: Annotated[
+        str | None,
+        Option(("--output", "-o"), "A folder that compile wrote; the engine is not asked.", metavar="FOLDER"),
+    ] = None,
+    runs: Annotated[bool, Option(("--runs",), "Delete the records of its runs, too.")] = False,
+    dry_run: Annotated[bool, Option(("--dry-run",), "Show what would be removed; remove nothing.")] = False,
+    force: Annotated[bool, Option(("--force",), "Even if it was changed by hand, or has runs in progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a pipeline from an engine: on Airflow its DAG file and the code beside it.
+
+    Nothing that FlowyML did not write is removed, and nothing that another pipeline needs.
+    """
+    with Output(as_json) as out:
+        removed = resolve(on).deployer.undeploy(name, folder=output, runs=runs, dry_run=dry_run, force=force)
+        if out.as_json:
+            out.document({"dry_run": dry_run, "removed": list(removed)})
+            return
+        for each in removed:
+            out.line(each)
+        note(f"{'would remove' if dry_run else 'removed'} {name}")
 
 
 def _moment(what: str, text: str) -> date:

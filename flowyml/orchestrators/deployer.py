@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,3 +44,15 @@ class Deployer(Protocol):
 
     def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
         """Raise what ``deploy`` would raise, as far as possible without changing anything."""
+
+    def undeploy(
+        self, pipeline: str, *, folder: str | None = None, runs: bool = False, dry_run: bool = False,
+        force: bool = False,
+    ) -> Sequence[str]:  # fmt: skip
+        """Remove a pipeline, with ``runs`` also its records; return what was, or with ``dry_run`` would be, removed.
+
+        ``folder`` is one that ``compile`` wrote: then the engine is not asked. Raises ``DeploymentError`` if the
+        pipeline is not there; without ``force`` also while runs are in progress, and ``OwnershipError`` for what was
+        changed by hand.
+        """
+        raise UnsupportedFeatureError("undeploy is not available on this engine.")

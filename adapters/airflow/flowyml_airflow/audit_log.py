@@ -169,11 +169,15 @@ def _call_of(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _marks(entry: Mapping[str, Any]) -> Iterator[Mark]:
-    """Yield what was marked as failed, by an entry of the audit log. Airflow 2 has an event for just that."""
+    """Yield what was marked as failed, by an entry of the audit log. Airflow 2 has an event for just that.
+
+    It writes that event without a call, too, for each task that fails by itself.
+    """
     call = _call_of(entry)
     actions = call.get("actions")
     changed: list[Any] = [each for action in actions or () for each in action.get("entities") or ()]
     for change in changed or [{"task_id": entry.get("task_id"), **call}]:
         state = change.get("new_state") or change.get("state")
-        if state == "failed" or (entry["event"] in ("failed", "dagrun_failed") and call.get("confirmed") != "false"):
+        is_asked_for = entry["event"] in ("failed", "dagrun_failed") and call and call.get("confirmed") != "false"
+        if state == "failed" or is_asked_for:
             yield Mark(change.get("task_id"), entry.get("owner") or "unknown", entry["when"])

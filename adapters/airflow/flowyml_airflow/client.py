@@ -127,6 +127,10 @@ class AirflowClient(AuditLogCalls):
         """Pause or unpause a DAG. The mark in the query stays in Airflow's audit log and shows that FlowyML did it."""
         self.transport.call("PATCH", self._dag(dag_id), params=self._mark, json={"is_paused": paused})
 
+    def delete(self, dag_id: str) -> None:
+        """Delete what Airflow knows about a DAG, its runs included. Raises ``NotThereError``, ``ConflictError``."""
+        self.transport.call("DELETE", self._dag(dag_id))
+
     def tasks(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the tasks of the DAG as it is now."""
         found: list[dict[str, Any]] = self.transport.get(self._dag(dag_id, "tasks"))["tasks"]

@@ -17,6 +17,7 @@ from typing import Any
 from flowyml.core.durations import span_text
 from flowyml.core.errors import (
     ConfigurationError,
+    DeploymentError,
     EngineError,
     OwnershipError,
     RetryRefusedError,
@@ -44,11 +45,12 @@ from flowyml_airflow.deployed_dag import (
     is_untouched,
     schedule_of,
 )
-from flowyml_airflow.folder import Folder
+from flowyml_airflow.folder import Folder, open_folder
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_file, dag_id, development_id
 from flowyml_airflow.options import pipeline_options, step_options
 from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.stalled import is_gone
+from flowyml_airflow.undeploying import files_of, take_away
 
 __all__ = ["AirflowDeployer", "remove_old_bundles"]
 
@@ -188,6 +190,28 @@ class AirflowDeployer(Deployer):
         self._check_pools(compiled)
         self._warn_runs(compiled, found)
         return self.folder
+
+    def undeploy(
+        self, pipeline: str, *, folder: str | None = None, runs: bool = False, dry_run: bool = False,
+        force: bool = False,
+    ) -> Sequence[str]:  # fmt: skip
+        place, dags = open_folder(folder) or self.folder, [dag_id(pipeline), development_id(pipeline)]
+        if place is None:
+            raise ConfigurationError("The pipeline's files are in the DAGs folder: give dags_folder=…, or --output.")
+        if folder and runs:
+            raise ConfigurationError("A folder has no runs: leave out --runs or --output.")
+        paths = files_of(place, pipeline, force=force)
+        if not folder and not force and (busy := self.client().unfinished(dags)):
+            raise DeploymentError(
+                f"{pipeline!r} has runs that have not ended, such as {busy[0]['dag_run_id']!r}. Cancel them first, or "
+                f"use --force: they wait forever then, since Airflow starts no task without a DAG file."
+            )
+        known = [dag for dag in dags if runs and self.found(dag)]
+        if not dry_run:
+            take_away(place, paths)
+            for dag in known:
+                self.client().delete(dag)
+        return [*paths, *(f"DAG {dag} in Airflow, with its runs" for dag in known)]
 
     def shown(self, found: Deployed, structure: str | None) -> Deployed:
         """Return the DAG once Airflow's API has it with this structure. Raises ``WaitTimeoutError``.

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from flowyml.artifacts.housekeeping import modified
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import refuse_others_link, unfinished_name, whole_file
-from flowyml.core.removal import remove
+from flowyml.core.removal import remove, remove_empty
 from flowyml.core.urls import redact_url
 
 __all__ = ["Folder", "open_folder"]
@@ -39,7 +39,7 @@ class Folder(ABC):
         """Remove a file if it exists. Raises ``ConfigurationError``."""
 
     def remove_own(self, path: str) -> None:
-        """Remove a file, unless it belongs to another user or is reached through a link."""
+        """Remove a file, unless it is another user's or is reached through a link; and folders that are empty then."""
         self.remove(path)
 
     @abstractmethod
@@ -107,10 +107,13 @@ class LocalFolder(Folder):
             raise self._refused(error) from error
 
     def remove_own(self, path: str) -> None:
+        parts = path.split("/")
         try:
-            remove(self.root, *path.split("/"))
+            remove(self.root, *parts)
         except OSError as error:
             raise self._refused(error) from error
+        while len(parts) > 1 and remove_empty(self.root, *parts[:-1]):
+            parts.pop()
 
     def about(self, path: str) -> tuple[int, float | None]:
         try:

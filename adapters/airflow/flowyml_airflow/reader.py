@@ -317,19 +317,6 @@ class AirflowReader(RunReader):
         """Say that the DAG is paused or has lost its file."""
         return why_stalled(self.client, self.fetch(job_id))
 
-    def why_no_lines(self, job_id: str) -> str:
-        """Say that the logs are gone, of a run that has ended: Airflow itself writes to the log of each attempt."""
-        found = self.fetch(job_id)
-        begun = [task for task in self._tasks(found) if task["start_date"] is not None and task["try_number"]]
-        if not begun or not all(task_status(task, found).is_terminal for task in begun):
-            return ""
-        if any(self._task_logs.read(found, task, task["try_number"]) != [] for task in begun):
-            return ""
-        return (
-            "The logs of this run are gone: Airflow finds none of its tasks' log files, here, in a remote store, or on "
-            "the workers. The task's page in Airflow's UI says where it looked."
-        )
-
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines of every attempt, oldest first; with ``follow`` as they arrive, until the run has ended."""
         found: Mapping[str, Any] = self.fetch(job_id)

@@ -75,6 +75,7 @@ MARKED = "2026-01-01T00:00:00Z"
         (Airflow2Client, "dagrun_failed", None, {"confirmed": "true"}, [None]),
         (Airflow2Client, "dagrun_failed", None, {"confirmed": "false"}, []),
         (Airflow2Client, "failed", "train", {"past": "false"}, ["train"]),
+        pytest.param(Airflow2Client, "failed", "train", {}, [], id="a task that failed by itself"),
         (Airflow2Client, "api.update_dag_run_state", None, {"state": "failed"}, [None]),
     ],
 )  # fmt: skip

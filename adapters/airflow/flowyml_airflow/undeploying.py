@@ -1,0 +1,77 @@
+"""Take a pipeline out of a DAGs folder: its DAG files, the code beside them, and what no other DAG file needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flowyml.core.errors import ConfigurationError, DeploymentError, OwnershipError
+from flowyml.plan.marks import mark_of
+from flowyml.plan.names import slug
+from flowyml_airflow.beside import bundle_in
+from flowyml_airflow.deployed_dag import bundles_needed
+from flowyml_airflow.folder import Folder
+from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
+
+__all__ = ["files_of", "take_away"]
+
+
+def files_of(folder: Folder, pipeline: str, *, force: bool = False) -> list[str]:
+    """Return the files of a pipeline in a DAGs folder, its DAG files first; all are FlowyML's.
+
+    Raises ``DeploymentError`` if there are none, ``ConfigurationError`` for a DAG file that is not this pipeline's, and
+    without ``force`` ``OwnershipError`` for files that were changed by hand.
+    """
+    dag_files: list[str] = []
+    code: list[str] = []
+    shared: set[str] = set()
+    for dag in (dag_id(pipeline), development_id(pipeline)):
+        data = folder.read(f"{dag}.py")
+        if data is None:
+            continue
+        mark = mark_of(data)
+        if mark is None or mark.facts.get("pipeline") != pipeline:
+            raise ConfigurationError(
+                f"{dag}.py in {folder.name} is not the DAG file of pipeline {pipeline!r}, or its last line was "
+                f"changed. Remove it yourself if you do not need it."
+            )
+        paths = list(_code(mark.facts, dag))
+        if not force and (not mark.is_untouched or bundle_in(folder.read, {**mark.facts, "bundle_file": ""}) is None):
+            raise OwnershipError(
+                f"{dag}.py in {folder.name}, or a file of its code, was changed by hand or is missing. To remove the "
+                f"pipeline all the same, use --force."
+            )
+        dag_files.append(f"{dag}.py")
+        code += [path for path in paths if folder.read(path) is not None]
+        shared.add(str(mark.facts.get("runtime")))
+    if not dag_files:
+        raise DeploymentError(f"{folder.name} has no DAG file of pipeline {pipeline!r}.")
+    return [*dag_files, *code, *_only_theirs(folder, pipeline, dag_files, shared)]
+
+
+def _code(facts: Mapping[str, Any], dag: str) -> Iterator[str]:
+    """Yield the plain files that a DAG file lists, as far as they are in the folder of this DAG's code."""
+    for path in map(str, facts.get("files", ())):
+        if path.startswith(f"{BUNDLES_FOLDER}/{dag}/") and not {"", ".", ".."} & {*path.split("/")}:
+            yield path
+
+
+def _only_theirs(folder: Folder, pipeline: str, dag_files: Sequence[str], shared: set[str]) -> Iterator[str]:
+    """Yield the replaced versions of a pipeline, and its runtimes, unless another DAG file names them."""
+    replaced = re.compile(rf"{re.escape(slug(pipeline))}-[0-9a-f]{{8}}\.pyz")
+    names = [name for name in folder.names(BUNDLES_FOLDER) if name in shared or replaced.fullmatch(name)]
+    others = [name for name in folder.names() if name.endswith(".py") and name not in dag_files]
+    needed = bundles_needed(names, folder.read_all(others))
+    yield from (f"{BUNDLES_FOLDER}/{name}" for name in names if name not in needed)
+
+
+def take_away(folder: Folder, paths: Sequence[str]) -> None:
+    """Remove these files in order, and the folders that are empty then. Raises ``ConfigurationError`` if one stays.
+
+    A file of another user stays, and one that is reached through a link.
+    """
+    for path in paths:
+        folder.remove_own(path)
+    if left := [path for path in paths if folder.about(path)[1] is not None]:
+        raise ConfigurationError(f"These files of {folder.name} could not be removed: {', '.join(left)}.")

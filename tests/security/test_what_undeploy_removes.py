@@ -1,0 +1,121 @@
+"""Undeploying a pipeline removes its own files from a DAGs folder, whatever the marks and links there say."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from flowyml import Pipeline, step
+from flowyml.core.errors import ConfigurationError, DeploymentError, OwnershipError
+from flowyml.plan.marks import mark_of, marked
+from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.beside import runtime
+
+BUNDLES = "flowyml_bundles"
+
+
+def one(name: str) -> Pipeline:
+    @step
+    def work() -> int:
+        return 1
+
+    return Pipeline(name).add_step(work)
+
+
+def written(folder: Path, *names: str) -> None:
+    for name in names:
+        for path, data in AirflowOrchestrator().compile_pipeline(one(name)).items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+
+
+def undeployed(folder: Path, name: str, *, force: bool = False, dry_run: bool = False) -> set[str]:
+    return {*AirflowOrchestrator().deployer.undeploy(name, folder=str(folder), force=force, dry_run=dry_run)}
+
+
+def rewritten(path: Path, *listed: str) -> None:
+    """Give a DAG file a mark that lists more files, with a digest that fits: whoever writes it can compute that."""
+    mark = mark_of(path.read_bytes())
+    assert mark
+    body = path.read_bytes().rpartition(b"# flowyml: ")[0]
+    facts = {name: value for name, value in mark.facts.items() if name != "digest"}
+    path.write_bytes(marked(body, "dag.py", {**facts, "files": [*facts["files"], *listed]}))
+
+
+def test_all_of_one_pipeline_goes_and_nothing_of_another(tmp_path: Path) -> None:
+    written(tmp_path, "train", "report")
+    (tmp_path / "theirs.py").write_text("# a DAG file of theirs")
+    (tmp_path / BUNDLES / "report-0123abcd.pyz").write_bytes(b"replaced")
+    (tmp_path / BUNDLES / "train-0123abcd.pyz").write_bytes(b"replaced")
+    before = files(tmp_path)
+    shown = undeployed(tmp_path, "train", dry_run=True)
+    assert files(tmp_path) == before
+    gone = undeployed(tmp_path, "train")
+    assert gone == shown == before - files(tmp_path)
+    assert {path for path in gone if not path.startswith(f"{BUNDLES}/train/")} == {
+        "train.py", f"{BUNDLES}/train-0123abcd.pyz"
+    }  # fmt: skip
+    assert not (tmp_path / BUNDLES / "train").exists()
+    assert f"{BUNDLES}/{runtime().name}" in undeployed(tmp_path, "report"), "the last that needs the runtime"
+    assert files(tmp_path) == {"theirs.py", f"{BUNDLES}/.airflowignore"}
+    with pytest.raises(DeploymentError, match="has no DAG file of pipeline 'train'"):
+        undeployed(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    "listed",
+    ["theirs.py", "../outside", "/etc/hostname", f"{BUNDLES}/train/../../theirs.py", f"{BUNDLES}/train/./../x",
+     f"{BUNDLES}/report/plan.json", f"{BUNDLES}/train//../report/plan.json", f"{BUNDLES}/train"],
+)  # fmt: skip
+def test_a_mark_that_lists_others_files_removes_none_of_them(tmp_path: Path, listed: str) -> None:
+    folder = tmp_path / "dags"
+    written(folder, "train", "report")
+    (folder / "theirs.py").write_text("")
+    (tmp_path / "outside").write_text("")
+    rewritten(folder / "train.py", listed)
+    undeployed(folder, "train", force=True)
+    assert {"theirs.py", "report.py", f"{BUNDLES}/report/plan.json"} <= files(folder)
+    assert (tmp_path / "outside").exists()
+
+
+def test_links_lead_nowhere(tmp_path: Path) -> None:
+    written(tmp_path / "dags", "train")
+    treasure = tmp_path / "treasure"
+    (tmp_path / "dags" / BUNDLES / "train").rename(treasure)
+    (tmp_path / "dags" / BUNDLES / "train").symlink_to(treasure)
+    kept = files(treasure)
+    with pytest.raises(ConfigurationError, match="could not be removed"):
+        undeployed(tmp_path / "dags", "train", force=True)
+    assert files(treasure) == kept
+
+
+def test_what_was_edited_or_added_by_hand_stays(tmp_path: Path) -> None:
+    written(tmp_path, "train")
+    (code,) = (tmp_path / BUNDLES / "train" / "code").rglob("*.py")
+    (tmp_path / BUNDLES / "train" / "notes.txt").write_text("mine")
+    whole = code.read_bytes()
+    code.write_bytes(whole + b"# tried\n")
+    with pytest.raises(OwnershipError, match="changed by hand"):
+        undeployed(tmp_path, "train")
+    assert code.exists()
+    code.write_bytes(whole)
+    undeployed(tmp_path, "train")
+    assert files(tmp_path / BUNDLES / "train") == {"notes.txt"}, "FlowyML did not write it"
+
+
+def test_a_dag_file_of_others_is_refused_even_with_force(tmp_path: Path) -> None:
+    written(tmp_path, "train")
+    (tmp_path / "train.py").rename(tmp_path / "report.py")
+    (tmp_path / "train.py").write_text("from airflow import DAG  # " + json.dumps({"pipeline": "train"}))
+    os.utime(tmp_path / "train.py")
+    for name in ("train", "report"):
+        with pytest.raises(ConfigurationError, match=f"is not the DAG file of pipeline '{name}'"):
+            undeployed(tmp_path, name, force=True)
+    assert {"train.py", "report.py"} <= files(tmp_path)
