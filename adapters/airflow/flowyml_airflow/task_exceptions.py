@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 from flowyml.core.errors import StepCancelledError, StepError, StepFailedError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
@@ -21,9 +21,7 @@ __all__ = [
     "not_run", "recorded", "upstream_failed",
 ]  # fmt: skip
 
-P = ParamSpec("P")
-T = TypeVar("T")
-Context = Mapping[str, Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 _NAMED = 5  # items that an error names
 _LONGEST = 1 << 16  # characters of an error in an XCom
@@ -107,21 +105,22 @@ def never_retried() -> Iterator[None]:
         raise airflow_exceptions().AirflowFailException(str(error)) from None
 
 
-def recorded(run: Callable[Concatenate[Any, Context, P], T]) -> Callable[Concatenate[Any, Context, P], T]:
+def recorded(run: F) -> F:
     """Push the error of a task as an XCom, from which it is read even if the log of the task is gone, and raise it."""
 
     @wraps(run)
-    def call(operator: Any, context: Context, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(operator: Any, context: Mapping[str, Any], *args: Any) -> Any:
+        failures: tuple[type[BaseException], ...] = (Exception, *interruptions())
         try:
-            return run(operator, context, *args, **kwargs)
-        except (Exception, *interruptions()) as error:
+            return run(operator, context, *args)
+        except failures as error:
             if type(error).__name__ not in _NO_FAILURES:
                 said = {"class": type(error).__name__, "said": str(error)[:_LONGEST], "try": context["ti"].try_number}
                 with suppress(Exception):  # it is in the log, too
                     context["ti"].xcom_push(key=ERROR_KEY, value=said)
             raise
 
-    return call
+    return cast(F, call)
 
 
 def not_run(what: str, status: ExecutionStatus) -> str:
