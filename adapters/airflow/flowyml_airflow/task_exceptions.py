@@ -110,11 +110,11 @@ def recorded(run: F) -> F:
 
     @wraps(run)
     def call(operator: Any, context: Mapping[str, Any], *args: Any) -> Any:
-        failures: tuple[type[BaseException], ...] = (Exception, *interruptions())
         try:
             return run(operator, context, *args)
-        except failures as error:
-            if type(error).__name__ not in _NO_FAILURES:
+        except BaseException as error:
+            is_exit = not isinstance(error, Exception) and not isinstance(error, interruptions())
+            if not is_exit and type(error).__name__ not in _NO_FAILURES:
                 said = {"class": type(error).__name__, "said": str(error)[:_LONGEST], "try": context["ti"].try_number}
                 with suppress(Exception):  # it is in the log, too
                     context["ti"].xcom_push(key=ERROR_KEY, value=said)

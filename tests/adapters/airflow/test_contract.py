@@ -117,6 +117,7 @@ CALLS: Mapping[str, Callable[[AirflowClient], Any]] = {
     "dags": lambda client: [*client.dags("tag"), *client.dags()],
     "source": lambda client: client.source(client.dag("d"), 1 if client.can_backfill else None),
     "pause": lambda client: client.pause("d", True),
+    "delete": lambda client: client.delete("d"),
     "pause_we_set": lambda client: client.pause_we_set("d"),
     "was_paused_by_hand": lambda client: client.was_paused_by_hand("d"),
     "tasks": lambda client: client.tasks("d"),

@@ -15,7 +15,8 @@ from typing import Any, cast
 import pytest
 
 from flowyml import Pipeline, step
-from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError, WaitTimeoutError
+from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError, RunNotFoundError, WaitTimeoutError
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle
@@ -50,6 +51,18 @@ def test_deploying_waits_until_airflow_has_parsed_it_and_again_is_a_no_op(airflo
     assert len([*left]) == 1, "the version before the one that runs, which is in plain files"
     source = orchestrator.client.source({"dag_id": dag_id("deploy twice")})
     assert all((airflow3.dags_folder / path).is_file() for path in facts_of(source)["files"])
+
+
+def test_a_pipeline_is_taken_away_with_its_runs(airflow: Airflow) -> None:
+    orchestrator, dag = orchestrator_of(airflow), dag_id("taken away")
+    handle = orchestrator.run_pipeline(short("taken away"))
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.COMPLETED
+    removed = orchestrator.deployer.undeploy("taken away", runs=True)
+    assert [f"{dag}.py", f"DAG {dag} in Airflow, with its runs"] == [removed[0], removed[-1]]
+    assert not [path for path in airflow.dags_folder.rglob("*") if dag in str(path) and "__pycache__" not in str(path)]
+    with pytest.raises(RunNotFoundError):
+        orchestrator.get_run(handle.job_id)
+    orchestrator.deploy_pipeline(short("taken away"))
 
 
 def test_a_missing_pool_is_reported_before_anything_is_written(airflow: Airflow) -> None:
