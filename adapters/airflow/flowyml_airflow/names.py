@@ -15,10 +15,9 @@ from flowyml.plan.names import slug
 
 __all__ = [
     "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "ERROR_KEY", "RETURNED", "REVISION_KEY", "RUN_ID_KEY", "START_TASK",
-    "STEPS_KEY", "STEP_MARKER", "TAKES_KEY", "TAG", "TIMED_OUT", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file",
-    "dag_id",
-    "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "version_note",
-    "xcom_key",
+    "STEPS_KEY", "STEP_MARKER", "TAG", "TAKES_KEY", "TIMED_OUT", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file",
+    "dag_id", "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id",
+    "version_note", "xcom_key",
 ]  # fmt: skip
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
