@@ -116,8 +116,8 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
             if (error.name or "").partition(".")[0] == "cloudpickle":
                 raise missing("cloudpickle") from error
             raise ArtifactError(
-                f"It was kept, but its class cannot be imported here: {type(error).__name__}: {error}. Set PYTHONPATH "
-                f"to the folder of its module, or install its package. It is in {redact_url(written.url)}"
+                f"Its class cannot be imported here: {type(error).__name__}: {error}. Set PYTHONPATH to the folder of "
+                f"its module, or install its package. The value is kept in {redact_url(written.url)}"
             ) from error
         except Exception as error:  # whatever a user's __setstate__ raises
             raise ArtifactError(
