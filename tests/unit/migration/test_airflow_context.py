@@ -302,3 +302,18 @@ def test_params_of_the_default_arguments_are_those_of_the_run(tmp_path: Path) ->
     options = "schedule=None, params={'rows': 3}, default_args={'params': {'region': 'eu'}}"
     made = written(tmp_path, dag(tasks, options))
     assert ran(tmp_path, made, rows=4)[0]["show"] == ["eu", 4]
+
+
+def test_the_output_of_a_task_within_a_text_is_a_template(tmp_path: Path) -> None:
+    """Airflow's `XComArg` as text is a template: of a key that only the operator knows, the operator keeps it."""
+    before = "def give(): return 3\ndef push(ti): ti.xcom_push(key='n', value=1)"
+    made = written(tmp_path, dag("""
+        given = PythonOperator(task_id='give', python_callable=give)
+        pushed = PythonOperator(task_id='push', python_callable=push)
+        given >> BashOperator(task_id='say', bash_command=f'echo {given.output}')
+        pushed >> BashOperator(task_id='key', bash_command=f"echo {pushed.output['n']}")
+    """, before=before))  # fmt: skip
+    assert (note(made, "task say").kind, note(made, "task key").kind) == (Kind.KEPT, Kind.OPAQUE)
+    assert "xcom_pull(task_ids='push', dag_id='flow', key='n')" in made.text
+    plan = loaded(tmp_path, made).flow.compile()
+    assert plan.by_name["say"].inputs

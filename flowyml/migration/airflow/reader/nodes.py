@@ -185,6 +185,13 @@ class XCom:
     path: tuple[tuple[str, Any], ...] = ()
     parts: tuple[XCom, ...] = ()
 
+    def template(self) -> str | None:
+        """Return its text, which is a template; None if not all of it is known. Source: ``PlainXComArg.__str__``."""
+        dag, key = self.task.dag, hard(self.key)
+        if self.path or dag is None or not self.task.known or not isinstance(dag.dag_id, str) or key is None:
+            return None
+        return f"{{{{ task_instance.xcom_pull(task_ids='{self.task.task_id}', dag_id='{dag.dag_id}', key='{key}') }}}}"
+
     def tasks(self) -> list[Task]:
         return list(dict.fromkeys([self.task, *(task for part in self.parts for task in part.tasks())]))
 

@@ -11,6 +11,7 @@ from flowyml.migration.airflow.model import DagWarning
 from flowyml.migration.airflow.reader import values
 from flowyml.migration.airflow.reader.machine import MISSING, short
 from flowyml.migration.airflow.reader.members import Members
+from flowyml.migration.airflow.reader.nodes import XCom
 from flowyml.migration.airflow.reader.operations import COMPARE, LARGEST, binary, effort, formatted
 
 
@@ -315,6 +316,8 @@ class Protocols(Members):
 
     def text_of(self, node: ast.expr, value: Any, conversion: str = "", spec: Any = "") -> Any:
         """Return a value as text, as by ``format``."""
+        if isinstance(value, XCom) and conversion != "r" and (template := value.template()) is not None:
+            value = template
         (plain,), _, soft, known = self.settle([value])
         if isinstance(plain, values.Instance):
             if not conversion and (method := plain.special("__format__")):

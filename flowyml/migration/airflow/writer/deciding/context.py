@@ -226,6 +226,8 @@ class Asking:
             return None
         given = dict(zip(("task_ids", "dag_id", "key"), arguments, strict=False))
         given |= {each.arg or "**": each.value for each in named}
+        if isinstance(own := given.get("dag_id"), ast.Constant) and own.value == self.dag.dag_id:
+            del given["dag_id"]
         match given:
             case {"task_ids": ast.Constant(value=str() as name), "key": ast.Constant(value=str() as key), **rest}:
                 pass
