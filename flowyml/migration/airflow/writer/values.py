@@ -152,8 +152,6 @@ class Words:
 
     def keyword(self, name: str) -> str:
         """Return the name of an argument, if it is valid."""
-        import keyword
-
         if not _IDENTIFIER.fullmatch(name) or keyword.iskeyword(name) or name == "__debug__":
             raise Unwritable(f"{name!r:.60} cannot be the name of an argument")
         return name
@@ -183,8 +181,6 @@ def path_of(path: str) -> str | None:
     >>> path_of("our.tasks:load.function")
     'our.tasks:load.function'
     """
-    import keyword
-
     parts = re.split("[.:]", path)
     if not _PATH.fullmatch(path) or any(map(keyword.iskeyword, parts)) or "__debug__" in parts:
         return None
