@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from flowyml.core.errors import EngineUnreachableError, ServerTroubleError
+from flowyml.core.errors import AuthenticationError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.runs import LogLine
 from flowyml_airflow.client import AirflowClient, KeptElsewhereError, NotThereError
 from flowyml_airflow.log_events import TASK_FAILED, LogEvent
@@ -138,7 +138,7 @@ class TaskLogs:
         try:
             said = self._client.xcom(run["dag_id"], run["dag_run_id"], task["task_id"], ERROR_KEY, map_index(task))
             kind, text = str(said["class"]), str(said["said"])
-        except (NotThereError, KeptElsewhereError, KeyError, TypeError):
+        except (NotThereError, KeptElsewhereError, AuthenticationError, KeyError, TypeError):  # or may not be read
             return None
         return (_described(kind, text), kind) if said.get("try") == task["try_number"] else None
 

@@ -15,6 +15,7 @@ from flowyml.core.item_names import labelled
 from flowyml.plan.model import Step
 from flowyml_airflow.graph import Task
 from flowyml_airflow.names import ERROR_KEY, TIMED_OUT, UPSTREAM_FAILED
+from flowyml_airflow.secrets import masked
 
 __all__ = [
     "airflow_exceptions", "as_airflow", "interrupted", "interruptions", "is_final", "never_retried", "no_output",
@@ -25,7 +26,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _NAMED = 5  # items that an error names
 _LONGEST = 1 << 16  # characters of an error in an XCom
-_NO_FAILURES = ("AirflowSkipException", "AirflowTaskTerminated")
 
 
 def as_airflow(step: Step, error: StepError) -> Exception:
@@ -113,10 +113,10 @@ def recorded(run: F) -> F:
         try:
             return run(operator, context, *args)
         except BaseException as error:
-            is_exit = not isinstance(error, Exception) and not isinstance(error, interruptions())
-            if not is_exit and type(error).__name__ not in _NO_FAILURES:
-                said = {"class": type(error).__name__, "said": str(error)[:_LONGEST], "try": context["ti"].try_number}
+            name = type(error).__name__
+            if name == "AirflowTaskTimeout" or (isinstance(error, Exception) and name != "AirflowSkipException"):
                 with suppress(Exception):  # it is in the log, too
+                    said = {"class": name, "said": masked(str(error))[:_LONGEST], "try": context["ti"].try_number}
                     context["ti"].xcom_push(key=ERROR_KEY, value=said)
             raise
 

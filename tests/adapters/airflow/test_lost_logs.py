@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from flowyml import Pipeline, for_each, pipeline, step
+from flowyml.core.errors import AuthenticationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow import pod_disks
-from flowyml_airflow.log_events import log_events, text_log_events
+from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.log_events import LogEvent, log_events, text_log_events
+from flowyml_airflow.logs import TaskLogs
 from flowyml_airflow.pod_disks import check_outlives_pod
 from tests.adapters.airflow.operating import orchestrator_of, set_variable
 from tests.engines.airflow import Airflow
@@ -97,6 +100,19 @@ def test_the_head_of_a_log_is_handed_on_only_where_there_is_no_log() -> None:
     ]
     written = f"{text}[2026-01-01T00:00:00.000+0000] {{m.py:1}} INFO - hello"
     assert [event.message for event in text_log_events(written)] == ["hello"]
+
+
+def test_who_may_not_read_xcoms_gets_the_error_from_the_log() -> None:
+    class Client:
+        def xcom(self, *_: Any) -> Any:
+            raise AuthenticationError("403")
+
+        def log(self, *_: Any) -> list[LogEvent]:
+            return [LogEvent("no connection", "ERROR")]
+
+    run = {"dag_id": "d", "dag_run_id": "r"}
+    task = {"task_id": "t", "operator": "Step", "try_number": 1, "map_index": -1}
+    assert TaskLogs(cast(AirflowClient, Client())).error(run, task) == ("no connection", "")
 
 
 @pytest.mark.parametrize(
