@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Each with what speaks with PostgreSQL.
+# Each with what speaks with PostgreSQL; 3 with bundles of DAGs in git.
 AIRFLOWS = {
-    "airflow3": "apache-airflow>=3.3,<3.4\nasyncpg\npsycopg2-binary\n",
+    "airflow3": "apache-airflow>=3.3,<3.4\napache-airflow-providers-git\nasyncpg\npsycopg2-binary\n",
     "airflow2": "apache-airflow==2.11.2\nasyncpg\npsycopg2-binary\n",
 }
 COMPILE = [

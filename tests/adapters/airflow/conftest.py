@@ -7,6 +7,8 @@ fixtures are those of the session, and a folder as ``tmp_path``. The others chan
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from inspect import signature
@@ -44,6 +46,30 @@ def _with_xcom_backend(folder: Path) -> dict[str, str]:
         "AIRFLOW__CORE__XCOM_BACKEND": "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",
         "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH": (folder / "xcoms").as_uri(),
         "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD": "100000",
+    }
+
+
+def _with_repository(folder: Path) -> dict[str, str]:
+    """Settings of a second folder of DAGs, in a git repository with one empty commit: ``test_git_bundle``."""
+    checkout, bare = folder / "first", folder / "repository.git"
+    author = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    for command in (
+        ("init", "-q", "-b", "main", checkout),
+        ("-C", checkout, *author, "commit", "-q", "--allow-empty", "-m", "Begin"),
+        ("clone", "-q", "--bare", checkout, bare),
+    ):
+        subprocess.run(["git", *command], check=True)
+    bundles = [
+        {"name": "dags-folder", "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": {}},
+        {
+            "name": "repository",
+            "classpath": "airflow.providers.git.bundles.git.GitDagBundle",
+            "kwargs": {"repo_url": str(bare), "tracking_ref": "main", "subdir": "dags", "refresh_interval": 5},
+        },
+    ]
+    return {
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(folder / "bundles"),
     }
 
 
@@ -90,13 +116,15 @@ def _uses(item: pytest.Item, engine: str) -> bool:
 
 @pytest.fixture(scope="session")
 def airflow3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Airflow]:
+    folder = tmp_path_factory.mktemp("engine")
     settings = {
+        **_with_repository(folder),
         "FLOWYML_AIRFLOW_USERNAME": engines.USERNAME, "FLOWYML_AIRFLOW_PASSWORD": engines.PASSWORD,  # on its workers
         # A task that died is found after a minute rather than, by default, up to 5.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "AIRFLOW__CORE__PARALLELISM": "6",  # some of the tests beside others hold a slot for long
     }  # fmt: skip
-    with engines.airflow3(tmp_path_factory.mktemp("engine"), settings) as airflow:
+    with engines.airflow3(folder, settings) as airflow:
         request.session.stash.setdefault(_RUNNING, {})["airflow3"] = airflow
         yield airflow
 
