@@ -10,7 +10,7 @@ from flowyml.graph.layout import Line
 from flowyml.plan.groups import outputs_in
 from flowyml.plan.model import Plan, Source
 
-__all__ = ["Arrow", "Level", "Piece", "arrows", "framed", "in_order", "levels", "lines_of"]
+__all__ = ["Arrow", "Level", "Piece", "arrows", "framed", "levels", "lines_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def levels(plan: Plan) -> Mapping[str, Level]:
         circles = {name: _circle(before) for name, before in nodes.items()}
         tangled = {node.removeprefix("group ") for circle in circles.values() for node in circle} & frames
         if not tangled:
-            return {name: Level(in_order(before), list(pieces[name])) for name, before in nodes.items()}
+            return {name: Level(_in_order(before), list(pieces[name])) for name, before in nodes.items()}
         frames -= tangled
 
 
@@ -156,8 +156,8 @@ def _circle(before: Mapping[str, Sequence[str]]) -> Sequence[str]:
     return ()
 
 
-def in_order(before: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a topological order, near the given one. Raises ``CycleError``."""
+def _in_order(before: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a topological order, as close as possible to the given one."""
     order = TopologicalSorter(dict.fromkeys(before, ()))
     for name, starts in before.items():
         order.add(name, *starts)

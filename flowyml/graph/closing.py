@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from graphlib import CycleError
+from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 
-from flowyml.graph.arrows import in_order
 from flowyml.graph.execution_groups import with_execution_groups
 from flowyml.plan.conditions import with_sources
 from flowyml.plan.groups import Branch, Group, Groups, Loop, Section
@@ -51,9 +51,8 @@ class _Closing:
                  for name in names}  # fmt: skip
         groups = [self._group(group) for group in self.plan.groups if not self._is_inside(group)]
         structure = Groups(groups, list(steps.values()))
-        try:
-            order = in_order({name: structure.upstream(steps[name]) for name in steps})
-        except CycleError:
+        order = _in_order({name: structure.upstream(steps[name]) for name in steps})
+        if order is None:
             return None
         plan = replace(self.plan, steps=tuple(steps[name] for name in order), groups=tuple(groups), outputs=())
         members = {name: tuple(self.plan.structure.members(section)) for name, section in self.sections.items()}
@@ -117,3 +116,20 @@ class _Closing:
         if isinstance(source, FromEither):
             return FromEither(tuple(replace(output, step=self.node[output.step]) for output in source.outputs))
         return source
+
+
+def _in_order(before: Mapping[str, Iterable[str]]) -> list[str] | None:
+    """Return a topological order, as close as possible to the given one; None if there is a cycle."""
+    sorter, order = TopologicalSorter(before), list[str]()
+    positions = {name: position for position, name in enumerate(before)}
+    try:
+        sorter.prepare()
+    except CycleError:
+        return None
+    ready: list[tuple[int, str]] = []
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heappush(ready, (positions[name], name))
+        order.append(heappop(ready)[1])
+        sorter.done(order[-1])
+    return order
