@@ -159,6 +159,10 @@ class Hostile(Orchestrator):
     ) -> list[SubmissionResult]:
         return [self.attach(name)]
 
+    @property
+    def deployer(self) -> Any:
+        return HostileDeployer()
+
     @classmethod
     def sign_in(cls) -> SignIn:
         return SignIn(url=EVIL, password=EVIL)
@@ -166,6 +170,13 @@ class Hostile(Orchestrator):
     @classmethod
     def stop_server(cls) -> bool:
         raise EngineError(EVIL)
+
+
+class HostileDeployer:
+    """Removes what bears an evil name."""
+
+    def undeploy(self, pipeline: str, **options: Any) -> list[str]:
+        return [EVIL]
 
 
 class HostileSchedule:
@@ -270,6 +281,7 @@ COMMANDS = [
     f"runs --on {EVIL}", f"status {EVIL}", f"run {EVIL}.py", f"run mild.py -p {EVIL}=1", f"{EVIL}", f"runs --{EVIL}",
     "graph BUNDLE", "graph BUNDLE -f mermaid", "graph BUNDLE -f svg", "compile BUNDLE --to plan",
     "compile BUNDLE --to prefect", "bundle BUNDLE", f"bundle mild.py -o {EVIL}",
+    f"undeploy {EVIL} --on hostile", f"undeploy {EVIL} --on airflow -o {EVIL}",
     "trigger x --on hostile", "clear x --on hostile", "backfill x 2026-01-01 2026-01-02 --on hostile",
     "backends sign-in hostile", "backends stop hostile", "schedule serve --on hostile",
     "artifacts x --on hostile", "prune --on hostile --older-than 1d", "prune --on hostile --dry-run",
