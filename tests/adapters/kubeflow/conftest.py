@@ -4,6 +4,8 @@ FLOWYML_TEST_KFP_NAMESPACE, FLOWYML_TEST_KFP_TOKEN and FLOWYML_TEST_KFP_IMAGE ar
 of steps on a real server. FLOWYML_TEST_KFP_STORE is the URL of a store that this machine and the pods reach; the code
 of pipelines is kept there. FLOWYML_TEST_KFP_SHARED is a folder of this machine that every pod of the namespace has too,
 at the same path; without it, tests whose steps leave traces in files are skipped.
+
+FLOWYML_TEST_KFP_RELEASE, such as 2.16, is the release that the fake plays, where a test does not choose one.
 """
 
 from __future__ import annotations
@@ -90,6 +92,7 @@ def kfp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 
     folder = tmp_path_factory.mktemp("kfp")
     with served(folder) as (url, state):
+        state.version = os.environ.get("FLOWYML_TEST_KFP_RELEASE", state.version)
         yield Api(url, state, folder)
 
 

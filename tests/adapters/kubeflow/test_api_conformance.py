@@ -58,7 +58,9 @@ class OnKubeflow(Conformance):
 
 
 class TestConformanceOverTheApi(OnKubeflow, OrchestratorConformance, RandomFlowConformance):
-    """The whole suite, on a real server, or the fake in the mode of a stock KFP 2.17."""
+    """The whole suite, on a real server or the fake, which is a stock KFP 2.17 unless FLOWYML_TEST_KFP_RELEASE says
+    otherwise.
+    """
 
     @pytest.fixture(scope="class")
     @classmethod
