@@ -34,8 +34,10 @@ def bare(annotation: Any) -> Any:
 
 def type_text(annotation: Any) -> str:
     """Return an annotation as people write it: ``int``, ``list[int]``, ``None``."""
-    if annotation is NoneType or get_args(annotation):
-        return "None" if annotation is NoneType else str(annotation)
+    if annotation is NoneType:
+        return "None"
+    if get_args(annotation):
+        return str(annotation).replace("pathlib._local.", "pathlib.")  # where Python 3.13 alone has the classes
     return str(getattr(annotation, "__name__", annotation))
 
 
