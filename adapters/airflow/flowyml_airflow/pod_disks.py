@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowyml.artifacts import is_reference
-from flowyml_airflow.task_exceptions import airflow_exceptions
+from flowyml.core.errors import StepFailedError
 
 __all__ = ["check_outlives_pod"]
 
@@ -18,13 +18,18 @@ _IN_POD = "AIRFLOW_IS_K8S_EXECUTOR_POD"  # set by the KubernetesExecutor; source
 
 
 def check_outlives_pod(step: str, outputs: Mapping[str, Any], artifacts: str | None) -> None:
-    """Raise Airflow's ``AirflowFailException`` for an output that a pod keeps in the default store, on its own disk."""
+    """Raise ``StepFailedError`` for an output that a pod keeps in the default store, on its own disk.
+
+    Another try would keep it there, too, so it counts as Airflow's ``AirflowFailException``.
+    """
     if not os.environ.get(_IN_POD) or artifacts or os.environ.get("FLOWYML_ARTIFACTS"):
         return
     for name, packed in outputs.items():
         if is_reference(packed):
-            raise airflow_exceptions().AirflowFailException(
+            error = StepFailedError(
                 f"step {step!r}: output {name!r} is not plain JSON of up to 64 KiB, so it is stored, and the store is "
                 f"a folder of this pod, which ends with it. Give a store that all pods reach: airflow={{'artifacts': "
                 f"'s3://…'}} for the pipeline, artifacts for the target, or FLOWYML_ARTIFACTS in the pods."
             )
+            error.names = ("AirflowFailException",)
+            raise error

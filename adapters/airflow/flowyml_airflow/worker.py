@@ -56,7 +56,7 @@ from flowyml_airflow.task_exceptions import (
     no_output,
     recorded,
     upstream_failed,
-)  # fmt: skip
+)
 from flowyml_airflow.xcoms import carried, restored
 
 __all__ = [
@@ -88,22 +88,14 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
     read_secret = read_ahead(step.secrets.values())
     with _processes(context, bundle, python, artifacts, read_secret) as processes, _end_with_parent():
         try:
-            outputs = processes.run(
-                step.name,
-                inputs,
-                attempt=_attempt(context),
-                index=index,
-                secrets=step.secrets,
-                on_line=_log,
-                stop=_stop,
+            outputs = _run(
+                processes, artifacts, step.name, inputs, attempt=_attempt(context), index=index, secrets=step.secrets
             )
-            check_outlives_pod(step.name, outputs, artifacts)
             if outputs.cached_from:
                 context["ti"].xcom_push(key=CACHED_KEY, value=outputs.cached_from)
             add_links(operator, artifacts, outputs)
             return _handed_over(graph, step, context, outputs)
         except StepError as error:
-            drop_answers_after(error)
             raised = as_airflow(step, error)
             if (trace := getattr(error, "traceback", "")) and type(raised).__name__ != "AirflowSkipException":
                 logger.error("%s", trace.rstrip())
@@ -115,6 +107,19 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
             if is_final(step, ended) and isinstance(ended, StepTimeoutError):
                 raise as_airflow(step, ended) from error
             raise error.with_traceback(None) from None
+
+
+def _run(
+    processes: StepProcesses, artifacts: str | None, step: str, *arguments: Any, **options: Any
+) -> AttemptOutputs:  # fmt: skip
+    """Make one attempt of a step. Raises ``StepError``, also for an output that would end with this pod."""
+    try:
+        outputs = processes.run(step, *arguments, **options, on_line=_log, stop=_stop)
+    except StepError as error:
+        drop_answers_after(error)
+        raise
+    check_outlives_pod(step, outputs, artifacts)
+    return outputs
 
 
 def _handed_over(graph: TaskGraph, step: Step, context: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
@@ -146,16 +151,7 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
     decider = _decider(graph, task, context, bundle, python, artifacts)
     _check(decider, task)
     with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
-
-        def call(*arguments: Any, **options: Any) -> AttemptOutputs:
-            try:
-                outputs = processes.run(*arguments, **options, index=decider.index, on_line=_log, stop=_stop)
-            except StepError as error:
-                drop_answers_after(error)
-                raise
-            check_outlives_pod(arguments[0], outputs, artifacts)
-            return outputs
-
+        call = partial(_run, processes, artifacts, index=decider.index)
         group = GroupRun(graph, task, decider, context["ti"], call, _stop)
         try:
             group.run()

@@ -24,6 +24,7 @@ from flowyml_airflow.facts import TaskDecider
 from flowyml_airflow.graph import Task, TaskGraph
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
+from flowyml_airflow.pod_disks import check_outlives_pod
 from flowyml_airflow.retrying import to_clear
 from flowyml_airflow.step_runs import attributed, step_runs
 from tests.adapters.airflow.task_instance import Ti
@@ -93,6 +94,21 @@ def test_what_does_not_need_a_step_that_failed_still_runs() -> None:
         "state": "failed", "attempt": 4, "began": 0, "ended": 0, "error": "ValueError: no", "late": False,
     }  # fmt: skip
     assert last["steps"]["second"]["error"] == "not run, since step 'first' ended FAILED"
+
+
+def test_the_others_run_beside_a_step_whose_output_would_end_with_its_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_IS_K8S_EXECUTOR_POD", "True")
+    monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
+
+    def call(name: str, inputs: Mapping[str, Any], **options: Any) -> AttemptOutputs:
+        outputs = AttemptOutputs({name: {"$artifact": {"url": "file:///root/x"}} if name == "first" else 1})
+        check_outlives_pod(name, outputs, None)
+        return outputs
+
+    group = group_of(call, ti := Ti())
+    with pytest.raises(StepFailedError, match="a folder of this pod"):
+        group.run()
+    assert states_of(ti)[-1] == {"first": "failed", "second": "upstream_failed", "beside": "success"}
 
 
 @pytest.mark.parametrize(("name", "state"), [("AirflowFailException", "failed"), ("AirflowSkipException", "skipped")])

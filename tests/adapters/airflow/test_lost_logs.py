@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from flowyml import Pipeline, for_each, pipeline, step
-from flowyml.core.errors import AuthenticationError
+from flowyml.core.errors import AuthenticationError, StepFailedError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml_airflow import pod_disks
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.log_events import LogEvent, log_events, text_log_events
 from flowyml_airflow.logs import TaskLogs
@@ -129,12 +127,12 @@ def test_a_value_on_the_disk_of_a_pod_is_refused_with_its_cure(
     variables: dict[str, str], artifacts: str | None, outputs: dict[str, Any], is_refused: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(pod_disks, "airflow_exceptions", lambda: SimpleNamespace(AirflowFailException=RuntimeError))
     monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     if not is_refused:
         check_outlives_pod("train", outputs, artifacts)
         return
-    with pytest.raises(RuntimeError, match=r"'train': output 'model' .* a folder of this pod.* FLOWYML_ARTIFACTS"):
+    with pytest.raises(StepFailedError, match=r"'train': output 'model' .* this pod.* FLOWYML_ARTIFACTS") as raised:
         check_outlives_pod("train", outputs, artifacts)
+    assert raised.value.names == ("AirflowFailException",)  # it is not tried again
