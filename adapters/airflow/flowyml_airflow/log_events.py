@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,9 @@ TASK_FAILED = "Task failed with exception"
 _LONGEST_HEAD = 100  # lines
 _ABOUT = "*** "  # begins Airflow 2's own lines about the source of a log
 _LINE = re.compile(r"\[(?P<time>\d{4}-\d\d-\d\dT[^\]]+)\] \{(?P<source>[^}]*)\} (?P<level>[A-Z]+) - (?P<message>.*)")
+# Not why a log is missing: marks of Airflow's, and where it has found a log, which may be empty. Source: on both, the
+# ``FileTaskHandler`` and the remote ones.
+_NO_REASON = re.compile(r"::(end)?group::|/|\w+://|Found |  \* ")
 _RAISED = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (?P<value>.*))?")
 
 
@@ -45,13 +48,17 @@ def log_events(content: Sequence[Any]) -> list[LogEvent]:
     """Return the log of an attempt on Airflow 3."""
     log = _without_head(content)
     if not log:
-        said = (_said(item) for item in content)
-        return [_reason(text) for text in said if not text.startswith(("::group::", "::endgroup::"))]
+        return _reasons(map(_said, content))
     return [_event(item) for item in log if not _is_torn(item)]
 
 
-def _reason(text: str) -> LogEvent:
-    return LogEvent(f"Airflow has no log of this attempt: {text}", "WARNING", is_reason=True)
+def _reasons(head: Iterable[str]) -> list[LogEvent]:
+    """Return why Airflow has no log, from its own lines about the source."""
+    return [
+        LogEvent(f"Airflow has no log of this attempt: {text}", "WARNING", is_reason=True)
+        for text in head
+        if not _NO_REASON.match(text)
+    ]
 
 
 def _without_head(content: Sequence[Any]) -> Sequence[Any]:
@@ -116,7 +123,7 @@ def text_log_events(content: str) -> list[LogEvent]:
         elif events:
             events[-1] = _continued(events[-1], line)
     if not events:
-        return [_reason(line.removeprefix(_ABOUT)) for line in lines if line.startswith(_ABOUT)]
+        return _reasons(line.removeprefix(_ABOUT) for line in lines if line.startswith(_ABOUT))
     return [*events[:-1], replace(events[-1], may_grow=True)]
 
 

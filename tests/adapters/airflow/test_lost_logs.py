@@ -100,6 +100,13 @@ def test_the_head_of_a_log_is_handed_on_only_where_there_is_no_log() -> None:
     assert [event.message for event in text_log_events(written)] == ["hello"]
 
 
+def test_a_log_that_was_found_empty_is_not_called_missing() -> None:
+    places = ["/opt/airflow/logs/dag_id=d/attempt=1.log", "s3://logs/dag_id=d/attempt=1.log"]
+    head = ["::group::Log message source details", *places, "::endgroup::"]
+    assert log_events([{"event": text} for text in head]) == []
+    assert text_log_events("*** Found local files:\n***   * /opt/airflow/logs/dag_id=d/attempt=1.log\n") == []
+
+
 def test_who_may_not_read_xcoms_gets_the_error_from_the_log() -> None:
     class Client:
         def xcom(self, *_: Any) -> Any:
