@@ -17,7 +17,7 @@ from flowyml_airflow.names import ERROR_KEY, START_TASK, TIMED_OUT, UPSTREAM_FAI
 from flowyml_airflow.outcomes import task_status
 from flowyml_airflow.step_runs import attributed, index_of, map_index, name_of, steps_of_task
 
-__all__ = ["LAST_WORDS", "Tail", "TaskLogs", "is_start"]
+__all__ = ["LAST_WORDS", "RECORDING", "Tail", "TaskLogs", "is_start"]
 
 _MACHINERY = (
     "task_runner.py", "airflow.dag_processing", "taskinstance.py", "standard_task_runner.py",
@@ -28,8 +28,8 @@ _ENDS = (
     "task_runner.py", "taskinstance.py", "standard_task_runner.py", "local_task_job_runner.py", "process_utils.py",
 )  # fmt: skip
 LAST_WORDS = 3  # seconds that a worker has, after the end of an attempt, for the end of its log
-_OURS = frozenset({"Choose", "ExternalDag", "ItemStep", "ItemTogether", "Items", "Step", "Together"})
-"""The classes of tasks in a compiled DAG file that record their errors."""
+RECORDING = frozenset({"Choose", "ExternalDag", "ItemStep", "ItemTogether", "Items", "Step", "Together"})
+"""The classes of a compiled DAG file whose tasks record their errors: ``operator`` of a task in Airflow's API."""
 _Key = tuple[datetime | None, str, str]
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _STOPPED = ("Task killed!", "terminated with exit code", "exited with return code", "Task exited")
@@ -133,7 +133,7 @@ class TaskLogs:
 
     def _recorded(self, run: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str] | None:
         """Return the same from the XCom that a task of FlowyML's pushes before it fails; None without it."""
-        if task.get("operator") not in _OURS:
+        if task.get("operator") not in RECORDING:
             return None
         try:
             said = self._client.xcom(run["dag_id"], run["dag_run_id"], task["task_id"], ERROR_KEY, map_index(task))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 from typing import Any, cast
 
@@ -10,10 +11,13 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.errors import AuthenticationError, StepFailedError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml_airflow import worker
 from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.dag_file import parts
 from flowyml_airflow.log_events import LogEvent, log_events, text_log_events
-from flowyml_airflow.logs import TaskLogs
+from flowyml_airflow.logs import RECORDING, TaskLogs
 from flowyml_airflow.pod_disks import check_outlives_pod
+from flowyml_airflow.task_exceptions import recorded
 from tests.adapters.airflow.operating import orchestrator_of, set_variable
 from tests.engines.airflow import Airflow
 
@@ -98,6 +102,22 @@ def test_the_head_of_a_log_is_handed_on_only_where_there_is_no_log() -> None:
     ]
     written = f"{text}[2026-01-01T00:00:00.000+0000] {{m.py:1}} INFO - hello"
     assert [event.message for event in text_log_events(written)] == ["hello"]
+
+
+def test_errors_are_asked_of_the_tasks_that_record_them() -> None:
+    texts = [text for text in vars(parts).values() if isinstance(text, str) and text.startswith("class ")]
+    classes = {node.name: node for node in ast.parse("\n".join(texts)).body if isinstance(node, ast.ClassDef)}
+    wrapper = recorded(print).__code__
+
+    def records(name: str) -> bool:
+        if name not in classes:
+            return False
+        calls = [node for node in ast.walk(classes[name]) if isinstance(node, ast.Attribute)]
+        called = [node.attr for node in calls if ast.unparse(node.value) == "worker()"]
+        bases = [ast.unparse(base) for base in classes[name].bases]
+        return any(getattr(worker, each).__code__ is wrapper for each in called) or any(map(records, bases))
+
+    assert set(filter(records, classes)) == RECORDING
 
 
 def test_a_log_that_was_found_empty_is_not_called_missing() -> None:
