@@ -90,8 +90,9 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
         if kind is None:
             inputs.append(item)
             continue
-        for _ in range(depth):  # the type, and the values, of an item of lists within lists
-            kind, values = (get_args(kind) or (kind,))[0], [value for each in values for value in each]
+        for _ in range(depth):  # the type, and the values, of an item of lists within lists; a run refuses other items
+            kind = (get_args(kind) or (kind,))[0]
+            values = [value for each in values if isinstance(each, list | tuple) for value in each]
         with errors_at(call.line):
             _check_annotation(f"step {step.name!r}", item.into or item.name, hint_of(item), kind, values)
         inputs.append(replace(given, typed=True))

@@ -10,6 +10,7 @@ from types import GenericAlias
 from typing import Any
 
 from flowyml.authoring.run_parameters import type_of
+from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.plan.conditions import with_sources
 from flowyml.plan.groups import Branch, Group, Loop
 from flowyml.plan.parameters import is_json, is_too_deep, own_copy
@@ -31,8 +32,11 @@ class RichConstant(Constant):
 
 
 def is_constant(value: object) -> bool:
-    """Return whether a plan can hold a value. Raises ``ParameterError`` for a model that JSON cannot hold."""
-    return not is_too_deep(value) and is_json(plain(value))
+    """Return whether a plan can hold a value. Raises ``DefinitionError`` for a model that JSON cannot hold."""
+    try:
+        return not is_too_deep(value) and is_json(plain(value))
+    except ParameterError as error:
+        raise DefinitionError(str(error)) from error
 
 
 def constant(value: Any, kind: Any = None) -> Constant:

@@ -297,6 +297,10 @@ class Wide(Narrow):
     folder: Path
 
 
+class Loose(BaseModel):
+    held: Any
+
+
 @step
 def shown(where: Path, day: date, colours: list[Colour], more: dict[str, Path]) -> str:
     return f"{where!r} {day!r} {colours} {more}"
@@ -367,9 +371,20 @@ def test_a_constant_reaches_a_step_as_what_it_is(workers: Any) -> None:
         (lambda: called("x", LOGICAL_DATE), r"'day' is '<logical_date>', which is not a date"),
         (lambda: item(date(2026, 1, 1)), r"'where' is datetime\.date\(2026, 1, 1\), which is not a Path"),
         (lambda: item.map(where=[Path("x"), Colour.RED]), r"'where' is <Colour\.RED: 'red'>, which is not a Path"),
+        (lambda: unknown(Loose(held=object())), r"Loose\(.* cannot be passed as JSON.*\(.*test_types\.py, line \d+\)"),
+        (lambda: called(Loose(held=object())), r"Loose\(.* cannot be passed as JSON"),
         (lambda: narrow(Wide(rows=1, folder=Path("x"))), r"'model' is Wide\(.*, and a step would get Narrow\("),
     ],
 )
 def test_a_constant_that_a_step_would_get_as_another_value_is_refused(body: Any, message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
         pipeline(name="mistake")(body).compile()
+
+
+def test_a_run_refuses_a_loop_over_an_item_that_is_not_a_list() -> None:
+    @pipeline
+    def nested() -> None:
+        with for_each([Path("d")], name="outer") as each, for_each(each, name="inner") as inner:
+            item(inner)
+
+    assert "Loop 'inner' goes over a value that is not a list" in str(nested.run().error)
