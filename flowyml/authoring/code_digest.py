@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from flowyml.authoring.code_files import FileWalk
 from flowyml.authoring.file_values import is_as_imported, is_literal, says_defaults, unwrapped
-from flowyml.authoring.function_versions import bytecode
+from flowyml.authoring.function_versions import bytecode, names_in
 from flowyml.authoring.module_files import is_elsewhere, live_module
 from flowyml.authoring.source_units import (
     REACHING,
@@ -179,7 +179,7 @@ class _Walk(FileWalk):
     def _collect_without_file(self, function: FunctionType) -> None:
         """Collect code without a file, such as a notebook's: its own text, and the globals that it names."""
         self.held.extend(bytecode(function.__code__) if "<lambda>" in function.__qualname__ else _own_text(function))
-        names = _names(function.__code__)
+        names = names_in(function.__code__)
         self.uses_current_run = self.uses_current_run or "current_run" in names
         if _reaches_any(function):
             self.changed = (
@@ -402,7 +402,7 @@ def _reaches_any(function: FunctionType) -> bool:
     try:
         return any(Unit(node, ()).reaches_any for node in _parsed(function).body)
     except (OSError, SyntaxError, TypeError):
-        return not REACHING.isdisjoint(_names(function.__code__))
+        return not REACHING.isdisjoint(names_in(function.__code__))
 
 
 def _parsed(function: FunctionType) -> ast.Module:
@@ -413,11 +413,6 @@ def _counts(value: Any) -> bool:
     """Return whether a step may depend on a value: not on a pipeline, a logger or the name of a type."""
     is_type = isinstance(value, GenericAlias | UnionType)
     return not is_type and type(value).__module__.partition(".")[0] not in ("flowyml", "logging", "typing")
-
-
-def _names(code: CodeType) -> set[str]:
-    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return set(code.co_names).union(*map(_names, inner))
 
 
 def _pickled(value: Any) -> str:

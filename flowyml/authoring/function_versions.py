@@ -13,7 +13,7 @@ from typing import Any
 from flowyml.authoring.steps import Step
 from flowyml.core.modules import shipped_name
 
-__all__ = ["bytecode", "code_version"]
+__all__ = ["bytecode", "code_version", "names_in"]
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), type(...))
 
@@ -38,7 +38,7 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
     seen.add(id(value))
     yield from bytecode(value.__code__)
     held = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
-    for name in sorted(_names(value.__code__)):
+    for name in sorted(names_in(value.__code__) | held.keys()):
         try:
             found = held[name].cell_contents if name in held else value.__globals__[name]
         except (KeyError, ValueError):  # a builtin, an attribute, or a cell that is not filled yet
@@ -61,9 +61,10 @@ def bytecode(code: CodeType) -> Iterator[str]:
             yield repr(constant)
 
 
-def _names(code: CodeType) -> set[str]:
+def names_in(code: CodeType) -> set[str]:
+    """Return the globals and attributes that code names, also in functions within it."""
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return {*code.co_names, *code.co_freevars}.union(*map(_names, inner))
+    return set(code.co_names).union(*map(names_in, inner))
 
 
 def _is_constant(value: object) -> bool:
