@@ -407,10 +407,10 @@ def retry(
             return
         out.line(again.job_id)
         if pipeline is None:
-            takes_edits = orchestrator.capabilities[Feature.RETRY_NEW_CODE].level is not Level.NO
-            more = "; --with-new-code FILE runs edited files" if takes_edits else ""
-            note(f"running again, with the code that the run was started with{more}")
+            note("running again, with the code that the run was started with")
         note(f"watch it with: {command_for('watch', again)}")
+        if pipeline is None and orchestrator.capabilities[Feature.RETRY_NEW_CODE].level is not Level.NO:
+            note(f"to run edited code, when it has ended: {command_for('retry', again)} --with-new-code FILE")
 
 
 def _attached(orchestrator: Orchestrator, given: str) -> SubmissionResult:

@@ -31,7 +31,7 @@ def check_retry(
     if parameters:
         raise RetryRefusedError(
             f"A retry of run {run.job_id!r} has the parameters that the run was started with. To give others, start "
-            f"a new run, or use with_new_code=…, `flowyml retry --with-new-code FILE`, if the engine can do that."
+            f"a new run, or use with_new_code=…, if the engine can do that."
         )
     if not run.status.is_terminal:
         raise RetryRefusedError(

@@ -289,7 +289,8 @@ def test_a_run_keeps_what_it_made_and_goes_on_after_a_kill(tmp_path: Path) -> No
     process.communicate()
     assert (local.get_run("killed").error or "").endswith("`flowyml retry killed` continues it.")
     (tmp_path / "go").touch()
-    assert flowyml("retry", "killed").code == 0
+    retried = flowyml("retry", "killed")
+    assert (retried.code, "flowyml retry killed --with-new-code FILE" in retried.err) == (0, True)
     assert flowyml("watch", "killed").code == 0
     assert flowyml("run", "large.py", "--run-id", "whole").err == ""
     for run_id in ("killed", "whole"):

@@ -94,7 +94,10 @@ def test_an_output_whose_class_is_elsewhere_says_how_to_read_it(
     subprocess.run([sys.executable, "away/script.py"], check=True, timeout=2400, stdin=subprocess.DEVNULL)
     message = flowyml("outputs", "shaped").out
     for name in ("shapes", "script"):
-        assert f"its class cannot be imported here: ModuleNotFoundError: No module named '{name}'." in message
+        assert (
+            f"of run 'shaped': Its class cannot be imported here: ModuleNotFoundError: No module named '{name}'."
+            in message
+        )
     assert "Set PYTHONPATH to the folder of its module" in message
     monkeypatch.syspath_prepend(tmp_path / "away")
     there = flowyml("outputs", "shaped").out

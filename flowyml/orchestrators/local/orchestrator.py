@@ -227,10 +227,7 @@ class LocalOrchestrator(Orchestrator):
         except ArtifactError:
             raise
         except Exception as error:  # whatever the class of the value raises when it is read
-            raise ArtifactError(
-                f"The output was kept, but cannot be read here: {described(error)}. If its class is missing, set "
-                f"PYTHONPATH to the folder of its module."
-            ) from error
+            raise ArtifactError(f"The output was kept, but cannot be read here: {described(error)}") from error
 
     def _keep_job(self, pipeline: RunnablePipeline, run: LocalRun, bundle: Bundle | None, dates: RunDates) -> None:
         """Save the data for a retry of a run in this process: code and orchestrator, or why they are missing."""

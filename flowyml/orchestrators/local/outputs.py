@@ -128,11 +128,8 @@ def read(run_id: str, recorded: str) -> Outputs:
         try:
             packed = [each.get("artifact") for each in entries_in(entry)]
             values[name] = packed if are_packed() else value_of(entry)
-        except (ImportError, AttributeError) as error:  # its class is not to be found
-            not_kept[name] = (
-                f"Output {name!r} of run {run_id!r} was kept, but its class cannot be imported here: "
-                f"{described(error)}. Set PYTHONPATH to the folder of its module."
-            )
+        except ArtifactError as error:  # which says why
+            not_kept[name] = f"Output {name!r} of run {run_id!r}: {error}"
         except Exception as error:  # whatever the class of the value raises when it is read
             not_kept[name] = f"Output {name!r} of run {run_id!r} was kept, but cannot be read here: {described(error)}"
     return Outputs(values, not_kept=not_kept)
@@ -144,8 +141,13 @@ def value_of(entry: Mapping[str, Any]) -> Any:
         return Gathered([value_of(item) for item in entry["items"]], entry["indexes"]).listed()
     if "pickle" in entry:
         if forbidden := why_no_pickles():
-            raise ArtifactError(f"it is a pickle, and pickles are not read here: {forbidden}")
-        return Unpickler(io.BytesIO(base64.b64decode(entry["pickle"])), main=entry.get("main")).load()
+            raise ArtifactError(f"It is a pickle, and pickles are not read here: {forbidden}")
+        try:
+            return Unpickler(io.BytesIO(base64.b64decode(entry["pickle"])), main=entry.get("main")).load()
+        except (ImportError, AttributeError) as error:
+            raise ArtifactError(
+                f"Its class cannot be imported here: {described(error)}. Set PYTHONPATH to the folder of its module."
+            ) from error
     return unpack(entry["artifact"], open_store(entry.get("store"))) if "artifact" in entry else entry["value"]
 
 
