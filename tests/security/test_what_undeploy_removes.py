@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +15,9 @@ from flowyml.core.errors import ConfigurationError, DeploymentError, OwnershipEr
 from flowyml.plan.marks import mark_of, marked
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.beside import runtime
+from flowyml_airflow.client import AirflowClient, NotThereError
+from flowyml_airflow.deployer import AirflowDeployer
+from flowyml_airflow.folder import LocalFolder
 
 BUNDLES = "flowyml_bundles"
 
@@ -119,3 +124,26 @@ def test_a_dag_file_of_others_is_refused_even_with_force(tmp_path: Path) -> None
         with pytest.raises(ConfigurationError, match=f"is not the DAG file of pipeline '{name}'"):
             undeployed(tmp_path, name, force=True)
     assert {"train.py", "report.py"} <= files(tmp_path)
+
+
+@pytest.mark.parametrize(("tags", "is_ours"), [(["flowyml"], True), (["reports"], False)])
+def test_runs_of_a_dag_that_others_wrote_stay(tmp_path: Path, tags: list[str], is_ours: bool) -> None:
+    """It has the id of the pipeline's DAG, and a file elsewhere."""
+    deleted = []
+
+    class Client:
+        def dag(self, dag: str) -> dict[str, Any]:
+            if dag != "train":
+                raise NotThereError(404, "gone")
+            return {"dag_id": dag, "tags": [{"name": name} for name in tags]}
+
+        def unfinished(self, dags: Sequence[str]) -> list[Any]:
+            return []
+
+        def delete(self, dag: str) -> None:
+            deleted.append(dag)
+
+    written(tmp_path, "train")
+    deployer = AirflowDeployer(lambda: cast(AirflowClient, Client()), LocalFolder(tmp_path))
+    said = deployer.undeploy("train", runs=True)
+    assert ("DAG train in Airflow, with its runs" in said, deleted) == (is_ours, ["train"] if is_ours else [])

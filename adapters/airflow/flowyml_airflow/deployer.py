@@ -206,7 +206,7 @@ class AirflowDeployer(Deployer):
                 f"{pipeline!r} has runs that have not ended, such as {busy[0]['dag_run_id']!r}. Cancel them first, or "
                 f"use --force: they wait forever then, since Airflow starts no task without a DAG file."
             )
-        known = [dag for dag in dags if runs and self.found(dag)]
+        known = [dag for dag in dags if runs and (found := self.found(dag)) and found.is_ours]
         if not dry_run:
             take_away(place, paths)
             for dag in known:

@@ -36,14 +36,13 @@ def files_of(folder: Folder, pipeline: str, *, force: bool = False) -> list[str]
                 f"{dag}.py in {folder.name} is not the DAG file of pipeline {pipeline!r}, or its last line was "
                 f"changed. Remove it yourself if you do not need it."
             )
-        paths = list(_code(mark.facts, dag))
         if not force and (not mark.is_untouched or bundle_in(folder.read, {**mark.facts, "bundle_file": ""}) is None):
             raise OwnershipError(
                 f"{dag}.py in {folder.name}, or a file of its code, was changed by hand or is missing. To remove the "
                 f"pipeline all the same, use --force."
             )
         dag_files.append(f"{dag}.py")
-        code += [path for path in paths if folder.read(path) is not None]
+        code += [path for path in _code(mark.facts, dag) if folder.read(path) is not None]
         shared.add(str(mark.facts.get("runtime")))
     if not dag_files:
         raise DeploymentError(f"{folder.name} has no DAG file of pipeline {pipeline!r}.")
