@@ -113,7 +113,7 @@ def recorded(run: F) -> F:
         try:
             return run(operator, context, *args)
         except BaseException as error:
-            name = type(error).__name__
+            name = type(error).__name__  # Airflow 3 and 2 have these in other modules; its timeout is not an Exception
             if name == "AirflowTaskTimeout" or (isinstance(error, Exception) and name != "AirflowSkipException"):
                 with suppress(Exception):  # it is in the log, too
                     said = {"class": name, "said": masked(str(error))[:_LONGEST], "try": context["ti"].try_number}

@@ -83,7 +83,7 @@ class KubeflowReader(RunReader):
         error = WAS_CANCELLED if status is ExecutionStatus.CANCELLED else None
         url = self.client.connection.page(f"runs/details/{run.run_id}")
         if status.is_failed:
-            error = self._error(run) or f"KFP gives no reason. See {url}" if whole else message_of(run)
+            error = (self._error(run) or f"KFP gives no reason. See {url}") if whole else message_of(run)
         started = [item.update_time for item in run.state_history or () if item.state == "RUNNING"]
         return Run(
             job_id=str(run.run_id), run_id=run.display_name, pipeline=self.pipelines.pipeline_of(run),
