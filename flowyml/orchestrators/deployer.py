@@ -55,4 +55,6 @@ class Deployer(Protocol):
         pipeline is not there; without ``force`` also while runs are in progress, and ``OwnershipError`` for what was
         changed by hand.
         """
-        raise UnsupportedFeatureError("undeploy is not available on this engine.")
+        raise UnsupportedFeatureError(
+            "undeploy is not available on this engine. For files of Airflow, add --on airflow."
+        )

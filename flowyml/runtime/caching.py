@@ -180,7 +180,7 @@ class StepCache:
         started = time.time()
         outputs = AttemptOutputs(compute())
         try:
-            _packages(step.caching)
+            _packages(step.caching)  # raises if one was upgraded meanwhile
             if _files(step, step.caching, depends) != parts.get("files", {}):
                 raise ArtifactError("the files that its inputs name changed while it ran")
             self._keep(step, folder, parts, outputs, started)

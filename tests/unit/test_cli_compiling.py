@@ -159,6 +159,8 @@ def test_an_engine_that_cannot_show_what_would_change_says_so(monkeypatch: pytes
     done = flowyml("deploy", "train.py", "--dry-run")
     assert done.code == 2
     assert done.err.splitlines()[-1] == "error: deploy --dry-run is not available on this engine."
+    done = flowyml("undeploy", "training", "-o", "dags")
+    assert (done.code, done.err.endswith("For files of Airflow, add --on airflow.\n")) == (2, True)
 
 
 # Schedules.
