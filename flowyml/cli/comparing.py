@@ -120,8 +120,8 @@ def _packages(sides: tuple[_Side, _Side], lacks: list[str]) -> list[dict[str, An
             packages = depends.get("packages")
             known.update(packages if isinstance(packages, Mapping) else {})
     if not all(versions):
-        known_of = [short_id(side.run) for known, side in zip(versions, sides, strict=True) if known]
-        lacks.append(f"versions of packages: recorded for {f'{known_of[0]} only' if known_of else 'neither run'}")
+        only = (f"{short_id(side.run)} only" for known, side in zip(versions, sides, strict=True) if known)
+        lacks.append(f"versions of packages: recorded for {next(only, 'neither run')}")
         return []
     one, other = versions
     both = sorted(one.keys() & other.keys())  # one that is recorded for one run alone may have been there for both

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait"]
 
 _TABLES = 3
-"""Of a list of tables, the most that are shown."""
+"""The most tables of a list that are shown."""
 
 _RAN_BEFORE = "a run with this id has already ended, and this is its result; use another --run-id for a new run"
 
@@ -227,11 +227,7 @@ def runs_here(orchestrator: object) -> TypeGuard[LocalOrchestrator]:
 
 
 def _run_here(
-    out: Output,
-    orchestrator: LocalOrchestrator,
-    pipeline: RunnablePipeline,
-    values: dict[str, Any],
-    run_id: str | None,
+    out: Output, orchestrator: LocalOrchestrator, pipeline: RunnablePipeline, values: dict[str, Any], run_id: str | None
 ) -> int:
     from flowyml.orchestrators.local.host import Foreground
     from flowyml.orchestrators.submission import new_run_id

@@ -413,7 +413,7 @@ def _content(packed: Any, loops: Sequence[Loop]) -> list[Any]:
 
 
 def _without(secrets: Mapping[str, str]) -> Callable[[str], str]:
-    """Return a function that removes the values of secrets from a text."""
+    """Return a function that removes from a text the values of secrets, and what the engine keeps secret here."""
     masks = list(HOST_MASKS)
     if secrets:
         from flowyml.runtime.secrets import Mask

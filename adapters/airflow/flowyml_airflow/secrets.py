@@ -113,7 +113,7 @@ class _Airflow2Connections:
 
 
 def masked(text: str) -> str:
-    """Remove from a text what Airflow keeps secret in this process, as it does in logs: XComs show all."""
+    """Remove from a text what Airflow keeps secret in this process, as it does in logs: an XCom is shown as it is."""
     for module in ("airflow.sdk.log", "airflow.utils.log.secrets_masker"):
         with suppress(ImportError, AttributeError, RuntimeError):  # the last without Airflow's own logging, on 2.11
             return str(import_module(module).redact(text))
