@@ -76,7 +76,7 @@ def undeploy(
         str | None,
         Option(("--output", "-o"), "A folder that compile wrote; the engine is not asked.", metavar="FOLDER"),
     ] = None,
-    runs: Annotated[bool, Option(("--runs",), "Delete the records of its runs, too.")] = False,
+    runs: Annotated[bool, Option(("--runs",), "Delete the records of its runs, too; none may be in progress.")] = False,
     dry_run: Annotated[bool, Option(("--dry-run",), "Show what would be removed; remove nothing.")] = False,
     force: Annotated[bool, Option(("--force",), "Even if it was changed by hand, or has runs in progress.")] = False,
     as_json: AsJson = False,

@@ -52,8 +52,8 @@ class Deployer(Protocol):
         """Remove a pipeline, with ``runs`` also its records; return what was, or with ``dry_run`` would be, removed.
 
         ``folder`` is one that ``compile`` wrote: then the engine is not asked. Raises ``DeploymentError`` if the
-        pipeline is not there; without ``force`` also while runs are in progress, and ``OwnershipError`` for what was
-        changed by hand.
+        pipeline is not there, and while runs are in progress, unless ``force`` is set without ``runs``; and
+        ``OwnershipError`` for what was changed by hand, without ``force``.
         """
         raise UnsupportedFeatureError(
             "undeploy is not available on this engine. For files of Airflow, add --on airflow."

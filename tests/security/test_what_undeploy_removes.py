@@ -126,24 +126,48 @@ def test_a_dag_file_of_others_is_refused_even_with_force(tmp_path: Path) -> None
     assert {"train.py", "report.py"} <= files(tmp_path)
 
 
-@pytest.mark.parametrize(("tags", "is_ours"), [(["flowyml"], True), (["reports"], False)])
-def test_runs_of_a_dag_that_others_wrote_stay(tmp_path: Path, tags: list[str], is_ours: bool) -> None:
+class Client:
+    """Of an Airflow with the DAG ``train``, which has these tags and unfinished runs."""
+
+    def __init__(self, tag: str, *unfinished: str) -> None:
+        self.tag, self.runs = tag, unfinished
+        self.deleted: list[str] = []
+
+    def dag(self, dag: str) -> dict[str, Any]:
+        if dag != "train":
+            raise NotThereError(404, "gone")
+        return {"dag_id": dag, "tags": [{"name": self.tag}]}
+
+    def unfinished(self, dags: Sequence[str]) -> list[dict[str, str]]:
+        return [{"dag_run_id": run} for run in self.runs]
+
+    def delete(self, dag: str) -> None:
+        self.deleted.append(dag)
+
+
+def deployer_of(client: Client, folder: Path) -> AirflowDeployer:
+    return AirflowDeployer(lambda: cast(AirflowClient, client), LocalFolder(folder))
+
+
+@pytest.mark.parametrize(("tag", "deleted"), [("flowyml", ["train"]), ("reports", [])])
+def test_runs_of_a_dag_that_others_wrote_stay(tmp_path: Path, tag: str, deleted: list[str]) -> None:
     """It has the id of the pipeline's DAG, and a file elsewhere."""
-    deleted = []
-
-    class Client:
-        def dag(self, dag: str) -> dict[str, Any]:
-            if dag != "train":
-                raise NotThereError(404, "gone")
-            return {"dag_id": dag, "tags": [{"name": name} for name in tags]}
-
-        def unfinished(self, dags: Sequence[str]) -> list[Any]:
-            return []
-
-        def delete(self, dag: str) -> None:
-            deleted.append(dag)
-
     written(tmp_path, "train")
-    deployer = AirflowDeployer(lambda: cast(AirflowClient, Client()), LocalFolder(tmp_path))
-    said = deployer.undeploy("train", runs=True)
-    assert ("DAG train in Airflow, with its runs" in said, deleted) == (is_ours, ["train"] if is_ours else [])
+    said = deployer_of(client := Client(tag), tmp_path).undeploy("train", runs=True)
+    assert client.deleted == deleted
+    assert [line for line in said if line.startswith("DAG ")] == [
+        f"DAG {dag} in Airflow, with its runs" for dag in deleted
+    ]
+
+
+@pytest.mark.parametrize(("runs", "force"), [(False, False), (True, False), (True, True)])
+def test_nothing_is_removed_while_a_run_is_in_progress(tmp_path: Path, runs: bool, force: bool) -> None:
+    """With force the files are, but not together with the records, which Airflow keeps while a task runs."""
+    written(tmp_path, "train")
+    before = files(tmp_path)
+    deployer = deployer_of(client := Client("flowyml", "r1"), tmp_path)
+    with pytest.raises(DeploymentError, match="runs that have not ended, such as 'r1'"):
+        deployer.undeploy("train", runs=runs, force=force)
+    assert (files(tmp_path), client.deleted) == (before, [])
+    deployer.undeploy("train", force=True)
+    assert not (tmp_path / "train.py").exists()

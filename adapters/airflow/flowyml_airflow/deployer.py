@@ -201,10 +201,12 @@ class AirflowDeployer(Deployer):
         if folder and runs:
             raise ConfigurationError("A folder has no runs: leave out --runs or --output.")
         paths = files_of(place, pipeline, force=force)
-        if not folder and not force and (busy := self.client().unfinished(dags)):
+        # Airflow keeps the records while a task runs, and once the files are gone, FlowyML does not find them again.
+        if not folder and (runs or not force) and (busy := self.client().unfinished(dags)):
+            forced = ", or use --force: they wait forever then, since Airflow starts no task without a DAG file"
             raise DeploymentError(
-                f"{pipeline!r} has runs that have not ended, such as {busy[0]['dag_run_id']!r}. Cancel them first, or "
-                f"use --force: they wait forever then, since Airflow starts no task without a DAG file."
+                f"{pipeline!r} has runs that have not ended, such as {busy[0]['dag_run_id']!r}. Cancel them "
+                f"first{'' if runs else forced}."
             )
         known = [dag for dag in dags if runs and (found := self.found(dag)) and found.is_ours]
         if not dry_run:
