@@ -39,8 +39,7 @@ CLUSTER = Capabilities(
             "From the steps' logs; large ones through KFP's UI, or from an artifact store that you can read too."
         ),
         Feature.STEP_OUTPUTS: no(
-            "Pods log only the outputs of the pipeline. `flowyml artifacts RUN` and `flowyml outputs RUN --download "
-            "DIR` have the stored outputs of all steps."
+            "Pods log only the outputs of the pipeline. Stored outputs of all steps: `artifacts`, `outputs --download`."
         ),
         Feature.IDEMPOTENT_SUBMIT: partly(
             "KFP does not enforce unique names: of simultaneous submissions, FlowyML keeps one run, unless a "
@@ -110,8 +109,7 @@ LOCAL_RUNNER = Capabilities(
         Feature.LOGS: yes,
         Feature.OUTPUTS: yes,
         Feature.STEP_OUTPUTS: no(
-            "Pods log only the outputs of the pipeline. `flowyml artifacts RUN` and `flowyml outputs RUN --download "
-            "DIR` have the stored outputs of all steps."
+            "Pods log only the outputs of the pipeline. Stored outputs of all steps: `artifacts`, `outputs --download`."
         ),
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
