@@ -255,7 +255,7 @@ def _found_by_compiler(orchestrator: Orchestrator | None, pipeline: RunnablePipe
         return
     except (DefinitionError, UnsupportedFeatureError) as error:
         step = getattr(error, "step", None)
-        yield Lack(None, (step,) if step else (), str(error))
+        yield Lack(None, (step,) if step else (), " ".join(str(error).splitlines()))
 
 
 def _answer(found: Verdict) -> Word:

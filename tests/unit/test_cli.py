@@ -18,8 +18,8 @@ import pytest
 from flowyml.cli.log_lines import LogPrinter
 from flowyml.core.capabilities import Feature
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import LogLine, Run
-from flowyml.orchestrators import LocalOrchestrator, RemoteOrchestrator
+from flowyml.core.runs import LogLine
+from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.commands import RUN_KEYS, STEP_KEYS, Done, command, flowyml
 from tests.unit.conftest import InstallPlugin
 from tests.waiting import wait_until
@@ -113,21 +113,6 @@ def test_the_same_run_id_is_the_same_run_which_is_not_said_to_be_submitted() -> 
     assert "a run with this id has already ended" in waited.err
     assert "has already ended" not in flowyml("run", "train.py", "--run-id", "twice").err
     assert flowyml("run", "train.py", "--run-id", "once", "--detach", "--json").json["status"] == "COMPLETED"
-
-
-@pytest.mark.parametrize("words", ["trigger etl --run-id once", "backfill etl 2026-01-01 2026-01-02"])
-def test_what_is_said_of_a_started_run_has_no_credentials_of_a_url(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(job_id="etl/once", run_id="once", pipeline="etl", status=ExecutionStatus.RUNNING, raw_status="running")
-    engine = RemoteOrchestrator("http://me:word@example.org")
-    started = SimpleNamespace(run=run, job_id=run.job_id, orchestrator=engine)
-    monkeypatch.setattr(engine, "trigger", lambda *_, **__: started)
-    monkeypatch.setattr(engine, "backfill", lambda *_, **__: [started])
-    monkeypatch.setattr("flowyml.cli.operating.resolve", lambda _: engine)
-    done = flowyml(*words.split())
-    assert done.code == 0, done.err
-    assert "with: flowyml watch " in done.err
-    assert ("submitted" in done.err) is words.startswith("backfill"), "a run of that id may have been there"
-    assert "--on http://example.org" in done.err
 
 
 def test_a_backfill_of_a_range_that_is_done_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.following import command_line, command_on
+from flowyml.core.runs import Run
 from flowyml.orchestrators import RemoteOrchestrator
 from flowyml.orchestrators.targets import resolve
+from tests.unit.commands import flowyml
 
 ROOT = Path(__file__).resolve().parents[2]
 # Those that find a run, a deployment or a schedule, and so need ``--on``.
@@ -45,3 +49,18 @@ def test_the_default_needs_no_option_unless_it_is_another(monkeypatch: pytest.Mo
     assert command_line("watch", "r") == command_line("watch", "r", on="local") == "flowyml watch r"
     monkeypatch.setenv("FLOWYML_ORCHESTRATOR", "af3")
     assert command_line("watch", "r", on="local") == "flowyml watch r --on local"
+
+
+@pytest.mark.parametrize("words", ["trigger etl --run-id once", "backfill etl 2026-01-01 2026-01-02"])
+def test_what_is_said_of_a_started_run_has_no_credentials_of_a_url(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(job_id="etl/once", run_id="once", pipeline="etl", status=ExecutionStatus.RUNNING, raw_status="running")
+    engine = RemoteOrchestrator("http://me:word@example.org")
+    started = SimpleNamespace(run=run, job_id=run.job_id, orchestrator=engine)
+    monkeypatch.setattr(engine, "trigger", lambda *_, **__: started)
+    monkeypatch.setattr(engine, "backfill", lambda *_, **__: [started])
+    monkeypatch.setattr("flowyml.cli.operating.resolve", lambda _: engine)
+    done = flowyml(*words.split())
+    assert done.code == 0, done.err
+    assert "with: flowyml watch " in done.err
+    assert ("submitted" in done.err) is words.startswith("backfill"), "a run of that id may have been there"
+    assert "--on http://example.org" in done.err

@@ -13,11 +13,10 @@ from functools import lru_cache
 from flowyml.plan.names import identifier, slug
 
 __all__ = [
-    "ARTIFACTS", "BUNDLE", "BUNDLE_TASK", "CHUNK", "CHUNKS", "END_TASK", "JOB", "LAST_TASK", "NOTES", "RESULT_TASK",
-    "RUN", "RUN_TASK", "START_TASK", "STARTED", "STATUS", "STEP", "STEPS_TASK", "TIME", "VARIABLE", "constant",
-    "group_task", "is_record", "items_task", "loop_task", "of_all", "of_group", "of_items", "output", "part",
-    "part_task", "pipeline", "port", "record", "shown", "step_shown", "task",
-    "gather_task",
+    "ARTIFACTS", "BUNDLE", "BUNDLE_TASK", "CHUNK", "CHUNKS", "END_TASK", "JOB", "LAST_TASK", "NOTES", "REPLACED",
+    "RESULT_TASK", "RUN", "RUN_TASK", "STARTED", "START_TASK", "STATUS", "STEP", "STEPS_TASK", "TIME", "constant",
+    "gather_task", "group_task", "is_record", "items_task", "loop_task", "of_all", "of_group", "of_items", "output",
+    "part", "part_task", "pipeline", "port", "record", "shown", "step_shown", "task",
 ]  # fmt: skip
 
 # Ports: inputs and outputs of a component, which KFP's UI shows.
@@ -48,9 +47,10 @@ _RECORDS = ("-result", "-items", "-results")  # the ends of artifacts from ``rec
 _TAKEN = frozenset({"executor", "root"})
 _DRIVER = "-driver"
 
-# A "$" that Kubernetes reads in the arguments of a container, and so in all texts that KFP gives to a pod: "$(NAME)" is
-# a variable of the container, which may be a secret, and "$$" is "$". Source: Kubernetes, Container, args; KFP #10370.
-VARIABLE = re.compile(r"\$(?=\$|\([A-Za-z_.-][\w.-]*\))")
+# The first character of what is replaced in all texts that KFP gives to a pod. Kubernetes reads "$(NAME)" as a variable
+# of the container, which may be a secret, and "$$" as "$"; KFP's launcher replaces "{{$…}}", and Argo "{{workflow.…}}",
+# and computes "{{=…}}". Sources: Kubernetes, Container, args; KFP #10370, launcher_v2.go; Argo, util/template.
+REPLACED = re.compile(r"\$(?=\$|\([A-Za-z_.-][\w.-]*\))|\{(?=\{\s*(?:[$=]|workflow[.}]))")
 # Words that Argo reads as operators and constants in an expression such as ``X.Succeeded``; source: expr-lang,
 # lexer/state.go and parser.go.
 _WORDS = frozenset({
@@ -107,7 +107,7 @@ def constant(step: str) -> str:
     >>> constant("Train model"), constant("{{$.pipeline_job_name}}"), constant("$(HOME)")
     ('Train model', 'pipeline-job-name-00159226', 'home-b01d8556')
     """
-    return task(step) if "{{" in step or VARIABLE.search(step) else step
+    return task(step) if "{{" in step or REPLACED.search(step) else step
 
 
 def shown(step: str) -> str:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["KubeflowOrchestrator"]
 
 _LONGEST_EXPERIMENT = 128  # bytes; source: KFP, apiserver/validation/length.go
+_OLDEST = (2, 14)  # release of KFP
 
 
 class KubeflowOrchestrator(Orchestrator):
@@ -257,5 +258,8 @@ def _checked_release(release: str | None) -> tuple[int, ...]:
     if release is None:
         return ()
     if found := re.fullmatch(r"([0-9]+)\.([0-9]+)(\.[0-9]+)?", release):
-        return int(found[1]), int(found[2])
+        numbers = int(found[1]), int(found[2])
+        if numbers < _OLDEST:
+            raise ConfigurationError(f"release={release!r} is too old: FlowyML needs KFP 2.14 or newer.")
+        return numbers
     raise ConfigurationError(f"release={release!r} is not a release of KFP. Write it like '2.16'.")

@@ -50,14 +50,13 @@ def argument(value: Any, parameter: Parameter) -> Any:
     """Convert a value for KFP. Raises ``ParameterError`` for an integer or a text that would reach pods changed."""
     text = json.dumps(value, ensure_ascii=False)
     if is_json_text(parameter):
-        return names.VARIABLE.sub(r"\\u0024", text)
-    if replaced := names.VARIABLE.search(text):
-        rest = text[replaced.start() :]
-        variable = "$$" if rest.startswith("$$") else rest[: rest.index(")") + 1]
+        return names.REPLACED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    if replaced := names.REPLACED.search(text):
         raise ParameterError(
-            f"{parameter.name!r} contains {variable!r:.60}, but KFP gives values to pods as "
-            f"arguments, where Kubernetes reads '$$' as '$' and '$(NAME)' as a variable of the pod. Declare it as "
-            f"str | None, which travels as JSON, or pass it without the '$'."
+            f"{parameter.name!r} contains {text[replaced.start() :]!r:.30}, but KFP gives values to pods as arguments, "
+            f"where Kubernetes reads '$$' as '$' and '$(NAME)' as a variable of the pod, and KFP and Argo replace "
+            f"'{{{{$…}}}}', '{{{{=…}}}}' and '{{{{workflow.…}}}}'. Declare it as str | None, which travels as JSON, or "
+            f"write it in another way."
         )
     if long := _long_key(value):
         raise ParameterError(

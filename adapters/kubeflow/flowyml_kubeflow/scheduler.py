@@ -53,6 +53,8 @@ class KubeflowScheduler(Scheduler):
         with one_at_a_time(f"schedule {name}"):
             older = self.named(name)
             self._check_owner(older, bundle, force)
+            for parameter, value in schedule.parameters.items():
+                _check_kept(parameter, value)
             values = arguments(bundle.plan, schedule.parameters)
             version = self.pipelines.ensure_uploaded(bundle, values, owns=True, force=force)[0]
             body = self._recurring_run(bundle.plan, schedule, version, self._last_tick(schedule, older))
@@ -117,8 +119,6 @@ class KubeflowScheduler(Scheduler):
         when = self.client.model(kind, start_time=start, end_time=schedule.end, **rule)
         trigger = {"cron_schedule" if schedule.cron else "periodic_schedule": when}
         values = {"parameters": arguments(plan, schedule.parameters)}
-        for name in schedule.parameters:
-            _check_kept(name, values["parameters"][names.port(name)])
         return self.client.model("V2beta1RecurringRun",
             display_name=names.pipeline(plan.name), experiment_id=self.pipelines.experiment_id(), mode="DISABLE",
             description=_description(plan.name, schedule), pipeline_version_reference=version,

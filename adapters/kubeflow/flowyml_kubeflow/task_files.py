@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from flowyml.artifacts.packing import is_reference
 from flowyml.core.dates import RunDates
@@ -30,6 +32,7 @@ __all__ = [
 Values = dict[str, Any]
 PACKED = "flowyml"  # the format of an artifact that is JSON for a packed value
 FACTS_BYTES = 2000  # of the metadata of one output, as KFP nests them; fewer where there is no room
+_QUOTED = re.compile(r"[%${\ud800-\udfff]")  # in names of files
 _VALUE = 200  # characters of a value that is shown
 _FOLDERS = {"gs": "gcs"}  # where KFP's launcher mounts a scheme; the others go by their own name
 
@@ -108,7 +111,7 @@ def read(found: Mapping[str, Any]) -> Any:
         "format": metadata["format"],
         "sha256": metadata["sha256"],
         "size": int(metadata["size"]),
-        "name": metadata.get("file_name", ""),
+        "name": unquote(metadata.get("file_name", ""), errors="surrogatepass"),
     }
     return {"$artifact": reference}
 
@@ -120,7 +123,7 @@ def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
     if is_reference(packed) and (source := _inside(packed["$artifact"]["url"], scratch)):
         shutil.move(source, path)
         about = packed["$artifact"]
-        named = {"file_name": about["name"]} if "name" in about else {}
+        named = {"file_name": _in_templates(about["name"])} if "name" in about else {}
         return {
             "format": about["format"], "sha256": about["sha256"], "size": str(about["size"]), "type": about["type"],
             **named,
@@ -133,8 +136,8 @@ def described(packed: Any, stored: Values, kind: str, most: int = FACTS_BYTES) -
     """Return the metadata of an output, which KFP's UI shows: its format as ``stored``, its kind and facts, or value.
 
     KFP describes the inputs of a task in its pod, with their metadata, so these have at most ``most`` bytes: what is
-    more is left out. The UI shows and compares all metadata of metrics, so they have only their numbers. Source: KFP,
-    ``CompareUtils.ts``.
+    more is left out, and so is what would be replaced there, or is not Unicode, which KFP refuses. The UI shows and
+    compares all metadata of metrics, so they have only their numbers. Source: KFP, ``CompareUtils.ts``.
     """
     if is_reference(packed):
         facts = packed["$artifact"].get("metadata") or {}
@@ -148,9 +151,16 @@ def described(packed: Any, stored: Values, kind: str, most: int = FACTS_BYTES) -
         facts = {"value": packed if type(packed) is float else text} if len(text) <= _VALUE else {}
     shown: Values = {}
     for name, value in facts.items():
-        if _bytes_in_pod({**shown, name: value, **stored}) <= most:
+        text = json.dumps({name: value}, ensure_ascii=False)
+        is_kept = text.encode("utf-8", "ignore").decode() == text and not names.REPLACED.search(text)
+        if is_kept and _bytes_in_pod({**shown, name: value, **stored}) <= most:
             shown[name] = value
     return {**shown, **stored}
+
+
+def _in_templates(name: str) -> str:
+    """Return a file's name as metadata: what KFP, Argo or Kubernetes would replace, or is not Unicode, is quoted."""
+    return _QUOTED.sub(lambda found: quote(found[0], errors="surrogatepass"), name)
 
 
 def _bytes_in_pod(metadata: Values) -> int:

@@ -101,7 +101,7 @@ def test_the_others_run_beside_a_step_whose_output_would_end_with_its_pod(monkey
     monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
 
     def call(name: str, inputs: Mapping[str, Any], **options: Any) -> AttemptOutputs:
-        outputs = AttemptOutputs({name: {"$artifact": {"url": "file:///root/x"}} if name == "first" else 1})
+        outputs = AttemptOutputs({name: {"$artifact": {"url": "file:///store/x"}} if name == "first" else 1})
         check_outlives_pod(name, outputs, None)
         return outputs
 

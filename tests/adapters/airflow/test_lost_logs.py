@@ -22,7 +22,7 @@ from tests.adapters.airflow.operating import orchestrator_of, set_variable
 from tests.engines.airflow import Airflow
 
 PASSWORD = "planted-in-a-variable"
-STORED = {"model": {"$artifact": {"url": "file:///root/.flowyml/artifacts/model"}}}
+STORED = {"model": {"$artifact": {"url": "file:///store/model"}}}
 
 
 def failing() -> Pipeline:

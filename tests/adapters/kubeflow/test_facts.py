@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("kfp")
 
 from flowyml_kubeflow import sizes
-from flowyml_kubeflow.task_files import FACTS_BYTES, described, read
+from flowyml_kubeflow.task_files import FACTS_BYTES, described, read, store
 
 STORED = {"format": "flowyml"}
 
@@ -34,6 +34,23 @@ def test_facts_of_outputs() -> None:
 def test_a_small_value_is_shown(value: Any, shown: Any) -> None:
     """Whole numbers as text, since KFP keeps numbers as doubles."""
     assert facts_of(value) == {"value": shown}
+
+
+@pytest.mark.parametrize("text", ["$(FLOWYML_SECRET_PW)", "a $$ b", "{{$}}", "{{workflow.name}}", "a\udcff"])
+def test_a_text_that_would_be_changed_is_not_in_the_description_of_a_pod(text: str, tmp_path: Path) -> None:
+    """KFP, Argo and Kubernetes replace in it. The name of a file is quoted there, and is itself when it is read."""
+    assert facts_of(text) == {}
+    assert facts_of({text: 0.5, "n": 3}) == {"kind": "metrics", "n": 3}
+    (tmp_path / "made").write_text("1")
+    about = {"url": (tmp_path / "made").as_uri(), "format": "file", "sha256": "0", "size": 1, "type": "file"}
+    for name in (f"100% {text} ä.csv", "plain.csv"):
+        (tmp_path / "made").write_text("1")
+        target = {"uri": str(tmp_path / "out" / "made")}
+        stored = store({"$artifact": {**about, "name": name}}, target, tmp_path)
+        shown = json.dumps(stored)
+        assert not [part for part in ("$", "{{", "\\ud") if part in shown]
+        assert read({**target, "metadata": stored})["$artifact"]["name"] == name
+    assert stored["file_name"] == "plain.csv"
 
 
 def test_a_large_value_is_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -59,19 +60,26 @@ def test_a_key_that_yaml_cannot_hold_is_refused(value: Any) -> None:
         argument(value, parameter)
 
 
-@pytest.mark.parametrize("value", ["$(FLOWYML_SECRET_PW)", "a $$ b", ["$$(x)"], {"$(http.proxy)": 1}])
-def test_a_text_that_kubernetes_would_replace_is_refused_or_written_so_that_it_does_not(value: Any) -> None:
-    """The pod's launcher has parameters among its arguments. Source: KFP issue 10370."""
+REPLACED = [
+    "$(FLOWYML_SECRET_PW)", "a $$ b", ["$$(x)"], {"$(http.proxy)": 1},
+    "{{$}}", "{{$.inputs.parameters['b']}}", "{{=1+1}}", "{{ workflow.name }}", ["{{{$}}}"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", REPLACED)
+def test_a_text_that_would_be_replaced_is_refused_or_written_so_that_it_is_not(value: Any) -> None:
+    """The pod's launcher has parameters among its arguments. Sources: KFP issue 10370, launcher_v2.go; Argo."""
     typed = Parameter(name="q", schema=schema_of(type(value), "q"), required=True)
-    with pytest.raises(ParameterError, match=r"'q' contains '\$(\$|\([\w.]+\))', .*Kubernetes reads '\$\$' as '\$'"):
+    with pytest.raises(ParameterError, match=r"'q' contains '(\$[$(]|\{\{).*Kubernetes reads '\$\$' as '\$'"):
         argument(value, typed)
     free = Parameter(name="q", schema={}, required=True)
     given = argument(value, free)
     assert expanded(given, {"FLOWYML_SECRET_PW": "planted", "http.proxy": "planted"}) == given
+    assert not re.search(r"\{\{\s*[$=w]", given)
     assert restored(given, free) == value
 
 
-@pytest.mark.parametrize("value", ["costs $5", "^a$", "$HOME", "${HOME}", "$(date -u)", "$"])
-def test_other_texts_with_a_dollar_are_themselves(value: str) -> None:
+@pytest.mark.parametrize("value", ["costs $5", "^a$", "$HOME", "${HOME}", "$(date -u)", "$", "{{ ds }}", "{$}"])
+def test_other_texts_with_a_dollar_or_braces_are_themselves(value: str) -> None:
     assert argument(value, Parameter(name="q", schema={"type": "string"}, required=True)) == value
     assert expanded(value, {"HOME": "planted", "date -u": ""}) == value

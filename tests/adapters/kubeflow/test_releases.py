@@ -80,6 +80,8 @@ def test_a_file_is_compiled_for_the_release_of_its_target(tmp_path: Path, monkey
         KubeflowOrchestrator(release="2.14").compile_pipeline(Pipeline("secrets").add_step(secret))
     with pytest.raises(ConfigurationError, match=r"release='newest' is not a release of KFP\. Write it like '2\.16'"):
         KubeflowOrchestrator(release="newest")
+    with pytest.raises(ConfigurationError, match=r"release='2\.13' is too old: FlowyML needs KFP 2\.14 or newer"):
+        KubeflowOrchestrator(release="2.13")
     (tmp_path / "flowyml.toml").write_text('[orchestrators.old]\nengine = "kubeflow"\nrelease = "2.16"\n')
     noisy.write(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -23,7 +23,7 @@ from flowyml.orchestrators.background import start_detached
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline
 from flowyml.orchestrators.submission import submit_once
 from flowyml.plan.bundle import Bundle
-from flowyml.plan.model import Plan
+from flowyml.plan.model import Parameter, Plan
 from flowyml.plan.names import slug
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.capabilities import LOCAL_RUNNER
@@ -31,7 +31,7 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
 from flowyml_kubeflow.local.reader import KubeflowLocalReader
-from flowyml_kubeflow.parameters import argument
+from flowyml_kubeflow.parameters import is_json_text
 
 __all__ = ["KubeflowLocalOrchestrator"]
 
@@ -145,9 +145,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
             "options": self.runner_options,
             "timeout_seconds": plan.timeout_seconds,
             "parameters": dict(parameters),
-            "arguments": {
-                names.port(name): _blank(argument(value, by_name[name])) for name, value in parameters.items()
-            },
+            "arguments": {names.port(name): _blank(value, by_name[name]) for name, value in parameters.items()},
         }
 
     def _start(self, run: RunFolder) -> None:
@@ -178,13 +176,13 @@ class KubeflowLocalOrchestrator(Orchestrator):
         return Health(reachable=True, version=metadata.version("kfp"), detail=f"KFP's local runner, {self.runner}")
 
 
-def _blank(value: Any) -> Any:
-    """Return a value of the same type.
+def _blank(value: Any, parameter: Parameter) -> Any:
+    """Return a value of the type that KFP has for a parameter's value.
 
     kfp.local replaces its placeholders in users' texts, converts integers to floats and passes all values to a step in
     one argument, of 128 KiB at most; so the steps get the exact values separately.
     """
-    return type(value)()
+    return "" if is_json_text(parameter) else type(value)()
 
 
 def _with_this_path() -> dict[str, str]:
