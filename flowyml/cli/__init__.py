@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         escape_what_cannot_be_encoded()
         guard_terminals()
-        given = list(sys.argv[1:] if arguments is None else arguments)
+        words = list(sys.argv[1:] if arguments is None else arguments)
         try:
-            return exit_code_of(read, given)
+            return exit_code_of(read, words)
         finally:
             if arguments is not None:  # a program's own; a command also guards output at its exit
                 release_terminals()

@@ -67,16 +67,16 @@ def adopt(
         if dags is None and (root or env or variables):
             raise UsageError("--root, --env and --variables say how to read DAG files: name their folder with --dags.")
         files = None if dags is None else _read(dags, root, options_of(root, env, variables))
-        found = adoption(workflows(resolve(on), last=last), files)
+        adoptions = adoption(workflows(resolve(on), last=last), files)
         if output is not None and written is not None:
-            write_whole(output, exported(found, written).encode())
+            write_whole(output, exported(adoptions, written).encode())
             note(f"wrote {output}")
         if as_json:
-            out.document(document(found))
+            out.document(document(adoptions))
         elif form != "table":
-            out.raw(exported(found, form).encode())
+            out.raw(exported(adoptions, form).encode())
         elif output is None:
-            _print(out, found)
+            _print(out, adoptions)
 
 
 def cutover(
@@ -176,30 +176,30 @@ def compare(
         record = Cutover.recorded(foreign_schedule(old, dag_id).place, dag_id)
         if record is None or not record.shadow:
             raise UsageError(f"No pipeline runs beside {dag_id!r}: begin with flowyml airflow cutover --shadow.")
-        found = shadowed(old, resolve(record.new), record, last)
+        result = shadowed(old, resolve(record.new), record, last)
         if output is not None:
-            as_text = json.dumps(comparison.document(found), indent=2) + "\n"
-            write_whole(output, (as_text if output.suffix.lower() == ".json" else comparison.markdown(found)).encode())
+            as_text = json.dumps(comparison.document(result), indent=2) + "\n"
+            write_whole(output, (as_text if output.suffix.lower() == ".json" else comparison.markdown(result)).encode())
             note(f"wrote {output}")
         if as_json:
-            out.document(comparison.document(found))
+            out.document(comparison.document(result))
         else:
-            _print_comparison(out, found)
-            if not found.intervals:
+            _print_comparison(out, result)
+            if not result.intervals:
                 note(f"Both sides run from {record.shadow} on: compare them after that.")
-    return 0 if found.is_same else FAILED
+    return 0 if result.is_same else FAILED
 
 
-def _print_comparison(out: Output, found: Comparison) -> None:
+def _print_comparison(out: Output, result: Comparison) -> None:
     from flowyml.migration.airflow import comparison
 
     colours = {"equal": "green", "differs": "red", "nothing to compare": "yellow", "waits": "dim"}
-    made = [(time, Word(verdict, colours[verdict]), *sides) for time, verdict, *sides in comparison.rows(found)]
-    if made:
-        out.table(comparison.HEADERS, made)
-    for line in comparison.lines(found):
+    rows = [(time, Word(verdict, colours[verdict]), *sides) for time, verdict, *sides in comparison.rows(result)]
+    if rows:
+        out.table(comparison.HEADERS, rows)
+    for line in comparison.lines(result):
         out.line(line)
-    out.line(f"{found.total}.")
+    out.line(f"{result.total}.")
 
 
 def _read(folder: str, root: Path | None, options: Options) -> list[tuple[FileModel, FileResult]]:
@@ -211,15 +211,15 @@ def _read(folder: str, root: Path | None, options: Options) -> list[tuple[FileMo
     return list(zip(files, results_of("flowyml airflow adopt --dags", files), strict=True))
 
 
-def _print(out: Output, found: list[Adoption]) -> None:
+def _print(out: Output, adoptions: list[Adoption]) -> None:
     headers = ("DAG", "OUTLOOK", "TASKS", "SCHEDULE", "PAUSED", "OWNERS", "LAST RUNS")
     rows = []
-    for one in found:
-        dag, outlook, *others = (cells(one)[index] for index in _SHOWN)
-        colour = _COLOURS.get(one.outlook, "red" if one.outlook < Outlook.AIRFLOW_ONLY else "")
+    for entry in adoptions:
+        dag, outlook, *others = (cells(entry)[index] for index in _SHOWN)
+        colour = _COLOURS.get(entry.outlook, "red" if entry.outlook < Outlook.AIRFLOW_ONLY else "")
         rows.append((dag, Word(outlook, colour), *others))
     out.table(headers, rows)
-    for one in found:
-        for reason in one.reasons:
-            out.line(f"{one.workflow.name}: {reason}")
-    note(f"{totals(found)}.")
+    for entry in adoptions:
+        for reason in entry.reasons:
+            out.line(f"{entry.workflow.name}: {reason}")
+    note(f"{totals(adoptions)}.")

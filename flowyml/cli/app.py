@@ -140,27 +140,27 @@ def app() -> click.Group:
 
 
 def _command(name: str) -> click.Command:
-    made: RichCommand
+    command: RichCommand
     if name not in COMMANDS:
         module = next(place for other, place in COMMANDS.items() if other.startswith(f"{name} ")).partition(":")[0]
-        made = _Group(name, callback=_show_help, help=_GROUPS[name])
+        command = _Group(name, callback=_show_help, help=_GROUPS[name])
     else:
         module, _, attribute = COMMANDS[name].partition(":")
         function = getattr(import_module(f"flowyml.cli.{module}"), attribute)
         hints = get_type_hints(function, include_extras=True)
         paragraphs = inspect.cleandoc(function.__doc__).split("\n\n")
         attributes: dict[str, Any] = {
-            "params": [_parameter(each, hints[each.name]) for each in inspect.signature(function).parameters.values()],
+            "params": [_parameter(text, hints[text.name]) for text in inspect.signature(function).parameters.values()],
             "callback": _caller(function),
-            "help": "\n\n".join(" ".join(each.split()) for each in paragraphs),  # the terminal's width breaks lines
+            "help": "\n\n".join(" ".join(text.split()) for text in paragraphs),  # the terminal's width breaks lines
         }
         if any(other.startswith(f"{name} ") for other in COMMANDS):
-            made = _Group(name, **attributes)
+            command = _Group(name, **attributes)
         else:
-            made = RichCommand(name=name.rpartition(" ")[2], context_settings=_SETTINGS, **attributes)
+            command = RichCommand(name=name.rpartition(" ")[2], context_settings=_SETTINGS, **attributes)
     if " " not in name:
-        made.panel = _PANELS[module]
-    return made
+        command.panel = _PANELS[module]
+    return command
 
 
 def _parameter(parameter: inspect.Parameter, hint: Any) -> click.Parameter:

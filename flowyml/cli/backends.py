@@ -109,14 +109,14 @@ def backends(
         if matrix:
             _tell_matrix(out, as_json)
             return
-        found = list(map(_examined, _named()))
+        examined = list(map(_examined, _named()))
         if as_json:
-            out.document([_plain(backend) for backend in found])
+            out.document([_plain(backend) for backend in examined])
             return
         headers = ("BACKEND", "ENGINE", "STATE", "VERSION", "WHERE")
-        out.table(headers, [_row(backend) for backend in found])
+        out.table(headers, [_row(backend) for backend in examined])
         out.line()
-        _draw_capabilities(out, {each.engine: each.capabilities for each in found if each.capabilities})
+        _draw_capabilities(out, {item.engine: item.capabilities for item in examined if item.capabilities})
         note("flowyml backends show NAME explains each 'partly' and 'no'")
 
 
@@ -149,10 +149,10 @@ def sign_in(
 ) -> None:
     """Show the address and the password of the server that FlowyML started for an engine on this machine."""
     with Output(as_json) as out:
-        found = _engine(name).sign_in()
-        if found is None:
+        account = _engine(name).sign_in()
+        if account is None:
             raise UsageError(f"No {name} server that FlowyML started is running, so there is no password.")
-        out.answer(asdict(found), found.url, f"password: {found.password}")
+        out.answer(asdict(account), account.url, f"password: {account.password}")
         if not as_json:
             note("Its pages ask for the password once in each browser.")
 
@@ -198,17 +198,17 @@ def _tell_matrix(out: Output, as_json: bool) -> None:
 def _tell_who_can_run(out: Output, file: str, as_json: bool) -> None:
     pipeline = load(file)
     plan = pipeline.compile()
-    found = [_verdict(_examined(each, ask=False), pipeline, plan) for each in _named()]
+    verdicts = [_verdict(_examined(item, ask=False), pipeline, plan) for item in _named()]
     if as_json:
-        out.document({"pipeline": plan.name, "backends": [_plain_verdict(each) for each in found]})
+        out.document({"pipeline": plan.name, "backends": [_plain_verdict(item) for item in verdicts]})
         return
-    out.table(("BACKEND", "ENGINE", "CAN RUN IT"), [(each.name, each.engine, _answer(each)) for each in found])
-    for each in found:
-        if each.lacks:
-            _tell_lacks(out, Word(f"{each.name} cannot run {plan.name}:", "red"), each.lacks)
-    for each in found:
-        if each.limits and each.can_run:
-            _tell_lacks(out, Word(f"{each.name} can run {plan.name}, with these limits:", "yellow"), each.limits)
+    out.table(("BACKEND", "ENGINE", "CAN RUN IT"), [(item.name, item.engine, _answer(item)) for item in verdicts])
+    for item in verdicts:
+        if item.lacks:
+            _tell_lacks(out, Word(f"{item.name} cannot run {plan.name}:", "red"), item.lacks)
+    for item in verdicts:
+        if item.limits and item.can_run:
+            _tell_lacks(out, Word(f"{item.name} can run {plan.name}, with these limits:", "yellow"), item.limits)
     note("no engine was contacted: `flowyml backends` shows which are ready")
 
 
@@ -258,40 +258,40 @@ def _found_by_compiler(orchestrator: Orchestrator | None, pipeline: RunnablePipe
         yield Lack(None, (step,) if step else (), " ".join(str(error).splitlines()))
 
 
-def _answer(found: Verdict) -> Word:
-    if found.lacks:
+def _answer(verdict: Verdict) -> Word:
+    if verdict.lacks:
         return Word("no", "red")
-    if found.problem:
-        return Word(f"not known: {found.problem}", "yellow")
-    asked = "" if found.install is None else f", after {found.install}"
-    return Word(f"yes, with limits{asked}" if found.limits else f"yes{asked}", "green")
+    if verdict.problem:
+        return Word(f"not known: {verdict.problem}", "yellow")
+    extra = "" if verdict.install is None else f", after {verdict.install}"
+    return Word(f"yes, with limits{extra}" if verdict.limits else f"yes{extra}", "green")
 
 
-def _examined(found: Target, *, ask: bool = True) -> Backend:
+def _examined(target: Target, *, ask: bool = True) -> Backend:
     """Examine a target, and ``ask`` whether its engine answers.
 
     A third-party orchestrator that fails is listed with its error, beside the others.
     """
-    if found.fault:
-        return Backend(found.name, found.engine, _UNNAMED, problem=found.fault)
+    if target.fault:
+        return Backend(target.name, target.engine, _UNNAMED, problem=target.fault)
     try:
-        factory = registry.load(found.engine)
+        factory = registry.load(target.engine)
     except FlowymlError as error:
-        return Backend(found.name, found.engine, _BROKEN, problem=str(error))
+        return Backend(target.name, target.engine, _BROKEN, problem=str(error))
     can = getattr(factory, "capabilities", None)
     if install := registry.missing(factory):
-        return Backend(found.name, found.engine, _MISSING, install=install, capabilities=can)
+        return Backend(target.name, target.engine, _MISSING, install=install, capabilities=can)
     try:
-        orchestrator = construct(factory, found, {})
+        orchestrator = construct(factory, target, {})
         health = orchestrator.health() if ask else None
     except ConfigurationError as error:
-        return Backend(found.name, found.engine, _UNNAMED, problem=str(error), capabilities=can)
+        return Backend(target.name, target.engine, _UNNAMED, problem=str(error), capabilities=can)
     except Exception as error:
         problem = str(error) if isinstance(error, FlowymlError) else f"{type(error).__name__}: {error}"
-        return Backend(found.name, found.engine, _BROKEN, problem=problem, capabilities=can)
+        return Backend(target.name, target.engine, _BROKEN, problem=problem, capabilities=can)
     state = _READY if health and health.reachable else _SILENT
     return Backend(
-        found.name, found.engine, state, health=health, capabilities=orchestrator.capabilities,
+        target.name, target.engine, state, health=health, capabilities=orchestrator.capabilities,
         orchestrator=orchestrator,
     )  # fmt: skip
 
@@ -337,15 +337,15 @@ def _table(can: Capabilities) -> dict[str, Any]:
     return {feature.name: {"level": can[feature].level.value, "note": can[feature].note or None} for feature in Feature}
 
 
-def _plain_verdict(found: Verdict) -> dict[str, Any]:
+def _plain_verdict(verdict: Verdict) -> dict[str, Any]:
     return {
-        "name": found.name,
-        "engine": found.engine,
-        "can_run": found.can_run,
-        "install": found.install,
-        "problem": found.problem,
-        "lacks": [_plain_lack(lack) for lack in found.lacks],
-        "limits": [_plain_lack(lack) for lack in found.limits],
+        "name": verdict.name,
+        "engine": verdict.engine,
+        "can_run": verdict.can_run,
+        "install": verdict.install,
+        "problem": verdict.problem,
+        "lacks": [_plain_lack(lack) for lack in verdict.lacks],
+        "limits": [_plain_lack(lack) for lack in verdict.limits],
     }
 
 

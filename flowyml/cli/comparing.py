@@ -44,7 +44,7 @@ def compare(first: Job, second: Job, on: On = None, artifacts: Artifacts = None,
         runs = find_run(target, first), find_run(target, second)
         lacks: list[str] = []
         sides = _side(target, runs[0], artifacts, lacks), _side(target, runs[1], artifacts, lacks)
-        found = {
+        changes_by_part = {
             "code": list(_code(target, sides, lacks)),
             "parameters": _changed(*(side.run.parameters for side in sides)),
             "packages": _packages(sides, lacks),
@@ -53,7 +53,7 @@ def compare(first: Job, second: Job, on: On = None, artifacts: Artifacts = None,
         if as_json:
             plain = [plain_run(side.run, target.name) for side in sides]
             steps = [[plain_step(step) for step in side.steps.values()] for side in sides]
-            out.document({"runs": plain, **found, "steps": steps, "not_recorded": list(dict.fromkeys(lacks))})
+            out.document({"runs": plain, **changes_by_part, "steps": steps, "not_recorded": list(dict.fromkeys(lacks))})
             return
         headers = ("", *(short_id(run) for run in runs))
         rows: list[tuple[str | Word, ...]] = [
@@ -62,7 +62,7 @@ def compare(first: Job, second: Job, on: On = None, artifacts: Artifacts = None,
             ("took", *(span_text(side.run.duration_seconds) if side.run.started_at else "" for side in sides)),
         ]
         words = {"parameters": "parameter", "packages": "package", "metrics": "metric", "code": "code"}
-        for part, changes in found.items():
+        for part, changes in changes_by_part.items():
             for change in changes:
                 name = change["name"]
                 is_plan = (part, name) == ("code", "plan.json")
@@ -93,19 +93,19 @@ def _side(target: Orchestrator, run: Run, artifacts: str | None, lacks: list[str
 
 def _code(target: Orchestrator, sides: tuple[_Side, _Side], lacks: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the commits, then the files that differ; where the code is not kept, its digests."""
-    one, other = (side.run for side in sides)
-    if one.revision != other.revision:
-        yield {"name": "commit", "before": one.revision, "after": other.revision}
-    if one.code_digest and one.code_digest == other.code_digest:
+    before_run, after_run = (side.run for side in sides)
+    if before_run.revision != after_run.revision:
+        yield {"name": "commit", "before": before_run.revision, "after": after_run.revision}
+    if before_run.code_digest and before_run.code_digest == after_run.code_digest:
         return
     try:
-        for path, before, after in changed_files(*(target.bundle_of(run.job_id) for run in (one, other))):
+        for path, before, after in changed_files(*(target.bundle_of(run.job_id) for run in (before_run, after_run))):
             yield {"name": path.removeprefix("code/"), "before": before, "after": after}
         return
     except (RetryRefusedError, UnsupportedFeatureError) as error:
         lacks.append(f"which files of the code differ: {error}")
-    if one.code_digest or other.code_digest:
-        yield {"name": "", "before": _digest(one.code_digest), "after": _digest(other.code_digest)}
+    if before_run.code_digest or after_run.code_digest:
+        yield {"name": "", "before": _digest(before_run.code_digest), "after": _digest(after_run.code_digest)}
     for step in sorted(sides[0].results.keys() & sides[1].results.keys()):
         results = [side.results[step] for side in sides]
         if any(change["part"] == "code" for change in differences(*results)):
@@ -123,9 +123,9 @@ def _packages(sides: tuple[_Side, _Side], lacks: list[str]) -> list[dict[str, An
         only = (f"{short_id(side.run)} only" for known, side in zip(versions, sides, strict=True) if known)
         lacks.append(f"versions of packages: recorded for {next(only, 'neither run')}")
         return []
-    one, other = versions
-    both = sorted(one.keys() & other.keys())  # one that is recorded for one run alone may have been there for both
-    return _changed({name: one[name] for name in both}, {name: other[name] for name in both})
+    before, after = versions
+    both = sorted(before.keys() & after.keys())  # one that is recorded for one run alone may have been there for both
+    return _changed({name: before[name] for name in both}, {name: after[name] for name in both})
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -86,15 +86,15 @@ def bundle(
     python NAME-DIGEST.pyz step STEP runs one step of it.
     """
     with Output(as_json) as out:
-        made = load(file).bundle()
-        _check_places({output / made.filename: made.data}, force=False)
+        bundled = load(file).bundle()
+        _check_places({output / bundled.filename: bundled.data}, force=False)
         try:
-            path = made.write(output)
+            path = bundled.write(output)
         except OSError as error:
             raise UsageError(
                 f"The bundle cannot be written: {error}. Is {output} a folder that -o can write to?"
             ) from error
-        facts = {"pipeline": made.plan.name, "path": str(path), "digest": made.digest, "size": len(made.data)}
+        facts = {"pipeline": bundled.plan.name, "path": str(path), "digest": bundled.digest, "size": len(bundled.data)}
         out.answer(facts, str(path))
 
 
@@ -158,8 +158,8 @@ def _compiled(pipeline: RunnablePipeline, to: str) -> Mapping[str, bytes]:
     from flowyml.orchestrators.registry import load as load_engine
     from flowyml.orchestrators.targets import construct, target
 
-    found = target(to)
-    orchestrator = construct(load_engine(found.engine), found, {})
+    chosen = target(to)
+    orchestrator = construct(load_engine(chosen.engine), chosen, {})
     return orchestrator.compile_pipeline(pipeline)
 
 
@@ -203,7 +203,7 @@ def _listed_files(places: Mapping[Path, bytes]) -> set[Path]:
     listed = mark.facts.get("files", ()) if mark and mark.is_untouched else ()
     folders = {path.relative_to(main.parent).parts[:2] for path in others}
     parts = [PurePosixPath(name).parts for name in listed]
-    return {main.parent.joinpath(*each) for each in parts if each[:2] in folders and ".." not in each}
+    return {main.parent.joinpath(*segments) for segments in parts if segments[:2] in folders and ".." not in segments}
 
 
 def _left_over(places: Mapping[Path, bytes]) -> set[Path]:

@@ -53,15 +53,15 @@ def staying_of(path: Path | None, files: Sequence[FileModel]) -> Mapping[str, Se
     known: dict[str, list[str]] = {}
     for dag in (dag for file in files for dag in file.dags):
         known.setdefault(dag.dag_id, []).extend(task.task_id for task in dag.tasks)
-    found = _lists(path)
-    for dag_id, names in found.items():
+    lists = _lists(path)
+    for dag_id, names in lists.items():
         if dag_id not in known:
             raise UsageError(f"--stay {path}: the files define no DAG {dag_id!r}.{did_you_mean(dag_id, known)}")
         for name in names:
             if name not in known[dag_id]:
                 near = did_you_mean(name, known[dag_id])
                 raise UsageError(f"--stay {path}: the DAG {dag_id!r} has no task {name!r}.{near}")
-    return found
+    return lists
 
 
 def _lists(path: Path) -> Mapping[str, list[str]]:
@@ -70,22 +70,22 @@ def _lists(path: Path) -> Mapping[str, list[str]]:
 
     try:
         text = path.read_text(encoding="utf-8")
-        found = parse_yaml(text)
+        lists = parse_yaml(text)
     except (OSError, ValueError) as error:
         raise UsageError(f"--stay {path} cannot be read: {error}") from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "yaml":
             raise
         raise UsageError(f"--stay {path} is not YAML: {' '.join(str(error).split())}") from error
-    is_known = isinstance(found, dict) and all(
-        isinstance(each, list) and all(isinstance(name, str) for name in (key, *each)) for key, each in found.items()
+    is_known = isinstance(lists, dict) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in (key, *names)) for key, names in lists.items()
     )
     if not is_known:
         raise UsageError(f"--stay {path}: write a list of task ids for each DAG, such as `sales: [load, clean]`. An id "
                          "that YAML takes for something else, such as yes or 2024, needs quotes.")  # fmt: skip
     if (twice := repeated_key(text)) is not None:
         raise UsageError(f"--stay {path}: {twice!r} appears twice. Write one list of its tasks.")
-    return dict(found)
+    return dict(lists)
 
 
 def results_of(
@@ -115,9 +115,9 @@ def _variables(path: Path | None) -> Mapping[str, Any]:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        variables = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"--variables {path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(variables, dict):
         raise UsageError(f"--variables {path} does not hold a JSON object.")
-    return found
+    return variables

@@ -30,8 +30,8 @@ def short_id(run: Run) -> str:
     >>> short_id(of("training-20260131-120000-1f3a9c2e")), short_id(of("mine"))
     ('1f3a9c2e', 'mine')
     """
-    if made := _MADE.fullmatch(run.run_id):
-        return made[1]
+    if match := _MADE.fullmatch(run.run_id):
+        return match[1]
     if _SHORT.fullmatch(run.run_id):
         return run.run_id
     return sha256(run.job_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -54,12 +54,12 @@ def _begins(job_id: str, given: str) -> bool:
 
 def _recent_run(orchestrator: Orchestrator, given: str, unknown: RunNotFoundError) -> Run:
     recent = orchestrator.runs(limit=_LOOKED_THROUGH)
-    found = [run for run in recent if run.run_id == given] or [
+    matches = [run for run in recent if run.run_id == given] or [
         run for run in recent if short_id(run) == given or _begins(run.job_id, given)
     ]
-    if len(found) > 1:
-        ids = ", ".join(run.job_id for run in found)
-        raise UsageError(f"{given!r} matches {len(found)} runs. Give the job id of one: {ids}.")
-    if not found:
+    if len(matches) > 1:
+        ids = ", ".join(run.job_id for run in matches)
+        raise UsageError(f"{given!r} matches {len(matches)} runs. Give the job id of one: {ids}.")
+    if not matches:
         raise unknown
-    return orchestrator.get_run(found[0].job_id)  # whose error an engine's list of runs may lack
+    return orchestrator.get_run(matches[0].job_id)  # whose error an engine's list of runs may lack

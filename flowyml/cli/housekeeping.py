@@ -45,11 +45,11 @@ def prune(
         bounds = Bounds(older_than=seconds_of(older_than), max_bytes=bytes_of(max_size))
         orchestrator = resolve(on)
         with show_counting("looking for unused data") as count:
-            found: list[Prunable] = []
+            prunable: list[Prunable] = []
             for item in orchestrator.prunable(bounds):
-                found.append(item)
-                count(len(found))
-        going = [item for item in found if not item.kept]
+                prunable.append(item)
+                count(len(prunable))
+        going = [item for item in prunable if not item.kept]
         done: list[Pruned] = []
         if not dry_run:
             with show_counting("removing", len(going)) as count:
@@ -57,49 +57,53 @@ def prune(
                     done.append(pruned)
                     count(len(done))
         if as_json:
-            out.document(_plain(found, done, dry_run))
+            out.document(_plain(prunable, done, dry_run))
         else:
-            _print(out, found, done, dry_run)
-            size = sum(item.bytes for item in going) if dry_run else sum(each.freed for each in done)
+            _print(out, prunable, done, dry_run)
+            size = sum(item.bytes for item in going) if dry_run else sum(outcome.freed for outcome in done)
             note(f"{'would free' if dry_run else 'freed'} {size_text(size)}")
-        return FAILED if any(each.problem for each in done) else 0
+        return FAILED if any(outcome.problem for outcome in done) else 0
 
 
-def _print(out: Output, found: Sequence[Any], done: Sequence[Any], dry_run: bool) -> None:
+def _print(out: Output, prunable: Sequence[Any], done: Sequence[Any], dry_run: bool) -> None:
     from flowyml.core.durations import size_text, zone_text
 
-    shown = [item for item in found if not item.kept] if dry_run else [each.item for each in done if not each.problem]
-    sizes = {id(each.item): each.freed for each in done}
+    listed = (
+        [item for item in prunable if not item.kept]
+        if dry_run
+        else [outcome.item for outcome in done if not outcome.problem]
+    )
+    sizes = {id(outcome.item): outcome.freed for outcome in done}
     narrow = out.columns is not None and out.columns < _FOR_TIMES
     form = "%Y-%m-%d" if narrow else "%Y-%m-%d %H:%M"
     rows = [
         (item.kind, item.name, f"{item.used_at.astimezone():{form}}" if item.used else "", size_text(size))
-        for item in shown
+        for item in listed
         if (size := sizes.get(id(item), item.bytes)) or dry_run
     ]
     if rows:
-        zone = zone_text(item.used_at for item in shown if item.used)
+        zone = zone_text(item.used_at for item in listed if item.used)
         out.table(
             ("KIND", "NAME", f"LAST USED ({zone})" if zone and not narrow else "LAST USED", "SIZE"), rows, cut="NAME"
         )
     if any(kind == "code" for kind, *_ in rows):
         note("code: shared by all of this user's FlowyML homes; a run that needs it unpacks it again")
-    kept = Counter((item.kind, item.kept) for item in found if item.kept)
+    kept = Counter((item.kind, item.kept) for item in prunable if item.kept)
     for (kind, reason), number in sorted(kept.items()):
         note(f"kept: {number} × {kind}: {reason}")
-    for each in done:
-        if each.problem:
-            print_error(f"{each.item.kind} {each.item.name}: {each.problem}")
+    for outcome in done:
+        if outcome.problem:
+            print_error(f"{outcome.item.kind} {outcome.item.name}: {outcome.problem}")
 
 
-def _plain(found: Sequence[Any], done: Sequence[Any], dry_run: bool) -> dict[str, Any]:
-    results = {id(each.item): each for each in done}
+def _plain(prunable: Sequence[Any], done: Sequence[Any], dry_run: bool) -> dict[str, Any]:
+    results = {id(outcome.item): outcome for outcome in done}
     items = []
-    for item in found:
+    for item in prunable:
         result = results.get(id(item))
         items.append({
             "kind": item.kind, "name": item.name, "size": item.bytes,
             "used_at": item.used_at.isoformat() if item.used else None, "kept": item.kept or None,
             "freed": result.freed if result else 0, "problem": (result.problem or None) if result else None,
         })  # fmt: skip
-    return {"dry_run": dry_run, "freed": sum(each.freed for each in done), "items": items}
+    return {"dry_run": dry_run, "freed": sum(outcome.freed for outcome in done), "items": items}

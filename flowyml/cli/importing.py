@@ -72,10 +72,10 @@ def airflow(
         options = options_of(root, env, variables)
         if missing := [path for path in paths if not Path(path).exists()]:
             raise UsageError(f"There is no {missing[0]}.")
-        found = find_files(paths, root)
+        dag_files = find_files(paths, root)
         files: list[FileModel] = []
-        with show_counting("DAG files read", len(found)) as count:
-            for number, file in enumerate(read_files(found, root=root, options=options), 1):
+        with show_counting("DAG files read", len(dag_files)) as count:
+            for number, file in enumerate(read_files(dag_files, root=root, options=options), 1):
                 files.append(file)
                 count(number)
                 if as_json and output is None:
@@ -156,14 +156,14 @@ def _write_pipelines(
     write_into(folder, modules, copies=copies, force=force)
     if report is not None:
         write_into(report, pages, force=force)
-    found = _verified(out, results, folder, python, moment) if python else []
+    verified = _verified(out, results, folder, python, moment) if python else []
     if out.as_json:
-        out.document({**document(results), **({"verified": found} if python else {})})
+        out.document({**document(results), **({"verified": verified} if python else {})})
     else:
         _tell_results(out, results, folder)
         _tell_copies(out, results, len(copies), folder)
         out.line(totals(results))
-    return FAILED if any(each["differences"] or each["problem"] for each in found) else 0
+    return FAILED if any(row["differences"] or row["problem"] for row in verified) else 0
 
 
 def _tell_results(out: Output, results: Sequence[FileResult], folder: Path) -> None:
@@ -180,25 +180,25 @@ def _tell_results(out: Output, results: Sequence[FileResult], folder: Path) -> N
         if file.is_failed:
             note(Word("not written:", "yellow"), safe_line(f" {file.path}: {file.reason}"))
         for dag in file.dags:
-            for each in dag.notes:
-                key = (str(each.place), each.construct, each.reason)
-                if each.kind == "refused" and key not in seen:
+            for item in dag.notes:
+                key = (str(item.place), item.construct, item.reason)
+                if item.kind == "refused" and key not in seen:
                     seen.add(key)
-                    out.line(Word("refused", _KINDS["refused"]), f"  {each.place}: {each.construct}: {each.reason}")
+                    out.line(Word("refused", _KINDS["refused"]), f"  {item.place}: {item.construct}: {item.reason}")
 
 
 def _tell_copies(out: Output, results: Sequence[FileResult], copies: int, folder: Path) -> None:
     if copies:
         out.line(f"{counted(copies, 'module')} of the repository that pipelines import copied below {folder}.")
-    lacking = {each.name: each for file in results for each in file.beside if each.is_elsewhere}
+    lacking = {module.name: module for file in results for module in file.beside if module.is_elsewhere}
     if lacking:
-        places = [f"{each.name} ({each.place})" for each in lacking.values()]
-        (to_do, *_) = {each.to_do for each in lacking.values()}
+        places = [f"{module.name} ({module.place})" for module in lacking.values()]
+        (to_do, *_) = {module.to_do for module in lacking.values()}
         note(Word("not copied:", "yellow"), f" {', '.join(places)}: not below the root that was read. {to_do}")
 
 
 def _result_row(file: FileResult, dag: DagResult, folder: Path) -> tuple[object, ...]:
-    count = Counter(each.kind.value for each in dag.notes)
+    count = Counter(note.kind.value for note in dag.notes)
     numbers = [count[kind] or "" for kind in ("kept", "changed", "opaque", "refused")]
     module = str(folder / file.module) if dag.pipeline else ""
     return dag.dag_id, Word(dag.verdict.value, _COLOURS[dag.verdict.value]), *numbers, module
@@ -210,25 +210,23 @@ def _verified(
     from flowyml.core.progress import show_counting
     from flowyml.migration.airflow.writer.verifying import verify
 
-    made: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     with show_counting("pipelines compiled", sum(len(file.dags) for file in results)) as count:
-        for file, dag, found in verify(str(python), results, folder, count, moment):
-            problem = found if isinstance(found, str) else None
-            differences = [] if isinstance(found, str) else [str(each) for each in found]
+        for file, dag, result in verify(str(python), results, folder, count, moment):
+            problem = result if isinstance(result, str) else None
+            differences = [] if isinstance(result, str) else [str(row) for row in result]
             ran = moment.isoformat() if moment and not problem and dag.verdict != "needs a hand" else None
-            made.append({
+            rows.append({
                 "path": file.path, "dag_id": dag.dag_id, "problem": problem, "differences": differences, "ran": ran,
             })  # fmt: skip
     if not out.as_json:
-        for each in made:
-            for line in [*([f"{each['dag_id']}: {each['problem']}"] if each["problem"] else []), *each["differences"]]:
+        for row in rows:
+            for line in [*([f"{row['dag_id']}: {row['problem']}"] if row["problem"] else []), *row["differences"]]:
                 out.line(Word("differs", "yellow"), f"  {line}")
-        same = sum(not each["problem"] and not each["differences"] for each in made)
-        out.line(f"Airflow finds the same in {same} of {counted(len(made), 'DAG')}.")
+        same = sum(not row["problem"] and not row["differences"] for row in rows)
+        out.line(f"Airflow finds the same in {same} of {counted(len(rows), 'DAG')}.")
         if moment:
-            by_hand = len(made) - sum(each["ran"] is not None or each["problem"] is not None for each in made)
+            by_hand = len(rows) - sum(row["ran"] is not None or row["problem"] is not None for row in rows)
             beside = f"; {by_hand} did not run, since they need a hand" if by_hand else ""
-            out.line(
-                f"Both sides of {sum(each['ran'] is not None for each in made)} ran for {moment:%Y-%m-%d}{beside}."
-            )
-    return made
+            out.line(f"Both sides of {sum(row['ran'] is not None for row in rows)} ran for {moment:%Y-%m-%d}{beside}.")
+    return rows

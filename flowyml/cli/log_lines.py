@@ -52,8 +52,8 @@ class LogPrinter:
         time = self._time(line.time)
         level = cut(safe_line(line.level), _LEVEL)
         for number, text in enumerate(line.message.rstrip("\n").split("\n")):
-            shown = (time, level, step) if number == 0 else ("", "", step)
-            self._line(*self._columns(*shown), LogText(text))
+            columns = (time, level, step) if number == 0 else ("", "", step)
+            self._line(*self._columns(*columns), LogText(text))
 
     def _time(self, moment: datetime | None) -> str:
         if moment is None:

@@ -63,19 +63,19 @@ def runs(
     """List runs, newest first. Every command takes the short id of the first column."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
-        found = orchestrator.runs(pipeline, limit=limit)
+        listed = orchestrator.runs(pipeline, limit=limit)
         lacks: list[str] = []
-        returned = [metrics_of(orchestrator, run, lacks) for run in found] if metrics else []
+        returned = [metrics_of(orchestrator, run, lacks) for run in listed] if metrics else []
         if as_json:
-            plain = [plain_run(run, orchestrator.name) for run in found]
+            plain = [plain_run(run, orchestrator.name) for run in listed]
             for run, values in zip(plain, returned, strict=False):
                 run["metrics"] = values
             out.document(plain)
-        elif not found:
+        elif not listed:
             note("no runs yet")
         else:
-            more = {"PARAMETERS": [_pairs(run.parameters) for run in found]} if parameters else {}
-            _list_runs(out, found, more | ({"METRICS": list(map(_pairs, returned))} if metrics else {}))
+            more = {"PARAMETERS": [_pairs(run.parameters) for run in listed]} if parameters else {}
+            _list_runs(out, listed, more | ({"METRICS": list(map(_pairs, returned))} if metrics else {}))
         for lack in dict.fromkeys(lacks):
             note(lack)
 
@@ -155,11 +155,11 @@ def logs(
         if index is not None and step is None:
             raise UsageError("--index selects an item of a step: name the step with --step.")
         submission = _attached(resolve(on), job)
-        found = submission.logs(follow=follow, step=step, index=_numbers(index), verbose=verbose)
-        labels = [each.label for each in submission.step_runs() if step in (None, each.name)] if not as_json else []
+        lines = submission.logs(follow=follow, step=step, index=_numbers(index), verbose=verbose)
+        labels = [run.label for run in submission.step_runs() if step in (None, run.name)] if not as_json else []
         printer = LogPrinter(out.log_line, labels=labels, head=note)
         line = None
-        for line in found:
+        for line in lines:
             if as_json:
                 out.json_line(plain_log(line))
             else:
@@ -202,8 +202,8 @@ def outputs(
         if name is not None:
             if name not in values:
                 stores = submission.orchestrator.artifact_stores(submission.job_id)
-                found = _stored(submission, name, submission.artifacts())
-                values = Outputs({name: unpack(found[0].packed, *stores)})
+                stored = _stored(submission, name, submission.artifacts())
+                values = Outputs({name: unpack(stored[0].packed, *stores)})
             values = Outputs({name: values[name]})
         if as_json:
             out.document(plain_outputs(values))
@@ -219,8 +219,8 @@ def _partial_outputs(submission: SubmissionResult, name: str | None) -> Outputs:
     """Return what completed steps and items returned, by ``STEP.OUTPUT``; only one with a ``name``."""
     values: dict[str, Any] = {}
     lost: dict[str, str] = {}
-    found = submission.step_outputs().items()
-    places = {f"{label}.{output}": (outputs, output) for label, outputs in found for output in outputs}
+    recorded = submission.step_outputs().items()
+    places = {f"{label}.{output}": (outputs, output) for label, outputs in recorded for output in outputs}
     if name is not None and name not in places:
         raise UsageError(f"No completed step of this run has an output {name!r}. There are: {', '.join(places)}.")
     for place in places if name is None else (name,):
@@ -249,23 +249,23 @@ def _download(
     from flowyml.cli.running import runs_here
     from flowyml.orchestrators.downloading import download, stored_anew
 
-    found = submission.artifacts()
+    artifacts = submission.artifacts()
     stores = [*submission.orchestrator.artifact_stores(submission.job_id)]
     errors: list[str] = []
     with ExitStack() as until_written:
         if partial:
             fresh = open_store(until_written.enter_context(TemporaryDirectory(prefix="flowyml-")))
-            found = Artifacts(stored_anew(found, submission.step_outputs(), fresh))
+            artifacts = Artifacts(stored_anew(artifacts, submission.step_outputs(), fresh))
             stores.append(fresh)
-        wanted = found if name is None else _stored(submission, name, found)
+        wanted = artifacts if name is None else _stored(submission, name, artifacts)
         written = download(
-            found, stores, folder, wanted=lambda each: each in wanted, note=note,
+            artifacts, stores, folder, wanted=lambda item: item in wanted, note=note,
             failed=lambda artifact, error: errors.append(f"{artifact.label}: {error}"),
         )  # fmt: skip
     paths = list(map(str, written))
     out.answer(paths, *paths)
     out.stream.flush()  # so that the errors come last
-    unstored = [each.label for each in wanted if not _has_file(each)]
+    unstored = [item.label for item in wanted if not _has_file(item)]
     if unstored:
         note(f"{_NO_FILE}: {', '.join(unstored)}")
     if not as_json and (unstored or not wanted):
@@ -281,7 +281,7 @@ def _download(
     return 1 if errors else 0
 
 
-def _stored(submission: SubmissionResult, name: str, found: Sequence[Artifact]) -> list[Artifact]:
+def _stored(submission: SubmissionResult, name: str, artifacts: Sequence[Artifact]) -> list[Artifact]:
     """Return those artifacts of an output: one of the pipeline, or else of a step, as OUTPUT or STEP.OUTPUT.
 
     Raises ``UsageError`` with the names that exist.
@@ -290,14 +290,17 @@ def _stored(submission: SubmissionResult, name: str, found: Sequence[Artifact]) 
 
     returned = packed_outputs(lambda: submission.outputs)
     digests = set(_digests(dict(returned).get(name)))
-    if wanted := [each for each in found if each.digest in digests]:
+    if wanted := [item for item in artifacts if item.digest in digests]:
         return wanted
-    if wanted := [each for each in found if name in (each.name, each.label)]:
+    if wanted := [item for item in artifacts if name in (item.name, item.label)]:
         return wanted
     if name in returned:
         raise UsageError(f"Output {name!r} has no stored file: `flowyml outputs` shows it.")
-    names = {"pipeline": [*returned, *returned.not_kept], "steps' stored outputs": [each.label for each in found]}
-    has = "; ".join(f"of the {of}: {', '.join(each)}" for of, each in names.items() if each) or "none"
+    names = {
+        "pipeline": [*returned, *returned.not_kept],
+        "steps' stored outputs": [item.label for item in artifacts],
+    }
+    has = "; ".join(f"of the {of}: {', '.join(item)}" for of, item in names.items() if item) or "none"
     raise UsageError(f"This run has no output {name!r}. It has these, {has}.")
 
 
@@ -312,16 +315,16 @@ def _digests(packed: Any) -> Iterator[str]:
 def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:
     """List the artifacts of a run's steps, and their metrics: type, size, facts and location."""
     with Output(as_json) as out:
-        found = _attached(resolve(on), job).artifacts()
+        listed = _attached(resolve(on), job).artifacts()
         if as_json:
-            out.document([plain_artifact(each) for each in found])
-        elif not found:
+            out.document([plain_artifact(artifact) for artifact in listed])
+        elif not listed:
             note("this run has stored nothing")
         else:
-            _list_artifacts(out, found)
+            _list_artifacts(out, listed)
 
 
-def _list_artifacts(out: Output, found: Sequence[Artifact]) -> None:
+def _list_artifacts(out: Output, listed: Sequence[Artifact]) -> None:
     """Print a table; on a narrow terminal, the names, with the rest below each."""
     from textwrap import wrap
 
@@ -330,13 +333,13 @@ def _list_artifacts(out: Output, found: Sequence[Artifact]) -> None:
     headers = ("OUTPUT", "TYPE", "SIZE", "DIGEST", "FACTS")
     rows = [
         (
-            each.label,
-            each.type,
-            "" if each.size is None else size_text(each.size),
-            (each.digest or "")[:12],
-            _facts(each),
+            artifact.label,
+            artifact.type,
+            "" if artifact.size is None else size_text(artifact.size),
+            (artifact.digest or "")[:12],
+            _facts(artifact),
         )
-        for each in found
+        for artifact in listed
     ]
     taken = sum(max(map(width, column)) + 2 for column in zip(headers[:-1], *(row[:-1] for row in rows), strict=True))
     if out.columns is None or taken + _FOR_FACTS <= out.columns:
@@ -427,16 +430,16 @@ def _numbers(index: str | None) -> tuple[int, ...] | None:
         raise UsageError(f"--index {index!r} is neither a number nor two numbers separated by a comma.") from None
 
 
-def _list_runs(out: Output, found: Sequence[Run], more: Mapping[str, Sequence[str]]) -> None:
+def _list_runs(out: Output, runs: Sequence[Run], more: Mapping[str, Sequence[str]]) -> None:
     """Print one line for each run. A terminal gets what fits; other outputs also have the engine's own ids.
 
     With ``more`` columns, cells are wrapped, or stacked on a narrow terminal.
     """
-    listed = list(zip(found, *more.values(), strict=True))
-    zone = zone_text(began for run in found if (began := run.started_at or run.created_at))
+    listed = list(zip(runs, *more.values(), strict=True))
+    zone = zone_text(began for run in runs if (began := run.started_at or run.created_at))
     headers = ["ID", "PIPELINE", "STATUS", f"STARTED ({zone})" if zone else "STARTED", "TOOK"]
     if out.columns is None:
-        ids = ["JOB"] if all(run.job_id == run.run_id for run in found) else ["JOB", "RUN"]
+        ids = ["JOB"] if all(run.job_id == run.run_id for run in runs) else ["JOB", "RUN"]
         rows = [(*_row(run, _WHOLE), *cells, *(run.job_id, run.run_id)[: len(ids)]) for run, *cells in listed]
         out.table([*headers, *more, *ids], rows)
         return
@@ -446,7 +449,7 @@ def _list_runs(out: Output, found: Sequence[Run], more: Mapping[str, Sequence[st
     wide = out.columns >= _WIDE
     if not wide:
         headers = [*headers[:3], f"AT {datetime.now().astimezone():%Z}"]  # only those of today show a time
-    rows = [_row(run, _time_format(run, wide))[: len(headers)] for run in found]
+    rows = [_row(run, _time_format(run, wide))[: len(headers)] for run in runs]
     out.table(headers, rows, cut="PIPELINE")
 
 

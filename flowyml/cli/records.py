@@ -80,10 +80,10 @@ def metrics_of(target: Orchestrator, run: Run, lacks: list[str]) -> dict[str, An
         lacks.append(f"metrics: {error}")
         return {}
     return {
-        f"{labelled(each.step, each.index)}.{name}": value
-        for each in artifacts
-        if each.type == "metrics"
-        for name, value in _facts(each).items()
+        f"{labelled(artifact.step, artifact.index)}.{name}": value
+        for artifact in artifacts
+        if artifact.type == "metrics"
+        for name, value in _facts(artifact).items()
     }
 
 

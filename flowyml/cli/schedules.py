@@ -71,14 +71,14 @@ def list_(
     """List schedules with the times that come next."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
-        found = orchestrator.schedules(pipeline)
+        listed = orchestrator.schedules(pipeline)
         if as_json:
-            out.document([plain_schedule(info, orchestrator.name) for info in found])
-        elif not found:
+            out.document([plain_schedule(info, orchestrator.name) for info in listed])
+        elif not listed:
             note("no schedules yet")
         else:
             headers = ("ID", "PIPELINE", "SCHEDULE", "NEXT")
-            out.table(headers, ((item.schedule_id, item.pipeline, str(item.schedule), _next(item)) for item in found))
+            out.table(headers, ((item.schedule_id, item.pipeline, str(item.schedule), _next(item)) for item in listed))
 
 
 def pause(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
@@ -134,13 +134,13 @@ def _with_id(orchestrator: Orchestrator, schedule: str, change: Callable[[str], 
     try:
         return change(schedule)
     except ScheduleNotFoundError:
-        found = orchestrator.schedules(schedule)
-        if not found:
+        matches = orchestrator.schedules(schedule)
+        if not matches:
             raise
-        if len(found) > 1:
-            ids = ", ".join(each.schedule_id for each in found)
+        if len(matches) > 1:
+            ids = ", ".join(item.schedule_id for item in matches)
             raise UsageError(f"Pipeline {schedule!r} has several schedules. Give the id of one: {ids}.") from None
-        return change(found[0].schedule_id)
+        return change(matches[0].schedule_id)
 
 
 def _print_schedule(out: Output, info: ScheduleInfo, orchestrator: Orchestrator) -> None:

@@ -215,13 +215,13 @@ def _traceback(error: BaseException) -> str:
 
 
 def _chosen(module: ModuleType, place: str, name: str | None, stopped: bool) -> Pipeline:
-    found = {key: value for key, value in vars(module).items() if isinstance(value, Pipeline)}
+    pipelines = {key: value for key, value in vars(module).items() if isinstance(value, Pipeline)}
     if name is not None:
-        named = [each for each in found.values() if each.name == name]
-        if chosen := [*filter(None, [found.get(name)]), *named]:
+        named = [pipeline for pipeline in pipelines.values() if pipeline.name == name]
+        if chosen := [*filter(None, [pipelines.get(name)]), *named]:
             return chosen[0]
-        raise UsageError(f"{place} has no pipeline {name!r}. {_known(found, place)}")
-    different = {id(value): value for value in found.values()}
+        raise UsageError(f"{place} has no pipeline {name!r}. {_known(pipelines, place)}")
+    different = {id(value): value for value in pipelines.values()}
     if len(different) > 1 and len(whole := _whole(different.values())) == 1:
         return whole[0]
     if len(different) == 1:
@@ -233,19 +233,19 @@ def _chosen(module: ModuleType, place: str, name: str | None, stopped: bool) -> 
             else ""
         )
         raise UsageError(f"{place} has no pipeline at module level.{hint}")
-    raise UsageError(f"{place} has several pipelines. {_known(found, place)}")
+    raise UsageError(f"{place} has several pipelines. {_known(pipelines, place)}")
 
 
-def _whole(found: Collection[Pipeline]) -> Sequence[Pipeline]:
+def _whole(pipelines: Collection[Pipeline]) -> Sequence[Pipeline]:
     """Return the pipelines that none of the others calls."""
     called: set[str] = set()
-    for each in found:
+    for pipeline in pipelines:
         with suppress(FlowymlError):
-            called |= {group.pipeline for group in each.compile().groups if isinstance(group, Section)}
-    return [each for each in found if each.name not in called]
+            called |= {group.pipeline for group in pipeline.compile().groups if isinstance(group, Section)}
+    return [pipeline for pipeline in pipelines if pipeline.name not in called]
 
 
-def _known(found: Mapping[str, Pipeline], place: str) -> str:
-    if not found:
+def _known(pipelines: Mapping[str, Pipeline], place: str) -> str:
+    if not pipelines:
         return "It has none at module level."
-    return f"Choose one of: {', '.join(f'{place}:{key}' for key in found)}."
+    return f"Choose one of: {', '.join(f'{place}:{key}' for key in pipelines)}."

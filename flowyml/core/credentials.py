@@ -57,8 +57,8 @@ class Secret:
         command: str | Sequence[str] | None = None,
     ) -> None:
         self.name = name
-        given = {name: value, f"{name}_file": file, f"{name}_command": command}
-        self._sources = {option: source for option, source in given.items() if source}
+        sources = {name: value, f"{name}_file": file, f"{name}_command": command}
+        self._sources = {option: source for option, source in sources.items() if source}
         if len(self._sources) > 1:
             raise ConfigurationError(f"{' and '.join(self._sources)} are both given. Give only one.")
         self._file = file

@@ -49,8 +49,8 @@ class RunDates:
         return cls(**{name: datetime.fromisoformat(text) for name, text in plain.items() if text and name in known})
 
     def plain(self) -> dict[str, str]:
-        found = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {name: moment.isoformat() for name, moment in found.items() if moment is not None}
+        moments = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: moment.isoformat() for name, moment in moments.items() if moment is not None}
 
     def filled(self, values: Mapping[str, Any], days: Collection[str] = ()) -> dict[str, Any]:
         """Return the parameters, with placeholders for dates filled in: a time in ISO 8601, for ``days`` only the day.

@@ -21,10 +21,10 @@ def seconds_of(text: str) -> float:
     >>> seconds_of("30d"), seconds_of("1.5h")
     (2592000.0, 5400.0)
     """
-    found = re.fullmatch(rf"{_NUMBER}\s*([smhdw])", text.strip())
-    if found is None:
+    match = re.fullmatch(rf"{_NUMBER}\s*([smhdw])", text.strip())
+    if match is None:
         raise ConfigurationError(f"{text!r} is not a span of time. Write a number and s, m, h, d or w, as in 30d.")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def bytes_of(text: str) -> int:
@@ -34,10 +34,10 @@ def bytes_of(text: str) -> int:
     (10000000000, 1500)
     """
     units = {unit.lower(): factor for unit, factor in _BYTES.items()}
-    found = re.fullmatch(rf"{_NUMBER}\s*([kmgt]?b)", text.strip().lower())
-    if found is None:
+    match = re.fullmatch(rf"{_NUMBER}\s*([kmgt]?b)", text.strip().lower())
+    if match is None:
         raise ConfigurationError(f"{text!r} is not a size. Write a number and B, kB, MB, GB or TB, as in 10GB.")
-    return int(float(found[1]) * units[found[2]])
+    return int(float(match[1]) * units[match[2]])
 
 
 def size_text(size: int) -> str:
@@ -47,7 +47,7 @@ def size_text(size: int) -> str:
     ('999 B', '12.3 kB', '3.0 GB')
     """
     unit, factor = max(
-        ((unit, factor) for unit, factor in _BYTES.items() if factor <= max(size, 1)), key=lambda each: each[1]
+        ((unit, factor) for unit, factor in _BYTES.items() if factor <= max(size, 1)), key=lambda pair: pair[1]
     )
     return f"{size} B" if unit == "B" else f"{size / factor:.1f} {unit}"
 

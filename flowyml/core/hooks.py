@@ -74,13 +74,13 @@ def check_hook(hook: object, who: str) -> PipelineHook:
 
 
 def _check_arguments(hook: PipelineHook, event: str, who: str) -> None:
-    wanted = [name for name in signature(getattr(PipelineHook, event)).parameters if name != "self"]
+    expected = [name for name in signature(getattr(PipelineHook, event)).parameters if name != "self"]
     try:
         taken = signature(getattr(hook, event))
-        taken.bind(*wanted)
+        taken.bind(*expected)
     except TypeError:
         raise DefinitionError(
-            f"{who}: hook {type(hook).__name__}.{event} takes {taken}, but is called with ({', '.join(wanted)})."
+            f"{who}: hook {type(hook).__name__}.{event} takes {taken}, but is called with ({', '.join(expected)})."
         ) from None
     except ValueError:  # Python knows no parameters of it
         return

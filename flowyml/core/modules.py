@@ -41,10 +41,10 @@ def is_module_name(stem: str) -> bool:
 
 def found_by_name(item: Any) -> Any:
     """Return what a module has under the name of its function, class or step; None if it has nothing there."""
-    found: Any = sys.modules.get(getattr(item, "__module__", ""))
+    value: Any = sys.modules.get(getattr(item, "__module__", ""))
     for part in getattr(item, "__qualname__", "").split("."):
-        found = getattr(found, part, None)
-    return found
+        value = getattr(value, part, None)
+    return value
 
 
 def travels(module: str) -> bool:

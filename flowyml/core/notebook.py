@@ -160,10 +160,10 @@ def artifacts_html(artifacts: Sequence[Artifact]) -> str | None:
 
 def _list(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:
     """Return a table that scrolls if the page is too narrow, with a limited number of rows."""
-    shown = list(rows)
-    left = len(shown) - _MOST_ROWS
+    listed = list(rows)
+    left = len(listed) - _MOST_ROWS
     more = f"<div>and {left} more</div>" if left > 0 else ""
-    return f'<div style="overflow-x:auto">{_table(headers, shown[:_MOST_ROWS])}</div>{more}' if shown else None
+    return f'<div style="overflow-x:auto">{_table(headers, listed[:_MOST_ROWS])}</div>{more}' if listed else None
 
 
 def _step_row(step: StepRun, note: str) -> Sequence[str]:
@@ -186,8 +186,8 @@ def _is_page(url: str | None) -> bool:
 
 def _link(url: str | None, text: str | None) -> str:
     """Return a text, as a link if its URL is that of a page."""
-    shown = _text(text or "")
-    return f'<a href="{escape(url or "", quote=True)}" style="color:inherit">{shown}</a>' if _is_page(url) else shown
+    label = _text(text or "")
+    return f'<a href="{escape(url or "", quote=True)}" style="color:inherit">{label}</a>' if _is_page(url) else label
 
 
 def _took(run: Run | StepRun) -> str:

@@ -87,11 +87,11 @@ def _is_harmless(parameters: str) -> bool:
 
     38 and 48 take a colour of 256 (5;n) or of 24 bits (2;r;g;b).
     """
-    given = iter(parameters.split(";"))
-    for parameter in given:
+    codes = iter(parameters.split(";"))
+    for parameter in codes:
         if parameter in ("38", "48"):
-            numbers = {"5": 1, "2": 3}.get(next(given, ""), 0)
-            colour = [next(given, "") for _ in range(numbers)]
+            numbers = {"5": 1, "2": 3}.get(next(codes, ""), 0)
+            colour = [next(codes, "") for _ in range(numbers)]
             if not colour or not all(number.isdecimal() and int(number) < 256 for number in colour):
                 return False
         elif (parameter.lstrip("0") or ("0" if parameter else "")) not in _HARMLESS:

@@ -104,10 +104,10 @@ def signal_group(leader: ProcessIdentity, number: int, *, bearing: str = "") -> 
     """
     if leader.host != _host() or not leader.born:
         return False
-    found = _birth(leader.pid, also_ended=True)
-    if found not in (None, leader.born):
+    birth = _birth(leader.pid, also_ended=True)
+    if birth not in (None, leader.born):
         return False
-    if found is None and bearing and not _group_bears(leader.pid, os.fsencode(bearing)):
+    if birth is None and bearing and not _group_bears(leader.pid, os.fsencode(bearing)):
         return False
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader.pid, number)
@@ -160,8 +160,8 @@ def _birth(pid: int, *, also_ended: bool) -> str | None:
 def _birth_by_ps(pid: int, also_ended: bool) -> str | None:
     import subprocess
 
-    found = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    state, _, start = found.stdout.strip().partition(" ")
+    answer = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    state, _, start = answer.stdout.strip().partition(" ")
     return start.strip() or None if state and (also_ended or state[0] not in _ENDED) else None
 
 

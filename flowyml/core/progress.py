@@ -197,12 +197,12 @@ class _Picture:
         from rich.text import Text
 
         table = Table.grid(padding=(0, 1))
-        shown, steps = self._chosen(rows), [step for step, _ in rows if not step.index]
+        chosen, steps = self._chosen(rows), [step for step, _ in rows if not step.index]
         half = self._console.width // 2
-        labels = [safe_line(step.short_label(half) if step.which else step.name) for step, _ in shown]
+        labels = [safe_line(step.short_label(half) if step.which else step.name) for step, _ in chosen]
         table.add_column()
         table.add_column(no_wrap=max(map(len, labels), default=0) <= half)
-        for (step, about), label in zip(shown, labels, strict=True):
+        for (step, about), label in zip(chosen, labels, strict=True):
             note = _first_line(about) or (step.raw_status if step.status is ExecutionStatus.CANCELLED else "")
             one_line = bool(step.index or step.items)
             table.add_row(
@@ -211,7 +211,7 @@ class _Picture:
                 _seconds(step),
                 Text(safe_line(note), "dim", no_wrap=one_line, overflow="ellipsis" if one_line else None),
             )
-        if len(shown) < len(rows):
+        if len(chosen) < len(rows):
             done = sum(step.status.is_terminal for step in steps)
             table.add_row("", Text(f"{done} of {len(steps)} steps done", "dim"), "", "")
         title = Text.assemble(

@@ -146,5 +146,5 @@ class OutputAbove:
         from rich.text import Text
 
         if lines:
-            shown = "\n".join(safe_log(line, colours=True) for line in lines)
-            self._console.print(Text.from_ansi(shown), soft_wrap=True)
+            text = "\n".join(safe_log(line, colours=True) for line in lines)
+            self._console.print(Text.from_ansi(text), soft_wrap=True)

@@ -102,19 +102,19 @@ def unfinished(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
             continue
         if not is_unfinished(name) and not (_FOLDER.fullmatch(name) and stat.S_ISDIR(own.st_mode)):
             continue
-        found = list(files_below(folder, name))
-        changed = max([own.st_mtime, *(each.modified for each in found)])
+        files = list(files_below(folder, name))
+        changed = max([own.st_mtime, *(file.modified for file in files)])
         yield Prunable(
-            kind="unfinished", name=name, bytes=sum(each.size for each in found), used=changed,
+            kind="unfinished", name=name, bytes=sum(file.size for file in files), used=changed,
             kept=bounds.keeps_unfinished(changed),
             remove=partial(remove, folder, name, unless_since=min(bounds.before, bounds.now - _WRITING_SECONDS)),
         )  # fmt: skip
 
 
-def bounded(found: Iterable[Prunable], bounds: Bounds) -> Iterator[Prunable]:
+def bounded(items: Iterable[Prunable], bounds: Bounds) -> Iterator[Prunable]:
     """Data that can be recreated: beyond ``bounds.max_bytes``, the oldest of those that stay only for their age go."""
     left = bounds.max_bytes
-    for item in sorted(found, key=lambda each: -each.used):
+    for item in sorted(items, key=lambda item: -item.used):
         fits = item.bytes <= left
         left -= item.bytes if fits or item.kept else 0
         is_young = item.kept == bounds.keeps(item.used) != ""

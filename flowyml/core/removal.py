@@ -101,30 +101,30 @@ def _opened(root: Path, parts: tuple[str, ...]) -> AbstractContextManager[int]:
 
 def _files(folder: int, name: str, parts: tuple[str, ...], depth: int) -> Iterator[Found]:
     with suppress(OSError):
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if not _is_ours(found):
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not _is_ours(status):
             return
-        if stat.S_ISREG(found.st_mode):
-            yield Found(parts, found.st_size, found.st_mtime)
-        if not stat.S_ISDIR(found.st_mode) or depth > _DEEPEST:
+        if stat.S_ISREG(status.st_mode):
+            yield Found(parts, status.st_size, status.st_mtime)
+        if not stat.S_ISDIR(status.st_mode) or depth > _DEEPEST:
             return
         inner = open_folder(name, folder)
         try:
-            for each in sorted(os.listdir(inner)):  # noqa: PTH208  # a descriptor
-                yield from _files(inner, each, (*parts, each), depth + 1)
+            for entry in sorted(os.listdir(inner)):  # noqa: PTH208  # a descriptor
+                yield from _files(inner, entry, (*parts, entry), depth + 1)
         finally:
             os.close(inner)
 
 
 def _has_others(folder: int, name: str, depth: int) -> bool:
-    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    if not _is_ours(found) or depth > _DEEPEST:
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if not _is_ours(status) or depth > _DEEPEST:
         return True
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(status.st_mode):
         return False
     inner = open_folder(name, folder)
     try:
-        return any(_has_others(inner, each, depth + 1) for each in os.listdir(inner))  # noqa: PTH208  # a descriptor
+        return any(_has_others(inner, entry, depth + 1) for entry in os.listdir(inner))  # noqa: PTH208  # a descriptor
     finally:
         os.close(inner)
 
@@ -137,8 +137,8 @@ def _take_away(folder: int, name: str, unless_since: float | None) -> int:
         os.rename(name, gone, src_dir_fd=folder, dst_dir_fd=folder)
     except FileNotFoundError:  # another process was faster
         return 0
-    found = os.stat(gone, dir_fd=folder, follow_symlinks=False)
-    if not _is_ours(found) or (unless_since is not None and _newest(folder, gone, found) >= unless_since):
+    status = os.stat(gone, dir_fd=folder, follow_symlinks=False)
+    if not _is_ours(status) or (unless_since is not None and _newest(folder, gone, status) >= unless_since):
         try:
             os.rename(gone, name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError:  # it was created again in the meantime
@@ -147,31 +147,31 @@ def _take_away(folder: int, name: str, unless_since: float | None) -> int:
     return _delete(folder, gone, 0)
 
 
-def _newest(folder: int, name: str, found: os.stat_result) -> float:
+def _newest(folder: int, name: str, status: os.stat_result) -> float:
     """Return the last time of writing of a file, or of a folder and the files in it."""
-    return max([found.st_mtime, *(each.modified for each in _files(folder, name, (name,), 0))])
+    return max([status.st_mtime, *(file.modified for file in _files(folder, name, (name,), 0))])
 
 
 def _delete(folder: int, name: str, depth: int) -> int:
     """Delete an item, and return its bytes."""
     try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return 0
-    if not _is_ours(found):
+    if not _is_ours(status):
         return 0
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(status.st_mode):
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)
-        return found.st_size if found.st_nlink == 1 else 0  # else another name of it stays
+        return status.st_size if status.st_nlink == 1 else 0  # else another name of it stays
     if depth > _DEEPEST:
         raise OSError(errno.ENAMETOOLONG, f"its folders are nested more than {_DEEPEST} deep", name)
     freed = 0
     with suppress(FileNotFoundError):
         inner = open_folder(name, folder)
         try:
-            for each in os.listdir(inner):  # noqa: PTH208  # a descriptor
-                freed += _delete(inner, each, depth + 1)
+            for entry in os.listdir(inner):  # noqa: PTH208  # a descriptor
+                freed += _delete(inner, entry, depth + 1)
         finally:
             os.close(inner)
         try:
@@ -189,8 +189,8 @@ def _ours(folder: int, name: str) -> bool:
         return False
 
 
-def _is_ours(found: os.stat_result) -> bool:
-    return found.st_uid == os.geteuid()
+def _is_ours(status: os.stat_result) -> bool:
+    return status.st_uid == os.geteuid()
 
 
 def _changed(folder: int, name: str) -> float:

@@ -76,14 +76,14 @@ class ResourceRequirements:
         >>> ResourceRequirements.largest(two)
         ResourceRequirements(cpu='1', memory='1Gi', gpu=1, gpu_type=None)
         """
-        asked = [each for each in several if each is not None]
-        if not asked:
+        needs = [need for need in several if need is not None]
+        if not needs:
             return None
         return cls(
-            cpu=max((each.cpu for each in asked if each.cpu), key=amount, default=None),
-            memory=max((each.memory for each in asked if each.memory), key=amount, default=None),
-            gpu=max(each.gpu for each in asked),
-            gpu_type=next((each.gpu_type for each in asked if each.gpu_type), None),
+            cpu=max((need.cpu for need in needs if need.cpu), key=amount, default=None),
+            memory=max((need.memory for need in needs if need.memory), key=amount, default=None),
+            gpu=max(need.gpu for need in needs),
+            gpu_type=next((need.gpu_type for need in needs if need.gpu_type), None),
         )
 
     @classmethod

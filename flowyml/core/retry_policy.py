@@ -112,7 +112,7 @@ class OrchestratorRetryPolicy:
         plain = {_plain(name) for name in names}
         if plain & _OUT_OF_MEMORY:
             plain.add("oom")
-        return any(_plain(str(wanted)) in plain for wanted in self.retryable_errors)
+        return any(_plain(str(error)) in plain for error in self.retryable_errors)
 
 
 def error_names(error: BaseException) -> tuple[str, ...]:

@@ -128,18 +128,18 @@ class Runs(list[Run]):
 
     @classmethod
     def listed(
-        cls, found: Iterable[Found], record: Callable[[Found], Run], job_id: Callable[[Found], str] = str
+        cls, entries: Iterable[Found], record: Callable[[Found], Run], job_id: Callable[[Found], str] = str
     ) -> Self:
         """Return the records of what an engine lists, without runs in a state that the adapter does not know.
 
         A warning names each of those, by its ``job_id``.
         """
         runs = cls()
-        for each in found:
+        for entry in entries:
             try:
-                runs.append(record(each))
+                runs.append(record(entry))
             except UnknownStateError as error:
-                logger.warning("run %r is not listed: %s", job_id(each), error)
+                logger.warning("run %r is not listed: %s", job_id(entry), error)
         return runs
 
     def _repr_html_(self) -> str | None:
@@ -167,20 +167,20 @@ def find_item(
     While a step has not ended, its items may be unknown. Raises ``DefinitionError`` for a step or item that ``steps``
     lack.
     """
-    names = list(dict.fromkeys(each.name for each in steps))
+    names = list(dict.fromkeys(run.name for run in steps))
     labelled_item = _ITEM.fullmatch(step) if index is None and step not in names else None
     if labelled_item:
         step, index = labelled_item[1], tuple(map(int, re.findall(r"\d+", labelled_item[2])))
-    wanted = () if index is None else (index,) if isinstance(index, int) else tuple(index)
-    runs = [each for each in steps if each.name == step]
+    wanted_index = () if index is None else (index,) if isinstance(index, int) else tuple(index)
+    runs = [run for run in steps if run.name == step]
     if names and not runs:
-        raise DefinitionError(f"This run has no step {labelled(step, wanted)!r}. It has: {', '.join(names)}.")
-    is_known = any(each.index[: len(wanted)] == wanted or not each.status.is_terminal for each in runs)
+        raise DefinitionError(f"This run has no step {labelled(step, wanted_index)!r}. It has: {', '.join(names)}.")
+    is_known = any(run.index[: len(wanted_index)] == wanted_index or not run.status.is_terminal for run in runs)
     if names and not is_known:
-        count = len(runs) if any(each.index for each in runs) else 0
+        count = len(runs) if any(run.index for run in runs) else 0
         items = f"Its indexes go up to {labelled('', runs[-1].index)}" if count else "It has no items"
-        raise DefinitionError(f"This run has no step {labelled(step, wanted)!r}. {items}.")
-    return step, wanted
+        raise DefinitionError(f"This run has no step {labelled(step, wanted_index)!r}. {items}.")
+    return step, wanted_index
 
 
 def folded(steps: Iterable[StepRun]) -> list[StepRun]:
@@ -239,8 +239,8 @@ def _busy(runs: Sequence[StepRun]) -> float:
 
 def _cached_from(runs: Sequence[StepRun]) -> str:
     """Return the run that the results of all items come from, in words if there are several; empty if an item ran."""
-    found = {run.cached_from for run in runs}
-    return "" if "" in found else found.pop() if len(found) == 1 else f"{len(found)} runs"
+    sources = {run.cached_from for run in runs}
+    return "" if "" in sources else sources.pop() if len(sources) == 1 else f"{len(sources)} runs"
 
 
 _ITEM = re.compile(r"(.+?)((?:\[\d+\])+)")
@@ -403,7 +403,7 @@ class StepResult(StepRun):
     @classmethod
     def of(cls, step: StepRun, outputs: Mapping[str, Any] = {}) -> Self:
         """Return the record of a step, with outputs."""
-        return cls(**{each.name: getattr(step, each.name) for each in fields(StepRun)}, outputs=outputs)
+        return cls(**{field.name: getattr(step, field.name) for field in fields(StepRun)}, outputs=outputs)
 
     @property
     def success(self) -> bool:

@@ -111,12 +111,12 @@ class Schedule:
 
     def count_between(self, after: datetime, until: datetime) -> int:
         """Return how many times of this schedule are after one time and until another, inclusive, up to 1000."""
-        found = 0
+        fires = 0
         for count in (1, MOST_MISSED):  # mostly it does not
-            found = sum(time <= until for time in self.next_times(count, after))
-            if found < count:
+            fires = sum(time <= until for time in self.next_times(count, after))
+            if fires < count:
                 break
-        return found
+        return fires
 
     def next_times(self, count: int = 1, after: datetime | None = None) -> list[datetime]:
         """Return the next times of this schedule, in its time zone. Fewer than ``count`` if it ends before."""
@@ -169,16 +169,16 @@ class Schedule:
             from croniter import croniter
         except ImportError:
             return None
-        shown = moment.replace(tzinfo=None)
-        wall_times: Iterator[datetime] = iter(partial(croniter(self.cron, shown + _CHANGE).get_prev, datetime), None)
-        found: list[datetime] = []
+        clock = moment.replace(tzinfo=None)
+        wall_times: Iterator[datetime] = iter(partial(croniter(self.cron, clock + _CHANGE).get_prev, datetime), None)
+        picks: list[datetime] = []
         for time in wall_times:
-            if found and time < shown - _CHANGE:
+            if picks and time < clock - _CHANGE:
                 break
             picked = pick([time.replace(tzinfo=moment.tzinfo, fold=fold).astimezone(UTC) for fold in (0, 1)])
             if picked < moment.astimezone(UTC):
-                found.append(picked)
-        return max(found).astimezone(moment.tzinfo)
+                picks.append(picked)
+        return max(picks).astimezone(moment.tzinfo)
 
     def _cron_times(self, after: datetime, count: int) -> list[datetime]:
         from croniter import croniter

@@ -222,8 +222,8 @@ class SubmissionResult:
         the poll is repeated until then; if it still does so at the end, ``EngineUnreachableError`` or
         ``ServerTroubleError`` is raised, which says nothing about the run.
         """
-        given: dict[str, object] = {"timeout": timeout, "poll_interval": poll_interval}
-        for name, value in given.items():
+        options: dict[str, object] = {"timeout": timeout, "poll_interval": poll_interval}
+        for name, value in options.items():
             if isinstance(value, bool) or not (isinstance(value, int | float) and value >= 0):  # NaN is not, either
                 hint = " Use float('inf') to wait forever." if name == "timeout" else ""
                 raise DefinitionError(f"wait_for_completion: {name}={value!r} must be seconds, 0 or more.{hint}")

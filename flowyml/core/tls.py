@@ -34,8 +34,8 @@ class Tls:
     _refusal: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        given = {"verify": self.verify is not True, "ca_file": self.ca_file, "client_cert": self.client_cert}
-        object.__setattr__(self, "_refusal", refusals(option for option, value in given.items() if value))
+        options = {"verify": self.verify is not True, "ca_file": self.ca_file, "client_cert": self.client_cert}
+        object.__setattr__(self, "_refusal", refusals(option for option, value in options.items() if value))
 
     @property
     def authorities(self) -> str | None:

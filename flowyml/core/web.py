@@ -281,7 +281,7 @@ def exchange(
                 _opener(deadline, tls, asked, follow=follow, keep_headers=keep_headers), request, timeout
             ) as response:
                 content = _read(response, limit, cut=cut)
-                found = {name.lower(): value for name, value in response.headers.items()}
+                headers_received = {name.lower(): value for name, value in response.headers.items()}
         except ConfigurationError:  # of ``tls``
             raise
         except ValueError as error:
@@ -290,7 +290,7 @@ def exchange(
             deadline.check()
             raise
         deadline.check()
-        return Answer(response.status, found, content, asked[-1] if len(asked) > 1 else "")
+        return Answer(response.status, headers_received, content, asked[-1] if len(asked) > 1 else "")
 
 
 def _opened(opener: OpenerDirector, request: Request, timeout: float) -> Any:
@@ -321,12 +321,16 @@ def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool, kee
             asked.append(redact_url(newurl).partition("?")[0])
             parts = urlsplit(newurl)  # a login in it would be looked up as a part of the host's name
             before, target = req, urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-            made = super().redirect_request(req, fp, code, msg, headers, target)
-            if keep_headers and made is not None and same_address(urljoin(before.full_url, "/"), urljoin(target, "/")):
+            follow_up = super().redirect_request(req, fp, code, msg, headers, target)
+            if (
+                keep_headers
+                and follow_up is not None
+                and same_address(urljoin(before.full_url, "/"), urljoin(target, "/"))
+            ):
                 for name, value in before.unredirected_hdrs.items():
                     if not name.lower().startswith("content-"):
-                        made.add_unredirected_header(name, value)
-            return made
+                        follow_up.add_unredirected_header(name, value)
+            return follow_up
 
     class Watched(HTTPConnection):
         def connect(self) -> None:

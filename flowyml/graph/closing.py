@@ -66,12 +66,12 @@ class _Closing:
         sources = [item.source for step in members for item in step.inputs]
         sources += [source for group in inside for source in structure.sources(group)]
         taken = dict.fromkeys(self._source(source) for source in sources if self._is_outside(source, name))
-        after = dict.fromkeys(self.node[each] for step in members for each in step.after)
+        after = dict.fromkeys(self.node[upstream] for step in members for upstream in step.after)
         return Step(
             name=name, function="",
             inputs=tuple(Input(f"input {number}", source) for number, source in enumerate(taken)),
             outputs=tuple(dict.fromkeys(self._given(name))),
-            after=tuple(each for each in after if each != name),
+            after=tuple(upstream for upstream in after if upstream != name),
             description=section.description if isinstance(section, Section) else "",
             group=section.parent,
         )  # fmt: skip
@@ -89,9 +89,9 @@ class _Closing:
             yield from (each.output for each in outputs if isinstance(each, FromStep) and self.node[each.step] == name)
 
     def _is_outside(self, source: Source, name: str) -> bool:
-        made = self._source(source)
-        outputs = made.outputs if isinstance(made, FromEither) else (made,)
-        return any(isinstance(each, FromStep) and each.step != name for each in outputs)
+        origin = self._source(source)
+        outputs = origin.outputs if isinstance(origin, FromEither) else (origin,)
+        return any(isinstance(output, FromStep) and output.step != name for output in outputs)
 
     def _is_inside(self, group: Group) -> bool:
         return any(section in self.plan.structure.path(group.name) for section in self.sections.values())

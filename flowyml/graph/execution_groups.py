@@ -22,8 +22,8 @@ def with_execution_groups(plan: Plan) -> Plan:
     """
     if not plan.structure.execution_groups:
         return plan
-    groups = (_around(plan, each) for each in plan.structure.execution_groups.values())
-    steps = (replace(each, group=f" {each.execution_group}") if each.execution_group else each for each in plan)
+    groups = (_around(plan, step) for step in plan.structure.execution_groups.values())
+    steps = (replace(step, group=f" {step.execution_group}") if step.execution_group else step for step in plan)
     return replace(plan, steps=tuple(steps), groups=(*plan.groups, *groups))
 
 

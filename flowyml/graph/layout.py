@@ -192,8 +192,8 @@ def _middle(slot: Slot, before: bool | None) -> float:
     """Return the mean position of the neighbours on one side; of those on the other side if that side has none."""
     sides = (slot.before, slot.after) if before else (slot.after, slot.before)
     if links := sides[0] or sides[1]:
-        wanted = (link.begins - link.enter if link.end is slot else link.ends - link.leave for link in links)
-        return sum(wanted) / len(links)
+        positions = (link.begins - link.enter if link.end is slot else link.ends - link.leave for link in links)
+        return sum(positions) / len(links)
     return slot.position
 
 

@@ -59,12 +59,12 @@ def tracks(wires: Sequence[Wire]) -> dict[Wire, int] | None:
     return rows
 
 
-def _is_above(one: Wire, other: Wire) -> bool:
-    return one is not other and one.start in other.ends
+def _is_above(wire: Wire, other: Wire) -> bool:
+    return wire is not other and wire.start in other.ends
 
 
-def _overlap(one: Wire, other: Wire) -> bool:
-    return one.left <= other.right + 1 and other.left <= one.right + 1
+def _overlap(wire: Wire, other: Wire) -> bool:
+    return wire.left <= other.right + 1 and other.left <= wire.right + 1
 
 
 class Canvas:
@@ -93,15 +93,15 @@ class Canvas:
         """Draw the wires of a channel that begins at ``row``; return the row below it."""
         below = row + max(rows.values(), default=-1) + 1
         for wire in wires:
-            turn = row + rows.get(wire, 0)
+            bend = row + rows.get(wire, 0)
             if below > row:
-                self._down(wire.start, row, turn, is_turn_below=True)
+                self._down(wire.start, row, bend, is_turn_below=True)
             for end, is_arrow in wire.ends.items():
-                self._down(end, turn, below - 1, is_turn_below=False)
+                self._down(end, bend, below - 1, is_turn_below=False)
                 if is_arrow:
                     self._cells[below, end] = "▼"
-        for wire, turn in rows.items():
-            self._sideways(row + turn, wire)
+        for wire, bend in rows.items():
+            self._sideways(row + bend, wire)
         return below
 
     def text(self) -> str:

@@ -325,11 +325,11 @@ def _title(plan: Plan) -> str:
 
 
 def _parameters(plan: Plan) -> str:
-    given = [
+    parameters = [
         p.name if p.required else f"{p.name} = {cut(in_words(p.default) or repr(p.default), 24)}"
         for p in plan.parameters
     ]
-    return cut(", ".join(given) or counted(len(plan.steps), "step"), 100)
+    return cut(", ".join(parameters) or counted(len(plan.steps), "step"), 100)
 
 
 def _safe(text: str) -> str:

@@ -52,8 +52,8 @@ def title_of(group: Group) -> str:
         case Branch(condition=condition):
             verb = "if" if group.choice == group.name else "else if"
             text, label = "otherwise" if condition is None else str(condition), label_of(group)
-            shown = text if condition is None else f"{verb} {text}"
-            return shown if label == text else f"{shown} ({label})"
+            title = text if condition is None else f"{verb} {text}"
+            return title if label == text else f"{title} ({label})"
         case SharedProcess(pipeline=name):
             return f"execution group {name}"
         case Section() | Cleanup():

@@ -41,9 +41,9 @@ def start_detached(
     reap()
     bare = environment_without_secrets()
     passed = {name: value for name, value in os.environ.items() if secrets and name not in bare}
-    with as_input(passed) if passed else nullcontext(subprocess.DEVNULL) as given:
+    with as_input(passed) if passed else nullcontext(subprocess.DEVNULL) as source:
         process = _Process(
-            command, stdin=given, stdout=log, stderr=log, start_new_session=True, env=bare if env is None else env,
+            command, stdin=source, stdout=log, stderr=log, start_new_session=True, env=bare if env is None else env,
             cwd=cwd, umask=umask,
         )  # fmt: skip
     _started.add(process)

@@ -186,7 +186,7 @@ class Orchestrator(ABC):
         return self.attach(job_id)
 
     def _run_new_code(
-        self, run: Run, pipeline: RunnablePipeline, steps: Sequence[str] | None, given: Mapping[str, Any]
+        self, run: Run, pipeline: RunnablePipeline, steps: Sequence[str] | None, parameters: Mapping[str, Any]
     ) -> SubmissionResult:
         from flowyml.orchestrators.new_code import NewRun
         from flowyml.runtime.execution import TAKEN_FILE
@@ -196,12 +196,12 @@ class Orchestrator(ABC):
             raise RetryRefusedError(f"Run {run.run_id!r} is of pipeline {run.pipeline!r}, not of {pipeline.name!r}.")
         plan = self.plan(pipeline)
         before = {item.name: run.parameters[item.name] for item in plan.parameters if item.name in run.parameters}
-        values = pipeline.check_parameters({**before, **given})
+        values = pipeline.check_parameters({**before, **parameters})
         ended, run_id = self.ended_run(run.job_id), new_run_id(pipeline.name)
         new = NewRun.of(ended, plan, values, steps)
-        made = self._send(pipeline, plan, run_id, values, files={TAKEN_FILE: new.taken.written(run_id)})
+        submission = self._send(pipeline, plan, run_id, values, files={TAKEN_FILE: new.taken.written(run_id)})
         logger.warning("%s", new.summary(ended, pipeline.bundle(plan), run_id))
-        return made
+        return submission
 
     def schedule_pipeline(self, pipeline: RunnablePipeline, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Deploy the pipeline with a schedule; doing so again updates it in place.
@@ -229,9 +229,9 @@ class Orchestrator(ABC):
         with located(pipeline):
             bundle = pipeline.bundle(plan)
             schedule = schedule_to_set(self, plan)
-            made = self.create_schedule(bundle, schedule, force=force) if schedule else None
+            created = self.create_schedule(bundle, schedule, force=force) if schedule else None
             deployment = self.deploy(bundle, force=force)
-        return replace(deployment, changed=True, scheduled=str(made.schedule)) if made else deployment
+        return replace(deployment, changed=True, scheduled=str(created.schedule)) if created else deployment
 
     def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
         """Return the files that the engine would get, by name, the main file first, each with FlowyML's mark.
@@ -483,10 +483,10 @@ class Orchestrator(ABC):
         """
         from flowyml.core.pruning import Bounds, Pruned, prune
 
-        found = self.prunable(Bounds(older_than=older_than, max_bytes=max_bytes))
+        prunable = self.prunable(Bounds(older_than=older_than, max_bytes=max_bytes))
         if dry_run:
-            return [Pruned(item=item, freed=item.bytes) for item in found if not item.kept]
-        return list(prune(list(found), self.pruning()))
+            return [Pruned(item=item, freed=item.bytes) for item in prunable if not item.kept]
+        return list(prune(list(prunable), self.pruning()))
 
     def pruning(self) -> AbstractContextManager[object]:
         """Return a context for removing several items, such as a connection that they share."""

@@ -55,10 +55,10 @@ class BundledPipeline:
 
     def refreshed(self, refresh: bool | str | Iterable[str]) -> BundledPipeline:
         """Return a copy whose cached steps run again and save their new results: all of them, or the named ones."""
-        made = copy(self)
-        made._bundle = self._bundle.with_plan(self._bundle.plan.with_refresh(refresh))
-        made.__dict__.pop("folder", None)
-        return made
+        fresh = copy(self)
+        fresh._bundle = self._bundle.with_plan(self._bundle.plan.with_refresh(refresh))
+        fresh.__dict__.pop("folder", None)
+        return fresh
 
     def code(self) -> Code:
         """Return the functions and hooks, loaded into this process."""

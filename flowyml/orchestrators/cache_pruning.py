@@ -50,11 +50,11 @@ def cached_results(store: Store, bounds: Bounds) -> Iterator[Prunable]:
     Removing one is safe: a run that uses it has its own copy, and a run that looks for it meanwhile computes it again.
     """
     try:
-        found = list(entries_in(store))
+        entries = list(entries_in(store))
     except ArtifactError as error:
         yield Prunable(kind="cache", name=store.url, bytes=0, used=0.0, kept=f"it cannot be read: {error}", remove=int)
         return
-    for folder, entry in found:
+    for folder, entry in entries:
         if _FOLDER.fullmatch(folder):
             yield _result(store, folder, entry, bounds)
 

@@ -48,19 +48,19 @@ def download(
     link, ``failed`` gets the artifact with the error, and the others are still written; without it, that
     ``ArtifactError`` is raised.
     """
-    made: list[Path] = []
+    paths: list[Path] = []
     taken: set[Path] = set()
     for artifact in artifacts:
         targets = [_free(artifact, folder, name, taken) for name in _names(artifact)]
         if not wanted(artifact):
             continue
         try:
-            made += _placed(artifact, targets, stores, folder, note)
+            paths += _placed(artifact, targets, stores, folder, note)
         except ArtifactError as error:
             if failed is None:
                 raise
             failed(artifact, error)
-    return made
+    return paths
 
 
 def stored_anew(
@@ -72,7 +72,7 @@ def stored_anew(
     cannot be written, stays as it is.
     """
     listed_already = {each.label: each for each in artifacts}
-    places = {f"{label}.{output}": (label, output) for label, found in outputs.items() for output in found}
+    places = {f"{label}.{output}": (label, output) for label, values in outputs.items() for output in values}
     for place in dict.fromkeys([*listed_already, *places]):
         artifact = listed_already.get(place)
         if place in places and (artifact is None or (artifact.url is None and artifact.type != "metrics")):
@@ -164,7 +164,7 @@ def _fetched(written: Written, stores: Sequence[Store]) -> Iterator[Path]:
 
 def _json_of(metrics: Any) -> bytes:
     """Write metrics as JSON. NaN and infinities are JSON already in stored metrics, but not in those of a record."""
-    plain = {name: each if isinstance(each, dict) else without_floats(each) for name, each in metrics.items()}
+    plain = {name: value if isinstance(value, dict) else without_floats(value) for name, value in metrics.items()}
     return json.dumps(plain, indent=2, ensure_ascii=False).encode() + b"\n"
 
 

@@ -89,11 +89,11 @@ def paged(fetch: Callable[[int, int], Page[Item]], size: int, limit: int | None 
     """
     read, listing = 0, Listing()
     while limit is None or read < limit:
-        asked = size if limit is None else min(size, limit - read)
-        items, total = listing.page(partial(fetch, asked, read), lambda page: page[0])
+        page_size = size if limit is None else min(size, limit - read)
+        items, total = listing.page(partial(fetch, page_size, read), lambda page: page[0])
         yield from items
         read += len(items)
-        if not items or (len(items) < asked if total is None else read >= total):
+        if not items or (len(items) < page_size if total is None else read >= total):
             return
 
 
@@ -301,10 +301,10 @@ class HttpClient:
     def _exchange(self, method: str, target: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
         from flowyml.core.web import LARGEST_ANSWER, Answer, note_received
 
-        with self.stream(method, target, content, headers) as (status, found, parts):
+        with self.stream(method, target, content, headers) as (status, received, parts):
             body = self._read(parts, LARGEST_ANSWER if status < 400 else _ERROR_BYTES, cut=status >= 400)
             note_received(body)
-            return Answer(status, found, body)
+            return Answer(status, received, body)
 
     @contextmanager
     def stream(
@@ -328,10 +328,10 @@ class HttpClient:
         with self.reaching(), self.pool().stream(
             method, _ascii(self.base() + target), headers=sent, content=content, extensions={"timeout": limits}
         ) as response:  # fmt: skip
-            found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            received = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
             if body_may_last:
                 _until.set(math.inf)
-            yield response.status, found, response.iter_stream()
+            yield response.status, received, response.iter_stream()
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
@@ -376,11 +376,11 @@ class HttpClient:
         content = _json_of(answer)
         if content is _NO_JSON or 300 <= status < 400:
             raise self.foreign_answer(answer, method, path)
-        asked = f"{self.url} answered {method} {path}"
+        exchange = f"{self.url} answered {method} {path}"
         if status < 300 and type(content) is dict:
-            return JsonObject(content, asked)
+            return JsonObject(content, exchange)
         if status < 300 and self.answers_objects:
-            raise EngineError(f"{asked} with {content!r:.200}. Something other than {self.engine} answers there.")
+            raise EngineError(f"{exchange} with {content!r:.200}. Something other than {self.engine} answers there.")
         if status < 300:
             return content
         detail = _detail(content)
@@ -440,8 +440,8 @@ def _open_pool(url: str, tls: Tls) -> httpcore.ConnectionPool:
 
 
 def _query(params: Mapping[str, Any]) -> str:
-    given = {name: value for name, value in params.items() if value is not None}
-    plain = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
+    values = {name: value for name, value in params.items() if value is not None}
+    plain = {name: str(value).lower() if isinstance(value, bool) else value for name, value in values.items()}
     return f"?{urlencode(plain, doseq=True)}" if plain else ""
 
 

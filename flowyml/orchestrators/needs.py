@@ -62,9 +62,9 @@ def _of_operators(operators: Mapping[str, str]) -> Need:
     """Return the need of steps that are an engine's own operators, with a replacement for each."""
     from flowyml.orchestrators.replacements import replacement  # stays at home: no pod makes such a step
 
-    each = [f"{name!r} is {path.rpartition('.')[2]} ({replacement(path)})" for name, path in operators.items()]
-    shown = "; ".join(each)
-    return Need(Feature.OPERATORS, f"step {shown}", tuple(operators), f"What could replace each: {shown}.")
+    descriptions = [f"{name!r} is {path.rpartition('.')[2]} ({replacement(path)})" for name, path in operators.items()]
+    listed = "; ".join(descriptions)
+    return Need(Feature.OPERATORS, f"step {listed}", tuple(operators), f"What could replace each: {listed}.")
 
 
 def first_of_each(plan: Plan) -> dict[Feature, str]:

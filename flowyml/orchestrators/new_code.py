@@ -54,9 +54,9 @@ class EndedRun:
         place: str = "",
     ) -> EndedRun:  # fmt: skip
         """Make it from the records of an engine."""
-        found = list(steps)
-        ends = {(step.name, step.index): end_of(step.status.name, step.raw_status.lower()) for step in found}
-        made_by = {(step.name, step.index): step.cached_from for step in found if step.cached_from}
+        step_runs = list(steps)
+        ends = {(step.name, step.index): end_of(step.status.name, step.raw_status.lower()) for step in step_runs}
+        made_by = {(step.name, step.index): step.cached_from for step in step_runs if step.cached_from}
         known = {instance: outputs for instance, outputs in outputs.items() if ends.get(instance) is End.OK}
         return cls(
             run_id=run.run_id, bundle=bundle, parameters=run.parameters, ends=ends, outputs=known, made_by=made_by,
@@ -164,13 +164,13 @@ class _Fit:
 
     def kept_defaults(self) -> dict[str, tuple[Any, Any]]:
         """Return the values of this run that were the defaults of the old code, with the other defaults of the new."""
-        old = {each.name: repr(each.default) for each in self.old.parameters if not each.required}
+        old = {parameter.name: repr(parameter.default) for parameter in self.old.parameters if not parameter.required}
         return {
-            each.name: (value, each.default)
-            for each in self.new.parameters
-            if repr(value := self._values[1].get(each.name)) == old.get(each.name)
-            and each.name not in self._changed_parameters
-            and not (each.required or repr(each.default) == repr(value))
+            parameter.name: (value, parameter.default)
+            for parameter in self.new.parameters
+            if repr(value := self._values[1].get(parameter.name)) == old.get(parameter.name)
+            and parameter.name not in self._changed_parameters
+            and not (parameter.required or repr(parameter.default) == repr(value))
         }
 
     def compare(self) -> None:
@@ -194,7 +194,7 @@ class _Fit:
             return "the engine's own operator runs it"
         if before.outputs != step.outputs:
             return "its outputs have changed"
-        wiring = [repr((one.inputs, sorted(one.after), one.run_if, dict(one.secrets))) for one in (before, step)]
+        wiring = [repr((side.inputs, sorted(side.after), side.run_if, dict(side.secrets))) for side in (before, step)]
         if wiring[0] != wiring[1]:
             return "its inputs, its secrets or what it waits for have changed"
         if names := self._changed(item.source for item in step.inputs):
@@ -220,10 +220,10 @@ class _Fit:
         if isinstance(group, Loop):
             # Constants and parameters are compared item by item.
             kinds = (Constant, FromParameter)
-            over = [(each.name, "values" if isinstance(each.source, kinds) else each.source) for each in group.over]
+            over = [(item.name, "values" if isinstance(item.source, kinds) else item.source) for item in group.over]
             return group.name, over, group.on_item_error
         if isinstance(group, Branch):
-            return [(each.name, each.condition) for each in plan.structure.choices[group.choice]], group.name
+            return [(item.name, item.condition) for item in plan.structure.choices[group.choice]], group.name
         return group.KIND
 
     def _compare_loop(self, loop: Loop) -> None:
@@ -235,10 +235,10 @@ class _Fit:
         if repr(lists) == repr(now):  # 1 and True are equal
             return
         why = f"the list of loop {loop.name!r} has changed"
-        if self.new.structure.loops(loop.parent) or not all(isinstance(each, list) for each in (*lists, *now)):
+        if self.new.structure.loops(loop.parent) or not all(isinstance(side, list) for side in (*lists, *now)):
             self.reasons |= dict.fromkeys(members, why)
             return
-        old, new = (list(zip(*each, strict=False)) for each in (lists, now))
+        old, new = (list(zip(*side, strict=False)) for side in (lists, now))
         same = {number for number, item in enumerate(new) if number < len(old) and repr(old[number]) == repr(item)}
         taken_by = {later for name in members for later in self.new.downstream[name]} - set(members)
         self.reasons |= dict.fromkeys(taken_by, why)
@@ -285,8 +285,8 @@ def _function(bundle: Bundle, files: Mapping[str, bytes], step: Step) -> Any:
     except (SyntaxError, ValueError):
         return data
     for part in name.split("."):
-        found = [each for each in getattr(body, "body", ()) if getattr(each, "name", "") == part]
-        if not found:
+        definitions = [node for node in getattr(body, "body", ()) if getattr(node, "name", "") == part]
+        if not definitions:
             return data
-        body = found[-1]
+        body = definitions[-1]
     return ast.dump(body)

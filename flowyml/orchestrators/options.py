@@ -15,20 +15,20 @@ Check = tuple[str, Callable[[Any], bool]]
 
 
 def check_options(
-    engine: str, who: str, given: Mapping[str, Any], known: Mapping[str, Check], hints: Mapping[str, str] = {}
+    engine: str, who: str, options: Mapping[str, Any], known: Mapping[str, Check], hints: Mapping[str, str] = {}
 ) -> None:
     """Raise ``UnknownOptionError`` for an unknown name, or an invalid value.
 
     ``hints`` say why some names are unknown; they follow the name.
     """
-    if unknown := sorted(given.keys() - known.keys()):
+    if unknown := sorted(options.keys() - known.keys()):
         hint = hints.get(unknown[0], "")
         near = "" if hint else did_you_mean(unknown[0], known)
         raise UnknownOptionError(
             f"{who}: {engine} has no option {', '.join(map(repr, unknown))}{hint}.{near} "
             + (f"Known: {', '.join(sorted(known))}." if known else "It takes none.")
         )
-    for name, value in given.items():
+    for name, value in options.items():
         expected, fits = known[name]
         if not fits(value):
             raise UnknownOptionError(f"{who}: {engine} {name}={value!r:.80} is not {expected}.")

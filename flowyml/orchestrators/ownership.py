@@ -14,17 +14,17 @@ from flowyml.core.origin import Origin
 __all__ = ["check_replaceable"]
 
 
-def check_replaceable(found: Origin | None, ours: Origin | None, what: str, *, force: bool = False) -> None:
+def check_replaceable(theirs: Origin | None, ours: Origin | None, what: str, *, force: bool = False) -> None:
     """Raise ``OwnershipError`` if ``what``, such as "the schedule 'train'", belongs to a pipeline other than ours.
 
     ``found`` is the recorded origin. If it is None, because the record was edited or deleted by hand or the bundle had
     no origin, it may be replaced, with a warning. ``ours`` is the origin of the bundle; a bundle without one cannot
     replace anything that has one.
     """
-    if force or found == ours:
+    if force or theirs == ours:
         return
     what = what[:1].upper() + what[1:]
-    if found is None:
+    if theirs is None:
         warnings.warn(
             f"{what} does not say which project it comes from. It is replaced, and belongs to {ours} from now on.",
             UserWarning,
@@ -33,6 +33,6 @@ def check_replaceable(found: Origin | None, ours: Origin | None, what: str, *, f
         return
     mine = f"this pipeline comes from {ours}" if ours else "this bundle does not say where it comes from"
     raise OwnershipError(
-        f"{what} comes from {found}; {mine}. Rename this pipeline, or set a `namespace` in the project's "
+        f"{what} comes from {theirs}; {mine}. Rename this pipeline, or set a `namespace` in the project's "
         f"flowyml.toml. To replace it anyway: force=True, or --force."
     )

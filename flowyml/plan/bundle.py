@@ -212,10 +212,10 @@ def _packed(plan: Plan, contents: Mapping[str, bytes]) -> Bundle:
 
 def _contents(data: bytes, name: str, *beginnings: str) -> dict[str, bytes]:
     """Return the files by their paths; with ``beginnings``, only the plan and those whose paths begin with one."""
-    wanted = (*beginnings, "plan.json") if beginnings else ""
+    prefixes = (*beginnings, "plan.json") if beginnings else ""
     try:
         with ZipFile(io.BytesIO(data)) as archive:
-            entries = [entry for entry in archive.infolist() if entry.filename.startswith(wanted)]
+            entries = [entry for entry in archive.infolist() if entry.filename.startswith(prefixes)]
             contents = {entry.filename: archive.read(entry) for entry in entries}
     except _UNREADABLE as error:
         raise PlanError(f"{name} is not a FlowyML bundle, or it is damaged: {error}") from error
@@ -238,11 +238,11 @@ def _checked_path(path: str) -> str:
 def _package(name: str) -> Mapping[str, bytes]:
     """Return the Python files of an installed package or module; empty if there is none of that name."""
     try:
-        found = find_spec(name)
+        spec = find_spec(name)
     except (ImportError, ValueError):  # a module that was created by hand
         return {}
-    if found is None:
+    if spec is None:
         return {}
-    if found.submodule_search_locations:
-        return {f"{name}/{path}": data for path, data in python_files(Path(found.submodule_search_locations[0]))}
-    return {f"{name}.py": Path(found.origin).read_bytes()} if found.origin and found.origin.endswith(".py") else {}
+    if spec.submodule_search_locations:
+        return {f"{name}/{path}": data for path, data in python_files(Path(spec.submodule_search_locations[0]))}
+    return {f"{name}.py": Path(spec.origin).read_bytes()} if spec.origin and spec.origin.endswith(".py") else {}

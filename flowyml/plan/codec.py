@@ -73,8 +73,8 @@ def _inputs(plain: Sequence[Mapping[str, Any]]) -> tuple[Input, ...]:
 def _group(plain: Mapping[str, Any]) -> Group:
     over = {"over": _inputs(plain["over"])} if "over" in plain else {}
     condition = {"condition": _made(plain["condition"])} if "condition" in plain else {}
-    made: Group = _KINDS[plain["kind"]](**{**_without_kind(plain), **over, **condition})
-    return made
+    group: Group = _KINDS[plain["kind"]](**{**_without_kind(plain), **over, **condition})
+    return group
 
 
 def _made(plain: Mapping[str, Any]) -> Any:

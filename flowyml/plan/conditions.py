@@ -101,7 +101,7 @@ class AllOf:
     conditions: tuple[Condition, ...]
 
     def __str__(self) -> str:
-        return " and ".join(f"({each})" if isinstance(each, AnyOf) else str(each) for each in self.conditions)
+        return " and ".join(f"({part})" if isinstance(part, AnyOf) else str(part) for part in self.conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,9 @@ def holds(condition: Condition, value_of: Callable[[Source], Any]) -> bool:
         case Not(inner):
             return not holds(inner, value_of)
         case AllOf(conditions):
-            return all(holds(each, value_of) for each in conditions)
+            return all(holds(part, value_of) for part in conditions)
         case AnyOf(conditions):
-            return any(holds(each, value_of) for each in conditions)
+            return any(holds(part, value_of) for part in conditions)
 
 
 def of_text(texts: str, value: Any) -> Any:
@@ -154,8 +154,8 @@ def leaves_of(condition: Condition) -> Iterator[Compare | IsTrue]:
         case Not(inner):
             yield from leaves_of(inner)
         case AllOf(conditions) | AnyOf(conditions):
-            for each in conditions:
-                yield from leaves_of(each)
+            for part in conditions:
+                yield from leaves_of(part)
         case leaf:
             yield leaf
 
@@ -166,7 +166,7 @@ def with_leaves(condition: Condition, new: Callable[[Compare | IsTrue], Compare 
         case Not(inner):
             return Not(with_leaves(inner, new))
         case AllOf(conditions) | AnyOf(conditions):
-            return type(condition)(tuple(with_leaves(each, new) for each in conditions))
+            return type(condition)(tuple(with_leaves(part, new) for part in conditions))
         case leaf:
             return new(leaf)
 

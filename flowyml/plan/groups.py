@@ -121,13 +121,13 @@ class Groups:
 
     def loops(self, group: str) -> tuple[Loop, ...]:
         """Return the loops around the content of ``group``, outermost first."""
-        found = (self.by_name[name] for name in self._paths[group])
-        return tuple(each for each in found if isinstance(each, Loop))
+        groups = (self.by_name[name] for name in self._paths[group])
+        return tuple(scope for scope in groups if isinstance(scope, Loop))
 
     def branches(self, group: str) -> tuple[Branch, ...]:
         """Return the branches around the content of ``group``, outermost first."""
-        found = (self.by_name[name] for name in self._paths[group])
-        return tuple(each for each in found if isinstance(each, Branch))
+        groups = (self.by_name[name] for name in self._paths[group])
+        return tuple(scope for scope in groups if isinstance(scope, Branch))
 
     def is_cleanup(self, group: str) -> bool:
         """Return whether the content of ``group`` runs at the end."""
@@ -153,11 +153,11 @@ class Groups:
 
     def loops_between(self, step: str, group: str) -> tuple[Loop, ...]:
         """Return the loops whose items' outputs of a step reach ``group`` as lists, outermost first."""
-        return tuple(each for each in self.between(step, group) if isinstance(each, Loop))
+        return tuple(scope for scope in self.between(step, group) if isinstance(scope, Loop))
 
-    def exclude(self, one: str, other: str) -> bool:
+    def exclude(self, group: str, other: str) -> bool:
         """Return whether two groups never both run: they are in different branches of one choice."""
-        mine = {branch.choice: branch.name for branch in self.branches(one)}
+        mine = {branch.choice: branch.name for branch in self.branches(group)}
         return any(mine.get(branch.choice, branch.name) != branch.name for branch in self.branches(other))
 
     def step(self, name: str) -> Step:
@@ -167,20 +167,20 @@ class Groups:
     @cached_property
     def execution_groups(self) -> Mapping[str, ExecutionGroup]:
         """The execution groups by name."""
-        found: dict[str, list[Step]] = {}
+        steps_of: dict[str, list[Step]] = {}
         for step in self._steps.values():
             if step.execution_group:
-                found.setdefault(step.execution_group, []).append(step)
-        return {name: _execution_group(name, steps) for name, steps in found.items()}
+                steps_of.setdefault(step.execution_group, []).append(step)
+        return {name: _execution_group(name, steps) for name, steps in steps_of.items()}
 
     @cached_property
     def choices(self) -> Mapping[str, Sequence[Branch]]:
         """The branches of each choice, in the order in which they are tried."""
-        found: dict[str, list[Branch]] = {}
+        branches_of: dict[str, list[Branch]] = {}
         for group in self.by_name.values():
             if isinstance(group, Branch):
-                found.setdefault(group.choice, []).append(group)
-        return found
+                branches_of.setdefault(group.choice, []).append(group)
+        return branches_of
 
     def sources(self, group: Group) -> Iterator[Source]:
         """Yield the values that a group itself needs: its lists, or those of its condition and of earlier ones."""
@@ -206,10 +206,10 @@ class Groups:
     @cached_property
     def collected(self) -> frozenset[tuple[str, str]]:
         """Pairs of a loop and a step in it for whose outputs, or end, a step outside the loop waits."""
-        found: set[tuple[str, str]] = set()
+        pairs: set[tuple[str, str]] = set()
         for group, name in self._uses():
-            found.update((loop.name, name) for loop in self.loops_between(name, group))
-        return frozenset(found)
+            pairs.update((loop.name, name) for loop in self.loops_between(name, group))
+        return frozenset(pairs)
 
     def _uses(self) -> Iterable[tuple[str, str]]:
         """Yield pairs of a group and a step that a step or group in it waits for."""

@@ -53,8 +53,8 @@ def kinds_annotated(annotation: Any, outputs: tuple[str, ...]) -> dict[str, str]
         if len(parts) == 2 and parts[1] is Ellipsis:
             parts = parts[:1] * len(outputs)
         parts = parts if len(parts) == len(outputs) else ()
-    found = zip(outputs, map(_annotated, parts), strict=False)
-    return {output: kind for output, kind in found if kind}
+    pairs = zip(outputs, map(_annotated, parts), strict=False)
+    return {output: kind for output, kind in pairs if kind}
 
 
 def _annotated(annotation: Any) -> str:

@@ -107,7 +107,7 @@ def docstring(text: str, indent: str = "") -> str:
     lines = [line.rstrip() for line in text.expandtabs().split("\n")]
     body = "\n".join(lines).strip().replace("\\", "\\\\")
     body = re.sub(r'"""|"+\Z', lambda quotes: '\\"' * len(quotes[0]), body)
-    body = "".join(each if each == "\n" or each.isprintable() else repr(each)[1:-1] for each in body)
+    body = "".join(char if char == "\n" or char.isprintable() else repr(char)[1:-1] for char in body)
     indented = "\n".join(f"{indent}{line}" if line else "" for line in body.split("\n")).strip()
     return f'"""{indented}\n{indent}"""' if "\n" in body else f'"""{indented}"""'
 

@@ -63,8 +63,8 @@ def identifier(name: str) -> str:
     usable = name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name[0].isalpha()
     if usable and not re.search(_ENDS_IN_DIGEST, name):
         return name
-    made = f"{_plain(name, '_')[:50]}_{_digest(name)}".lstrip("_")
-    return made if made[0].isalpha() else f"s_{made}"
+    safe = f"{_plain(name, '_')[:50]}_{_digest(name)}".lstrip("_")
+    return safe if safe[0].isalpha() else f"s_{safe}"
 
 
 def _plain(name: str, separator: str) -> str:

@@ -82,10 +82,10 @@ def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
     except TypeError:  # an unhashable annotation, such as Annotated[int, {}]
         pass
     if not _is_carried(annotation):
-        shown = annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
+        written = annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
         raise DefinitionError(
-            f"Parameter {name!r} has the type {shown}, which JSON cannot carry. Use int, float, str, bool, list, dict, "
-            f"date, datetime, Path, an Enum or a pydantic model, and create the {shown} from it inside a step."
+            f"Parameter {name!r} has the type {written}, which JSON cannot carry. Use int, float, str, bool, list, "
+            f"dict, date, datetime, Path, an Enum or a pydantic model, and create the {written} from it inside a step."
         )
     from pydantic import PydanticUserError, TypeAdapter
 
@@ -190,15 +190,15 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
 
     Raises one ``ParameterError`` with everything that is wrong.
     """
-    given = _by_name(pipeline, parameters, values)
+    by_name = _by_name(pipeline, parameters, values)
     known = {parameter.name: parameter for parameter in parameters}
-    faults = [_unknown(name, known) for name in given if name not in known]
+    faults = [_unknown(name, known) for name in by_name if name not in known]
     for name, parameter in known.items():
-        if name not in given and parameter.required:
+        if name not in by_name and parameter.required:
             faults.append(f"{name!r} is missing and has no default")
-        elif name in given and (fault := _misfit(parameter, given[name])):
+        elif name in by_name and (fault := _misfit(parameter, by_name[name])):
             faults.append(fault)
-        elif half := _half_a_pair(given.get(name, parameter.default)):
+        elif half := _half_a_pair(by_name.get(name, parameter.default)):
             faults.append(
                 f"{name!r} contains {half!a}, a lone surrogate, which is not a character and which engines' databases "
                 f"reject; pass a file name that is not UTF-8 as os.fsencode(name).hex()"
@@ -207,7 +207,7 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
         text = "; ".join(faults)
         raise ParameterError(f"Parameters of pipeline {pipeline!r}: {text}{'' if text.endswith('?') else '.'}")
     return {
-        name: own_copy(as_declared(parameter.schema, given.get(name, parameter.default)))
+        name: own_copy(as_declared(parameter.schema, by_name.get(name, parameter.default)))
         for name, parameter in known.items()
     }
 
@@ -219,8 +219,8 @@ def _half_a_pair(value: object) -> str:
     '\\ud83d'
     """
     if isinstance(value, str):
-        found = _SURROGATE.search(value)
-        return found[0] if found else ""
+        match = _SURROGATE.search(value)
+        return match[0] if match else ""
     parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
     return next(filter(None, map(_half_a_pair, parts)), "")
 

@@ -91,14 +91,14 @@ def _mounts(volumes: Mapping[str, str]) -> Iterable[tuple[str, str]]:
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
     """Yield the lines of an output that arrives in pieces, each with several lines or a part of a character."""
-    found: list[str] = []
-    lines = Lines("stdout", lambda _, line: found.append(line))
+    unread: list[str] = []
+    lines = Lines("stdout", lambda _, line: unread.append(line))
     for piece in pieces:
         lines.feed(piece)
-        yield from found
-        found.clear()
+        yield from unread
+        unread.clear()
     lines.end()
-    yield from found
+    yield from unread
 
 
 def _printed(lines: Iterable[str]) -> list[str]:

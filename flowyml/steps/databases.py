@@ -23,14 +23,14 @@ def sql(
     rolled back and SQLAlchemy's error is raised. Needs the package ``sqlalchemy`` and the driver that the URL names.
     """
     sqlalchemy = needed("sqlalchemy", "sqlalchemy", "sql")
-    made = sqlalchemy.make_url(url)
+    address = sqlalchemy.make_url(url)
     if password:
-        made = made.set(password=password)
+        address = address.set(password=password)
     try:
-        engine = sqlalchemy.create_engine(made, hide_parameters=True)
+        engine = sqlalchemy.create_engine(address, hide_parameters=True)
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
         raise ImportError(
-            f"sql needs the driver of {made.drivername!r} where it runs, which is not installed there: {error}"
+            f"sql needs the driver of {address.drivername!r} where it runs, which is not installed there: {error}"
         ) from error
     listed: Sequence[str] = [statements] if isinstance(statements, str) else statements
     rows: list[dict[str, Any]] = []

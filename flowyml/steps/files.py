@@ -55,7 +55,7 @@ def wait_for_file(
         system.invalidate_cache()
         if "*" not in place:
             return [system.unstrip_protocol(place)] if system.exists(place) else None
-        return [system.unstrip_protocol(each) for each in sorted(system.glob(place))] or None
+        return [system.unstrip_protocol(path) for path in sorted(system.glob(place))] or None
 
     return wait_for(redact_url(path), poll, poll_interval, patience)
 
@@ -92,23 +92,23 @@ def _identity(system: Any, path: str) -> object:
     On the machine's own file system, links to a file have its identity.
     """
     if "local" in system.protocol and Path(path).exists():
-        found = Path(path).stat()
-        return found.st_dev, found.st_ino
+        status = Path(path).stat()
+        return status.st_dev, status.st_ino
     return system.unstrip_protocol(path)
 
 
 def _files(system: Any, pattern: str, shown_as: str) -> tuple[list[str], str]:
     """Return the matching files, and the folder below which they keep their relative paths."""
     if "*" in pattern:
-        found = sorted(path for path in system.glob(pattern) if system.isfile(path))
+        paths = sorted(path for path in system.glob(pattern) if system.isfile(path))
         root = posixpath.dirname(pattern.partition("*")[0])
     elif system.isdir(pattern):
-        found, root = sorted(system.find(pattern)), pattern.rstrip("/")
+        paths, root = sorted(system.find(pattern)), pattern.rstrip("/")
     else:
-        found, root = [pattern] if system.exists(pattern) else [], posixpath.dirname(pattern)
-    if not found:
+        paths, root = [pattern] if system.exists(pattern) else [], posixpath.dirname(pattern)
+    if not paths:
         raise FileNotFoundError(f"The file {redact_url(shown_as)} does not exist.")
-    return found, root
+    return paths, root
 
 
 def _below(path: str, root: str) -> str:

@@ -102,7 +102,7 @@ def _text_at(
     kind = {} if json is None else {"Content-Type": "application/json"}
     sent = {**kind, **Auth.in_url(url).headers(), **_checked(headers), **_bearer(token)}  # a name may have any case
     body = _body(json, data)
-    asked = f"{method} {redact_url(url)}"
+    request_line = f"{method} {redact_url(url)}"
     try:
         answer = exchange(
             url,
@@ -116,13 +116,13 @@ def _text_at(
         )
     except (OSError, HTTPException) as error:  # the latter where the answer breaks off, or is not HTTP
         why = getattr(error, "reason", "") or str(error) or type(error).__name__
-        raise ConnectionError(f"{asked}: {why}") from None
+        raise ConnectionError(f"{request_line}: {why}") from None
     text = _text(answer.body, answer.headers.get("content-type", ""))
     if not 200 <= answer.status < 300:
         known = answer.status in HTTPStatus.__members__.values()
         reason = f" {HTTPStatus(answer.status).phrase}" if known else ""
-        raise RuntimeError(f"{asked}: {answer.status}{reason}. It said: {text[:_MOST_SHOWN]}")
-    print(f"{asked}: {answer.status}, {len(answer.body)} bytes")
+        raise RuntimeError(f"{request_line}: {answer.status}{reason}. It said: {text[:_MOST_SHOWN]}")
+    print(f"{request_line}: {answer.status}, {len(answer.body)} bytes")
     return text
 
 

@@ -286,9 +286,9 @@ class PrefectClient(HttpClient):
 
     def markdown_of_run(self, run_id: str, key: str) -> Iterator[Any]:
         """Yield the texts of a run's artifacts whose keys begin with ``key``, oldest first."""
-        wanted = {"type": {"any_": ["markdown"]}, "flow_run_id": {"any_": [run_id]}, "key": {"like_": f"{key}%"}}
-        found = self._pages("/artifacts/filter", {"artifacts": wanted, "sort": "ID_DESC"})
-        return (item["data"] for item in sorted(found, key=lambda item: str(item["created"])))
+        query = {"type": {"any_": ["markdown"]}, "flow_run_id": {"any_": [run_id]}, "key": {"like_": f"{key}%"}}
+        artifacts = self._pages("/artifacts/filter", {"artifacts": query, "sort": "ID_DESC"})
+        return (item["data"] for item in sorted(artifacts, key=lambda item: str(item["created"])))
 
     def set_state(self, run_id: str, state: Mapping[str, Any], *, force: bool = False) -> str:
         """Propose a state; return Prefect's answer: ACCEPT, REJECT, ABORT or WAIT."""

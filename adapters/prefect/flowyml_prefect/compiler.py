@@ -156,9 +156,9 @@ def _task(step: Step, names: FlowNames, annotations: Mapping[str, str]) -> str:
     )
 
 
-def _task_options(step: Step, shown: str = "") -> Iterator[Part]:
+def _task_options(step: Step, run_name: str = "") -> Iterator[Part]:
     yield f"name={text_literal(step.name)}"
-    yield f"task_run_name={text_literal(shown or step.name.replace('{', '{{').replace('}', '}}'))}"
+    yield f"task_run_name={text_literal(run_name or step.name.replace('{', '{{').replace('}', '}}'))}"
     if step.description:
         yield f"description={text_literal(step.description)}"
     if step.tags:
@@ -258,8 +258,8 @@ def _holds_reference(default: Any) -> bool:
 def _annotation(schema: Mapping[str, Any]) -> str:
     choices = schema.get("anyOf")
     if isinstance(choices, list) and choices:
-        found = list(dict.fromkeys(_annotation(choice) for choice in choices if isinstance(choice, Mapping)))
-        return "Any" if "Any" in found or not found else " | ".join(found)
+        annotations = list(dict.fromkeys(_annotation(choice) for choice in choices if isinstance(choice, Mapping)))
+        return "Any" if "Any" in annotations or not annotations else " | ".join(annotations)
     return _ANNOTATIONS.get(str(schema.get("type")), "Any")
 
 
@@ -269,9 +269,9 @@ def _output(name: str, origin: FromStep, names: FlowNames) -> Part:
 
 
 def _submission(step: Step, names: FlowNames) -> Part:
-    given = _sources(step)
-    arguments: list[Part] = [names.futures[name] for name in given]
+    sources = _sources(step)
+    arguments: list[Part] = [names.futures[name] for name in sources]
     arguments += _parameters(step)
-    if waits := [names.futures[name] for name in step.upstream if name not in given]:
+    if waits := [names.futures[name] for name in step.upstream if name not in sources]:
         arguments.append(Pair("wait_for=", Group("[", waits, "]")))
     return Pair(f"{names.futures[step.name]} = ", Group(f"{names.tasks[step.name]}.submit(", arguments, ")"))

@@ -155,8 +155,8 @@ def _first(name: str, *, is_folders: bool) -> str | None:
 
     An empty value counts as set, as in Prefect's client.
     """
-    found = next((settings[name] for settings, of in _sources() if of is is_folders and name in settings), None)
-    return None if found is None else str(found) or None
+    setting = next((settings[name] for settings, of in _sources() if of is is_folders and name in settings), None)
+    return None if setting is None else str(setting) or None
 
 
 def _custom_headers(*, but_of_folder: bool | None) -> Iterator[str]:
@@ -165,10 +165,10 @@ def _custom_headers(*, but_of_folder: bool | None) -> Iterator[str]:
     Prefect's client merges the headers of all sources: none can be removed.
     """
     for settings, is_folders in _sources():
-        given = settings.get("PREFECT_CLIENT_CUSTOM_HEADERS") or {}
+        headers = settings.get("PREFECT_CLIENT_CUSTOM_HEADERS") or {}
         if is_folders is not but_of_folder:
             with suppress(TypeError, ValueError):
-                yield from json.loads(given) if isinstance(given, str) else given
+                yield from json.loads(headers) if isinstance(headers, str) else headers
 
 
 def _refused() -> dict[str, str]:
@@ -195,13 +195,13 @@ def _sources() -> Iterator[tuple[Mapping[str, Any], bool]]:
     yield _profile(), False
 
 
-def _of_folder(path: Path, found: Mapping[str, Any]) -> Mapping[str, Any]:
+def _of_folder(path: Path, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return settings of a file of the working folder; if a link leads elsewhere, only where the user has allowed it.
 
     Otherwise one of the files could be a link to credentials of the user, and another name the server. Raises
     ``ConfigurationError``.
     """
-    settings = {name: value for name, value in found.items() if name.startswith("PREFECT_")}
+    settings = {name: value for name, value in values.items() if name.startswith("PREFECT_")}
     if settings and leads_out(path) and not is_trusted(path):
         raise ConfigurationError(
             without_consent(path, f"{path.absolute()} is a link out of its folder, and", "read a file")
@@ -222,7 +222,7 @@ def _dotenv() -> Mapping[str, str]:
 
 def _tables(path: Path, *below: str) -> Mapping[str, Any]:
     parts = {part: _table(path, *below, part) for part in ("api", "client")}
-    return {f"PREFECT_{part}_{name}".upper(): value for part, given in parts.items() for name, value in given.items()}
+    return {f"PREFECT_{part}_{name}".upper(): value for part, table in parts.items() for name, value in table.items()}
 
 
 def _profile() -> Mapping[str, Any]:
@@ -234,12 +234,12 @@ def _profile() -> Mapping[str, Any]:
 
 def _table(path: Path, *names: str) -> Mapping[str, Any]:
     """Return a table of a file; empty if it is missing."""
-    found = _toml(path)
+    table = _toml(path)
     for name in names:
-        found = found.get(name, {})
-        if not isinstance(found, dict):
+        table = table.get(name, {})
+        if not isinstance(table, dict):
             raise ConfigurationError(f"Prefect's settings in {path} cannot be read: {name!r} is not a table.")
-    return found
+    return table
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -150,19 +150,19 @@ class PrefectDeployer(Deployer):
             labels = {**deployed.labels, **request["labels"]}
             try:
                 with writing():
-                    made = self.client.create_run(deployed.id, {**request, "labels": labels})
+                    run = self.client.create_run(deployed.id, {**request, "labels": labels})
             except NotFoundError:
                 self._forget(deployed)
                 continue
-            if is_of_its_version(made):
-                return made, deployed
+            if is_of_its_version(run):
+                return run, deployed
             self._forget(deployed)
-            if made.state_type != "SCHEDULED":
+            if run.state_type != "SCHEDULED":
                 raise EngineError(
-                    f"Run {request['name']!r} is of version {made.version} of {bundle.plan.name!r}, not of the code "
+                    f"Run {request['name']!r} is of version {run.version} of {bundle.plan.name!r}, not of the code "
                     f"that was submitted: that version was deployed meanwhile. Submit it again under another run id."
                 )
-            self.client.delete_run(made.id)
+            self.client.delete_run(run.id)
         raise EngineError(
             f"The deployment of {bundle.plan.name!r} was replaced or deleted {_TRIES} times while run "
             f"{request['name']!r} was submitted. Submit it again."
@@ -183,34 +183,34 @@ class PrefectDeployer(Deployer):
         self._check_pool(target)
         ours = Owner(bundle.origin, is_deployed=False)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
-        found = self.client.deployment(flow, name)
-        owner = Owner.of(found) if found else ours
+        existing = self.client.deployment(flow, name)
+        owner = Owner.of(existing) if existing else ours
         if (
-            found
+            existing
             and owner != ours
-            and not _changes(found, _body(bundle, target, published_folder(bundle), owner, found))
+            and not _changes(existing, _body(bundle, target, published_folder(bundle), owner, existing))
         ):
             ours = owner
         elif target.pool is not None:
             name = version_name(name, bundle.digest[:16])
-            found = self.client.deployment(flow, name)
+            existing = self.client.deployment(flow, name)
         elif owner != ours and (owner.is_deployed or owner.origin is not None):
             name = f"{name}, runs of {slug(str(bundle.origin or 'a bundle'))}"
-            found = self.client.deployment(flow, name)
-        return self._remember(key, self._put(bundle, target, name, found, ours))
+            existing = self.client.deployment(flow, name)
+        return self._remember(key, self._put(bundle, target, name, existing, ours))
 
     def bundle_of(self, run: Run, version: str) -> Bundle:
         """Return the bundle of a run, if this machine has it. Raises ``RetryRefusedError``."""
         from flowyml.plan.bundle import Bundle
 
         folder = _folder(run.pipeline, version)
-        found = next(folder.glob("*.pyz"), None)
-        if found is None:
+        path = next(folder.glob("*.pyz"), None)
+        if path is None:
             raise RetryRefusedError(
                 f"The code of run {run.run_id!r} is not in {folder}: it is on another machine, or was deleted. "
                 f"Retry or compare the run there, or start a new run."
             )
-        return Bundle.read(found)
+        return Bundle.read(path)
 
     def entrypoint_of(self, run: Run, version: str, *, pooled: bool) -> str:
         """Return the entrypoint of the flow that continues a run. Raises ``RetryRefusedError``.
@@ -236,14 +236,14 @@ class PrefectDeployer(Deployer):
         Raises ``OwnershipError`` if another project's pipeline of this name is deployed, unless ``force``.
         """
         bundle, target = with_worker(bundle), target or self.target
-        found = self._replaceable(bundle, target, force)
+        existing = self._replaceable(bundle, target, force)
         ours = Owner(bundle.origin, is_deployed=True)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
-        made = self._put(bundle, target, name, found, ours)
-        others = [other for other in self.client.deployments(flow) if other["id"] != made.id]
+        result = self._put(bundle, target, name, existing, ours)
+        others = [other for other in self.client.deployments(flow) if other["id"] != result.id]
         moved = [self._move(other, bundle, ours, force) for other in others if Owner.of(other).is_deployed]
         also = tuple(filter(None, moved))
-        return self._remember((bundle.digest, target), replace(made, also=also, changed=made.changed or bool(also)))
+        return self._remember((bundle.digest, target), replace(result, also=also, changed=result.changed or bool(also)))
 
     def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
         self._replaceable(bundle, self.target, force)
@@ -252,37 +252,37 @@ class PrefectDeployer(Deployer):
         """Return the deployment of this name on this target. Raises what ``deploy`` raises, and changes nothing."""
         self._check_pool(target)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
-        found = self.client.deployment(flow, name)
-        if found is not None and (owner := Owner.of(found)).is_deployed:
+        existing = self.client.deployment(flow, name)
+        if existing is not None and (owner := Owner.of(existing)).is_deployed:
             check_replaceable(owner.origin, bundle.origin, f"the deployment {flow}/{name}", force=force)
-        return found
+        return existing
 
     def diff(self, bundle: Bundle) -> str:
         bundle = with_worker(bundle)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, self.target.pool)
-        found = self.client.deployment(flow, name)
-        first = [_difference(name, bundle, self.target, found)]
-        others = [other for other in self.client.deployments(flow) if found is None or other["id"] != found["id"]]
+        existing = self.client.deployment(flow, name)
+        first = [_difference(name, bundle, self.target, existing)]
+        others = [other for other in self.client.deployments(flow) if existing is None or other["id"] != existing["id"]]
         moved = [other for other in others if Owner.of(other).is_deployed]
         return "".join(first + [_difference(other["name"], bundle, _target_of(other), other) for other in moved])
 
-    def _move(self, found: Mapping[str, Any], bundle: Bundle, ours: Owner, force: bool) -> str | None:
+    def _move(self, existing: Mapping[str, Any], bundle: Bundle, ours: Owner, force: bool) -> str | None:
         """Move a deployment on another target to this version; return its name if it had to be moved."""
-        origin = Owner.of(found).origin
+        origin = Owner.of(existing).origin
         if not force and origin not in (None, bundle.origin):
-            logger.warning("The deployment %r comes from %s and is left unchanged.", found["name"], origin)
+            logger.warning("The deployment %r comes from %s and is left unchanged.", existing["name"], origin)
             return None
-        moved = self._put(bundle, _target_of(found), found["name"], found, ours)
+        moved = self._put(bundle, _target_of(existing), existing["name"], existing, ours)
         self._forget(moved)
         return moved.name if moved.changed else None
 
-    def _remember(self, key: tuple[str, Target], made: Deployed) -> Deployed:
-        self._forget(made)  # it has replaced the former deployment
-        self._known[key] = replace(made, changed=False, also=())
-        return made
+    def _remember(self, key: tuple[str, Target], deployed: Deployed) -> Deployed:
+        self._forget(deployed)  # it has replaced the former deployment
+        self._known[key] = replace(deployed, changed=False, also=())
+        return deployed
 
-    def _forget(self, made: Deployed) -> None:
-        self._known = {key: deployed for key, deployed in self._known.items() if deployed.id != made.id}
+    def _forget(self, deployed_now: Deployed) -> None:
+        self._known = {key: deployed for key, deployed in self._known.items() if deployed.id != deployed_now.id}
 
     def _check_pool(self, target: Target) -> None:
         if target.pool is not None and self.client.work_pool(target.pool) is None:
@@ -292,7 +292,7 @@ class PrefectDeployer(Deployer):
             )
 
     def _put(
-        self, bundle: Bundle, target: Target, name: str, found: Mapping[str, Any] | None, owner: Owner
+        self, bundle: Bundle, target: Target, name: str, former: Mapping[str, Any] | None, owner: Owner
     ) -> Deployed:
         """Create the deployment of this name, or change it if it differs."""
         plan, client = bundle.plan, self.client
@@ -300,25 +300,25 @@ class PrefectDeployer(Deployer):
         note_server(folder, server_name(client.connection))
         labels = {PIPELINE: plan.name}
         flow = flow_name(plan.name)
-        body = _body(bundle, target, folder, owner, found)
-        changed = found is None or _changes(found, body)
+        body = _body(bundle, target, folder, owner, former)
+        changed = former is None or _changes(former, body)
         if target.takes_code:
             _upload(folder, bundle, target.store)
         if changed:  # a failure repeats all of it: the deployment, which records the state, is written last
             self._keep_plan(plan, body["version"])
             for automation in AUTOMATIONS:
                 client.ensure_automation(automation)
-        if found is None:
+        if former is None:
             flow_id = client.create_flow(flow, labels)
             pool = {} if target.pool is None else {"work_pool_name": target.pool}
-            made = {**body, **pool, "name": name, "flow_id": flow_id, "labels": labels}
-            found = client.create_deployment(made)
-        elif changed or Owner.of(found) != owner:
-            client.update_deployment(found["id"], body)
-        url = f"{client.connection.ui_url}/deployments/deployment/{found['id']}"
+            request = {**body, **pool, "name": name, "flow_id": flow_id, "labels": labels}
+            former = client.create_deployment(request)
+        elif changed or Owner.of(former) != owner:
+            client.update_deployment(former["id"], body)
+        url = f"{client.connection.ui_url}/deployments/deployment/{former['id']}"
         entrypoint = f"{folder / 'flow.py'}:{flow_function(plan)}"
         return Deployed(
-            id=found["id"], name=f"{flow}/{name}", digest=bundle.digest, url=url, entrypoint=entrypoint, labels=labels,
+            id=former["id"], name=f"{flow}/{name}", digest=bundle.digest, url=url, entrypoint=entrypoint, labels=labels,
             changed=changed,
         )  # fmt: skip
 
@@ -331,13 +331,13 @@ class PrefectDeployer(Deployer):
 
 
 def _body(
-    bundle: Bundle, target: Target, folder: Path, owner: Owner, found: Mapping[str, Any] | None
+    bundle: Bundle, target: Target, folder: Path, owner: Owner, existing: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the fields of a deployment that FlowyML sets. Job variables that others have set stay as they are."""
     plan = bundle.plan
     tags = [TAG, *plan.tags, *([DETACHED_TAG] if target.pool is None else [])]
-    variables = dict((found or {}).get("job_variables") or {})
-    noted = ((found or {}).get("parameter_openapi_schema") or {}).get(SET)
+    variables = dict((existing or {}).get("job_variables") or {})
+    noted = ((existing or {}).get("parameter_openapi_schema") or {}).get(SET)
     schema = {**parameter_schema(plan), _OWNER: owner.to_dict(), **({SET: noted} if noted else {})}
     if target.pool is not None:
         variables["env"] = {**(variables.get("env") or {}), **target.environment}
@@ -353,43 +353,43 @@ def _body(
     }
 
 
-def _target_of(found: Mapping[str, Any]) -> Target:
-    variables = (found.get("job_variables") or {}).get("env") or {}
-    return Target(found.get("work_pool_name"), variables.get("FLOWYML_ARTIFACTS"))
+def _target_of(existing: Mapping[str, Any]) -> Target:
+    variables = (existing.get("job_variables") or {}).get("env") or {}
+    return Target(existing.get("work_pool_name"), variables.get("FLOWYML_ARTIFACTS"))
 
 
-def _difference(name: str, bundle: Bundle, target: Target, found: Mapping[str, Any] | None) -> str:
-    body = _body(bundle, target, published_folder(bundle), Owner(bundle.origin, is_deployed=True), found)
-    if found is None:
+def _difference(name: str, bundle: Bundle, target: Target, former: Mapping[str, Any] | None) -> str:
+    body = _body(bundle, target, published_folder(bundle), Owner(bundle.origin, is_deployed=True), former)
+    if former is None:
         return difference(f"{name}.json", "", _options(body))
-    if not _changes(found, body):
+    if not _changes(former, body):
         return ""
-    old = _bundle_of(found)
-    code = bundle_difference(old, bundle) if old else f"{name}: the code of version {found['version']} is not here.\n"
-    return difference(f"{name}.json", _options(found), _options(body)) + code
+    old = _bundle_of(former)
+    code = bundle_difference(old, bundle) if old else f"{name}: the code of version {former['version']} is not here.\n"
+    return difference(f"{name}.json", _options(former), _options(body)) + code
 
 
 def _options(deployment: Mapping[str, Any]) -> str:
     """Return the fields that people set and read, as text to compare."""
-    shown = {part: deployment.get(part) for part in ("version", "description", "tags", "job_variables")}
+    options = {part: deployment.get(part) for part in ("version", "description", "tags", "job_variables")}
     schema = deployment.get("parameter_openapi_schema") or {}
     origin = Owner.of(deployment).origin
-    shown |= {"parameters": schema.get("properties"), "from": str(origin) if origin else None}
-    return json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
+    options |= {"parameters": schema.get("properties"), "from": str(origin) if origin else None}
+    return json.dumps(options, indent=2, ensure_ascii=False) + "\n"
 
 
-def _bundle_of(found: Mapping[str, Any]) -> Bundle | None:
+def _bundle_of(existing: Mapping[str, Any]) -> Bundle | None:
     """Return the deployed bundle, if this machine has it."""
     from flowyml.plan.bundle import Bundle
 
-    for place in flow_places(found):
+    for place in flow_places(existing):
         for path in (prefect_home() / "flows" / place.name).glob("*.pyz"):
             return Bundle.read(path)
     return None
 
 
-def _changes(found: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
-    return any(found.get(part) != body[part] for part in _COMPARED)
+def _changes(existing: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    return any(existing.get(part) != body[part] for part in _COMPARED)
 
 
 def _pull_step(target: Target, folder: Path) -> dict[str, dict[str, str]]:

@@ -85,9 +85,9 @@ class PrefectOrchestrator(Orchestrator):
         super().__init__(retry_policy=retry_policy, secrets=secrets)
         self._asks = Auth.of(auth)
         unknown_to_prefect = {"client_cert": tls is not None and tls.client_cert, "cookies": self._asks.cookies}
-        if work_pool is None and (given := [option for option, value in unknown_to_prefect.items() if value]):
+        if work_pool is None and (options := [option for option, value in unknown_to_prefect.items() if value]):
             raise ConfigurationError(
-                f"{given[0]}: without a work pool, runs are executed on this machine by Prefect's own client, which "
+                f"{options[0]}: without a work pool, runs are executed on this machine by Prefect's own client, which "
                 "sends no client certificate and no cookies. Give work_pool=… too."
             )
         self.url = None if url is None else without_credentials(url)
@@ -127,19 +127,19 @@ class PrefectOrchestrator(Orchestrator):
             return next((run for run in self.reader.named(run_id) if run.pipeline != pipeline), None)
 
         def create() -> str:
-            made, deployed = self.deployer.make_run(bundle, request, one_writer if self._is_embedded() else nullcontext)
-            record = self.reader.record(made)
+            run, deployed = self.deployer.make_run(bundle, request, one_writer if self._is_embedded() else nullcontext)
+            record = self.reader.record(run)
             check_same_run(record, pipeline, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
-            if self.work_pool is None and made.state_type == "SCHEDULED":
-                self._launch(made.id, deployed.entrypoint)
-            self._just_made = {made.id: record}
-            return made.id
+            if self.work_pool is None and run.state_type == "SCHEDULED":
+                self._launch(run.id, deployed.entrypoint)
+            self._just_made = {run.id: record}
+            return run.id
 
         return submit_once(bundle, run_id, parameters, find=find, create=create)
 
     def attach(self, job_id: str) -> SubmissionResult:
-        made = self._just_made.pop(job_id, None)
-        return SubmissionResult(self, job_id, run=made or self.get_run(job_id))
+        record = self._just_made.pop(job_id, None)
+        return SubmissionResult(self, job_id, run=record or self.get_run(job_id))
 
     def cancel(self, job_id: str) -> bool:
         run = self.reader.fetch(job_id)
@@ -278,11 +278,11 @@ class PrefectOrchestrator(Orchestrator):
             self._client.close()
 
     def _client_if_there(self) -> PrefectClient | None:
-        given = None if self._is_embedded() else self._connection
-        server = embedded_server(start=False) if given is None or not given.auth else None
-        if server is not None and (given is None or given.api_url == server.connection.api_url):
+        connection = None if self._is_embedded() else self._connection
+        server = embedded_server(start=False) if connection is None or not connection.auth else None
+        if server is not None and (connection is None or connection.api_url == server.connection.api_url):
             return self._use(server.connection)  # its password comes along, also where its URL is given
-        return None if given is None else self._use(given)
+        return None if connection is None else self._use(connection)
 
     def _use(self, connection: Connection) -> PrefectClient:
         if self._client is None or self._client.connection != connection:
@@ -300,8 +300,8 @@ class PrefectOrchestrator(Orchestrator):
         return self._connection is None
 
     def run_missed(self, schedule_id: str, time: datetime) -> SubmissionResult:
-        made = self.scheduler.run_missed(schedule_id, time)
-        return SubmissionResult(self, made.id, run=self.reader.record(made))
+        run = self.scheduler.run_missed(schedule_id, time)
+        return SubmissionResult(self, run.id, run=self.reader.record(run))
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
         return self.reader.scheduled_runs(pipeline, limit)

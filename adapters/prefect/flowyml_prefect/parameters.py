@@ -58,14 +58,14 @@ def given_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     >>> given_parameters({"rows": 5, "x": {"__prefect_kind": "jinja", "template": "{{ 1 }}"}})["x"]["__prefect_kind"]
     'json'
     """
-    given = {name: _quoted(value) if _looks_like_a_template(value) else value for name, value in values.items()}
-    size, largest = len(json.dumps(given, separators=(",", ":"))), int(os.environ.get(_LARGEST) or _DEFAULT_LARGEST)
+    quoted = {name: _quoted(value) if _looks_like_a_template(value) else value for name, value in values.items()}
+    size, largest = len(json.dumps(quoted, separators=(",", ":"))), int(os.environ.get(_LARGEST) or _DEFAULT_LARGEST)
     if size > largest > 0:
         raise ParameterError(
             f"These parameters have {size:,} bytes as JSON; Prefect stores at most {largest:,} of a run. Give the path "
             f"or the URL of a file instead. Where your server takes more, set {_LARGEST} to its limit here too."
         )
-    return given
+    return quoted
 
 
 def read_parameters(values: Mapping[str, Any]) -> dict[str, Any]:

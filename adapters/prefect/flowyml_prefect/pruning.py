@@ -109,8 +109,8 @@ class Leftovers:
         try:
             self.client.label_run(run.id, {PRUNED: True})
             try:
-                found = self.client.run(run.id)
-                goes = _has_ended(found) and not self.bounds.keeps(_used(found))
+                fresh = self.client.run(run.id)
+                goes = _has_ended(fresh) and not self.bounds.keeps(_used(fresh))
             finally:
                 if not goes:
                     self.client.label_run(run.id, {PRUNED: False})
@@ -119,8 +119,8 @@ class Leftovers:
         if not goes:
             return 0
         store = open_store(self.store)
-        artifacts = list(stored(store, self.reader.place_of(found)))
-        freed = sum(discard(store, each.key, unless_since=self.bounds.before) for each in artifacts)
+        artifacts = list(stored(store, self.reader.place_of(fresh)))
+        freed = sum(discard(store, artifact.key, unless_since=self.bounds.before) for artifact in artifacts)
         freed += remove(self.home, "runs", f"{run.id}.log")
         self.client.delete_run(run.id)
         return freed
@@ -128,10 +128,10 @@ class Leftovers:
     # Compiled flows.
 
     def _flow(self, name: str, needed: Mapping[str, str]) -> Prunable:
-        found = list(files_below(self.home, "flows", name))
-        used = max((each.modified for each in found), default=0.0)
+        files = list(files_below(self.home, "flows", name))
+        used = max((file.modified for file in files), default=0.0)
         return Prunable(
-            kind="flow", name=name, bytes=sum(each.size for each in found), used=used,
+            kind="flow", name=name, bytes=sum(file.size for file in files), used=used,
             kept=needed.get(name, "") or self.bounds.keeps(used) or self._others(name),
             remove=partial(self._remove_flow, name),
         )  # fmt: skip
@@ -161,11 +161,11 @@ class Leftovers:
     def _others(self, name: str) -> str:
         """Say why a folder that nothing on this server needs may belong to another server or another program."""
         inside = names_in(self.home, "flows", name)
-        servers = {each for each in inside if each.startswith(_SERVER)}
-        bundles = {each for each in inside if each.endswith(".pyz")}
+        servers = {name_inside for name_inside in inside if name_inside.startswith(_SERVER)}
+        bundles = {name_inside for name_inside in inside if name_inside.endswith(".pyz")}
         if self._bundle(name, bundles) is None:
             return "it does not contain a FlowyML flow"
-        if any(not is_unfinished(each) for each in {*inside} - servers - bundles - {*_WRITTEN}):
+        if any(not is_unfinished(name_inside) for name_inside in {*inside} - servers - bundles - {*_WRITTEN}):
             return "it contains files that FlowyML did not write"
         if servers != {_mark(self.server)}:
             return "another server may run it" if servers else "the server that runs it was not recorded"
@@ -183,7 +183,7 @@ class Leftovers:
         return None
 
     def _remove_flow(self, name: str) -> int:
-        pipeline = self._bundle(name, {each for each in names_in(self.home, "flows", name) if each.endswith(".pyz")})
+        pipeline = self._bundle(name, {file for file in names_in(self.home, "flows", name) if file.endswith(".pyz")})
         if pipeline is None or self._others(name):
             return 0
         flow = flow_name(pipeline)
@@ -202,12 +202,12 @@ class Leftovers:
 
     def _logs(self) -> Iterator[Prunable]:
         for name in names_in(self.home, "runs"):
-            found = next(files_below(self.home, "runs", name), None)
-            if found is not None and as_id(name.removesuffix(".log")):
+            file = next(files_below(self.home, "runs", name), None)
+            if file is not None and as_id(name.removesuffix(".log")):
                 with _locked(self.home / "runs" / name) as is_free:
-                    kept = self.bounds.keeps(found.modified) if is_free else "a process is writing to it"
+                    kept = self.bounds.keeps(file.modified) if is_free else "a process is writing to it"
                 yield Prunable(
-                    kind="log", name=name, bytes=found.size, used=found.modified, kept=kept,
+                    kind="log", name=name, bytes=file.size, used=file.modified, kept=kept,
                     remove=partial(self._remove_log, name),
                 )  # fmt: skip
 

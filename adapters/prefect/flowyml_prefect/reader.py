@@ -187,8 +187,8 @@ class PrefectReader(RunReader):
 
     def scheduled_runs(self, pipeline: str, limit: int) -> dict[datetime, Run]:
         """Return the newest runs of a schedule, by their scheduled times."""
-        found = self._newest(pipeline, limit, one_of=(_AUTO_SCHEDULED, MADE_UP))
-        return {time: self.record(run) for run in found if (time := _time_of(run))}
+        runs = self._newest(pipeline, limit, one_of=(_AUTO_SCHEDULED, MADE_UP))
+        return {time: self.record(run) for run in runs if (time := _time_of(run))}
 
     def named(self, run_id: str) -> list[Run]:
         """Return the runs that were submitted under this id."""
@@ -258,11 +258,11 @@ class PrefectReader(RunReader):
         from flowyml.artifacts.markdown import artifacts_in
 
         run = self.fetch(job_id)
-        found: dict[tuple[str, tuple[int, ...], str], Artifact] = {}
+        by_place: dict[tuple[str, tuple[int, ...], str], Artifact] = {}
         for data in self.client.markdown_of_run(run.id, f"{slug(self._pipeline(run))}-step-"):
-            found.update({(each.step, each.index, each.name): each for each in artifacts_in(data)})
+            by_place.update({(item.step, item.index, item.name): item for item in artifacts_in(data)})
         order = {planned.step: place for place, planned in enumerate(self._plan(run))}
-        return sorted(found.values(), key=lambda each: (order.get(each.step, len(order)), each.index))
+        return sorted(by_place.values(), key=lambda item: (order.get(item.step, len(order)), item.index))
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines of a run. Prefect sends them in batches, so the last ones arrive after the end."""

@@ -69,10 +69,10 @@ class PrefectScheduler(Scheduler):
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
         flow = None if pipeline is None else flow_name(pipeline)
-        found = [plain for plain in self.client.deployments(flow) if own_schedule(plain)]
-        active = [plain["id"] for plain in found if is_active(plain)]
+        deployments = [plain for plain in self.client.deployments(flow) if own_schedule(plain)]
+        active = [plain["id"] for plain in deployments if is_active(plain)]
         planned = self.client.planned(active, _SHOWN)
-        return [schedule_info(plain, planned.get(plain["id"], [])[:_SHOWN]) for plain in found]
+        return [schedule_info(plain, planned.get(plain["id"], [])[:_SHOWN]) for plain in deployments]
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
         return self._switch(schedule_id, active=False)
@@ -127,10 +127,10 @@ class PrefectScheduler(Scheduler):
 
     def _check_unedited(self, pipeline: str, pool: str | None, body: Mapping[str, Any]) -> None:
         """Raise ``OwnershipError`` if the schedule was changed by hand, unless it already is as requested."""
-        found = self.client.deployment(flow_name(pipeline), deployment_name(pipeline, pool))
-        if found is None or not was_edited(found):
+        deployment = self.client.deployment(flow_name(pipeline), deployment_name(pipeline, pool))
+        if deployment is None or not was_edited(deployment):
             return
-        there = own_schedule(found)
+        there = own_schedule(deployment)
         if there is not None and from_prefect(there) != from_prefect(body):
             raise OwnershipError(
                 f"The schedule of {pipeline!r} on Prefect was changed by hand since FlowyML set it: it is "
@@ -140,8 +140,8 @@ class PrefectScheduler(Scheduler):
 
     def _note(self, deployment_id: str) -> None:
         """Record on the deployment how its schedule was set, so that a change by hand is detected."""
-        found = self.client.deployment_by_id(deployment_id)
-        schema, schedule = dict(found.get("parameter_openapi_schema") or {}), own_schedule(found)
+        deployment = self.client.deployment_by_id(deployment_id)
+        schema, schedule = dict(deployment.get("parameter_openapi_schema") or {}), own_schedule(deployment)
         if schedule is not None and schema.get(SET) != as_set(schedule):
             self.client.update_deployment(
                 deployment_id, {"parameter_openapi_schema": {**schema, SET: as_set(schedule)}}

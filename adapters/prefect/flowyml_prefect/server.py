@@ -358,8 +358,8 @@ def _record_path() -> Path:
     return prefect_home() / "server.json"
 
 
-def _free_port(wanted: int) -> int:
-    for port in (*([wanted] if wanted else ()), *random.sample(_PORTS, 20), 0):
+def _free_port(preferred: int) -> int:
+    for port in (*([preferred] if preferred else ()), *random.sample(_PORTS, 20), 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -411,9 +411,9 @@ def _is_in_use(secret: str, worker: ProcessIdentity | None) -> bool:
 
 def _make_password(folder: Path) -> str:
     """Create a password and write it to ``folder``, in place of an older one."""
-    made = f"{_USER}:{secrets.token_urlsafe(32)}"
-    write_privately(folder / "password", made + "\n")
-    return made
+    account = f"{_USER}:{secrets.token_urlsafe(32)}"
+    write_privately(folder / "password", account + "\n")
+    return account
 
 
 def write_privately(path: Path, text: str) -> None:

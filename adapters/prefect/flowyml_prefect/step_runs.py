@@ -100,16 +100,16 @@ def index_of(task: TaskRun, step: str) -> Index:
 
 def step_runs(plan: Sequence[Planned], tasks: Iterable[TaskRun], labels: Mapping[str, Any]) -> list[StepRun]:
     """Return all steps in the plan's order, with the items that are expected."""
-    found: dict[str, dict[Index, TaskRun]] = {}
+    by_function: dict[str, dict[Index, TaskRun]] = {}
     steps = {planned.function: planned.step for planned in plan}
     for task in tasks:  # those of a retry come later
-        mine, index = found.setdefault(task.function, {}), index_of(task, steps.get(task.function, task.name))
+        mine, index = by_function.setdefault(task.function, {}), index_of(task, steps.get(task.function, task.name))
         attempts = 0 if (task.state_type, task.state_name) in _NOT_RUN else task.run_count
         mine[index] = replace(task, run_count=attempts + (mine[index].run_count if index in mine else 0))
-    items = _Items(plan, found, labels)
+    items = _Items(plan, by_function, labels)
     runs = []
     for planned in plan:
-        mine = found.get(planned.function, {})
+        mine = by_function.get(planned.function, {})
         indexes = {*mine, *items.expected(planned.loops)} if planned.loops else {()}
         stood_in = {index[:depth] for index in indexes for depth in range(len(index))}  # until the run was tried again
         runs += [_step_run(planned.step, index, mine.get(index)) for index in sorted(indexes - stood_in)]
@@ -120,11 +120,11 @@ class _Items:
     """The known items of a run's loops, from the task runs of their steps and from labels."""
 
     def __init__(
-        self, plan: Sequence[Planned], found: Mapping[str, Mapping[Index, TaskRun]], labels: Mapping[str, Any]
+        self, plan: Sequence[Planned], by_function: Mapping[str, Mapping[Index, TaskRun]], labels: Mapping[str, Any]
     ) -> None:
         self._known: dict[tuple[str, ...], dict[Index, set[int]]] = {}
         for planned in plan:
-            for index in found.get(planned.function, ()):
+            for index in by_function.get(planned.function, ()):
                 for depth in range(len(index)):
                     self._add(planned.loops[: depth + 1], index[:depth], [index[depth]])
         paths = {planned.loops[:depth] for planned in plan for depth in range(1, len(planned.loops) + 1)}

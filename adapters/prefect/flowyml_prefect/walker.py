@@ -74,7 +74,7 @@ def run_step(task: StepTask) -> Values | State[Any]:
         return without_running(task)
     task.is_at_work = True
     try:
-        made = make_attempt(
+        attempt_outputs = make_attempt(
             task.step.name,
             task.inputs,
             task.stop,
@@ -85,9 +85,9 @@ def run_step(task: StepTask) -> Values | State[Any]:
             together=task.together,
             hold=task.is_followed(task.beside),
         )
-        outputs: Any = made if isinstance(made, dict) else made.data
+        outputs: Any = attempt_outputs if isinstance(attempt_outputs, dict) else attempt_outputs.data
         task.outputs = outputs
-        return made
+        return attempt_outputs
     finally:
         task.is_at_work = False
 
@@ -144,19 +144,19 @@ def recorded(client: Any, run_id: Any, count: int) -> list[Any]:
     Prefect records them late: waits for ``count`` of them, if given, and for the ends of those that were not tried
     again, as long as new ones are recorded.
     """
-    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     before, deadline = -1, 0.0
     while True:
-        found: list[Any] = []
-        while page := client.read_task_runs(flow_run_filter=wanted, offset=len(found), limit=200):
-            found += page
-        found.sort(key=lambda task_run: task_run.expected_start_time or task_run.created)
-        newest = {(task_run.task_key, task_run.name): task_run.state for task_run in found}.values()
-        if len(found) != before:
-            before, deadline = len(found), time.monotonic() + (RECORD_SECONDS if count else 0)
-        is_whole = len(found) >= count and all(state and state.is_final() for state in newest)
+        task_runs: list[Any] = []
+        while page := client.read_task_runs(flow_run_filter=of_run, offset=len(task_runs), limit=200):
+            task_runs += page
+        task_runs.sort(key=lambda task_run: task_run.expected_start_time or task_run.created)
+        newest = {(task_run.task_key, task_run.name): task_run.state for task_run in task_runs}.values()
+        if len(task_runs) != before:
+            before, deadline = len(task_runs), time.monotonic() + (RECORD_SECONDS if count else 0)
+        is_whole = len(task_runs) >= count and all(state and state.is_final() for state in newest)
         if is_whole or time.monotonic() > deadline:
-            return found
+            return task_runs
         time.sleep(0.5)
 
 
@@ -336,27 +336,27 @@ class Walker:
 
     def _evaluate(self, node: Node) -> None:
         try:
-            found = self._decisions.evaluate(node)
+            outcome = self._decisions.evaluate(node)
         except Exception as error:
-            found = error
-        self._news.put((node, found))
+            outcome = error
+        self._news.put((node, outcome))
 
-    def _take(self, node: Node, found: Any) -> None:
+    def _take(self, node: Node, outcome: Any) -> None:
         """Record the end of a step, or the result of an evaluation."""
         if node not in self._busy:
             return
         self._busy.discard(node)
         if isinstance(node, StepTask):
             self._book(node)
-        elif isinstance(found, Exception):
-            self.walk.fail(node, str(found))
+        elif isinstance(outcome, Exception):
+            self.walk.fail(node, str(outcome))
         elif isinstance(node, Opening):
-            self.walk.open(node, found)
-            count = len(next(iter(found.values())))
+            self.walk.open(node, outcome)
+            count = len(next(iter(outcome.values())))
             if count > min(node.loop.max_parallel or AT_A_TIME, AT_A_TIME):
                 label_soon(self._run_id, f"flowyml.items.{node.label}", count, within=0)
         else:
-            self.walk.end(node, End.OK if found else End.SKIPPED)
+            self.walk.end(node, End.OK if outcome else End.SKIPPED)
 
     def _book(self, task: StepTask) -> None:
         assert task.future is not None
