@@ -29,9 +29,9 @@ def content_of(packed: Any) -> list[Any]:
     """Return the content of a packed value, as JSON: the value itself if it is small, else its format and SHA-256."""
     if not is_reference(packed):
         return ["json", packed]
-    written, found = read_reference(packed[REFERENCE])
+    written, form = read_reference(packed[REFERENCE])
     files = (packed[REFERENCE].get(key) for key in ("name", "files"))  # which steps may read
-    return ["artifact", found.name, written.sha256, *filter(None, files)]
+    return ["artifact", form.name, written.sha256, *filter(None, files)]
 
 
 def content_of_value(value: Any) -> list[Any]:
@@ -48,7 +48,7 @@ def files_named_by(content: list[Any]) -> list[Any]:
     """
     kind, *rest = content
     if kind == "list":
-        return [found for part in rest for found in files_named_by(part)]
+        return [file for part in rest for file in files_named_by(part)]
     return [_content_of_path(Path(text)) for text in _texts(rest[0])] if kind == "json" else []
 
 
@@ -69,7 +69,7 @@ def _content_of_path(path: Path) -> Any:
         entries = sorted(islice(path.rglob("*"), MOST_ENTRIES + 1))
         if len(entries) > MOST_ENTRIES:
             raise ArtifactError(f"{path} has more than {MOST_ENTRIES:,} files")
-        return [[each.relative_to(path).as_posix(), sha256_of(each) if each.is_file() else ""] for each in entries]
+        return [[entry.relative_to(path).as_posix(), sha256_of(entry) if entry.is_file() else ""] for entry in entries]
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from error
 

@@ -37,8 +37,8 @@ def write_file(path: Path, file: BinaryIO) -> None:
 
 def state_of(path: Path) -> str:
     """Return the name, sizes and times of a file, or of all in a folder: they change when what is there does."""
-    found = [path, *islice(path.rglob("*"), MOST_ENTRIES)] if path.is_dir() else [path]
-    states = [(str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in sorted(found) if each.exists()]
+    paths = [path, *islice(path.rglob("*"), MOST_ENTRIES)] if path.is_dir() else [path]
+    states = [(str(entry), entry.stat().st_size, entry.stat().st_mtime_ns) for entry in sorted(paths) if entry.exists()]
     return f"{path} {states}"
 
 
@@ -48,44 +48,44 @@ def write_folder(path: Path, file: BinaryIO) -> None:
     Raises ``ArtifactError`` for links and all else that is neither a file nor a folder.
     """
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for number, found in enumerate(_below(path)):
+        for number, entry in enumerate(_below(path)):
             if number == MOST_ENTRIES:
                 raise ArtifactError(
                     f"{path} has more than {MOST_ENTRIES:,} files. Put them into an archive, or let the step write "
                     f"them to storage and return where they are, as text."
                 )
-            _add(archive, path, found)
+            _add(archive, path, entry)
 
 
 def _below(folder: Path) -> Iterator[Path]:
     try:
-        for found in sorted(folder.iterdir()):
-            yield found
-            if found.is_dir() and not found.is_symlink():
-                yield from _below(found)
+        for entry in sorted(folder.iterdir()):
+            yield entry
+            if entry.is_dir() and not entry.is_symlink():
+                yield from _below(entry)
     except OSError as error:
         raise ArtifactError(f"{folder} cannot be read: {error}") from error
 
 
-def _add(archive: tarfile.TarFile, root: Path, found: Path) -> None:
-    name = found.relative_to(root).as_posix()
-    if found.is_symlink() or not (found.is_dir() or found.is_file()):
+def _add(archive: tarfile.TarFile, root: Path, path: Path) -> None:
+    name = path.relative_to(root).as_posix()
+    if path.is_symlink() or not (path.is_dir() or path.is_file()):
         raise ArtifactError(
             f"{root} contains {name!r}, a link or a device; an output folder may contain only files and folders. "
             f"Replace a link with a copy of its target."
         )
     entry = tarfile.TarInfo(name)
     try:
-        if found.is_dir():
+        if path.is_dir():
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(entry)
             return
-        with found.open("rb") as source:
+        with path.open("rb") as source:
             about = os.fstat(source.fileno())
             entry.size, entry.mode = about.st_size, 0o755 if about.st_mode & 0o100 else 0o644
             archive.addfile(entry, source)
     except OSError as error:
-        raise ArtifactError(f"{found} cannot be read: {error}") from error
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
 
 
 def place_file(stored: Path, name: str) -> Path:

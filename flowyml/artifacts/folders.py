@@ -32,11 +32,11 @@ def files_here() -> Iterator[None]:
 def new_folder() -> Path:
     import tempfile
 
-    made = _made.get()
-    if made is None:
+    folders = _made.get()
+    if folders is None:
         return Path(tempfile.mkdtemp(dir=_of_this_process()))
-    made.append(Path(tempfile.mkdtemp(prefix="flowyml-files-")))
-    return made[-1]
+    folders.append(Path(tempfile.mkdtemp(prefix="flowyml-files-")))
+    return folders[-1]
 
 
 def note_url(path: object, url: str) -> None:

@@ -105,7 +105,7 @@ def formats_for(value: Any) -> Iterator[Format]:
     """Yield the formats for a value, plainest first; pickles come last, unless they are forbidden."""
     if name := _plainest(value):
         yield FORMATS[name]
-    elif plugged := next((each for each in _plug_ins().values() if each.takes and each.takes(value)), None):
+    elif plugged := next((form for form in _plug_ins().values() if form.takes and form.takes(value)), None):
         yield plugged
     if why_no_pickles():
         return

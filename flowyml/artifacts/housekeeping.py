@@ -49,8 +49,8 @@ def stored(store: Store, place: str) -> Iterator[Stored]:
     Raises ``ArtifactError``.
     """
     if isinstance(store, LocalStore):
-        for found in files_below(store.root, *place.split("/")):
-            yield Stored("/".join(found.parts), found.size, found.modified)
+        for file in files_below(store.root, *place.split("/")):
+            yield Stored("/".join(file.parts), file.size, file.modified)
     elif isinstance(store, RemoteStore):
         yield from _stored_remotely(store, place)
 
@@ -83,10 +83,10 @@ def _stored_remotely(store: RemoteStore, place: str) -> Iterator[Stored]:
     with store.errors(f"Artifacts at {store.url} cannot be listed"):
         store.filesystem.invalidate_cache()
         try:
-            found = store.filesystem.find(folder, detail=True)
+            entries = store.filesystem.find(folder, detail=True)
         except FileNotFoundError:
             return
-    for path, about in found.items():
+    for path, about in entries.items():
         if path.startswith(f"{folder}/"):  # whatever a server lists
             yield Stored(path.removeprefix(f"{store.root}/"), int(about.get("size") or 0), modified(about))
 
@@ -105,10 +105,10 @@ def _discard_remotely(store: RemoteStore, key: str, unless_since: float) -> int:
 
 def modified(about: Mapping[str, Any]) -> float | None:
     """Return the time when a file was written, from fsspec's record of it; None if the record lacks it."""
-    found = next((about[name] for name in _TIMES if about.get(name) is not None), None)
-    if isinstance(found, str):
+    time = next((about[name] for name in _TIMES if about.get(name) is not None), None)
+    if isinstance(time, str):
         with suppress(ValueError):
-            found = datetime.fromisoformat(found)
-    if isinstance(found, datetime):
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    return float(found) if isinstance(found, int | float) else None
+            time = datetime.fromisoformat(time)
+    if isinstance(time, datetime):
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return float(time) if isinstance(time, int | float) else None

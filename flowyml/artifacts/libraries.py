@@ -56,17 +56,17 @@ def _leaves(value: Any) -> Iterator[Any]:
     """Yield the leaves of dicts, lists and tuples; each container is visited once."""
     within, seen = [value], set()
     while within:
-        found = within.pop()
-        if type(found) not in (dict, OrderedDict, list, tuple):
-            yield found
-        elif id(found) not in seen:
-            seen.add(id(found))
-            if isinstance(found, dict):
-                within += found
-                within += found.values()
-                within += vars(found).values() if type(found) is OrderedDict else ()  # a state_dict's versions
+        node = within.pop()
+        if type(node) not in (dict, OrderedDict, list, tuple):
+            yield node
+        elif id(node) not in seen:
+            seen.add(id(node))
+            if isinstance(node, dict):
+                within += node
+                within += node.values()
+                within += vars(node).values() if type(node) is OrderedDict else ()  # a state_dict's versions
             else:
-                within += found
+                within += node
 
 
 def write_safetensors(value: dict[str, Any], file: BinaryIO) -> None:
@@ -76,7 +76,7 @@ def write_safetensors(value: dict[str, Any], file: BinaryIO) -> None:
     for arrays that would change.
     """
     numpy = require("numpy")
-    if not all(each.dtype.name in _TENSORS and each.dtype.byteorder != ">" and each.ndim for each in value.values()):
+    if not all(part.dtype.name in _TENSORS and part.dtype.byteorder != ">" and part.ndim for part in value.values()):
         raise ValueError("safetensors stores only arrays of little-endian numbers")
     header: dict[str, Any] = {"__metadata__": {"order": json.dumps(list(value))}}
     names, at = sorted(value, key=lambda name: -value[name].itemsize), 0

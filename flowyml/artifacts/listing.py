@@ -42,7 +42,7 @@ def artifact_of(step: str, output: str, packed: Any, index: Sequence[int] = ()) 
 
 def artifacts_of(step: str, outputs: Mapping[str, Any], index: Sequence[int] = ()) -> Iterable[Artifact]:
     """Return the artifacts among the packed outputs of a step."""
-    return (found for name, packed in outputs.items() if (found := artifact_of(step, name, packed, index)))
+    return (artifact for name, packed in outputs.items() if (artifact := artifact_of(step, name, packed, index)))
 
 
 def _text(value: Any) -> str | None:

@@ -28,10 +28,10 @@ def markdown_of(artifacts: Iterable[Artifact], store: str | None = None) -> str:
 
     Small PNG pictures of figures in the ``store`` are embedded in the text.
     """
-    found = list(artifacts)
-    note = [[each.step, each.name, list(each.index), each.packed] for each in found]
+    listed = list(artifacts)
+    note = [[artifact.step, artifact.name, list(artifact.index), artifact.packed] for artifact in listed]
     data = base64.b64encode(json.dumps(note, ensure_ascii=False).encode()).decode()
-    return "\n\n".join([*(_section(each, store) for each in found), f"<!-- flowyml:{data} -->"])
+    return "\n\n".join([*(_section(artifact, store) for artifact in listed), f"<!-- flowyml:{data} -->"])
 
 
 def artifacts_in(markdown: Any) -> list[Artifact]:
@@ -41,10 +41,10 @@ def artifacts_in(markdown: Any) -> list[Artifact]:
         return []
     try:
         rows = json.loads(base64.b64decode(match[1]))
-        found = [artifact_of(str(step), str(name), packed, tuple(map(int, at))) for step, name, at, packed in rows]
+        listed = [artifact_of(str(step), str(name), packed, tuple(map(int, at))) for step, name, at, packed in rows]
     except (ValueError, TypeError):  # written by hand
         return []
-    return [artifact for artifact in found if artifact]
+    return [artifact for artifact in listed if artifact]
 
 
 def _section(artifact: Artifact, store: str | None) -> str:

@@ -85,8 +85,8 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
     if not is_reference(packed):
         return packed
     reference = packed[REFERENCE]
-    written, found = read_reference(reference)
-    if found.name == "pickle" and (forbidden := why_no_pickles()):
+    written, form = read_reference(reference)
+    if form.name == "pickle" and (forbidden := why_no_pickles()):
         raise ArtifactError(
             f"Artifact {redact_url(written.url)} is a pickle of a {packed[REFERENCE].get('type', '?')}, and pickles "
             f"are not read here: {forbidden}. Let its step return plain data, an array or a table, or allow pickles if "
@@ -103,11 +103,11 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
             f"FlowyML reads from no other. If the steps use another store, set artifacts=… of the orchestrator, or "
             f"FLOWYML_ARTIFACTS, to it."
         )
-    with holder.fetch(written, once=found.mapped) as path:
+    with holder.fetch(written, once=form.mapped) as path:
         try:
-            if not found.named:
-                return found.read(path)
-            value = found.read(path, reference.get("name", ""))
+            if not form.named:
+                return form.read(path)
+            value = form.read(path, reference.get("name", ""))
             note_url(value, written.url)
             return value
         except ArtifactError:
@@ -121,7 +121,7 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
             ) from error
         except Exception as error:  # whatever a user's __setstate__ raises
             raise ArtifactError(
-                f"Artifact {redact_url(written.url)} cannot be read as {found.name}: {type(error).__name__}: {error}"
+                f"Artifact {redact_url(written.url)} cannot be read as {form.name}: {type(error).__name__}: {error}"
             ) from error
 
 

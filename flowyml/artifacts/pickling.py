@@ -46,8 +46,8 @@ def why_no_pickles() -> str | None:
     if word := os.environ.get(_VARIABLE):
         return None if _meant(word, _VARIABLE) else f"{_VARIABLE}={word}"
     file = settings_file()
-    found = read_settings(file).get("allow_pickle", True) if file else True
-    return None if _meant(found, f"{file}: allow_pickle") else f"allow_pickle = false in {file}"
+    setting = read_settings(file).get("allow_pickle", True) if file else True
+    return None if _meant(setting, f"{file}: allow_pickle") else f"allow_pickle = false in {file}"
 
 
 def decide_on_pickles() -> str | None:

@@ -49,11 +49,11 @@ def preview_of(
     Without a ``store`` there is no picture. ``kind`` is that of the annotation, ``facts`` are those that the step
     reported. ``mask`` removes secrets from a text. Parts that cannot be shown are left out and logged; no step fails.
     """
-    found = kind or kind_of(value)
-    is_stored = (found == "text" and len(value) > INLINE_LIMIT) or (found == "metrics" and not is_plain(value))
-    if not facts and found in _SAYS_IT_ITSELF and not is_stored:
+    kind = kind or kind_of(value)
+    is_stored = (kind == "text" and len(value) > INLINE_LIMIT) or (kind == "metrics" and not is_plain(value))
+    if not facts and kind in _SAYS_IT_ITSELF and not is_stored:
         return {}
-    preview: dict[str, Any] = {"kind": found}
+    preview: dict[str, Any] = {"kind": kind}
 
     def shown(text: str) -> str:
         return storable_text(mask(text))
@@ -61,9 +61,9 @@ def preview_of(
     if isinstance(value, Path):
         preview["name"] = mask(value.name)
     try:
-        preview |= _seen(value, found, store, key, shown)
+        preview |= _seen(value, kind, store, key, shown)
     except Exception as error:  # whatever the value's library raises
-        logger.warning("An output of kind %s is kept, and cannot be shown: %s: %s", found, type(error).__name__, error)
+        logger.warning("An output of kind %s is kept, and cannot be shown: %s: %s", kind, type(error).__name__, error)
     known = {**preview.pop("facts", {}), **facts}
     if known:
         preview["metadata"] = {
@@ -95,7 +95,7 @@ def _seen(value: Any, kind: str, store: Store | None, key: Callable[[], str], ma
         case "file" if isinstance(value, Path) and value.is_file():
             return {"facts": {}}
         case "folder" if isinstance(value, Path):
-            return {"facts": {"files": sum(1 for found in islice(value.rglob("*"), 100_000) if found.is_file())}}
+            return {"facts": {"files": sum(1 for path in islice(value.rglob("*"), 100_000) if path.is_file())}}
         case "model":
             return {"facts": {"class": f"{type(value).__module__}.{type(value).__qualname__}"}}
     return {}
@@ -109,10 +109,10 @@ def _fact(number: Any) -> Any:
 
 def _of_table(table: Any, mask: Text) -> dict[str, Any]:
     columns, rows, count = _head(table)
-    shown = [[_cell(cell, mask) for cell in row[:_COLUMNS]] for row in rows]
+    cells = [[_cell(cell, mask) for cell in row[:_COLUMNS]] for row in rows]
     more = {"more_columns": len(columns) - _COLUMNS} if len(columns) > _COLUMNS else {}
     named = [_cell(column, mask) for column in columns[:_COLUMNS]]
-    return {"facts": {"rows": count, "columns": len(columns)}, "head": {"columns": named, "rows": shown, **more}}
+    return {"facts": {"rows": count, "columns": len(columns)}, "head": {"columns": named, "rows": cells, **more}}
 
 
 def _head(table: Any) -> tuple[Sequence[Any], list[Sequence[Any]], int]:

@@ -98,15 +98,15 @@ class Store(ABC):
         """
         with self.local_copy(written.url) as path:
             try:
-                found = path.stat()
-                identity = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-                is_whole = found.st_size == written.size
+                status = path.stat()
+                identity = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+                is_whole = status.st_size == written.size
                 hashed = "" if not is_whole else _known_hash(path, *identity) if once else sha256_of(path)
             except OSError as error:
                 raise ArtifactError(f"Artifact {written.url} cannot be read: {error}") from error
-            if found.st_size != written.size:
+            if status.st_size != written.size:
                 raise ArtifactError(
-                    f"Artifact {written.url} has {found.st_size} bytes instead of the {written.size} that were "
+                    f"Artifact {written.url} has {status.st_size} bytes instead of the {written.size} that were "
                     f"written. Run its step again."
                 )
             if hashed != written.sha256:

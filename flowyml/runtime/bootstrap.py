@@ -56,11 +56,11 @@ def _module(bundle: Path, name: str) -> ModuleType:
 
     If the bundle lacks it, the module of the installed FlowyML.
     """
-    found = zipimporter(f"{bundle}/flowyml/runtime")
-    if found.find_spec(name) is None:
+    importer = zipimporter(f"{bundle}/flowyml/runtime")
+    if importer.find_spec(name) is None:
         return import_module(f"flowyml.runtime.{name}")
     module = ModuleType(name)
-    found.exec_module(module)
+    importer.exec_module(module)
     return module
 
 

@@ -38,11 +38,11 @@ def _compile(path: str) -> None:
 
 def keep_compiled(folder: str) -> None:
     """Have ``KeepingLoader`` load all modules from a folder."""
-    found = FileFinder.path_hook((KeepingLoader, [".py"]))
+    hook = FileFinder.path_hook((KeepingLoader, [".py"]))
 
     def ours(path: str) -> PathEntryFinder:
         if path.startswith(folder):
-            return found(path)
+            return hook(path)
         raise ImportError(path)
 
     sys.path_hooks.insert(0, ours)

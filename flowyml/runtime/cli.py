@@ -36,12 +36,12 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
     """Run a command on the bundle that is unpacked in ``root``; returns the exit code."""
     plan = decode((root / "plan.json").read_bytes())
     parser = _parser(plan, bundle.name)
-    given = parser.parse_args(arguments)
-    given.again = shlex.join(["python", "-I", str(bundle), *_without_values(arguments)])
+    options = parser.parse_args(arguments)
+    options.again = shlex.join(["python", "-I", str(bundle), *_without_values(arguments)])
     sys.argv[1:] = []  # they are not for the user's modules, which may parse arguments of their own
-    end = End() if getattr(given, "answer", None) else None  # another process waits for the end of this one
+    end = End() if getattr(options, "answer", None) else None  # another process waits for the end of this one
     try:
-        code = int(given.command(root, plan, given))
+        code = int(options.command(root, plan, options))
     except _UsageError as error:
         parser.error(str(error))
     if end:
@@ -49,33 +49,33 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code  # a signal, as shells have it
 
 
-def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
-    step = _known_step(plan, given)
-    inputs = _json_object(given.inputs, "--inputs")
+def _run_step(root: Path, plan: Plan, options: argparse.Namespace) -> int:
+    step = _known_step(plan, options)
+    inputs = _json_object(options.inputs, "--inputs")
     _check_inputs(step, inputs)
-    parameters = _json_object(given.parameters, "--parameters")
+    parameters = _json_object(options.parameters, "--parameters")
     _check_parameters(plan, parameters)
     worker = Worker(
-        root, run_id=given.run_id, artifacts=given.artifacts, place=given.place, parameters=parameters,
-        dates=_json_object(given.dates, "--dates"), is_read=bool(given.answer),
+        root, run_id=options.run_id, artifacts=options.artifacts, place=options.place, parameters=parameters,
+        dates=_json_object(options.dates, "--dates"), is_read=bool(options.answer),
     )  # fmt: skip
-    index = [int(number) for number in given.item.split("/") if number]
-    request = {"kind": "step", "step": step.name, "attempt": given.attempt, "index": index, "body": inputs}
+    index = [int(number) for number in options.item.split("/") if number]
+    request = {"kind": "step", "step": step.name, "attempt": options.attempt, "index": index, "body": inputs}
     try:
         with stoppable():
             answer = worker.answer({**request, "secrets": _secrets(step)})
     except StepStopped:
         return -signal.SIGTERM
-    if given.answer:
-        write_whole(Path(given.answer), json.dumps(answer).encode())  # another process may be waiting for it
+    if options.answer:
+        write_whole(Path(options.answer), json.dumps(answer).encode())  # another process may be waiting for it
     if failure := answer.get("failure"):
-        message = f"step {step.name!r} of pipeline {plan.name!r} failed. To run it again:\n  {given.again}"
+        message = f"step {step.name!r} of pipeline {plan.name!r} failed. To run it again:\n  {options.again}"
         print(f"{failure['traceback']}\n{message}", file=sys.stderr)
         return 1
     outputs = json.dumps(answer["outputs"])
-    if given.output:
-        Path(given.output).write_text(outputs)
-    elif not given.answer:
+    if options.output:
+        Path(options.output).write_text(outputs)
+    elif not options.answer:
         print(outputs)
     return 0
 
@@ -94,15 +94,15 @@ def _secrets(step: Step) -> dict[str, str]:
         forget_secrets()
 
 
-def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
-    names, arguments = EVENTS[given.event], _json(given.arguments, "--arguments")
+def _run_hook(root: Path, plan: Plan, options: argparse.Namespace) -> int:
+    names, arguments = EVENTS[options.event], _json(options.arguments, "--arguments")
     if not isinstance(arguments, list) or len(arguments) != len(names):
-        raise _UsageError(f"{given.event} takes --arguments as a JSON list: [{', '.join(names)}]")
+        raise _UsageError(f"{options.event} takes --arguments as a JSON list: [{', '.join(names)}]")
     forget_secrets()
-    worker = Worker(root, run_id=given.run_id, is_read=bool(given.answer))
-    answer = worker.answer({"kind": "hook", "event": given.event, "body": arguments})
-    if given.answer:
-        write_whole(Path(given.answer), json.dumps(answer).encode())
+    worker = Worker(root, run_id=options.run_id, is_read=bool(options.answer))
+    answer = worker.answer({"kind": "hook", "event": options.event, "body": arguments})
+    if options.answer:
+        write_whole(Path(options.answer), json.dumps(answer).encode())
     return 0
 
 
@@ -133,7 +133,7 @@ def _without_values(arguments: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def _print_plan(root: Path, plan: Plan, given: argparse.Namespace) -> int:
+def _print_plan(root: Path, plan: Plan, options: argparse.Namespace) -> int:
     text = plan.canonical.decode()
     print(safe_text(text) if sys.stdout.isatty() else text)
     return 0
@@ -195,8 +195,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "nothing"
 
 
-def _known_step(plan: Plan, given: argparse.Namespace) -> Step:
-    name = given.same_step or given.step
+def _known_step(plan: Plan, options: argparse.Namespace) -> Step:
+    name = options.same_step or options.step
     if name not in plan.by_name:
         raise _UsageError(f"there is no step {name!r}; the pipeline has {', '.join(map(repr, plan.by_name))}")
     return plan.by_name[name]

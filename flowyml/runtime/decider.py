@@ -243,7 +243,7 @@ class Decider:
 
     def _apply(self, rule: str, sources: Iterable[Source], group: str, index: Index) -> Outcome | None:
         ends = [self.end(source, group, index) for source in _waited_for(sources)]
-        tally = [sum(each is not None and each.end is end for each in ends) for end in End]
+        tally = [sum(outcome is not None and outcome.end is end for outcome in ends) for end in End]
         end = apply_rule(rule, tally, ends.count(None))
         return None if end is None else OK if end is End.OK else Outcome(end, first_cause(ends))
 
@@ -357,8 +357,8 @@ def _sources(step: Step) -> Sequence[Source]:
 
 def _waited_for(sources: Iterable[Source]) -> Iterable[Source]:
     """Return the sources that can fail or be skipped, without duplicates: several outputs of a step are one."""
-    found = (source for source in sources if not isinstance(source, FromParameter | Constant))
-    return dict.fromkeys(FromStep(each.step, "") if isinstance(each, FromStep) else each for each in found)
+    awaited = (source for source in sources if not isinstance(source, FromParameter | Constant))
+    return dict.fromkeys(FromStep(item.step, "") if isinstance(item, FromStep) else item for item in awaited)
 
 
 # The rules, which the walk uses too.
@@ -412,14 +412,14 @@ def joined_end(choices: Sequence[Outcome | None]) -> Outcome | None:
     """Return the end of an ``either``, from the ends of its outputs: one that ended OK is enough."""
     if None in choices:
         return None
-    ends = {each.end for each in choices if each}
+    ends = {choice.end for choice in choices if choice}
     end = End.OK if End.OK in ends else End.FAILED if End.FAILED in ends else End.SKIPPED
     return Outcome(end, "" if end is End.OK else first_cause(choices))
 
 
 def first_cause(outcomes: Iterable[Outcome | None]) -> str:
     """Return the first cause; empty if there is none."""
-    return next((each.cause for each in outcomes if each and each.cause), "")
+    return next((outcome.cause for outcome in outcomes if outcome and outcome.cause), "")
 
 
 def is_taken(branches: Sequence[Branch], value_of: Callable[[Source], Any]) -> bool:
@@ -437,12 +437,12 @@ def is_taken(branches: Sequence[Branch], value_of: Callable[[Source], Any]) -> b
     return False
 
 
-def checked_lists(loop: Loop, given: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+def checked_lists(loop: Loop, values: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
     """Return the lists of a loop, by name.
 
     Raises ``StepError`` for a value that is not a list, and for lists of different lengths.
     """
-    lists = {item.name: given[item.name] for item in loop.over}
+    lists = {item.name: values[item.name] for item in loop.over}
     for name, items in lists.items():
         if not isinstance(items, list | tuple):
             what = "over a value" if name == "item" else f"over {name!r}"
@@ -450,6 +450,6 @@ def checked_lists(loop: Loop, given: Mapping[str, Any]) -> dict[str, Sequence[An
                 f"Loop {loop.name!r} goes {what} that is not a list: {type(items).__name__}. Return a list."
             )
     if len({len(items) for items in lists.values()}) > 1:
-        shown = ", ".join(f"{name!r} has {len(items)}" for name, items in lists.items())
-        raise StepError(f"The lists of loop {loop.name!r} are taken item by item and must be equally long: {shown}.")
+        lengths = ", ".join(f"{name!r} has {len(items)}" for name, items in lists.items())
+        raise StepError(f"The lists of loop {loop.name!r} are taken item by item and must be equally long: {lengths}.")
     return lists

@@ -228,18 +228,18 @@ class _State:
 
         Adds those that do not to ``following``.
         """
-        found = []
+        edges = []
         for pattern, lengths in self.open.items():
             for length in lengths:
                 rest = len(pattern.text) - length
                 if rest <= len(folded):
                     if folded.startswith(pattern.text[length:]):
-                        found.append((pattern, rest, True))
+                        edges.append((pattern, rest, True))
                 elif pattern.text.startswith(folded, length):
                     following[pattern].append(length + len(folded))
                     if folded and length > pattern.harmless:
-                        found.append((pattern, len(folded), False))
-        return found
+                        edges.append((pattern, len(folded), False))
+        return edges
 
 
 def _patterns(value: str, times: int) -> Iterator[tuple[int, _Pattern]]:
@@ -373,12 +373,12 @@ def _end_of(located: _Located, pattern: _Pattern, length: int) -> int:
     return located.spans[last + _edge(pattern, after, pattern.trail)][1]
 
 
-def _edge(pattern: _Pattern, text: str, wanted: str) -> int:
+def _edge(pattern: _Pattern, text: str, characters: str) -> int:
     """Return the number of characters beside a folded value that belong to it: those that folding dropped."""
     if pattern.is_coded:
         return next((at for at, character in enumerate(text[:4]) if character not in _CODED), min(4, len(text)))
     at = 0
-    for character in wanted:
+    for character in characters:
         place = at
         while place < len(text) and text[place] != character and text[place] in _QUOTING:
             place += 1
@@ -389,13 +389,13 @@ def _edge(pattern: _Pattern, text: str, wanted: str) -> int:
     return at
 
 
-def _replaced(text: str, spans: list[Span], shown: str) -> str:
+def _replaced(text: str, spans: list[Span], replacement: str) -> str:
     """Return the text with each span replaced; ends of lines and indentation within a span stay."""
     pieces: list[str] = []
     at = 0
     for start, end in sorted(spans):
         if end > at:
-            hidden = shown if start > at or not at else ""  # of spans that overlap, the first one shows
+            hidden = replacement if start > at or not at else ""  # of spans that overlap, the first one shows
             pieces += [text[at:start], re.sub(r"\S[^\r\n]*", hidden, text[max(start, at) : end])]
             at = end
     return "".join(pieces) + text[at:]

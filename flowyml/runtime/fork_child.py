@@ -45,13 +45,13 @@ def run_child(
         answer, *more = _detach(streams, parent, early_output, own_input)
         code = 0
         try:
-            for each in _requests(request, more[0]) if more else (request,):
+            for step_request in _requests(request, more[0]) if more else (request,):
                 reopen_output()
                 seeds.reseed()
                 with stoppable():
-                    result = worker.answer(each)
+                    result = worker.answer(step_request)
                 flush_output()
-                write_all(answer, json.dumps(result).encode() + (b"\n" if each.get("hold") else b""))
+                write_all(answer, json.dumps(result).encode() + (b"\n" if step_request.get("hold") else b""))
         except StepStopped:
             code = -signal.SIGTERM
         end.leave(code)

@@ -245,7 +245,7 @@ class _Server:
 
     def _kill_the_late(self) -> None:
         now = time.monotonic()
-        for pid in [pid for pid, asked in self.asked.items() if now >= asked.deadline and pid in self.children]:
+        for pid in [pid for pid, request in self.asked.items() if now >= request.deadline and pid in self.children]:
             kill_tree(self.children[pid].process)
 
     def _start(self, request: Mapping[str, Any], files: list[int]) -> None:
@@ -285,8 +285,8 @@ class _Server:
                 child = self.children.pop(ended.si_pid, None)
                 if child:
                     signal_group(child.process, signal.SIGKILL)
-                if asked := self.asked.pop(ended.si_pid, None):
-                    kill_all(asked.family)
+                if request := self.asked.pop(ended.si_pid, None):
+                    kill_all(request.family)
                 _, status = os.waitpid(ended.si_pid, 0)
                 if child:
                     self._report(child.status, f"exit {os.waitstatus_to_exitcode(status)}")

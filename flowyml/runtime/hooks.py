@@ -50,8 +50,8 @@ def _revived(name: str, value: Any) -> Any:
 
 
 def _error(plain: dict[str, Any]) -> BaseException:
-    found = getattr(errors, plain.get("type", ""), None)
-    kind = found if isinstance(found, type) and issubclass(found, errors.FlowymlError) else errors.StepError
+    named = getattr(errors, plain.get("type", ""), None)
+    kind = named if isinstance(named, type) and issubclass(named, errors.FlowymlError) else errors.StepError
     error = kind(plain["message"])
     if isinstance(error, errors.StepError):
         error.step = plain.get("step", "")

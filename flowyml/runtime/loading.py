@@ -85,9 +85,9 @@ def _load_object(folder: Path, key: str) -> Any:
 
 def _resolve(module: str, qualname: str) -> Any:
     with loading():
-        found = import_module(module)
+        value = import_module(module)
     try:
-        return reduce(getattr, qualname.split("."), found)
+        return reduce(getattr, qualname.split("."), value)
     except AttributeError as error:
         raise PlanError(
             f"Module {module!r} has no {qualname!r} when it is imported. Define steps above the line that runs the "
@@ -95,13 +95,13 @@ def _resolve(module: str, qualname: str) -> Any:
         ) from error
 
 
-def _bare(found: Any) -> Callable[..., Any]:
+def _bare(value: Any) -> Callable[..., Any]:
     """Return the function itself, if ``@step`` has wrapped it."""
-    if type(found).__name__ == "Step" and type(found).__module__.partition(".")[0] == "flowyml":
-        found = found.function
-    if not callable(found):
-        raise PlanError(f"The plan refers to {found!r:.80}, which is not a function.")
-    return found  # type: ignore[no-any-return]  # callable() says so
+    if type(value).__name__ == "Step" and type(value).__module__.partition(".")[0] == "flowyml":
+        value = value.function
+    if not callable(value):
+        raise PlanError(f"The plan refers to {value!r:.80}, which is not a function.")
+    return value  # type: ignore[no-any-return]  # callable() says so
 
 
 def import_from(folder: Path) -> None:

@@ -14,12 +14,12 @@ __all__ = ["descendants", "kill_all", "kill_tree"]
 
 def descendants(pid: int) -> list[ProcessIdentity]:
     """Return the descendants of a process, deepest first; empty without /proc."""
-    found: list[ProcessIdentity] = []
+    processes: list[ProcessIdentity] = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             for child in (thread / "children").read_text().split():
-                found += [*descendants(int(child)), identity_of(int(child))]
-    return found
+                processes += [*descendants(int(child)), identity_of(int(child))]
+    return processes
 
 
 def kill_tree(leader: ProcessIdentity) -> None:

@@ -177,8 +177,8 @@ class StepProcesses:
         answer = self._answer(f"group {group!r}", request, dict(packed), None, on_line, stop)
         if failure := answer.get("failure"):
             raise failed("", failure)
-        found: dict[str, Any] = answer["outputs"]
-        return found
+        outputs: dict[str, Any] = answer["outputs"]
+        return outputs
 
     def fire(self, event: str, *arguments: object, on_line: OnLine = print_line, timeout: float = 60) -> None:
         """Fire an event on the pipeline's hooks, in a separate process. Failures are only reported."""

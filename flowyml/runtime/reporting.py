@@ -36,12 +36,12 @@ def report(output: str = "", /, **metadata: Any) -> None:
 
     >>> report(rows=3)
     """
-    if (found := _reports.get()) is not None:
+    if (reports := _reports.get()) is not None:
         if output and output not in _outputs.get():
             has = f"it has {', '.join(map(repr, _outputs.get()))}" if _outputs.get() else "it has none"
             logger.warning("report(): the step has no output %.80r; %s. The facts are not kept.", output, has)
             return
-        found.setdefault(output, {}).update({name: fact(value) for name, value in metadata.items()})
+        reports.setdefault(output, {}).update({name: fact(value) for name, value in metadata.items()})
 
 
 @contextmanager
@@ -60,8 +60,8 @@ def reported(output: str, mask: Callable[[str], str] = str) -> dict[str, Any]:
 
     ``mask`` removes secrets from a text before it is cut: it would not find a secret that ends in "…".
     """
-    found = _reports.get() or {}
-    facts = {**found.get("", {}), **found.get(output, {})}
+    reports = _reports.get() or {}
+    facts = {**reports.get("", {}), **reports.get(output, {})}
     return {mask(name)[: _LONGEST // 10]: _masked(value, mask) for name, value in islice(facts.items(), MOST_FACTS)}
 
 

@@ -44,9 +44,9 @@ def current_run() -> CurrentRun:
 
     A thread that a step has started itself counts as outside.
     """
-    if (found := _current.get()) is None:
+    if (run := _current.get()) is None:
         raise DefinitionError("current_run() was called outside a step. Call it inside one.")
-    return found
+    return run
 
 
 def current_step() -> CurrentRun | None:

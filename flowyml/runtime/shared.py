@@ -95,8 +95,8 @@ class _Shared(Child):
         self._who, self._answer, self._started = who, Path(request["answer"]), time.monotonic()
         pipes = [os.pipe() for _ in range(2)]
         self._listen([os.fdopen(ours, "rb") for ours, _ in pipes], on_line)
-        with as_input(request) as given, suppress(OSError):  # it has died, as its end shows
-            socket.send_fds(self._more, [b"!"], [given.fileno(), *(theirs for _, theirs in pipes)])
+        with as_input(request) as standard_input, suppress(OSError):  # it has died, as its end shows
+            socket.send_fds(self._more, [b"!"], [standard_input.fileno(), *(theirs for _, theirs in pipes)])
         for _, theirs in pipes:
             os.close(theirs)
 

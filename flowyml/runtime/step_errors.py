@@ -33,8 +33,8 @@ def of_step(step: str, message: str, label: str = "") -> str:
     >>> of_step("load", "ValueError: no"), of_step("load", "step 'load' ran too long", label="load[3]")
     ("step 'load': ValueError: no", "step 'load[3]' ran too long")
     """
-    name, shown = f"step {step!r}", f"step {label or step!r}"
-    return message.replace(name, shown, 1) if name in message else f"{shown}: {message}"
+    name, who = f"step {step!r}", f"step {label or step!r}"
+    return message.replace(name, who, 1) if name in message else f"{who}: {message}"
 
 
 def of_several(messages: Sequence[str], count: int = 0) -> str:

@@ -72,15 +72,15 @@ def run_attempts(
     """
     policy = step.retry or OrchestratorRetryPolicy(max_attempts=1)
     for number in count(first):
-        made = number - first + 1
+        attempts = number - first + 1
         on_event(StepEvent(step, index, number))
         try:
-            outputs = call(number, made < policy.max_attempts)
+            outputs = call(number, attempts < policy.max_attempts)
         except StepCancelledError:
             raise
         except StepError as error:
             is_final = any(name in final for name in getattr(error, "names", ()))
-            delay = None if is_final else policy.delay_after(error, made)
+            delay = None if is_final else policy.delay_after(error, attempts)
             status = "TIMEOUT" if isinstance(error, StepTimeoutError) else "FAILED"
             outcome = Outcome(End.FAILED, f"step {labelled(step.name, index)!r} ended {status}")
             on_event(StepEvent(step, index, number, outcome if delay is None else None, error=error, delay=delay))

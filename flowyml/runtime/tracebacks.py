@@ -30,17 +30,17 @@ def described(error: BaseException) -> str:
 def left_behind(error: BaseException, bundle: Path) -> str:
     """Return a hint about a file or module that is missing because the bundle, unpacked here, does not contain it."""
     code, subject = bundle / "code", "It"
-    wanted = error.filename if isinstance(error, FileNotFoundError) else None
+    missing = error.filename if isinstance(error, FileNotFoundError) else None
     if isinstance(error, ModuleNotFoundError) and (module := _imported_by_name(error)):
-        wanted, subject = f"{code}/{module.replace('.', '/')}.py", f"If {module!r} is your own, it"
-    if not isinstance(wanted, str) or not Path(wanted).is_relative_to(code):
+        missing, subject = f"{code}/{module.replace('.', '/')}.py", f"If {module!r} is your own, it"
+    if not isinstance(missing, str) or not Path(missing).is_relative_to(code):
         return ""
     about = json.loads((bundle / "bundle.json").read_bytes())
     home = code / about.get("folder", "")  # globs count from the folder of the pipeline's file
-    if not Path(wanted).is_relative_to(home):
-        name = Path(wanted).relative_to(code).as_posix()
+    if not Path(missing).is_relative_to(home):
+        name = Path(missing).relative_to(code).as_posix()
         return f". {name} is not in the bundle: include=[…] takes only files beside the pipeline's own"
-    name = Path(wanted).relative_to(home).as_posix()
+    name = Path(missing).relative_to(home).as_posix()
     return f". {subject} is not in the bundle: give the pipeline include=[{name!r}]"
 
 

@@ -167,11 +167,11 @@ def _is_whole(folder: Path, parts: Sequence[bytes]) -> bool:
 def _is_own(folder: Path) -> bool:
     """Return whether only this user can write to a folder; the cache may have been open to others before."""
     try:
-        found = folder.lstat()
+        status = folder.lstat()
     except OSError:
         return False
-    is_closed = not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and is_closed
+    is_closed = not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and is_closed
 
 
 def _make_private(cache: Path) -> None:

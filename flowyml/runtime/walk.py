@@ -216,12 +216,12 @@ class Walk(Generic[T]):
             elif task.end is End.FAILED:
                 self._note_failure(frame)
         frame.openings = {loop.name: Opening(frame, loop) for loop in scope.loops}
-        over = [each for each in frame.openings.values() if (each.loop.name, frame.index) in self._past]
-        nodes.extend(each for each in frame.openings.values() if each not in over)
+        over = [inner for inner in frame.openings.values() if (inner.loop.name, frame.index) in self._past]
+        nodes.extend(inner for inner in frame.openings.values() if inner not in over)
         for branch in scope.branches:
             choice = self._structure.choices[branch.choice]
             frame.decisions[branch.name] = Decision(
-                frame, choice[: [each.name for each in choice].index(branch.name) + 1]
+                frame, choice[: [inner.name for inner in choice].index(branch.name) + 1]
             )
         for loop_name, step_name in scope.collected:
             opening = frame.openings[loop_name]
@@ -247,27 +247,27 @@ class Walk(Generic[T]):
 
         In a frame with a past, a decision with nothing left behind it is not needed.
         """
-        made = []
+        decisions = []
         for decision in reversed(frame.decisions.values()):  # a branch comes after the one around it
             if decision.behind or not has_past:
                 self._tie(decision)
-                made.append(decision)
+                decisions.append(decision)
             else:
                 decision.end = End.SKIPPED
-        return made[::-1]
+        return decisions[::-1]
 
     def _begin_together(self, waited: Iterable[tuple[Node, Collection[Node]]]) -> None:
         """Let each step of an execution group wait for everything that any of its steps waits for."""
         groups: dict[str, dict[Node, Collection[Node]]] = {}
-        for node, found in waited:
+        for node, upstream in waited:
             if isinstance(node, Task) and node.step.execution_group:
-                groups.setdefault(node.step.execution_group, {})[node] = found
+                groups.setdefault(node.step.execution_group, {})[node] = upstream
         for group in groups.values():
-            outside = dict.fromkeys(each for found in group.values() for each in found if each not in group)
-            for node, found in group.items():
-                for each in outside:
-                    if each not in found:
-                        self._follow(node, each)
+            outside = dict.fromkeys(source for upstream in group.values() for source in upstream if source not in group)
+            for node, upstream in group.items():
+                for source in outside:
+                    if source not in upstream:
+                        self._follow(node, source)
 
     def _tie(self, node: Node) -> Collection[Node]:
         """Connect a node to those that it waits for, and return them."""
@@ -293,21 +293,21 @@ class Walk(Generic[T]):
             gate.behind.append(node)
             if isinstance(gate, Decision):
                 gate.behind_left += 1
-        found = dict.fromkeys((*(source for _, source, _ in node.arguments), *slots))
-        for waited_for in found:
+        sources = dict.fromkeys((*(source for _, source, _ in node.arguments), *slots))
+        for waited_for in sources:
             self._follow(node, waited_for)
-        return found
+        return sources
 
     def _take(self, node: Node, group: str, name: str, source: Source) -> None:
         """Connect a node to the value of its argument ``name``; a decision gets the value by its source."""
         if isinstance(source, FromParameter | Constant):
             node.fixed[name] = self._parameters[source.name] if isinstance(source, FromParameter) else source.value
             return
-        found, key = self._node(node.frame, group, source)
-        found.use(key)
-        node.arguments.append((name, found, key))
+        slot, key = self._node(node.frame, group, source)
+        slot.use(key)
+        node.arguments.append((name, slot, key))
         if isinstance(node, Decision):
-            node.known[source] = found, key
+            node.known[source] = slot, key
 
     def _node(self, frame: Frame, group: str, source: Source) -> tuple[Node, str]:
         """Find a value for a step or group in ``group``: its node, and the name of the output there."""
@@ -362,11 +362,11 @@ class Walk(Generic[T]):
         for source in dict.fromkeys(self._sources_in(opening.loop)):
             if isinstance(source, FromItem) and not self._is_item_of(source, around):
                 continue
-            for each in source.outputs if isinstance(source, FromEither) else (source,):
-                if not inside.intersection(steps_of(each)):
-                    found, key = self._node(around, parent, each)
-                    found.use(key)
-                    opening.held.append((found, key))
+            for output in source.outputs if isinstance(source, FromEither) else (source,):
+                if not inside.intersection(steps_of(output)):
+                    slot, key = self._node(around, parent, output)
+                    slot.use(key)
+                    opening.held.append((slot, key))
 
     def _sources_in(self, loop: Loop) -> Iterator[Source]:
         """Yield the sources of a loop's content that are from steps."""

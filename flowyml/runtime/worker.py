@@ -254,19 +254,19 @@ class Worker:
         ``StepError``.
         """
         with pickles_decided(self._no_pickles):
-            found = self.plan.structure.by_name[group]
-            if isinstance(found, Loop):
-                return self._lists(found, packed, index)
-            assert isinstance(found, Branch)
-            sources = list(self.plan.structure.sources(found))
+            scope = self.plan.structure.by_name[group]
+            if isinstance(scope, Loop):
+                return self._lists(scope, packed, index)
+            assert isinstance(scope, Branch)
+            sources = list(self.plan.structure.sources(scope))
 
             def value_of(source: Source) -> Any:
                 if isinstance(source, Constant):
                     return source.value
-                return self._value(source, found.parent, packed[str(sources.index(source))])
+                return self._value(source, scope.parent, packed[str(sources.index(source))])
 
-            branches = self.plan.structure.choices[found.choice]
-            return {"taken": is_taken(branches[: branches.index(found) + 1], value_of)}
+            branches = self.plan.structure.choices[scope.choice]
+            return {"taken": is_taken(branches[: branches.index(scope) + 1], value_of)}
 
     def _lists(self, loop: Loop, packed: Mapping[str, Any], index: Sequence[int]) -> dict[str, Any]:
         values = {item.name: self._value(item.source, loop.parent, packed[item.name]) for item in loop.over}
@@ -287,13 +287,13 @@ class Worker:
         return packed
 
     def _failure(self, error: BaseException, secrets: Mapping[str, str] = {}) -> dict[str, Any]:
-        shown = _without(secrets)
+        masked = _without(secrets)
         message = str(error) if isinstance(error, FlowymlError) else described(error) + left_behind(error, self.folder)
         return {
             "kind": "output" if isinstance(error, OutputError) else "step",
-            "message": storable_text(shown(message)),  # it becomes a part of the engine's state of the run
-            "names": list(map(shown, error_names(error))),
-            "traceback": storable_text(shown(traceback_text(error, self.folder / "code"))),
+            "message": storable_text(masked(message)),  # it becomes a part of the engine's state of the run
+            "names": list(map(masked, error_names(error))),
+            "traceback": storable_text(masked(traceback_text(error, self.folder / "code"))),
         }
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
@@ -338,8 +338,8 @@ class Worker:
         """Return the origin of an item's list; an item may itself be the list of an inner loop."""
         loop = self.plan.structure.by_name[origin.loop]
         assert isinstance(loop, Loop)
-        found = next(each.source for each in loop.over if each.name == origin.name)
-        return self._list_of(found) if isinstance(found, FromItem) else found
+        source = next(item.source for item in loop.over if item.name == origin.name)
+        return self._list_of(source) if isinstance(source, FromItem) else source
 
     def _produced(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
         source = _described(item.source)

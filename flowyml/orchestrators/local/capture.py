@@ -205,8 +205,8 @@ def _install(alone: Sink | None) -> None:
         tee._silent = alone is not None
         _Installed.streams[name] = (stream, tee)
         setattr(sys, name, tee)
-    made = logging.getLogRecordFactory()
-    _Installed.factory = (made, _noting(made))
+    factory = logging.getLogRecordFactory()
+    _Installed.factory = (factory, _noting(factory))
     logging.setLogRecordFactory(_Installed.factory[1])
 
 

@@ -198,8 +198,8 @@ def _pickled_orchestrator(data: bytes) -> LocalOrchestrator:
     if reason := decide_on_pickles():
         raise ConfigurationError(f"The orchestrator of this run is kept as a pickle, which is forbidden: {reason}.")
     with loading():
-        made: LocalOrchestrator = pickle.loads(data)
-    return made
+        orchestrator: LocalOrchestrator = pickle.loads(data)
+    return orchestrator
 
 
 def end_process(store: RunStore, row: RunRow) -> None:

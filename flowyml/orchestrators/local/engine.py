@@ -187,8 +187,8 @@ class Engine:
             if self._over:
                 with self._condition:
                     over, self._over = self._over, []
-                for each in over:
-                    self._release(each)
+                for finished in over:
+                    self._release(finished)
             if isinstance(node, LocalTask):
                 self._attempt(node, slot)
                 node = self._next(node)
@@ -200,7 +200,7 @@ class Engine:
     def _decide(self, node: Decision | Opening) -> None:
         """Evaluate a branch or a loop, and continue from there."""
         try:
-            found = self._evaluate(node)
+            evaluated = self._evaluate(node)
         except Exception as error:
             with self._condition:
                 self.walk.fail(node, str(error))
@@ -210,9 +210,9 @@ class Engine:
             if self.stopping:
                 self.walk.end(node, End.FAILED)
             elif isinstance(node, Opening):
-                self.walk.open(node, found)
+                self.walk.open(node, evaluated)
             else:
-                self.walk.end(node, End.OK if found else End.SKIPPED)
+                self.walk.end(node, End.OK if evaluated else End.SKIPPED)
             self._note_decided()
 
     def _attempt(self, node: LocalTask, slot: Slot) -> None:

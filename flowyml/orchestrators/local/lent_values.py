@@ -97,7 +97,7 @@ def _is_light(value: Any) -> bool:
             left -= 2 * len(part)
             inner = (*part, *part.values()) if left >= 0 else ()
         elif dataclasses.is_dataclass(part) and not isinstance(part, type):
-            inner = [getattr(part, each.name, None) for each in dataclasses.fields(part)]
+            inner = [getattr(part, field.name, None) for field in dataclasses.fields(part)]
         else:
             return False
         if left < 0:

@@ -155,8 +155,8 @@ class LocalOrchestrator(Orchestrator):
                     if self.keep_outputs is None and not self.host.keeps:
                         _say_once_what_goes(run)
                     return result
-        found = self.get_run(run_id)
-        check_same_run(found, plan.name, parameters, origin=pipeline.origin, code_digest=code_digest)
+        recorded = self.get_run(run_id)
+        check_same_run(recorded, plan.name, parameters, origin=pipeline.origin, code_digest=code_digest)
         return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
@@ -236,9 +236,9 @@ class LocalOrchestrator(Orchestrator):
         job: dict[str, Any]
         code_digest = None
         try:
-            made = bundle or pipeline.bundle(run.plan)
-            job, orchestrator = detached.job_of(self._write_bundle(made), dates), self._described()
-            code_digest = made.code_digest
+            packed = bundle or pipeline.bundle(run.plan)
+            job, orchestrator = detached.job_of(self._write_bundle(packed), dates), self._described()
+            code_digest = packed.code_digest
         except Exception as error:  # whatever the class of a value raises that functions refer to
             job, orchestrator = {"lacks": str(error)}, b""
         with suppress(sqlite3.Error, ConfigurationError):  # as with the end of the run: its result is worth more

@@ -104,8 +104,8 @@ def _of_items(values: Gathered, of_step: Callable[[Any], dict[str, Any]]) -> dic
     """Return the record of a loop's output: one for each item, without pickles beside the files."""
     items: list[dict[str, Any]] = []
     for value in values.values:
-        made = _of_items(value, of_step) if isinstance(value, Gathered) else of_step(value)
-        items.append({part: made[part] for part in made if part != "pickle" or "artifact" not in made})
+        entry = _of_items(value, of_step) if isinstance(value, Gathered) else of_step(value)
+        items.append({part: entry[part] for part in entry if part != "pickle" or "artifact" not in entry})
     lost = next(({"not_kept": item["not_kept"]} for item in items if "not_kept" in item), {})
     return {"items": items, "indexes": values.indexes, **lost}
 
@@ -126,7 +126,7 @@ def read(run_id: str, recorded: str) -> Outputs:
             not_kept[name] = reason
             continue
         try:
-            packed = [each.get("artifact") for each in entries_in(entry)]
+            packed = [packed_value.get("artifact") for packed_value in entries_in(entry)]
             values[name] = packed if are_packed() else value_of(entry)
         except ArtifactError as error:  # which says why
             not_kept[name] = f"Output {name!r} of run {run_id!r}: {error}"

@@ -98,7 +98,7 @@ class _Runs:
             kept = self._kept(run)
             if not kept:
                 self.going.add(run.number)
-            files = sum(found.size for found in files_below(*self._folder(run)))
+            files = sum(file.size for file in files_below(*self._folder(run)))
             size = sizes.get(run.number, 0) + large.get(run.number, 0) + files
             yield Prunable(
                 kind="run", name=run.run_id, bytes=size, used=run.used, kept=kept, remove=partial(self._remove, run)
@@ -107,8 +107,8 @@ class _Runs:
     def _settle(self) -> None:
         """Record the end of runs whose process has died."""
         with self.store.session() as db:
-            found = db.execute(f"SELECT run_id FROM runs WHERE {UNFINISHED}").fetchall()
-            for (run_id,) in found:
+            unfinished = db.execute(f"SELECT run_id FROM runs WHERE {UNFINISHED}").fetchall()
+            for (run_id,) in unfinished:
                 self.store.find(run_id)
 
     def _kept(self, run: _Run) -> str:
@@ -136,8 +136,8 @@ class _Runs:
             if marked.rowcount != 1:
                 return 0
             row = db.execute("SELECT outputs FROM runs WHERE number = ? AND run_id = ?", run[:2]).fetchone()
-            found = list(_artifacts_in(row[0])) if row else []
-            freed = sum(self._discard(run, url, entry) for url, entry in found)
+            files = list(_artifacts_in(row[0])) if row else []
+            freed = sum(self._discard(run, url, entry) for url, entry in files)
             freed += remove(*self._folder(run))
             return freed + self._delete(run)
 
@@ -171,7 +171,7 @@ class _Runs:
 
 def _artifacts_in(outputs: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the recorded outputs in a store, and their pictures, by their URLs."""
-    for entry in (each for output in json.loads(outputs).values() for each in entries_in(output)):
+    for entry in (packed for output in json.loads(outputs).values() for packed in entries_in(output)):
         reference = (entry.get("artifact") or {}).get("$artifact")
         for file in (reference, reference.get("picture")) if isinstance(reference, dict) else ():
             if isinstance(file, dict) and isinstance(file.get("url"), str):
@@ -190,10 +190,10 @@ def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
         return 0 if name in known() else remove(parent, name, unless_since=bounds.before)
 
     for name in sorted({*names_in(parent)} - known()):
-        found = list(files_below(parent, name))
-        used = max([each.modified for each in found], default=_modified(parent / name))
+        files = list(files_below(parent, name))
+        used = max([file.modified for file in files], default=_modified(parent / name))
         yield Prunable(
-            kind="folder", name=name, bytes=sum(each.size for each in found), used=used, kept=bounds.keeps(used),
+            kind="folder", name=name, bytes=sum(file.size for file in files), used=used, kept=bounds.keeps(used),
             remove=partial(remove_unknown, name),
         )  # fmt: skip
 
@@ -204,13 +204,13 @@ def _left_artifacts(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
     known = _places(store)
     try:
         shelf = open_store(default_url())
-        found = list(stored(shelf, place))
+        artifacts = list(stored(shelf, place))
     except ArtifactError as error:
         yield _unreadable("artifact", place, error)
         return
-    for each in found:
-        if _place(each.key) not in known and is_artifact(each.key):
-            yield _artifact(store, shelf, each, bounds)
+    for item in artifacts:
+        if _place(item.key) not in known and is_artifact(item.key):
+            yield _artifact(store, shelf, item, bounds)
 
 
 def _places(store: RunStore) -> set[str]:
@@ -223,15 +223,15 @@ def _place(key: str) -> str:
     return "/".join(key.split("/")[:3])
 
 
-def _artifact(store: RunStore, shelf: Store, found: Stored, bounds: Bounds) -> Prunable:
-    used = found.modified if found.modified is not None else bounds.now
+def _artifact(store: RunStore, shelf: Store, item: Stored, bounds: Bounds) -> Prunable:
+    used = item.modified if item.modified is not None else bounds.now
 
     def remove_unused() -> int:  # unless a new run has the name: its cached artifacts may be as old
-        return 0 if _place(found.key) in _places(store) else discard(shelf, found.key, unless_since=bounds.before)
+        return 0 if _place(item.key) in _places(store) else discard(shelf, item.key, unless_since=bounds.before)
 
     return Prunable(
-        kind="artifact", name=found.key, bytes=found.size, used=used,
-        kept=bounds.keeps(used) if found.modified is not None else "its age is unknown", remove=remove_unused,
+        kind="artifact", name=item.key, bytes=item.size, used=used,
+        kept=bounds.keeps(used) if item.modified is not None else "its age is unknown", remove=remove_unused,
     )  # fmt: skip
 
 
@@ -243,11 +243,11 @@ def _bundles(store: RunStore, folder: Path, bounds: Bounds, going: set[int]) -> 
     """Yield the bundles that local runs are started from."""
     needs = _needs(store, folder, going)
     for name in filter(_BUNDLE.fullmatch, names_in(folder)):
-        found = next(files_below(folder, name), None)
-        if found is not None:
-            kept = needs(name) or bounds.keeps(found.modified) or _is_other(folder / name)
+        file = next(files_below(folder, name), None)
+        if file is not None:
+            kept = needs(name) or bounds.keeps(file.modified) or _is_other(folder / name)
             yield Prunable(
-                kind="bundle", name=name, bytes=found.size, used=found.modified, kept=kept,
+                kind="bundle", name=name, bytes=file.size, used=file.modified, kept=kept,
                 remove=partial(_remove_bundle, store, folder, name, bounds),
             )  # fmt: skip
 
@@ -338,7 +338,7 @@ def _unpacked(bounds: Bounds) -> Iterator[Prunable]:
             with claim(cache / name) as is_free:
                 used = _modified(cache / name)
                 kept = bounds.keeps(used) if is_free else "a process is using it"
-            size = sum(found.size for found in files_below(cache, name))
+            size = sum(file.size for file in files_below(cache, name))
             yield Prunable(
                 kind="code", name=f"{_pipeline_in(cache / name)} {name[:8]}", bytes=size, used=used, kept=kept,
                 remove=partial(_remove_unpacked, cache, name, used),
@@ -360,7 +360,7 @@ def _pipeline_in(folder: Path) -> str:
 
 def _modified(path: Path) -> float:
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return 0.0
-    return found.st_mtime if not stat.S_ISLNK(found.st_mode) else 0.0
+    return status.st_mtime if not stat.S_ISLNK(status.st_mode) else 0.0

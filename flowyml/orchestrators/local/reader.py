@@ -58,19 +58,19 @@ class LocalReader(RunReader):
         row = self.store.get(job_id)
         names = json.loads(row.steps)
         rows = sorted(self.store.kept(row.number, "artifacts"), key=lambda kept: (kept.position, index_of(kept.item)))
-        found = (
+        listed = (
             artifact_of(names[kept.position], kept.output, json.loads(kept.entry), index_of(kept.item)) for kept in rows
         )
-        return [artifact for artifact in found if artifact]
+        return [artifact for artifact in listed if artifact]
 
     def recorded_outputs(self, job_id: str) -> Mapping[tuple[str, tuple[int, ...]], Mapping[str, Any]]:
         """Return the outputs that a run which did not complete has kept, in the form of the database."""
         row = self.store.get(job_id)
-        names, found = json.loads(row.steps), dict[tuple[str, tuple[int, ...]], dict[str, Any]]()
+        names, by_instance = json.loads(row.steps), dict[tuple[str, tuple[int, ...]], dict[str, Any]]()
         for kept in self.store.kept(row.number):
             instance = names[kept.position], index_of(kept.item)
-            found.setdefault(instance, {})[kept.output] = json.loads(kept.entry)
-        return found
+            by_instance.setdefault(instance, {})[kept.output] = json.loads(kept.entry)
+        return by_instance
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines that steps printed and logged, and the tracebacks of failures."""

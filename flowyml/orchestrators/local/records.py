@@ -53,7 +53,7 @@ def outcome_of(plan: Plan, nodes: Sequence[LocalTask], faults: Sequence[str], st
     if not faults and all(node.row.status == "COMPLETED" for node in counted):
         return ExecutionStatus.COMPLETED, "completed", None
     failed = [of_step(node.step.name, node.row.error or "", node.label) for node in counted if node.row.status in _BAD]
-    failures = [of_several(found)] if (found := [*failed, *dict.fromkeys(faults)]) else []
+    failures = [of_several(errors)] if (errors := [*failed, *dict.fromkeys(faults)]) else []
     if stopped == "timeout":
         limit = span_text(plan.timeout_seconds or 0)
         late = f"The run took longer than the pipeline's timeout of {limit} and was stopped."
@@ -155,16 +155,16 @@ def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
     """Return all steps of a run, with each item of a loop; those that never began have no row."""
     idle = "queued" if row.status in ("QUEUED", "RUNNING") else "not_started"
     status = "QUEUED" if idle == "queued" else "CANCELLED"
-    found: dict[int, list[StepRow]] = {}
+    rows: dict[int, list[StepRow]] = {}
     for each in sorted(steps, key=lambda step: index_of(step.item), reverse=True):
-        later = found.setdefault(each.position, [])
+        later = rows.setdefault(each.position, [])
         index = index_of(each.item)
         if not later or index != index_of(later[-1].item)[: len(index)]:  # else it stands in for an inner loop's items
             later.append(each)
     return tuple(
         step_of(name, each)
         for position, name in enumerate(json.loads(row.steps))
-        for each in reversed(found.get(position) or [StepRow(position, status, idle)])
+        for each in reversed(rows.get(position) or [StepRow(position, status, idle)])
     )
 
 

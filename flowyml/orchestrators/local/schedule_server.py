@@ -173,13 +173,13 @@ class Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
 def due_now(item: Kept, now: datetime) -> datetime | None:
     """Return the time of the run to start now: with catch-up the earliest missed one, else the latest."""
-    found = None
+    due = None
     after = _missed_after(item, now)
     while (times := item.schedule.next_times(1, after)) and times[0] <= now:
-        found, after = times[0], times[0] + MOMENT
+        due, after = times[0], times[0] + MOMENT
         if item.schedule.catch_up:
             break
-    return found
+    return due
 
 
 def _missed_after(item: Kept, now: datetime | None = None) -> datetime:

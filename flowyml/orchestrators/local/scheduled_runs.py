@@ -41,10 +41,10 @@ def time_of(schedule_id: str, run_id: str) -> datetime | None:
     """
     text = run_id.removeprefix(f"{schedule_id}-")
     try:
-        found = datetime.strptime(text, _PARTS if "." in text else _WHOLE).replace(tzinfo=UTC)
+        moment = datetime.strptime(text, _PARTS if "." in text else _WHOLE).replace(tzinfo=UTC)
     except ValueError:
         return None
-    return found if run_id_of(schedule_id, found) == run_id else None
+    return moment if run_id_of(schedule_id, moment) == run_id else None
 
 
 def start(store: RunStore, item: Kept, due: datetime) -> bool:
@@ -59,11 +59,11 @@ def start(store: RunStore, item: Kept, due: datetime) -> bool:
     bundle = pipeline.bundle()
     if start_run(store, path, bundle, run_id, parameters, item.orchestrator, dates):
         return True
-    found = store.get(run_id)
-    if found.pipeline != item.pipeline or not _may_be_from(bundle.origin, found):
+    run = store.get(run_id)
+    if run.pipeline != item.pipeline or not _may_be_from(bundle.origin, run):
         raise OwnershipError(
             f"The schedule {item.schedule_id!r} has not run for {due}: run {run_id!r} already exists, of pipeline "
-            f"{found.pipeline!r} from {_origin(found) or 'an unknown project'}. Run this one by hand, or schedule it "
+            f"{run.pipeline!r} from {_origin(run) or 'an unknown project'}. Run this one by hand, or schedule it "
             f"under another name."
         )
     return False
@@ -72,12 +72,12 @@ def start(store: RunStore, item: Kept, due: datetime) -> bool:
 def runs_by_time(schedules: ScheduleStore, pipeline: str, limit: int) -> dict[datetime, Run]:
     """Return the newest runs of a schedule by their scheduled times, without those of another project's pipeline."""
     schedule_id = slug(pipeline)
-    origin, found = schedules.origin_of(schedule_id), {}
+    origin, runs = schedules.origin_of(schedule_id), {}
     for row in schedules.runs.runs(pipeline, limit, f"{schedule_id}-{_DATE}*Z"):
         time = time_of(schedule_id, row.run_id)
         if time and _may_be_from(origin, row):
-            found[time] = run_of(row)
-    return found
+            runs[time] = run_of(row)
+    return runs
 
 
 def _may_be_from(origin: Origin | None, row: RunRow) -> bool:

@@ -25,9 +25,9 @@ class LocalScheduler(Scheduler):
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Store the schedule of the pipeline, in place of an existing one. Warns if no process serves schedules."""
         path, orchestrator = str(self.write_bundle(bundle)), self.described()
-        made = self.store.put(bundle.plan.name, path, orchestrator, schedule, origin=bundle.origin, force=force)
+        stored = self.store.put(bundle.plan.name, path, orchestrator, schedule, origin=bundle.origin, force=force)
         warn_unless_served(self.store)
-        return made.info
+        return stored.info
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
         return [item.info for item in self.store.all(pipeline)]

@@ -77,14 +77,14 @@ class ScheduleStore:
         schedule_id = slug(pipeline)
         with self.runs.session() as db, transaction(db):
             self._check_owner(db, schedule_id, origin, force)
-            found = db.execute("SELECT schedule, seen FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
+            row = db.execute("SELECT schedule, seen FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
             db.execute(
                 "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen, origin, paused)"
                 " VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (schedule_id) DO UPDATE SET bundle = excluded.bundle,"
                 " orchestrator = excluded.orchestrator, schedule = excluded.schedule, version = version + 1,"
                 " seen = excluded.seen, origin = excluded.origin",
                 (schedule_id, pipeline, bundle, orchestrator, json.dumps(schedule.to_dict()),
-                 _seen(schedule, *found or ()), origin and json.dumps(origin.to_dict()), schedule.paused),
+                 _seen(schedule, *row or ()), origin and json.dumps(origin.to_dict()), schedule.paused),
             )  # fmt: skip
         return self.get(schedule_id)
 
@@ -112,15 +112,15 @@ class ScheduleStore:
     def _check_move(self, db: sqlite3.Connection, plan: Plan, origin: Origin | None, force: bool) -> None:
         schedule_id = slug(plan.name)
         self._check_owner(db, schedule_id, origin, force)
-        found = db.execute("SELECT schedule FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
-        if found:
-            check_values(plan.name, plan.parameters, json.loads(found[0]).get("parameters"))
+        row = db.execute("SELECT schedule FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
+        if row:
+            check_values(plan.name, plan.parameters, json.loads(row[0]).get("parameters"))
 
     def _check_owner(self, db: sqlite3.Connection, schedule_id: str, origin: Origin | None, force: bool) -> None:
-        found = db.execute("SELECT origin FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
-        if found:
+        row = db.execute("SELECT origin FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
+        if row:
             what = f"the schedule {schedule_id!r} in {self.runs.path}"
-            check_replaceable(Origin.from_dict(json.loads(found[0] or "null")), origin, what, force=force)
+            check_replaceable(Origin.from_dict(json.loads(row[0] or "null")), origin, what, force=force)
 
     def get(self, schedule_id: str) -> Kept:
         """Return a schedule. Raises ``ScheduleNotFoundError``."""

@@ -179,8 +179,8 @@ def prepare(db: sqlite3.Connection) -> None:
 def _make(db: sqlite3.Connection) -> None:
     _use_wal(db)
     with transaction(db):
-        found = db.execute("PRAGMA user_version").fetchone()[0]
-        for version in range(max(FIRST, found + 1), VERSION + 1):
+        present = db.execute("PRAGMA user_version").fetchone()[0]
+        for version in range(max(FIRST, present + 1), VERSION + 1):
             for statement in (_TABLES if version == FIRST else _CHANGES[version]).split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {version}")

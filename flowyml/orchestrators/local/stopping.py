@@ -139,8 +139,8 @@ class Watch:
         if now < self._next_poll:
             return False
         self._next_poll = now + _POLL_SECONDS
-        found = db.execute("SELECT cancel FROM runs WHERE number = ?", (self._number,)).fetchone()
-        return bool(found and found[0])
+        row = db.execute("SELECT cancel FROM runs WHERE number = ?", (self._number,)).fetchone()
+        return bool(row and row[0])
 
     def _press(self, db: sqlite3.Connection, now: float) -> None:
         if not self._is_stopped:

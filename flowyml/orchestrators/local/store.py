@@ -112,10 +112,10 @@ class RunStore:
 
         The last connection to close tidies the file, which takes a while: a session around several calls does so once.
         """
-        held: sqlite3.Connection | None = getattr(self._held, "db", None)
+        connection: sqlite3.Connection | None = getattr(self._held, "db", None)
         with _errors_named(self.path):
-            if held is not None:
-                yield held
+            if connection is not None:
+                yield connection
                 return
             with closing(connect(self.path)) as db:
                 self._held.db = db
@@ -186,8 +186,8 @@ class RunStore:
     def request_cancel(self, run_id: str) -> bool:
         """Ask the process that runs it to stop. Return False if the run had ended."""
         with self.session() as db:
-            asked = db.execute(f"UPDATE runs SET cancel = 1 WHERE run_id = ? AND {UNFINISHED}", (run_id,))
-            return asked.rowcount == 1
+            update = db.execute(f"UPDATE runs SET cancel = 1 WHERE run_id = ? AND {UNFINISHED}", (run_id,))
+            return update.rowcount == 1
 
     # Data for running it again.
 
@@ -479,8 +479,8 @@ def clear_folder(folder: Path, *, all_of_it: bool = False) -> None:
 
 
 def _job(db: sqlite3.Connection, number: int) -> Job | None:
-    found = db.execute("SELECT job, orchestrator FROM jobs WHERE run = ?", (number,)).fetchone()
-    return (json.loads(found[0]), found[1]) if found else None
+    row = db.execute("SELECT job, orchestrator FROM jobs WHERE run = ?", (number,)).fetchone()
+    return (json.loads(row[0]), row[1]) if row else None
 
 
 def _crash(row: RunRow, last_words: Sequence[str], job: Job | None) -> Ending:
