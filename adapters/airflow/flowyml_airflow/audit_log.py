@@ -46,10 +46,10 @@ class AuditLogCalls(ABC):
     def runs(self, dag_ids: Sequence[str] | None, limit: int | None) -> list[dict[str, Any]]:
         """Return runs of these DAGs, newest first."""
 
-    def _entries(self, dag_id: str, limit: int = _PAGE, **asked: Any) -> list[dict[str, Any]] | None:
+    def _entries(self, dag_id: str, limit: int = _PAGE, **query: Any) -> list[dict[str, Any]] | None:
         """Return entries about a DAG; None if the user may not read them."""
         try:
-            log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=limit, **asked)
+            log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=limit, **query)
         except AuthenticationError:
             return None
         return list(log["event_logs"])
@@ -124,7 +124,7 @@ class AuditLog:
         elif not stands:
             return run
         before = ({**run, "note": note} for note in notes)
-        return next(filter(was_cancelled, takewhile(lambda each: not was_withdrawn(each), before)), run)
+        return next(filter(was_cancelled, takewhile(lambda entry: not was_withdrawn(entry), before)), run)
 
     def was_failed(self, run: Mapping[str, Any]) -> bool:
         """Return whether a run with teardowns was marked as failed, although it ended as a success.
@@ -175,7 +175,7 @@ def _marks(entry: Mapping[str, Any]) -> Iterator[Mark]:
     """
     call = _call_of(entry)
     actions = call.get("actions")
-    changed: list[Any] = [each for action in actions or () for each in action.get("entities") or ()]
+    changed: list[Any] = [entity for action in actions or () for entity in action.get("entities") or ()]
     for change in changed or [{"task_id": entry.get("task_id"), **call}]:
         state = change.get("new_state") or change.get("state")
         is_asked_for = entry["event"] in ("failed", "dagrun_failed") and call and call.get("confirmed") != "false"

@@ -21,43 +21,43 @@ _MOMENT = timedelta(microseconds=1)
 
 
 def backfill(
-    found: Deployed, start: date, end: date, parameters: Mapping[str, Any], **options: Any
+    deployed: Deployed, start: date, end: date, parameters: Mapping[str, Any], **options: Any
 ) -> list[dict[str, Any]]:
     """Create a backfill and return its runs, by date; empty, and logged, if every time has its run already.
 
     Raises ``ScheduleError`` if the range has no time of FlowyML's schedule. For other schedules Airflow reports it.
     """
-    client, dag, dates = found.client, found.dag["dag_id"], days(start, end, zone_of(found))
-    found.check_parameters(parameters)
-    if found.schedule and not any(time <= dates[1] for time in found.schedule.next_times(1, dates[0] - _MOMENT)):
-        raise _no_time(found, dates)
+    client, dag, dates = deployed.client, deployed.dag["dag_id"], days(start, end, zone_of(deployed))
+    deployed.check_parameters(parameters)
+    if deployed.schedule and not any(time <= dates[1] for time in deployed.schedule.next_times(1, dates[0] - _MOMENT)):
+        raise _no_time(deployed, dates)
     before = {_identity(run) for run in client.runs([dag], None, dates)} if client.can_backfill else set()
     client.backfill(dag, *dates, parameters, **options)
     runs_there = client.runs([dag], None, dates)
-    made = [run for run in runs_there if run.get("run_type") == "backfill" and _identity(run) not in before]
-    if not made:
-        _check_done(found, dates, [run for run in runs_there if run.get("run_type") in ("scheduled", "backfill")])
-    return sorted(made, key=lambda run: str(run.get("logical_date")))
+    dag_runs = [run for run in runs_there if run.get("run_type") == "backfill" and _identity(run) not in before]
+    if not dag_runs:
+        _check_done(deployed, dates, [run for run in runs_there if run.get("run_type") in ("scheduled", "backfill")])
+    return sorted(dag_runs, key=lambda run: str(run.get("logical_date")))
 
 
-def _no_time(found: Deployed, dates: tuple[datetime, datetime]) -> ScheduleError:
-    start = found.schedule.start if found.schedule else None
+def _no_time(deployed: Deployed, dates: tuple[datetime, datetime]) -> ScheduleError:
+    start = deployed.schedule.start if deployed.schedule else None
     since = f": it starts at {start}" if start and dates[0] < start else ""
     return ScheduleError(
-        f"The schedule of {found.dag['dag_id']!r} has no run from {dates[0]} to {dates[1]}{since}. Choose another "
-        f"range; `{found.client.command('schedule list')}` shows the schedule."
+        f"The schedule of {deployed.dag['dag_id']!r} has no run from {dates[0]} to {dates[1]}{since}. Choose another "
+        f"range; `{deployed.client.command('schedule list')}` shows the schedule."
     )
 
 
-def _check_done(found: Deployed, dates: tuple[datetime, datetime], there: Sequence[Mapping[str, Any]]) -> None:
+def _check_done(deployed: Deployed, dates: tuple[datetime, datetime], there: Sequence[Mapping[str, Any]]) -> None:
     """Log that every time of the range has its run; raise ``ScheduleError`` if the range cannot have a run."""
     if not there:
-        raise _no_time(found, dates)
+        raise _no_time(deployed, dates)
     failed = sum(run.get("state") == "failed" for run in there)
     more = f". {failed} of them failed: reprocess_behavior='failed' runs those again" if failed else ""
     logger.warning(
         "The backfill of %r started no run: every scheduled time from %s to %s already has one (%s)%s.",
-        found.dag["dag_id"], *dates, counted(len(there), "run"), more,
+        deployed.dag["dag_id"], *dates, counted(len(there), "run"), more,
     )  # fmt: skip
 
 
@@ -81,9 +81,9 @@ def days(start: date, end: date, zone: tzinfo) -> tuple[datetime, datetime]:
     return first, last
 
 
-def zone_of(found: Deployed) -> tzinfo:
+def zone_of(deployed: Deployed) -> tzinfo:
     """Return the time zone of a DAG's dates: that of FlowyML's schedule, else the DAG's own."""
-    name = str((found.schedule.timezone if found.schedule else found.dag.get("timezone")) or "UTC")
+    name = str((deployed.schedule.timezone if deployed.schedule else deployed.dag.get("timezone")) or "UTC")
     with suppress(ZoneInfoNotFoundError, ValueError):
         return ZoneInfo(name)
     with suppress(ValueError):

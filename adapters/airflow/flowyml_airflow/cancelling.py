@@ -15,13 +15,13 @@ from flowyml_airflow.status import DAG_RUN, TASK_INSTANCE
 __all__ = ["cancel"]
 
 
-def cancel(client: AirflowClient, found: Mapping[str, Any]) -> bool:
+def cancel(client: AirflowClient, dag_run: Mapping[str, Any]) -> bool:
     """Cancel a run if it has not ended. The note is written first, so that no reader takes the run for a failed one."""
-    if not _is_active(found):
+    if not _is_active(dag_run):
         return False
-    dag, run_id = found["dag_id"], found["dag_run_id"]
+    dag, run_id = dag_run["dag_id"], dag_run["dag_run_id"]
     tasks = client.task_instances(dag, run_id)
-    client.note(dag, run_id, cancelled_note(found, tasks))
+    client.note(dag, run_id, cancelled_note(dag_run, tasks))
     try:
         ended = client.fail(dag, run_id)
     except ServerTroubleError as error:
@@ -48,8 +48,8 @@ def cancel(client: AirflowClient, found: Mapping[str, Any]) -> bool:
     return True
 
 
-def _is_active(found: Mapping[str, Any]) -> bool:
-    status = DAG_RUN.get(found["state"])
+def _is_active(dag_run: Mapping[str, Any]) -> bool:
+    status = DAG_RUN.get(dag_run["state"])
     return status is not None and not status.is_terminal
 
 

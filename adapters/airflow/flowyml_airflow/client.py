@@ -96,8 +96,8 @@ class AirflowClient(AuditLogCalls):
 
     def dag(self, dag_id: str) -> dict[str, Any]:
         """Return a DAG with its details. Raises ``NotThereError``."""
-        found: dict[str, Any] = self.transport.get(self._dag(dag_id, "details"))
-        return found
+        answer: dict[str, Any] = self.transport.get(self._dag(dag_id, "details"))
+        return answer
 
     def dags(self, tag: str | None = None) -> Iterator[dict[str, Any]]:
         """Return all DAGs that have a file, or those of them with a tag."""
@@ -133,8 +133,8 @@ class AirflowClient(AuditLogCalls):
 
     def tasks(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the tasks of the DAG as it is now."""
-        found: list[dict[str, Any]] = self.transport.get(self._dag(dag_id, "tasks"))["tasks"]
-        return found
+        answer: list[dict[str, Any]] = self.transport.get(self._dag(dag_id, "tasks"))["tasks"]
+        return answer
 
     def setting(self, section: str, option: str, default: float) -> float:
         """Read a number from Airflow's settings; the default if Airflow does not show its settings, which is an option.
@@ -149,8 +149,8 @@ class AirflowClient(AuditLogCalls):
     @property
     def reads_new_files_within(self) -> float:
         """The seconds that Airflow takes at most to begin to read a new or changed file of its DAGs folder."""
-        found, again = (self.setting(section, option, default) for section, option, default in self._rhythm)
-        return found + again
+        first, again = (self.setting(section, option, default) for section, option, default in self._rhythm)
+        return first + again
 
     @property
     def shows_changes_within(self) -> float:
@@ -213,8 +213,8 @@ class AirflowClient(AuditLogCalls):
         without it, Airflow 3 has no ``{{ ds }}``.
         """
         body = {"dag_run_id": run_id, "conf": dict(conf), **self._date(datetime.now(UTC) if is_dated else None)}
-        made: dict[str, Any] = self._once_written(self._dag(dag_id, "dagRuns"), body)
-        return made
+        answer: dict[str, Any] = self._once_written(self._dag(dag_id, "dagRuns"), body)
+        return answer
 
     def _once_written(self, path: str, body: Mapping[str, Any], **options: Any) -> Any:
         """Send a POST and return the answer; while SQLite is locked, repeat it for half a minute.
@@ -250,8 +250,8 @@ class AirflowClient(AuditLogCalls):
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Return a run. Raises ``NotThereError``."""
-        found: dict[str, Any] = self.transport.get(self._run(dag_id, run_id))
-        return found
+        answer: dict[str, Any] = self.transport.get(self._run(dag_id, run_id))
+        return answer
 
     def runs(
         self, dag_ids: Sequence[str] | None, limit: int | None, between: tuple[datetime, datetime] | None = None
@@ -262,8 +262,8 @@ class AirflowClient(AuditLogCalls):
             body |= dict(zip(self._dates, (moment.isoformat() for moment in between), strict=True))
 
         def fetch(size: int, offset: int) -> tuple[list[dict[str, Any]], int]:
-            asked = {**body, "page_limit": size, "page_offset": offset}
-            page = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=asked)
+            query = {**body, "page_limit": size, "page_offset": offset}
+            page = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=query)
             return page["dag_runs"], page["total_entries"] if page["dag_runs"] else 0
 
         # A run that is created meanwhile shifts the others: the last run of a page may come again as the first of the
@@ -273,10 +273,10 @@ class AirflowClient(AuditLogCalls):
     def unfinished(self, dag_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return runs of these DAGs that have not ended; only some of them if they are many."""
         body = {"dag_ids": list(dag_ids), "states": ["queued", "running"], "page_limit": 3}
-        found: list[dict[str, Any]] = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)[
+        answer: list[dict[str, Any]] = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)[
             "dag_runs"
         ]
-        return found
+        return answer
 
     _dates = ("logical_date_gte", "logical_date_lte")
     _newest = "-id"  # a backfill makes runs for dates that have passed
@@ -298,9 +298,9 @@ class AirflowClient(AuditLogCalls):
         path, most = self._run(dag_id, run_id, "taskInstances"), _READ_AGAIN
         while True:
             read = list(self._pages(path, "task_instances", order_by="id"))
-            found = {(task["task_id"], task.get("map_index", -1)): task for task in read}
-            if len(found) == len(read) or not most:
-                return list(found.values())
+            by_place = {(task["task_id"], task.get("map_index", -1)): task for task in read}
+            if len(by_place) == len(read) or not most:
+                return list(by_place.values())
             most -= 1
 
     def note(self, dag_id: str, run_id: str, note: str) -> None:
@@ -309,18 +309,18 @@ class AirflowClient(AuditLogCalls):
 
     def fail(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Mark a run as failed, which ends its tasks. Returns the run as it is then."""
-        found: dict[str, Any] = self.transport.call("PATCH", self._run(dag_id, run_id), json={"state": "failed"})
-        return found
+        answer: dict[str, Any] = self.transport.call("PATCH", self._run(dag_id, run_id), json={"state": "failed"})
+        return answer
 
     def clear(self, dag_id: str, run_id: str, failed_only: bool) -> int:
         """Clear the tasks of a run, so that they run again; return their number."""
         body = {"dag_run_id": run_id, "only_failed": failed_only, "dry_run": False, "reset_dag_runs": True}
         return len(self._cleared(dag_id, body)["task_instances"])
 
-    def clear_tasks(self, dag_id: str, run_id: str, wanted: Mapping[str, Collection[int] | None]) -> None:
+    def clear_tasks(self, dag_id: str, run_id: str, items_of: Mapping[str, Collection[int] | None]) -> None:
         """Clear these tasks of an ended run, so that they run again: the given map indexes, or all if None."""
         marks: list[Any] = []
-        for task, indexes in wanted.items():
+        for task, indexes in items_of.items():
             marks += [task] if indexes is None else [[task, index] for index in sorted(indexes)]
         self._clear(dag_id, run_id, marks, only_failed=False, reset_dag_runs=True)
 

@@ -41,8 +41,8 @@ class Airflow2Client(AirflowClient):
 
     def dag(self, dag_id: str) -> dict[str, Any]:
         """Return a DAG. Airflow 2 answers 500 for one that it has found but not yet stored."""
-        found: dict[str, Any] = self._unless_missing(dag_id, partial(super().dag, dag_id))
-        return found
+        answer: dict[str, Any] = self._unless_missing(dag_id, partial(super().dag, dag_id))
+        return answer
 
     def source(self, dag: Mapping[str, Any], version: int | None = None) -> str:
         """Return the text of the file as it is now: Airflow 2 keeps no older versions.
@@ -110,13 +110,13 @@ class Airflow2Client(AirflowClient):
     def note(self, dag_id: str, run_id: str, note: str) -> None:
         self.transport.call("PATCH", self._run(dag_id, run_id, "setNote"), json={"note": note})
 
-    def clear_tasks(self, dag_id: str, run_id: str, wanted: Mapping[str, Collection[int] | None]) -> None:
+    def clear_tasks(self, dag_id: str, run_id: str, items_of: Mapping[str, Collection[int] | None]) -> None:
         """Clear whole tasks, or all that failed of a task: Airflow 2 clears no single item.
 
         The last call queues the run, so that no task starts between the two calls.
         """
-        whole = [task for task, indexes in wanted.items() if indexes is None]
-        parts = [task for task, indexes in wanted.items() if indexes is not None]
+        whole = [task for task, indexes in items_of.items() if indexes is None]
+        parts = [task for task, indexes in items_of.items() if indexes is not None]
         if whole:
             self._clear(dag_id, run_id, whole, only_failed=False, reset_dag_runs=not parts)
         if parts:

@@ -111,8 +111,8 @@ def compile_dag(
     """
     name = bundle.plan.name
     identity = (development_id(name), development_name(name)) if development else (dag_id(name), name)
-    given = {"python": python, "artifacts": artifacts, "artifact_links": artifact_links}
-    options = {**given, **pipeline_options(bundle.plan)}
+    target = {"python": python, "artifacts": artifacts, "artifact_links": artifact_links}
+    options = {**target, **pipeline_options(bundle.plan)}
     refuse_credentials(options["artifacts"] or "", "artifacts")
     check_template(options["artifact_links"])
     when = declared_schedule(bundle.plan) if schedule == "declared" else schedule
@@ -181,8 +181,8 @@ class _Dag:
         elif assets := asset_classes(self.options.get("schedule")):
             named = has_named_assets(self.options["schedule"])
             dataset = ", ".join(
-                "Dataset" if named and each == "Asset" else f"{each.replace('Asset', 'Dataset')} as {each}"
-                for each in assets
+                "Dataset" if named and asset == "Asset" else f"{asset.replace('Asset', 'Dataset')} as {asset}"
+                for asset in assets
             )
             imports += "\n" + parts.ASSETS.format(asset=", ".join(assets), dataset=dataset)
             imports += parts.NAMED_ASSETS if named else ""
@@ -300,10 +300,10 @@ class _Dag:
     def _waits(self) -> dict[str, list[str]]:
         """Return, by task, the tasks that it waits for; tasks are ordered so that each comes after those."""
         graph = self.graph
-        found = {graph.id(task): list(dict.fromkeys(map(graph.id, graph.waited_for(task)))) for task in graph.tasks}
+        before_of = {graph.id(task): list(dict.fromkeys(map(graph.id, graph.waited_for(task)))) for task in graph.tasks}
         if self.plan.hooks:
-            found |= {graph.id(root): [START_TASK] for root in graph.roots()}
-        return {task: before for task, before in found.items() if before}
+            before_of |= {graph.id(root): [START_TASK] for root in graph.roots()}
+        return {task: before for task, before in before_of.items() if before}
 
     def _place(self, output: FromStep | FromEither) -> Any:
         """Return the address of an output: task, key, and the loops that collect it.
@@ -311,15 +311,15 @@ class _Dag:
         A list of addresses for an ``either``.
         """
         if isinstance(output, FromEither):
-            return {"either": [self._place(each) for each in output.outputs]}
+            return {"either": [self._place(output_of_branch) for output_of_branch in output.outputs]}
         loops = self.plan.structure.loops_between(output.step, "")
         return [self.graph.id(self.graph.steps[output.step]), self.graph.key(output), *(loop.name for loop in loops)]
 
     def _together_facts(self) -> dict[str, Any]:
         """Return the tasks of execution groups, with the names of their steps."""
         tasks = [task for task in self.graph.tasks if task.kind == "together"]
-        found = {self.graph.id(task): [step.name for step in self.graph.runs(task)] for task in tasks}
-        return {"together": found} if found else {}
+        names_of = {self.graph.id(task): [step.name for step in self.graph.runs(task)] for task in tasks}
+        return {"together": names_of} if names_of else {}
 
     def _flow_facts(self) -> dict[str, Any]:
         """Return the facts about control flow: tasks that run no step, and the tasks of each loop."""
@@ -359,8 +359,8 @@ class _Dag:
         common = {name: options[name] for name in TASK_ARGUMENTS if name in options}
         yield Pair("default_args=", value({**common, "retries": 0}))  # else [core] default_task_retries would apply
         if plan.parameters:
-            given = self.schedule.parameters if self.schedule else {}
-            yield Pair("params=", Group("{", [param(parameter, given) for parameter in plan.parameters], "}"))
+            values = self.schedule.parameters if self.schedule else {}
+            yield Pair("params=", Group("{", [param(parameter, values) for parameter in plan.parameters], "}"))
         yield from called_back(options, DAG_CALLBACKS, ["on_end"] if plan.hooks else [])
 
 

@@ -213,10 +213,10 @@ def version_of(run: Mapping[str, Any]) -> int | None:
     return max((item["version_number"] for item in run.get("dag_versions") or ()), default=None)
 
 
-def check_resumable(found: Deployed) -> None:
+def check_resumable(deployed: Deployed) -> None:
     """Refuse to schedule a DAG that was paused by hand: scheduling it would resume it."""
-    dag, client = found.dag["dag_id"], found.client
-    if not found.dag["is_paused"] or client.pause_we_set(dag) or not client.was_paused_by_hand(dag):
+    dag, client = deployed.dag["dag_id"], deployed.client
+    if not deployed.dag["is_paused"] or client.pause_we_set(dag) or not client.was_paused_by_hand(dag):
         return
     raise OwnershipError(
         f"DAG {dag!r} was paused in Airflow, and not by FlowyML; scheduling it would resume it. Resume it first, "
@@ -224,17 +224,17 @@ def check_resumable(found: Deployed) -> None:
     )
 
 
-def check_runnable(found: Deployed | None, run_id: str, unpause: bool | None) -> None:
+def check_runnable(deployed: Deployed | None, run_id: str, unpause: bool | None) -> None:
     """Refuse a DAG that was paused on purpose, since the run would stay queued; ``unpause`` is the user's choice.
 
     A DAG that has been paused since Airflow created it is unpaused by its first run, unless ``unpause`` is False.
     """
-    if found is None or not found.dag["is_paused"] or unpause:
+    if deployed is None or not deployed.dag["is_paused"] or unpause:
         return
-    dag, client = found.dag["dag_id"], found.client
+    dag, client = deployed.dag["dag_id"], deployed.client
     if unpause is False:
         why = " and unpause=False"
-    elif has_schedule(found.dag):
+    elif has_schedule(deployed.dag):
         why = ", and resuming it would start its schedule again"
     elif client.was_paused_by_hand(dag) and client.dag(dag)["is_paused"]:  # or another run has resumed it
         why = " on purpose, since it was paused after Airflow made it"

@@ -78,67 +78,67 @@ class AirflowDeployer(Deployer):
         """Return the DAG of that id; None if Airflow does not know it, or no longer."""
         client = self.client()
         try:
-            found = Deployed(client.dag(dag), client)
+            deployed = Deployed(client.dag(dag), client)
         except NotThereError:
             return None
-        return None if is_gone(found.dag) else found
+        return None if is_gone(deployed.dag) else deployed
 
     def existing(self, dag: str) -> Deployed:
         """Return the DAG of that id. Raises ``EngineError`` if Airflow does not have it."""
-        found = self.found(dag)
-        if found is None:
+        deployed = self.found(dag)
+        if deployed is None:
             raise EngineError(f"Airflow at {self.client().transport.connection.url} has no DAG {dag!r}.")
-        return found
+        return deployed
 
     def dag_of(self, pipeline: str) -> Deployed:
         """Return the DAG of a pipeline, or the DAG of this id. Raises ``RunNotFoundError``."""
         for dag in (dag_id(pipeline), pipeline):
-            if usable_id(dag) and (found := self.found(dag)):
-                return found
+            if usable_id(dag) and (deployed := self.found(dag)):
+                return deployed
         where = self.client().transport.connection.url
         raise RunNotFoundError(f"Airflow at {where} has no DAG of {pipeline!r}. Deploy it first.")
 
     def compiled(self, bundle: Bundle, schedule: Schedule | None, *, development: bool = False) -> CompiledDag:
         """Return the DAG file and its bundle; compiled once."""
-        given = (("python", self.python), ("artifacts", self.artifacts), ("artifact_links", self.artifact_links))
-        return _compiled(bundle.data, _plain(schedule), given, development)
+        options = (("python", self.python), ("artifacts", self.artifacts), ("artifact_links", self.artifact_links))
+        return _compiled(bundle.data, _plain(schedule), options, development)
 
-    def schedule(self, pipeline: str, found: Deployed | None) -> Schedule | None:
+    def schedule(self, pipeline: str, deployed: Deployed | None) -> Schedule | None:
         """Return the schedule of a pipeline: that in its file, which Airflow may not have read yet, else Airflow's."""
         data = self.folder.read(dag_file(pipeline)) if self.folder else None
         if data is not None and (mark := mark_of(data)):
             return schedule_of(mark.facts)
-        return found.schedule if found and has_schedule(found.dag) else None
+        return deployed.schedule if deployed and has_schedule(deployed.dag) else None
 
-    def kept(self, bundle: Bundle, found: Deployed | None) -> CompiledDag:
+    def kept(self, bundle: Bundle, deployed: Deployed | None) -> CompiledDag:
         """Compile with the schedule that is deployed now.
 
         Raises ``ConfigurationError`` if that schedule is unreadable.
         """
-        if found and has_schedule(found.dag) and found.is_ours and not found.facts:
+        if deployed and has_schedule(deployed.dag) and deployed.is_ours and not deployed.facts:
             raise ConfigurationError(
-                f"{found.place} was changed by hand, and its last line, `# flowyml: …`, is gone or broken, so its "
+                f"{deployed.place} was changed by hand, and its last line, `# flowyml: …`, is gone or broken, so its "
                 f"schedule cannot be kept. Put the line back, or move the file away and schedule {bundle.plan.name!r} "
                 f"again."
             )
-        return self.compiled(bundle, self.schedule(bundle.plan.name, found))
+        return self.compiled(bundle, self.schedule(bundle.plan.name, deployed))
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         """Write the DAG file and its bundle, and wait until Airflow has parsed them. The schedule stays unchanged."""
-        found = self.found(dag_id(bundle.plan.name))
-        compiled = self.kept(bundle, found)
-        changed = self.write(compiled, found, force=force)
+        deployed = self.found(dag_id(bundle.plan.name))
+        compiled = self.kept(bundle, deployed)
+        changed = self.write(compiled, deployed, force=force)
         url = self.client().dag_url(compiled.dag_id)
         return Deployment(name=bundle.plan.name, digest=compiled.version, changed=changed, url=url)
 
     def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
         """Raise what ``deploy`` raises before it writes the DAG file: other owners, and what Airflow lacks."""
-        found = self.found(dag_id(bundle.plan.name))
-        compiled = self.kept(bundle, found)
-        if not self.is_there(compiled, found):
-            self._check(compiled, found, force)
+        deployed = self.found(dag_id(bundle.plan.name))
+        compiled = self.kept(bundle, deployed)
+        if not self.is_there(compiled, deployed):
+            self._check(compiled, deployed, force)
 
-    def write(self, compiled: CompiledDag, found: Deployed | None, *, force: bool = False) -> bool:
+    def write(self, compiled: CompiledDag, deployed: Deployed | None, *, force: bool = False) -> bool:
         """Make Airflow know this version; return False if it knows it already.
 
         Raises ``EngineError`` with Airflow's traceback if the file cannot be parsed, ``WaitTimeoutError`` if Airflow
@@ -146,13 +146,13 @@ class AirflowDeployer(Deployer):
         ``OwnershipError`` if it would replace another pipeline's file or an edited one (``force`` replaces both), and
         ``ParameterError`` for a default that Airflow does not carry. If a deployment fails, the former DAG file stays.
         """
-        if self.is_there(compiled, found):
+        if self.is_there(compiled, deployed):
             return False
-        folder = self._check(compiled, found, force)
+        folder = self._check(compiled, deployed, force)
         self._proved.pop(compiled.dag_id, None)  # a file that was changed by hand carries the version, too
-        replaced = str(found.facts.get("bundle_file", "")) if found else ""
+        replaced = str(deployed.facts.get("bundle_file", "")) if deployed else ""
         before = self.client().import_error(compiled.filename)
-        self._check_place(compiled, found, force)  # once more: another project may have written the file meanwhile
+        self._check_place(compiled, deployed, force)  # once more: another project may have written the file meanwhile
         with self._put_back_on_failure(folder, compiled):
             obsolete = self._keep_replaced(folder, compiled)
             for path, data in reversed(list(compiled.files.items())):
@@ -174,21 +174,21 @@ class AirflowDeployer(Deployer):
             folder.write(kept_path(facts), bundle)
         return [path for path in facts.get("files", ()) if path not in compiled.files]
 
-    def _check(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> Folder:
+    def _check(self, compiled: CompiledDag, deployed: Deployed | None, force: bool) -> Folder:
         """Raise what ``write`` raises before it writes, and change nothing; return the folder that it would write to.
 
         Warns about runs that would continue with other code.
         """
-        self._check_place(compiled, found, force)
+        self._check_place(compiled, deployed, force)
         if self.folder is None:
             raise ConfigurationError(
                 f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and code cannot be "
                 f"uploaded over its REST API. Give AirflowOrchestrator(dags_folder=…): the folder, path or URL, that "
                 f"Airflow reads its DAGs from."
             )
-        check_carried({each.name: each.default for each in compiled.bundle.plan.parameters}, self.client().integers)
+        check_carried({item.name: item.default for item in compiled.bundle.plan.parameters}, self.client().integers)
         self._check_pools(compiled)
-        self._warn_runs(compiled, found)
+        self._warn_runs(compiled, deployed)
         return self.folder
 
     def undeploy(
@@ -208,21 +208,21 @@ class AirflowDeployer(Deployer):
                 f"{pipeline!r} has runs that have not ended, such as {busy[0]['dag_run_id']!r}. Cancel them "
                 f"first{'' if runs else forced}."
             )
-        known = [dag for dag in dags if runs and (found := self.found(dag)) and found.is_ours]
+        known = [dag for dag in dags if runs and (deployed := self.found(dag)) and deployed.is_ours]
         if not dry_run:
             take_away(place, paths)
             for dag in known:
                 self.client().delete(dag)
         return [*paths, *(f"DAG {dag} in Airflow, with its runs" for dag in known)]
 
-    def shown(self, found: Deployed, structure: str | None) -> Deployed:
+    def shown(self, deployed: Deployed, structure: str | None) -> Deployed:
         """Return the DAG once Airflow's API has it with this structure. Raises ``WaitTimeoutError``.
 
         Until then Airflow refuses new parameters and a backfill of a new schedule, and creates runs without new tasks.
         """
-        dag = found.dag["dag_id"]
-        if found.shows(structure):
-            return found
+        dag = deployed.dag["dag_id"]
+        if deployed.shows(structure):
+            return deployed
         seconds = self.timeout if self.timeout is not None else self.client().shows_changes_within + _PARSING
         deadline = time.monotonic() + seconds
         what = (
@@ -237,7 +237,7 @@ class AirflowDeployer(Deployer):
                 if now and now.shows(structure):
                     return now
         raise WaitTimeoutError(
-            f"Airflow has read {found.place}, but after {span_text(seconds)} its API still shows the old tasks, "
+            f"Airflow has read {deployed.place}, but after {span_text(seconds)} its API still shows the old tasks, "
             f"parameters or schedule of DAG {dag!r}, so a run would not have your changes. Is its "
             f"{'DAG processor' if self.client().can_backfill else 'scheduler'} running? Try again."
         )
@@ -247,12 +247,15 @@ class AirflowDeployer(Deployer):
 
         Parameters, schedule and options are part of the DAG file. Empty if nothing would change.
         """
-        found = self.found(dag_id(bundle.plan.name))
-        compiled = self.kept(bundle, found)
-        self._check_place(compiled, found, force=True)
+        deployed = self.found(dag_id(bundle.plan.name))
+        compiled = self.kept(bundle, deployed)
+        self._check_place(compiled, deployed, force=True)
         path = compiled.filename
         now = self.folder.read(path) if self.folder else None
-        old = now.decode("utf-8", "replace") if now is not None else found.source if found and not self.folder else ""
+        if now is not None:
+            old = now.decode("utf-8", "replace")
+        else:
+            old = deployed.source if deployed and not self.folder else ""
         return difference(path, old, compiled.text) + self._code_diff(old, compiled.bundle)
 
     def _code_diff(self, old: str, bundle: Bundle) -> str:
@@ -262,14 +265,14 @@ class AirflowDeployer(Deployer):
             return ""
         return bundle_difference(Bundle.of(data), bundle)
 
-    def deployed_bundle(self, found: Deployed) -> Bundle:
+    def deployed_bundle(self, deployed: Deployed) -> Bundle:
         """Return the bundle of a deployed DAG. Raises ``ConfigurationError`` if the folder lacks it."""
-        name = found.facts.get("pipeline", found.dag["dag_id"])
+        name = deployed.facts.get("pipeline", deployed.dag["dag_id"])
         if self.folder is None:
             raise ConfigurationError(
                 f"Changing the schedule of {name!r} means writing its DAG file: give dags_folder=…."
             )
-        data = bundle_in(self.folder.read, found.facts)
+        data = bundle_in(self.folder.read, deployed.facts)
         if data is None:
             raise ConfigurationError(
                 f"The code of {name!r} is not in dags_folder={self.folder.name!r}, or was changed there. Does Airflow "
@@ -288,40 +291,40 @@ class AirflowDeployer(Deployer):
             )
         return bundle
 
-    def is_there(self, compiled: CompiledDag, found: Deployed | None) -> bool:
+    def is_there(self, compiled: CompiledDag, deployed: Deployed | None) -> bool:
         """Return whether Airflow has parsed this version, and the folder has its files."""
-        if found is None or not self._has_parsed(compiled, found):
+        if deployed is None or not self._has_parsed(compiled, deployed):
             return False
         return self.folder is None or all(self.folder.read(path) == data for path, data in compiled.files.items())
 
-    def _has_parsed(self, compiled: CompiledDag, found: Deployed) -> bool:
+    def _has_parsed(self, compiled: CompiledDag, deployed: Deployed) -> bool:
         """Return whether Airflow has parsed this version. The description alone does not prove it.
 
         Airflow writes that at once, but a new version of a DAG only every 30 seconds. Source: Airflow, ``[core]
         min_serialized_dag_update_interval``.
         """
-        if not found.has_parsed(compiled.version) or found.dag.get("has_import_errors"):
+        if not deployed.has_parsed(compiled.version) or deployed.dag.get("has_import_errors"):
             return False
         if self._proved.get(compiled.dag_id) != compiled.version:
-            if found.facts.get("version") != compiled.version or not is_untouched(found.source):
+            if deployed.facts.get("version") != compiled.version or not is_untouched(deployed.source):
                 return False
             self._proved[compiled.dag_id] = compiled.version
         return True
 
-    def _check_place(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> None:
+    def _check_place(self, compiled: CompiledDag, deployed: Deployed | None, force: bool) -> None:
         """Refuse to replace a file or DAG that is not FlowyML's or was edited, and to have one DAG in two files."""
         pipeline, path = compiled.bundle.plan.name, compiled.filename
-        elsewhere = self.folder is not None and found is not None and _is_elsewhere(found, self.folder, path)
-        if found and (elsewhere or not found.is_ours):
-            whose = "" if found.is_ours else ", which FlowyML did not write"
+        elsewhere = self.folder is not None and deployed is not None and _is_elsewhere(deployed, self.folder, path)
+        if deployed and (elsewhere or not deployed.is_ours):
+            whose = "" if deployed.is_ours else ", which FlowyML did not write"
             as_well = f"{path} in dags_folder={self.folder.name!r}" if self.folder else path
             raise ConfigurationError(
-                f"Airflow already has a DAG {compiled.dag_id!r} from {found.place}{whose}. If FlowyML also wrote "
+                f"Airflow already has a DAG {compiled.dag_id!r} from {deployed.place}{whose}. If FlowyML also wrote "
                 f"{as_well}, the two files would keep replacing each other. Set dags_folder=… to the folder of that "
                 f"file, rename pipeline {pipeline!r}, or remove the file first."
             )
-        if found and found.facts:
-            check_replaceable(found.origin, compiled.bundle.origin, f"the DAG {compiled.dag_id!r}", force=force)
+        if deployed and deployed.facts:
+            check_replaceable(deployed.origin, compiled.bundle.origin, f"the DAG {compiled.dag_id!r}", force=force)
         for name, data in compiled.files.items():
             is_marked = name == compiled.filename or name.endswith(".airflowignore")
             there = self.folder.read(name) if self.folder and is_marked else None
@@ -338,27 +341,27 @@ class AirflowDeployer(Deployer):
     def _check_pools(self, compiled: CompiledDag) -> None:
         """Refuse a pool that Airflow lacks: tasks would wait forever, without a message."""
         plan = compiled.bundle.plan
-        wanted = {f"pipeline {plan.name!r}": pipeline_options(plan).get("pool")}
-        wanted |= {f"step {step.name!r}": step_options(step).get("pool") for step in plan}
+        pool_of = {f"pipeline {plan.name!r}": pipeline_options(plan).get("pool")}
+        pool_of |= {f"step {step.name!r}": step_options(step).get("pool") for step in plan}
         client = self.client()
-        for pool in sorted({pool for pool in wanted.values() if pool}):
+        for pool in sorted({pool for pool in pool_of.values() if pool}):
             if not client.has_pool(pool):
-                who = next(who for who, asked in wanted.items() if asked == pool)
+                who = next(who for who, other_pool in pool_of.items() if other_pool == pool)
                 raise ConfigurationError(
                     f"{who} asks for the pool {pool!r}, but Airflow at {client.transport.connection.url} has no pool "
                     f"of that name: its tasks would wait forever. Create it, in Airflow's UI under Admin, Pools, or by "
                     f"`airflow pools set {shlex.quote(pool)} SLOTS DESCRIPTION`."
                 )
 
-    def _warn_runs(self, compiled: CompiledDag, found: Deployed | None) -> None:
+    def _warn_runs(self, compiled: CompiledDag, deployed: Deployed | None) -> None:
         """Warn about runs that continue with the new code: a task takes its bundle from the DAG file when it starts.
 
         Airflow ends a task that the new version lacks, even while it runs, and then decides by the other tasks.
         """
-        if found is None or found.facts.get("bundle_file") in (None, compiled.bundle.filename):
+        if deployed is None or deployed.facts.get("bundle_file") in (None, compiled.bundle.filename):
             return
         kept = facts_of(compiled.text)["steps"]
-        dropped = ", ".join(repr(task) for task in found.facts.get("steps", ()) if task not in kept)
+        dropped = ", ".join(repr(task) for task in deployed.facts.get("steps", ()) if task not in kept)
         ends = (
             f" The new version lacks {dropped}: Airflow stops such a task even while it runs, and the run may complete."
         )
@@ -415,8 +418,8 @@ class AirflowDeployer(Deployer):
         what = f"waiting for Airflow to read {compiled.filename} from {folder.name}, for up to {span_text(seconds)}"
         with show_waiting(what) as show:
             while time.monotonic() < deadline and len(errors) < (3 if before else 1):
-                found = self.found(compiled.dag_id)
-                if found and self._has_parsed(compiled, found):
+                deployed = self.found(compiled.dag_id)
+                if deployed and self._has_parsed(compiled, deployed):
                     return
                 self._check_still_ours(folder, compiled)
                 if error := self.client().import_error(compiled.filename):
@@ -450,17 +453,17 @@ class AirflowDeployer(Deployer):
         )
 
 
-def _is_elsewhere(found: Deployed, folder: Folder, path: str) -> bool:
+def _is_elsewhere(deployed: Deployed, folder: Folder, path: str) -> bool:
     """Return whether the DAG is in another file than the one that is written.
 
     That is certain if Airflow's file can be seen from here. Otherwise the folder may be mounted under another name:
     then the end of the path known here must equal Airflow's path within the folder that it reads, unless the file
     exists.
     """
-    theirs = PurePosixPath(found.place)
+    theirs = PurePosixPath(deployed.place)
     if theirs.name != path:
         return True
-    seen, ours = Path(str(found.dag.get("fileloc") or "")), folder.local(path)
+    seen, ours = Path(str(deployed.dag.get("fileloc") or "")), folder.local(path)
     with suppress(OSError):
         if ours is not None and seen.is_file():
             return not (ours.exists() and ours.samefile(seen))
@@ -470,9 +473,9 @@ def _is_elsewhere(found: Deployed, folder: Folder, path: str) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _compiled(data: bytes, schedule: str, given: Iterable[tuple[str, str | None]], development: bool) -> CompiledDag:
+def _compiled(data: bytes, schedule: str, options: Iterable[tuple[str, str | None]], development: bool) -> CompiledDag:
     when = Schedule.from_dict(json.loads(schedule)) if schedule else None
-    return compile_dag(Bundle.of(data), schedule=when, development=development, **dict(given))
+    return compile_dag(Bundle.of(data), schedule=when, development=development, **dict(options))
 
 
 def _plain(schedule: Schedule | None) -> str:

@@ -65,13 +65,15 @@ def external_dag(
     _refuse_credentials("external_dag", dag_id, url)
     login = tuple(name for name in secrets if name.removeprefix(_VARIABLE).lower() in AUTH_OPTIONS)
     here = {"trigger_dag_id": dag_id, "conf": dict(conf or {}), "poke_interval": poll_interval}
-    made: Callable[..., Any] = step(
+    decorate: Callable[..., Any] = step(
         name=name or dag_id, inputs=list(inputs), outputs=[name or dag_id], after=after, retry=retry, timeout=timeout,
         resources=resources, secrets=secrets, airflow={} if url else {"external_dag": here},
         description=f"Runs the Airflow DAG {dag_id}, waits for it and fails with it.",
     )  # fmt: skip
-    given: Step[..., dict[str, Any]] = made(_waiting(dag_id, dict(conf or {}), url, poll_interval, patience, login))
-    return given
+    waiting: Step[..., dict[str, Any]] = decorate(
+        _waiting(dag_id, dict(conf or {}), url, poll_interval, patience, login)
+    )
+    return waiting
 
 
 def run_dag(

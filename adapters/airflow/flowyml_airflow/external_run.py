@@ -56,8 +56,8 @@ class External:
 
         A signal that ends this step also fails the DAG's run, once that run was requested.
         """
-        given = {name.removeprefix("FLOWYML_AIRFLOW_").lower(): os.environ.pop(name, "") for name in self.login}
-        airflow = Calls(self.url, self.dag_id, self.patience, Auth(**given) if given else None)
+        login = {name.removeprefix("FLOWYML_AIRFLOW_").lower(): os.environ.pop(name, "") for name in self.login}
+        airflow = Calls(self.url, self.dag_id, self.patience, Auth(**login) if login else None)
         with _sigterm_interrupts():
             for run_id in self._run_ids(inputs):
                 try:
@@ -104,23 +104,23 @@ class External:
         return state or "deleted"
 
 
-def conf_of(step: Step, given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+def conf_of(step: Step, inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs of a step for the conf of a DAG's run, of which ``given`` are packed outputs of other steps.
 
     Raises ``StepError`` for one that is not small plain JSON.
     """
-    found = dict(given)
+    conf = dict(inputs)
     for item in step.inputs:
         if isinstance(item.source, Constant):
-            found[item.name] = item.source.value
+            conf[item.name] = item.source.value
         elif isinstance(item.source, FromParameter):
-            found[item.name] = parameters[item.source.name]
-        if any(map(is_reference, parts if isinstance(parts := found[item.name], list) else [parts])):
+            conf[item.name] = parameters[item.source.name]
+        if any(map(is_reference, parts if isinstance(parts := conf[item.name], list) else [parts])):
             raise StepError(
                 f"step {step.name!r} gives {item.name!r} to another DAG, whose conf is plain JSON. Return up to 64 KiB "
                 f"of it, or the path of a file."
             )
-    return found
+    return conf
 
 
 def run_name(dag_id: str, *facts: Any) -> str:
@@ -174,19 +174,19 @@ class Calls:
 
     def state(self, run_id: str) -> str | None:
         """Return the state of a run; None if it does not exist."""
-        status, found = self._call("GET", self._run(run_id))
+        status, answer = self._call("GET", self._run(run_id))
         if status == 404:
             return None
-        self._check(status, found, self._run(run_id))
-        return str(found["state"])
+        self._check(status, answer, self._run(run_id))
+        return str(answer["state"])
 
     def trigger(self, run_id: str, conf: Mapping[str, Any]) -> None:
         """Start a run, unless the DAG is paused. A run that an earlier try started is left alone."""
-        status, found = self._call("GET", self.dag)
+        status, answer = self._call("GET", self.dag)
         if status == 404:
             raise RuntimeError(f"Airflow at {self.root} has no DAG {self.dag_id!r}. Deploy it there first.")
-        self._check(status, found, self.dag)
-        if found["is_paused"]:
+        self._check(status, answer, self.dag)
+        if answer["is_paused"]:
             raise RuntimeError(
                 f"The DAG {self.dag_id!r} is paused in Airflow, so its run would wait forever. Unpause it there. "
                 "(A DAG that FlowyML deployed stays paused until its first run unless its pipeline sets "
@@ -196,18 +196,18 @@ class Calls:
         body: dict[str, Any] = {"dag_run_id": run_id, "conf": dict(conf)}
         if self.api == "v2":
             body["logical_date"] = datetime.now(UTC).isoformat()  # else Airflow 3 has no {{ ds }} for its operators
-        status, found = self._call("POST", f"{self.dag}/dagRuns", body)
+        status, answer = self._call("POST", f"{self.dag}/dagRuns", body)
         if status in (401, 403):
-            self._check(status, found, f"{self.dag}/dagRuns", "POST")
+            self._check(status, answer, f"{self.dag}/dagRuns", "POST")
         if status >= 300 and status != 409:
-            raise RuntimeError(f"Airflow at {self.root} did not start {self.dag_id!r} ({status}): {found!s:.300}")
+            raise RuntimeError(f"Airflow at {self.root} did not start {self.dag_id!r} ({status}): {answer!s:.300}")
 
     def _check_has_tasks(self) -> None:
         """Refuse a DAG that has not begun or is over: its run would have no tasks, and succeed."""
         why = ""
         with suppress(OSError, HTTPException, RuntimeError):  # a check that cannot be made does not refuse the run
-            status, found = self._answer("GET", f"{self.dag}/details", None, self._headers())
-            why = no_tasks_at(datetime.now(UTC), found) if status == 200 else ""
+            status, answer = self._answer("GET", f"{self.dag}/details", None, self._headers())
+            why = no_tasks_at(datetime.now(UTC), answer) if status == 200 else ""
         if why:
             raise RuntimeError(f"The DAG {self.dag_id!r} was not started: its run would do nothing. {why}")
 
@@ -223,13 +223,13 @@ class Calls:
     def _run(self, run_id: str) -> str:
         return f"{self.dag}/dagRuns/{run_id}"
 
-    def _check(self, status: int, found: Any, path: str, method: str = "GET") -> None:
+    def _check(self, status: int, answer: Any, path: str, method: str = "GET") -> None:
         if status in (401, 403):
             refused = refusal(self.connection, status, known=self.api == "v2")
             needed = lacks_permission(f"{method} {path}", permission(method, path), "") if status == 403 else ""
             raise AuthenticationError(f"{refused} {needed}".rstrip())
         if status >= 300:
-            raise RuntimeError(f"Airflow at {self.root} answered {status} to {path}: {found!s:.300}")
+            raise RuntimeError(f"Airflow at {self.root} answered {status} to {path}: {answer!s:.300}")
 
     def _api(self) -> str:
         for api in ("v2", "v1"):
@@ -242,9 +242,9 @@ class Calls:
         auth = self.connection.auth
         while True:
             who = {"username": auth.username, "password": auth.password.get()}
-            status, found = self._patient("POST", "/auth/token", who, auth.cookie_header())
+            status, answer = self._patient("POST", "/auth/token", who, auth.cookie_header())
             if status < 300:
-                return str(found["access_token"])
+                return str(answer["access_token"])
             if status not in (401, 403) or not auth.password.renew(who["password"] or ""):
                 raise refusal(self.connection, 401)
 
@@ -255,19 +255,19 @@ class Calls:
         """Return status and answer. Log in again when the token expires, and wait while Airflow does not answer."""
         for _ in range(3):
             headers = self._headers()
-            status, found = self._patient(method, path, body, headers)
+            status, content = self._patient(method, path, body, headers)
             if status not in (401, 403) or not (self.credentials and self.credentials.renew(headers)):
                 break
-        return status, found
+        return status, content
 
     def _patient(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = {}) -> tuple[int, Any]:
         """Repeat a call while Airflow does not answer or has an error of its own, and for no other reason."""
         deadline, pause = time.monotonic() + self.patience, 1.0
         while True:
             try:
-                status, found = self._answer(method, path, body, headers)
+                status, content = self._answer(method, path, body, headers)
                 if status < 500 and status != 429:
-                    return status, found
+                    return status, content
                 trouble = f"answered {status}"
             except (OSError, HTTPException) as error:
                 reason = getattr(error, "reason", error)

@@ -105,7 +105,7 @@ class TaskFacts(Facts):
         return [restored(value) for value in values]
 
     def parameter(self, name: str) -> Any:
-        declared = next(each for each in self.graph.plan.parameters if each.name == name)
+        declared = next(parameter for parameter in self.graph.plan.parameters if parameter.name == name)
         value = self._parameters.get(name, declared.default)
         return value if value == declared.default else as_declared(declared.schema, value)
 
@@ -223,8 +223,8 @@ def _states_of_3(context: Mapping[str, Any], task: str, item: int | None) -> Map
     Source: ``execution_api``.
     """
     ti = context["ti"]
-    asked = {"dag_id": ti.dag_id, "task_ids": [task], "run_ids": [ti.run_id], "map_index": item}
-    found = ti.get_task_states(**asked).get(ti.run_id, {})
+    query = {"dag_id": ti.dag_id, "task_ids": [task], "run_ids": [ti.run_id], "map_index": item}
+    found = ti.get_task_states(**query).get(ti.run_id, {})
     states = {}
     for key, state in found.items():
         index = key.removeprefix(task).removeprefix("_")
@@ -236,7 +236,11 @@ def _states_of_2(context: Mapping[str, Any], task: str, item: int | None) -> Map
     run = context["ti"].get_dagrun()
     with import_module("airflow.utils.session").create_session() as session:
         if item is not None:
-            found = [run.get_task_instance(task, session=session, map_index=item)]
+            instances = [run.get_task_instance(task, session=session, map_index=item)]
         else:
-            found = [each for each in run.get_task_instances(session=session) if each.task_id == task]
-        return {each.map_index: None if each.state is None else str(each.state) for each in found if each}
+            instances = [task_run for task_run in run.get_task_instances(session=session) if task_run.task_id == task]
+        return {
+            task_run.map_index: None if task_run.state is None else str(task_run.state)
+            for task_run in instances
+            if task_run
+        }

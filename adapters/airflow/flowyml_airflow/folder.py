@@ -117,12 +117,12 @@ class LocalFolder(Folder):
 
     def about(self, path: str) -> tuple[int, float | None]:
         try:
-            found = (self.root / path).lstat()
+            status = (self.root / path).lstat()
         except (FileNotFoundError, NotADirectoryError):
             return 0, None
         except OSError as error:
             raise self._refused(error) from error
-        return found.st_size, found.st_mtime
+        return status.st_size, status.st_mtime
 
     def names(self, path: str = "") -> list[str]:
         try:
@@ -192,10 +192,10 @@ class FsspecFolder(Folder):
     def read_all(self, paths: Sequence[str]) -> list[bytes]:
         """Read the files in one call: object stores are slow with one request after another."""
         plain = [path for path in paths if not set(path) & set("*?[]")]  # fsspec takes others for patterns
-        found: dict[str, bytes] = self._call(
+        contents: dict[str, bytes] = self._call(
             lambda files, root: files.cat([f"{root}/{path}" for path in plain]) if plain else {}
         )
-        return [*found.values(), *super().read_all([path for path in paths if path not in plain])]
+        return [*contents.values(), *super().read_all([path for path in paths if path not in plain])]
 
     def _user_part(self, url: str) -> str:
         """Return the part of a URL with user and password, which some libraries repeat in errors.
@@ -215,8 +215,8 @@ class FsspecFolder(Folder):
         return parts.netloc.rpartition("@")[0]
 
     def _refused(self, error: BaseException) -> ConfigurationError:
-        made = super()._refused(error)
-        return ConfigurationError(str(made).replace(self._user, "…")) if self._user else made
+        refusal = super()._refused(error)
+        return ConfigurationError(str(refusal).replace(self._user, "…")) if self._user else refusal
 
     def _call(self, action: Callable[[Any, str], _T]) -> _T:
         """Call ``action`` with filesystem and root; if that fails on an old connection, repeat it on a new one."""
@@ -243,19 +243,19 @@ class FsspecFolder(Folder):
     @staticmethod
     def _listed(files: Any, folder: str) -> list[str]:
         try:
-            found = files.ls(folder, detail=True, refresh=True)
+            entries = files.ls(folder, detail=True, refresh=True)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(item["name"].rpartition("/")[2] for item in found if item["type"] == "file")
+        return sorted(item["name"].rpartition("/")[2] for item in entries if item["type"] == "file")
 
     @staticmethod
     def _described(files: Any, target: str) -> tuple[int, float | None]:
         try:
             files.invalidate_cache()
-            found = files.info(target)
+            entry = files.info(target)
         except (FileNotFoundError, NotADirectoryError):
             return 0, None
-        return int(found.get("size") or 0), modified(found)
+        return int(entry.get("size") or 0), modified(entry)
 
     @staticmethod
     def _take_away(files: Any, target: str) -> None:

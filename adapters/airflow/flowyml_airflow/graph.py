@@ -79,17 +79,17 @@ class TaskGraph:
     @cached_property
     def tasks(self) -> Sequence[Task]:
         """All tasks, each after those that it waits for, otherwise in the order of the plan."""
-        found: dict[Task, None] = {}
+        ordered: dict[Task, None] = {}
 
         def add(task: Task) -> None:
-            if task not in found:
+            if task not in ordered:
                 for before in self._before(task):
                     add(before)
-                found[task] = None
+                ordered[task] = None
 
         for task in self.steps.values():
             add(task)
-        return tuple(found)
+        return tuple(ordered)
 
     def _before(self, task: Task) -> Iterator[Task]:
         """Yield the tasks that must be written before this one; for a task in a loop, all that the loop waits for."""
@@ -100,12 +100,12 @@ class TaskGraph:
     @cached_property
     def _before_loops(self) -> Mapping[str, Sequence[Task]]:
         """By loop, the tasks outside of it that its steps wait for."""
-        found: dict[str, dict[Task, None]] = {}
+        by_loop: dict[str, dict[Task, None]] = {}
         for loop in self.loops:
             members = (self.steps[member] for member in self.structure.members(loop.name))
             waited_for = (around for member in members for around in self.waited_for(member))
-            found[loop.name] = dict.fromkeys(around for around in waited_for if self.loop(around) != loop)
-        return {name: tuple(tasks) for name, tasks in found.items()}
+            by_loop[loop.name] = dict.fromkeys(around for around in waited_for if self.loop(around) != loop)
+        return {name: tuple(tasks) for name, tasks in by_loop.items()}
 
     def waited_for(self, task: Task) -> Iterator[Task]:
         """Yield the tasks directly before this one; a task of several steps may come twice."""
@@ -159,23 +159,23 @@ class TaskGraph:
 
     @cached_property
     def _members(self) -> Mapping[str, Sequence[Task]]:
-        found: dict[str, list[Task]] = {}
+        by_loop: dict[str, list[Task]] = {}
         for task in self.tasks:
             if loop := self.loop(task):
-                found.setdefault(loop.name, []).append(task)
-        return found
+                by_loop.setdefault(loop.name, []).append(task)
+        return by_loop
 
     def sources(self, task: Task) -> Sequence[Source]:
         """Return the sources of a task's inputs, without constants and without outputs of its own steps."""
         match task.kind:
             case "step" | "together":
-                given = [item.source for step in self.runs(task) for item in step.inputs]
-                found = [source for source in given if all(self.steps[name] != task for name in steps_of(source))]
+                inputs = [item.source for step in self.runs(task) for item in step.inputs]
+                sources = [source for source in inputs if all(self.steps[name] != task for name in steps_of(source))]
             case "items":
-                found = list(self.structure.sources(self.structure.by_name[task.name]))
+                sources = list(self.structure.sources(self.structure.by_name[task.name]))
             case _:
-                found = list(self.structure.sources(self.structure.choices[task.name][-1]))
-        return list(dict.fromkeys(source for source in found if not isinstance(source, Constant)))
+                sources = list(self.structure.sources(self.structure.choices[task.name][-1]))
+        return list(dict.fromkeys(source for source in sources if not isinstance(source, Constant)))
 
     def outputs(self, task: Task) -> Sequence[FromStep]:
         """Return the outputs of steps that a task takes, including those of the lists of its items."""
@@ -197,8 +197,8 @@ class TaskGraph:
 
     def only_after(self, task: Task) -> Sequence[Task]:
         """Return the tasks that this one only comes after, without taking a value from them."""
-        given = {self.steps[output.step] for output in self.outputs(task)}
-        return [each for each in self.upstream(task) if each not in given]
+        handed = {self.steps[output.step] for output in self.outputs(task)}
+        return [other for other in self.upstream(task) if other not in handed]
 
     def _origin(self, source: Source) -> Source:
         return self.list_of(source) if isinstance(source, FromItem) else source
@@ -214,7 +214,7 @@ class TaskGraph:
     @cached_property
     def operators(self) -> Mapping[str, str]:
         """The import paths of the steps that are operators of Airflow's, by their names."""
-        return {step.name: found[1] for step in self.plan if (found := step.operator)}
+        return {step.name: operator[1] for step in self.plan if (operator := step.operator)}
 
     def key(self, output: FromStep) -> str:
         """Return the XCom key of an output: the return value of its task, or one of several XComs of the task.
@@ -270,17 +270,17 @@ class TaskGraph:
         if task.kind not in ("step", "together") or self.is_cleanup(task) or self.rule(task) != "all_success":
             return True
         before = self.upstream(task)
-        return not before or not all(branch.name in self.structure.path(self.group(each)) for each in before)
+        return not before or not all(branch.name in self.structure.path(self.group(other)) for other in before)
 
     @cached_property
     def behind(self) -> Mapping[tuple[str, str], Sequence[Task]]:
         """By choice and branch, the tasks that the choice skips itself."""
-        found: dict[tuple[str, str], list[Task]] = {}
+        by_branch: dict[tuple[str, str], list[Task]] = {}
         for task in self.tasks:
             branch = self.branch(task)
             if branch and self.is_behind_gate(task):
-                found.setdefault((branch.choice, branch.name), []).append(task)
-        return found
+                by_branch.setdefault((branch.choice, branch.name), []).append(task)
+        return by_branch
 
     # Trigger rules.
 
@@ -295,7 +295,7 @@ class TaskGraph:
                 return run_if
             if not self.upstream(task):
                 return "all_success"
-            parted = any(each.kind == "together" for each in self.upstream(task))  # one step of it may have failed
+            parted = any(other.kind == "together" for other in self.upstream(task))  # one step of it may have failed
             return "all_done" if collected or joins or parted or self.gate(task) or self.loop(task) else run_if
         if self.is_operator(task):  # it is Airflow's in this too
             return "all_success"
@@ -310,14 +310,14 @@ class TaskGraph:
         if joins:  # in a mapped task group Airflow 3 would wait for all items before it created one, and skip them all
             return "none_failed" if self.loop(task) else "none_failed_min_one_success"
         before = self.upstream(task)
-        may_be_skipped = len(before) > 1 and any(self.may_skip(each, group) for each in self._waits_for(task))
+        may_be_skipped = len(before) > 1 and any(self.may_skip(other, group) for other in self._waits_for(task))
         return "none_failed" if may_be_skipped else "all_success"
 
     def _joins_neighbours(self, task: Task) -> bool:
         """Return whether a task takes an ``either`` of steps that may both run: one may fail and the other not."""
-        joined = [found for source in self.sources(task) if isinstance(found := self._origin(source), FromEither)]
-        groups = [[self.structure.step(name).group for name in dict.fromkeys(steps_of(each))] for each in joined]
-        return any(not self.structure.exclude(*pair) for each in groups for pair in combinations(each, 2))
+        joined = [origin for source in self.sources(task) if isinstance(origin := self._origin(source), FromEither)]
+        groups = [[self.structure.step(name).group for name in dict.fromkeys(steps_of(join))] for join in joined]
+        return any(not self.structure.exclude(*pair) for join in groups for pair in combinations(join, 2))
 
     def _may_lack(self, task: Task) -> bool:
         """Return whether a choice can be made without a value that it waits for: an earlier condition may hold."""
@@ -332,28 +332,28 @@ class TaskGraph:
 
         Airflow skips a task as soon as a task that it waits for was skipped; another one may fail later.
         """
-        beyond = any(isinstance(each, Branch) for each in self.structure.between(step, group))
+        beyond = any(isinstance(scope, Branch) for scope in self.structure.between(step, group))
         return beyond or step in self._skippable
 
     @cached_property
     def _skippable(self) -> frozenset[str]:
         """The steps that may be skipped although their branch is taken."""
-        found: set[str] = set()
-        while more := self._skippable_by(found) - found:
-            found |= more
-            found |= {step.name for name in more for step in self.runs(self.steps[name])}  # a group is skipped whole
-        return frozenset(found)
+        names: set[str] = set()
+        while more := self._skippable_by(names) - names:
+            names |= more
+            names |= {step.name for name in more for step in self.runs(self.steps[name])}  # a group is skipped whole
+        return frozenset(names)
 
     def _skippable_by(self, known: Collection[str]) -> set[str]:
-        found = set(known)
+        names = set(known)
         for step in self.plan:
             before = [name for name in step.upstream if name in self.plan.by_name]
             joins = any(isinstance(item.source, FromEither) for item in step.inputs)
             between = self.structure.between
-            beyond = any(isinstance(each, Branch) for name in before for each in between(name, step.group))
-            if step.run_if in _SKIPPING or joins or beyond or not found.isdisjoint(before):
-                found.add(step.name)
-        return found
+            beyond = any(isinstance(scope, Branch) for name in before for scope in between(name, step.group))
+            if step.run_if in _SKIPPING or joins or beyond or not names.isdisjoint(before):
+                names.add(step.name)
+        return names
 
     def is_checked(self, task: Task) -> bool:
         """Return whether the worker decides, too, by the ends of the tasks that this one waits for."""
@@ -369,12 +369,12 @@ class TaskGraph:
         Those in a loop do not: the loop is a task group itself.
         """
         groups = self.plan.groups
-        return [each for each in groups if isinstance(each, Section) and not self.structure.loops(each.parent)]
+        return [scope for scope in groups if isinstance(scope, Section) and not self.structure.loops(scope.parent)]
 
     def section(self, group: str) -> Section | None:
         """Return the innermost pipeline that contains a group."""
         around = [self.structure.by_name[name] for name in self.structure.path(group)]
-        return next((each for each in reversed(around) if isinstance(each, Section) and each in self.sections), None)
+        return next((part for part in reversed(around) if isinstance(part, Section) and part in self.sections), None)
 
     # Clean-up.
 
@@ -430,8 +430,8 @@ class TaskGraph:
 
     def roots(self) -> Sequence[Task]:
         """Return the tasks that wait for nothing."""
-        found = [task for task in self.tasks if not list(self.waited_for(task))]
-        return [task for task in found if not self.is_cleanup(task)] or found
+        first = [task for task in self.tasks if not list(self.waited_for(task))]
+        return [task for task in first if not self.is_cleanup(task)] or first
 
     def timeout(self, task: Task) -> float | None:
         """Return seconds after which Airflow ends a task; None if one of its steps has no timeout.

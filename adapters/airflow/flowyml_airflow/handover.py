@@ -45,9 +45,9 @@ class DagSchedule:
         """
         dag = self._client.dag(self.name)
         schedule = self._schedule_of(dag)
-        found = self._client.runs([self.name], _SEEN)
-        runs, following = _by_time(found, schedule), moment(_next(dag))
-        self._check_times(schedule, following or max(_by_time(found, None), default=None))
+        dag_runs = self._client.runs([self.name], _SEEN)
+        runs, following = _by_time(dag_runs, schedule), moment(_next(dag))
+        self._check_times(schedule, following or max(_by_time(dag_runs, None), default=None))
         return OldSchedule(
             schedule=schedule,
             catch_up=bool(dag.get("catchup")),
@@ -139,14 +139,14 @@ def _by_time(runs: Iterable[Mapping[str, Any]], handed: Schedule | None) -> dict
 
     A run that Airflow's scheduler created wins over one created for its time.
     """
-    found: dict[datetime, Mapping[str, Any]] = {}
+    by_time: dict[datetime, Mapping[str, Any]] = {}
     for run in runs:
         time = _time(run)
         if time and run.get("run_type") == "scheduled":
-            found[time] = run
+            by_time[time] = run
         elif time and handed and _is_made_for(run, time, handed):
-            found.setdefault(time, run)
-    return found
+            by_time.setdefault(time, run)
+    return by_time
 
 
 def _is_made_for(run: Mapping[str, Any], time: datetime, handed: Schedule) -> bool:
@@ -163,12 +163,12 @@ def _is_due(time: datetime, schedule: Schedule) -> bool:
     return _is_same(schedule.dates_at(time + timedelta(microseconds=1)).data_interval_start, time)
 
 
-def _is_same(one: datetime | None, other: datetime) -> bool:
+def _is_same(time: datetime | None, other: datetime) -> bool:
     """Return whether two times are equal.
 
     Compares in UTC, since Python calls times of two zones different in an hour that comes twice (source: PEP 495).
     """
-    return one is not None and one.astimezone(UTC) == other.astimezone(UTC)
+    return time is not None and time.astimezone(UTC) == other.astimezone(UTC)
 
 
 def _clocks_change(time: datetime, zone: str) -> bool:
@@ -178,8 +178,8 @@ def _clocks_change(time: datetime, zone: str) -> bool:
 
 
 def _next(dag: Mapping[str, Any]) -> str | None:
-    found: str | None = dag.get("next_dagrun_run_after") or dag.get("next_dagrun_create_after")
-    return found
+    following: str | None = dag.get("next_dagrun_run_after") or dag.get("next_dagrun_create_after")
+    return following
 
 
 def _time(run: Mapping[str, Any]) -> datetime | None:
@@ -195,8 +195,8 @@ _NONE = ("", "None", "Never, external triggers only")
 
 def workflows(client: AirflowClient, last: int) -> list[Workflow]:
     """Return all DAGs that have a file, by id; the newest ``last`` runs of each are counted."""
-    found = [_workflow(client, dag, client.runs([dag["dag_id"]], last) if last else []) for dag in client.dags()]
-    return sorted(found, key=lambda workflow: workflow.name)
+    listed = [_workflow(client, dag, client.runs([dag["dag_id"]], last) if last else []) for dag in client.dags()]
+    return sorted(listed, key=lambda workflow: workflow.name)
 
 
 def cron_or_words(dag: Mapping[str, Any]) -> str | None:

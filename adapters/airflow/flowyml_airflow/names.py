@@ -87,13 +87,13 @@ def development_name(pipeline: str) -> str:
     return pipeline + _SHOWN_DEVELOPMENT
 
 
-def pipeline_of(dag: str, shown: str) -> str:
+def pipeline_of(dag: str, display_name: str) -> str:
     """Return the pipeline of a DAG, by its id and display name.
 
     >>> pipeline_of("train_model_u_b0ce1989__dev", "Train/Model ü (development)"), pipeline_of("train", "train")
     ('Train/Model ü', 'train')
     """
-    return shown.removesuffix(_SHOWN_DEVELOPMENT) if dag.endswith(_DEVELOPMENT) else shown
+    return display_name.removesuffix(_SHOWN_DEVELOPMENT) if dag.endswith(_DEVELOPMENT) else display_name
 
 
 def task_id(step: str) -> str:
@@ -135,13 +135,13 @@ class Ids:
                 self.choices[group.choice] = self._free(f"choose_{_short(group.choice)}")
         self.watcher, self.settled = self._free("watcher"), self._free("settled")
 
-    def _free(self, wanted: str) -> str:
-        found, number = wanted, 1
-        while found in self._taken:
+    def _free(self, name: str) -> str:
+        free, number = name, 1
+        while free in self._taken:
             number += 1
-            found = f"{wanted}_{number}"
-        self._taken.add(found)
-        return found
+            free = f"{name}_{number}"
+        self._taken.add(free)
+        return free
 
 
 def dag_file(pipeline: str) -> str:

@@ -113,13 +113,13 @@ def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Ste
         raise DefinitionError(f"{who}: trigger_rule={rule!r} is not one of {', '.join((*RUN_IF, *_RULES_OF_AIRFLOW))}.")
     if rule in _RULES_OF_AIRFLOW:
         options["trigger_rule"] = rule
-    made: Any = step(
+    decorate: Any = step(
         name=task_id, outputs=[task_id], inputs={},
         after=_taken_from(options[ARGUMENTS]), run_if=rule if rule in RUN_IF else "all_success",
         description=str(arguments.get("doc_md") or ""), airflow=options,
     )  # fmt: skip
-    given: Step[..., Any] = made(_stand_in)
-    return given
+    operator_step: Step[..., Any] = decorate(_stand_in)
+    return operator_step
 
 
 def _stand_in(**arguments: Any) -> Any:
@@ -143,9 +143,9 @@ def _taken_from(encoded: Any) -> list[str]:
     """Return the steps whose values occur in the arguments."""
     if isinstance(encoded, dict):
         own = [encoded["$xcom"][0]] if "$xcom" in encoded else []
-        return list(dict.fromkeys([*own, *(name for each in encoded.values() for name in _taken_from(each))]))
+        return list(dict.fromkeys([*own, *(name for item in encoded.values() for name in _taken_from(item))]))
     if isinstance(encoded, list):
-        return list(dict.fromkeys(name for each in encoded for name in _taken_from(each)))
+        return list(dict.fromkeys(name for item in encoded for name in _taken_from(item)))
     return []
 
 
@@ -171,12 +171,12 @@ def encoded(value: Any, who: str) -> Any:
     if is_too_deep(value):
         raise DefinitionError(f"{who}: an argument is nested too deeply.")
     if isinstance(value, list | tuple):
-        items = [encoded(each, who) for each in value]
+        items = [encoded(item, who) for item in value]
         return items if isinstance(value, list) else {"$tuple": items}
     if isinstance(value, dict):
-        pairs = {key: encoded(each, who) for key, each in value.items()}
+        pairs = {key: encoded(item, who) for key, item in value.items()}
         if any(not isinstance(key, str) or key.startswith("$") for key in pairs):
-            return {"$dict": [[encoded(key, who), each] for key, each in pairs.items()]}
+            return {"$dict": [[encoded(key, who), item] for key, item in pairs.items()]}
         return pairs
     return value if is_json(value) else _tagged(value, who)
 
@@ -193,8 +193,8 @@ def _tagged(value: Any, who: str) -> dict[str, Any]:
         case Imported(path):
             return {"$import": path}
         case Made(of, args, kwargs):
-            given = {name: encoded(each, who) for name, each in kwargs.items()}
-            return {"$call": [of.path, [encoded(each, who) for each in args], given]}
+            arguments = {name: encoded(item, who) for name, item in kwargs.items()}
+            return {"$call": [of.path, [encoded(item, who) for item in args], arguments]}
         case Returned(step, key):
             return {"$xcom": [step, key]}
         case FunctionType() if (place := _place(value)) is not None:
@@ -204,7 +204,7 @@ def _tagged(value: Any, who: str) -> dict[str, Any]:
         case datetime():
             return {"$datetime": value.isoformat()}
         case set() | frozenset():
-            return {"$set": [encoded(each, who) for each in sorted(value, key=repr)]}
+            return {"$set": [encoded(item, who) for item in sorted(value, key=repr)]}
     raise DefinitionError(
         f"{who}: an argument is {value!r:.80}, which is not plain data. Name what Airflow should import: "
         f"imported('module.name'), or imported('module.Class')(…)."

@@ -159,17 +159,17 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     or URL of large outputs, ``artifact_links`` their address for a browser. ``schedule`` is a schedule of Airflow's own
     kinds, for a pipeline without a FlowyML schedule.
     """
-    given: Mapping[str, Any] = plan.options.get("airflow", {})
-    check_options("airflow", f"pipeline {plan.name!r}", given, _PIPELINE, _OF_STEPS)
-    return given
+    options: Mapping[str, Any] = plan.options.get("airflow", {})
+    check_options("airflow", f"pipeline {plan.name!r}", options, _PIPELINE, _OF_STEPS)
+    return options
 
 
 def step_options(step: Step) -> Mapping[str, Any]:
     """Return the checked options of a step. Raises ``UnknownOptionError``."""
-    given: Mapping[str, Any] = step.options.get("airflow", {})
+    options: Mapping[str, Any] = step.options.get("airflow", {})
     with about_step(step.name):
-        check_options("airflow", f"step {step.name!r}", given, _STEP, _OF_PIPELINES)
-    return given
+        check_options("airflow", f"step {step.name!r}", options, _STEP, _OF_PIPELINES)
+    return options
 
 
 def callbacks(given: Any) -> list[tuple[str, Mapping[str, Any] | None]]:

@@ -201,14 +201,14 @@ class AirflowOrchestrator(Orchestrator):
             return None
 
         def create() -> str | None:
-            compiled, found = self._to_run(bundle, force)
-            if found:
-                found.check_has_tasks()
-            check_runnable(found, run_id, True if force else self.unpause)
-            if self._deployer.write(compiled, found, force=force) or found is None:
-                found = self._deployer.existing(compiled.dag_id)
-            found = self._deployer.shown(found, compiled.structure)
-            if found.dag["is_paused"]:
+            compiled, deployed = self._to_run(bundle, force)
+            if deployed:
+                deployed.check_has_tasks()
+            check_runnable(deployed, run_id, True if force else self.unpause)
+            if self._deployer.write(compiled, deployed, force=force) or deployed is None:
+                deployed = self._deployer.existing(compiled.dag_id)
+            deployed = self._deployer.shown(deployed, compiled.structure)
+            if deployed.dag["is_paused"]:
                 self.client.pause(compiled.dag_id, False)
             conf = {**parameters, CODE_KEY: bundle.code_digest}
             if dag_run_id != run_id:
@@ -218,7 +218,7 @@ class AirflowOrchestrator(Orchestrator):
             if TAKEN_FILE in bundle.files:
                 conf[TAKES_KEY] = "yes"
             try:
-                self.client.trigger(compiled.dag_id, dag_run_id, conf, is_dated=found.needs_date)
+                self.client.trigger(compiled.dag_id, dag_run_id, conf, is_dated=deployed.needs_date)
             except ConflictError:
                 return None
             return f"{compiled.dag_id}/{dag_run_id}"
@@ -293,18 +293,18 @@ class AirflowOrchestrator(Orchestrator):
 
         Raises ``RunNotFoundError``, ``ParameterError``, and ``OwnershipError`` for a DAG that was paused on purpose.
         """
-        found, conf = self._shown(name), dict(parameters or {})
-        found.check_parameters(conf)
-        run_id = run_id or new_run_id(found.facts.get("pipeline", name))
-        dag, dag_run_id = found.dag["dag_id"], airflow_run_id(run_id)
-        found.check_has_tasks()
-        check_runnable(found, run_id, self.unpause)
-        if found.dag["is_paused"]:
+        deployed, conf = self._shown(name), dict(parameters or {})
+        deployed.check_parameters(conf)
+        run_id = run_id or new_run_id(deployed.facts.get("pipeline", name))
+        dag, dag_run_id = deployed.dag["dag_id"], airflow_run_id(run_id)
+        deployed.check_has_tasks()
+        check_runnable(deployed, run_id, self.unpause)
+        if deployed.dag["is_paused"]:
             self.client.pause(dag, False)
         if dag_run_id != run_id:
             conf[RUN_ID_KEY] = run_id
         with suppress(ConflictError):
-            self.client.trigger(dag, dag_run_id, conf, is_dated=found.needs_date)
+            self.client.trigger(dag, dag_run_id, conf, is_dated=deployed.needs_date)
         return self.attach(f"{dag}/{dag_run_id}")
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
@@ -314,8 +314,8 @@ class AirflowOrchestrator(Orchestrator):
     def bundle_of(self, job_id: str) -> Bundle:
         """Return the bundle in ``dags_folder``, until a deployment replaces it."""
         reader = self.reader
-        found = reader.fetch(job_id)
-        return self._deployer.bundle_of_run(reader.dags.facts(found), reader.identified(found))
+        dag_run = reader.fetch(job_id)
+        return self._deployer.bundle_of_run(reader.dags.facts(dag_run), reader.identified(dag_run))
 
     def ended_run(self, job_id: str) -> EndedRun:
         return ended_run(self.reader, self.bundle_of(job_id), job_id)
@@ -326,8 +326,8 @@ class AirflowOrchestrator(Orchestrator):
         They run the DAG's code of now, even if the run was submitted with other code. Raises ``RunNotFoundError``, and
         ``RetryRefusedError`` if there is nothing to run again.
         """
-        found = self.reader.fetch(job_id)
-        if not self.client.clear(found["dag_id"], found["dag_run_id"], failed_only):
+        dag_run = self.reader.fetch(job_id)
+        if not self.client.clear(dag_run["dag_id"], dag_run["dag_run_id"], failed_only):
             raise RetryRefusedError(
                 f"Run {job_id!r} has no {'failed tasks' if failed_only else 'tasks'} to run again."
                 + (" failed_only=False, or --all, runs all of them." if failed_only else "")
@@ -352,14 +352,14 @@ class AirflowOrchestrator(Orchestrator):
         2.
         """
         reader = self.reader
-        found = backfill(self._shown(name), start, end, parameters or {}, **options)
-        runs = [reader.record(run, whole=False) for run in found]
+        dag_runs = backfill(self._shown(name), start, end, parameters or {}, **options)
+        runs = [reader.record(run, whole=False) for run in dag_runs]
         return [SubmissionResult(self, run.job_id, run=run) for run in runs]
 
     def _shown(self, name: str) -> Deployed:
         """Return the DAG of a pipeline, or the DAG of this id, once Airflow shows its file's structure."""
-        found = self._deployer.dag_of(name)
-        return self._deployer.shown(found, found.structure)
+        deployed = self._deployer.dag_of(name)
+        return self._deployer.shown(deployed, deployed.structure)
 
     def __repr__(self) -> str:
         return f"<AirflowOrchestrator {self.connection.url}>"

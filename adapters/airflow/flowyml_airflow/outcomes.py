@@ -34,10 +34,10 @@ def cancelled_note(run: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -
 
     ``tasks`` are its tasks now.
     """
-    found, ours = list(tasks), [CANCELLED_NOTE, _QUEUED + _queued(run)]
-    whole = [*ours, *_ended(found)]
+    tasks_there, ours = list(tasks), [CANCELLED_NOTE, _QUEUED + _queued(run)]
+    whole = [*ours, *_ended(tasks_there)]
     if len("\n".join(whole)) > _LONGEST_NOTE:
-        whole = [*ours, _stopped(found, _LONGEST_NOTE - len("\n".join([*ours, ""])))]
+        whole = [*ours, _stopped(tasks_there, _LONGEST_NOTE - len("\n".join([*ours, ""])))]
     return _note(run, *whole)
 
 
@@ -70,8 +70,8 @@ def _note(run: Mapping[str, Any], *ours: str) -> str:
 
 def _ended(tasks: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for state, words in _BEFORE.items():
-        if found := dict.fromkeys(task["task_id"] for task in tasks if task["state"] == state):
-            yield words + " ".join(found)
+        if ids := dict.fromkeys(task["task_id"] for task in tasks if task["state"] == state):
+            yield words + " ".join(ids)
 
 
 def _stopped(tasks: Iterable[Mapping[str, Any]], longest: int) -> str:

@@ -17,19 +17,19 @@ SIXTY_FOUR_BITS = range(-(2**63), 2**64)
 """The integers of msgpack, in which the processes of Airflow 3 exchange a run and its DAG."""
 
 
-def param(parameter: Parameter, given: Mapping[str, Any]) -> Part:
+def param(parameter: Parameter, values: Mapping[str, Any]) -> Part:
     """Write a ``Param`` for the form of a run: its arguments are the keywords of JSON Schema.
 
     A parameter that is filled with a date of the run is an empty field, which may stay empty: see ``filled``.
     """
     schema = {key: part for key, part in _flat(parameter.schema).items() if key != "default"}
-    default = given.get(parameter.name, parameter.default)
+    default = values.get(parameter.name, parameter.default)
     if default == parameter.default and (date := _date_of(parameter)):
         default, schema = None, _may_be_empty(schema, f"Leave it empty for {date}.")
     plain = {key: part for key, part in schema.items() if key.isidentifier() and not keyword.iskeyword(key)}
     others = {key: part for key, part in schema.items() if key not in plain}
     arguments: list[Part] = []
-    if parameter.name in given or not parameter.required:
+    if parameter.name in values or not parameter.required:
         arguments.append(value(default))
     arguments += [Pair(f"{key}=", value(part)) for key, part in plain.items()]
     if others:
@@ -58,7 +58,7 @@ def filled(values: Mapping[str, Any], parameters: Iterable[Parameter]) -> dict[s
     >>> filled({"day": None, "rows": None}, [Parameter(name="day", default="<logical_date>")])
     {'day': '<logical_date>', 'rows': None}
     """
-    dates = {each.name: each.default for each in parameters if _date_of(each)}
+    dates = {parameter.name: parameter.default for parameter in parameters if _date_of(parameter)}
     return {name: dates.get(name) if given is None else given for name, given in values.items()}
 
 

@@ -111,95 +111,95 @@ class AirflowReader(RunReader):
         runs = Runs.listed(self.client.runs(dags, limit), partial(self.record, whole=False), _job_id)
         return Runs(sorted(runs, key=lambda run: run.started_at or run.created_at or _EARLIEST, reverse=True))
 
-    def record(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
+    def record(self, dag_run: Mapping[str, Any], *, whole: bool = True) -> Run:
         """Return the record of a DAG run.
 
         ``whole`` also reads the errors, and whether a stopped run has really ended.
         """
-        found = self._audit_log.noted(found)
-        dag, run_id = found["dag_id"], found["dag_run_id"]
-        status = run_status(found)
+        dag_run = self._audit_log.noted(dag_run)
+        dag, run_id = dag_run["dag_id"], dag_run["dag_run_id"]
+        status = run_status(dag_run)
         if status.is_failed:
-            status = run_status(found, self.dags.about(found).timeout)
-        elif status.is_successful and self.dags.about(found).cleans_up and self._audit_log.was_failed(found):
+            status = run_status(dag_run, self.dags.about(dag_run).timeout)
+        elif status.is_successful and self.dags.about(dag_run).cleans_up and self._audit_log.was_failed(dag_run):
             status = ExecutionStatus.FAILED
         error = None
         if whole:
             if not status.is_terminal:
-                self.warnings.warn_if_stalled(self.client, found)
-            elif not self._has_settled(found, status):
+                self.warnings.warn_if_stalled(self.client, dag_run)
+            elif not self._has_settled(dag_run, status):
                 status = ExecutionStatus.RUNNING
             elif status.is_successful:
-                self.warnings.warn_if_nothing_ran(self.client, found)
+                self.warnings.warn_if_nothing_ran(self.client, dag_run)
             else:
-                error = self._why(found, status)
+                error = self._why(dag_run, status)
         return Run(
-            job_id=_job_id(found),
-            run_id=given_run_id(found.get("conf"), run_id),
-            pipeline=pipeline_of(dag, found.get("dag_display_name") or self.dags.about(found).name),
+            job_id=_job_id(dag_run),
+            run_id=given_run_id(dag_run.get("conf"), run_id),
+            pipeline=pipeline_of(dag, dag_run.get("dag_display_name") or self.dags.about(dag_run).name),
             status=status,
-            raw_status=found["state"],
-            created_at=moment(found.get("queued_at") or found.get("run_after") or found.get("start_date")),
-            started_at=moment(found["start_date"]),
-            ended_at=moment(found["end_date"]),
+            raw_status=dag_run["state"],
+            created_at=moment(dag_run.get("queued_at") or dag_run.get("run_after") or dag_run.get("start_date")),
+            started_at=moment(dag_run["start_date"]),
+            ended_at=moment(dag_run["end_date"]),
             error=error,
             url=self.client.run_url(dag, run_id),
-            parameters=parameters_of(found.get("conf")),
-            revision=(found.get("conf") or {}).get(REVISION_KEY),
+            parameters=parameters_of(dag_run.get("conf")),
+            revision=(dag_run.get("conf") or {}).get(REVISION_KEY),
         )
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         """Return the steps in the order of the DAG file."""
-        found = self._audit_log.noted(self.fetch(job_id))
-        facts, tasks = self.dags.facts(found), self._tasks(found)
-        shown = [task for task in tasks if not is_start(task) and task["task_id"] not in facts.get("helpers", ())]
-        seen, over = Seen(facts, tasks), self._was_over(found)
-        may_be_cached = facts.get("cached") or TAKES_KEY in (found.get("conf") or {})
-        cached = self._cached(found) if may_be_cached else {}
+        dag_run = self._audit_log.noted(self.fetch(job_id))
+        facts, tasks = self.dags.facts(dag_run), self._tasks(dag_run)
+        visible = [task for task in tasks if not is_start(task) and task["task_id"] not in facts.get("helpers", ())]
+        seen, over = Seen(facts, tasks), self._was_over(dag_run)
+        may_be_cached = facts.get("cached") or TAKES_KEY in (dag_run.get("conf") or {})
+        cached = self._cached(dag_run) if may_be_cached else {}
         by_task: dict[Marker, Sequence[StepRun]] = {}
-        for task in shown:
+        for task in visible:
             marker = task["task_id"], map_index(task)
-            steps = self._steps_of(task, found, facts, has_no_items=seen.has_no_items(task["task_id"]), over=over)
+            steps = self._steps_of(task, dag_run, facts, has_no_items=seen.has_no_items(task["task_id"]), over=over)
             before = cached.get(marker)
             by_task[marker] = [replace(run, cached_from=before) for run in steps] if before else steps
         return in_order(with_causes(by_task, tasks, facts), facts)
 
-    def _was_over(self, found: Mapping[str, Any]) -> datetime | None:
+    def _was_over(self, dag_run: Mapping[str, Any]) -> datetime | None:
         """Return the time when the timeout of a run passed. Airflow notices that a little later."""
-        if not run_status(found).is_failed:
+        if not run_status(dag_run).is_failed:
             return None
-        timeout, began = self.dags.about(found).timeout, moment(found["start_date"])
-        is_late = run_status(found, timeout) is ExecutionStatus.TIMEOUT
+        timeout, began = self.dags.about(dag_run).timeout, moment(dag_run["start_date"])
+        is_late = run_status(dag_run, timeout) is ExecutionStatus.TIMEOUT
         return began + timeout if is_late and began and timeout else None
 
-    def _cached(self, found: Mapping[str, Any]) -> dict[tuple[str, int], str]:
+    def _cached(self, dag_run: Mapping[str, Any]) -> dict[tuple[str, int], str]:
         """Return, by task and map index, the earlier run that the results are from, if they come from the cache."""
-        listed = self.client.returned(found["dag_id"], found["dag_run_id"], CACHED_KEY)
+        listed = self.client.returned(dag_run["dag_id"], dag_run["dag_run_id"], CACHED_KEY)
         kept = {}
         for marker in listed:
             with suppress(KeptElsewhereError):
-                kept[marker] = self._kept(found, marker, CACHED_KEY)
+                kept[marker] = self._kept(dag_run, marker, CACHED_KEY)
         return {marker: str(before) for marker, before in kept.items() if before is not None}
 
-    def identified(self, found: Mapping[str, Any]) -> Run:
+    def identified(self, dag_run: Mapping[str, Any]) -> Run:
         """Return the record with the digest of the code: the run's own, else that of its DAG version.
 
         The record has the origin of the DAG version if that version has the code of the run.
         """
-        facts = self.dags.facts(found) if version_of(found) else {}
-        kept, submitted = facts.get("code"), (found.get("conf") or {}).get(CODE_KEY)
+        facts = self.dags.facts(dag_run) if version_of(dag_run) else {}
+        kept, submitted = facts.get("code"), (dag_run.get("conf") or {}).get(CODE_KEY)
         origin = Origin.from_dict(facts.get("origin")) if submitted in (None, kept) else None
-        return replace(self.record(found, whole=False), origin=origin, code_digest=submitted or kept)
+        return replace(self.record(dag_run, whole=False), origin=origin, code_digest=submitted or kept)
 
     def outputs(self, job_id: str) -> Outputs:
         """Return the outputs of the pipeline; for a foreign DAG the return values by task id: see ``_returned``."""
-        found = self.fetch(job_id)
-        dag, run_id = found["dag_id"], found["dag_run_id"]
-        facts = self.dags.facts(found)
+        dag_run = self.fetch(job_id)
+        dag, run_id = dag_run["dag_id"], dag_run["dag_run_id"]
+        facts = self.dags.facts(dag_run)
         if not facts:
-            return self._returned(found)
-        tasks = self._tasks(found)
-        if not tasks and (why := why_nothing_ran(self.client, found)):
+            return self._returned(dag_run)
+        tasks = self._tasks(dag_run)
+        if not tasks and (why := why_nothing_ran(self.client, dag_run)):
             return Outputs(not_kept=dict.fromkeys(facts.get("outputs", ()), why))
         seen = Seen(facts, tasks) if "helpers" in facts else None
         packed: dict[str, Any] = {}
@@ -215,7 +215,7 @@ class AirflowReader(RunReader):
             try:
                 if seen and where[2:]:
                     loops[name] = seen.on_item_error(where)
-                    states = self._items(found, facts, seen, task, output)
+                    states = self._items(dag_run, facts, seen, task, output)
                     if (lacking := lacking_item(states, goes_on="continue" in loops[name])) is not None:
                         lost[name] = (
                             f"Output {name!r} of run {run_id!r} lacks {labelled(task, lacking)!r}, whose state in "
@@ -257,41 +257,41 @@ class AirflowReader(RunReader):
 
     def _recorded(self, job_id: str) -> Iterator[tuple[tuple[str, tuple[int, ...]], Mapping[str, Any]]]:
         """Yield the packed outputs of completed steps and items, in the order of the DAG file."""
-        found = self.fetch(job_id)
-        facts = self.dags.facts(found)
+        dag_run = self.fetch(job_id)
+        facts = self.dags.facts(dag_run)
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         keys: Mapping[str, Mapping[str, str]] = facts.get("xcoms", {})
-        tasks = [task for task in self._tasks(found) if task["task_id"] in order]
+        tasks = [task for task in self._tasks(dag_run) if task["task_id"] in order]
         for task in sorted(tasks, key=lambda task: (order[task["task_id"]], map_index(task))):
             marker = task["task_id"], map_index(task)
             if runs_several(task):
-                for name, outputs in self._recorded_together(task, found):
+                for name, outputs in self._recorded_together(task, dag_run):
                     yield (name, index_of(task)), outputs
             elif marker[0] in keys and task["state"] == "success":
-                yield (name_of(task), index_of(task)), self._packed(found, marker, keys[marker[0]])
+                yield (name_of(task), index_of(task)), self._packed(dag_run, marker, keys[marker[0]])
 
     def _recorded_together(
-        self, task: Mapping[str, Any], found: Mapping[str, Any]
+        self, task: Mapping[str, Any], dag_run: Mapping[str, Any]
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the packed outputs of each completed step of an execution group."""
         marker = task["task_id"], map_index(task)
-        for name, said in self._written(task, found).get("steps", {}).items():
-            yield name, self._packed(found, marker, said.get("outputs", {}))
+        for name, said in self._written(task, dag_run).get("steps", {}).items():
+            yield name, self._packed(dag_run, marker, said.get("outputs", {}))
 
-    def _packed(self, found: Mapping[str, Any], marker: Marker, keys: Mapping[str, str]) -> dict[str, Any]:
+    def _packed(self, dag_run: Mapping[str, Any], marker: Marker, keys: Mapping[str, str]) -> dict[str, Any]:
         """Return the packed outputs that a task left, by name; ``keys`` are their XCom keys."""
-        kept = {output: self._kept(found, marker, key) for output, key in keys.items()}
+        kept = {output: self._kept(dag_run, marker, key) for output, key in keys.items()}
         return {output: restored(value) for output, value in kept.items() if value is not None}
 
-    def _kept(self, found: Mapping[str, Any], marker: Marker, key: str) -> Any:
+    def _kept(self, dag_run: Mapping[str, Any], marker: Marker, key: str) -> Any:
         """Return an XCom; None if it is gone, as for a task that runs again since it was listed."""
         with suppress(NotThereError):
-            return self.client.xcom(found["dag_id"], found["dag_run_id"], marker[0], key, marker[1])
+            return self.client.xcom(dag_run["dag_id"], dag_run["dag_run_id"], marker[0], key, marker[1])
         return None
 
-    def _returned(self, found: Mapping[str, Any]) -> Outputs:
+    def _returned(self, dag_run: Mapping[str, Any]) -> Outputs:
         """Return the return value of each task; for a mapped task a list by map index, None for those without."""
-        dag, run_id = found["dag_id"], found["dag_run_id"]
+        dag, run_id = dag_run["dag_id"], dag_run["dag_run_id"]
         values: dict[str, Any] = {}
         lost: dict[str, str] = {}
         mapped: dict[str, list[Any]] = {}
@@ -308,7 +308,7 @@ class AirflowReader(RunReader):
                 continue
             values[task] = items = mapped.setdefault(task, [])
             items += [None] * (index - len(items)) + [value]
-        counts = Counter(each["task_id"] for each in self._tasks(found)) if mapped else Counter()
+        counts = Counter(instance["task_id"] for instance in self._tasks(dag_run)) if mapped else Counter()
         for task, items in mapped.items():
             items.extend([None] * (counts[task] - len(items)))
         return Outputs({task: value for task, value in values.items() if task not in lost}, not_kept=lost)
@@ -319,16 +319,16 @@ class AirflowReader(RunReader):
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """Return the lines of every attempt, oldest first; with ``follow`` as they arrive, until the run has ended."""
-        found: Mapping[str, Any] = self.fetch(job_id)
+        dag_run: Mapping[str, Any] = self.fetch(job_id)
         over: bool | None = None  # unknown before the first poll, for which ``found`` is new enough
 
         def poll() -> Poll:
-            nonlocal found, over
+            nonlocal dag_run, over
             is_last = over is True  # a worker may write its last lines a moment after the end
             if over is False:
-                found = self.client.run(found["dag_id"], found["dag_run_id"])
-            over = self.record(found).status.is_terminal
-            seen = self._audit_log.noted(found)
+                dag_run = self.client.run(dag_run["dag_id"], dag_run["dag_run_id"])
+            over = self.record(dag_run).status.is_terminal
+            seen = self._audit_log.noted(dag_run)
             tasks = [task for task in self._tasks(seen) if task["start_date"] is not None]
             facts = self.dags.facts(seen) if any(map(runs_several, tasks)) else {}
             yield from self._task_logs.new_lines(seen, tasks, facts, follow=follow and not is_last)
@@ -336,16 +336,16 @@ class AirflowReader(RunReader):
 
         return log_lines(poll, follow=follow)
 
-    def _tasks(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return self.client.task_instances(found["dag_id"], found["dag_run_id"])
+    def _tasks(self, dag_run: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return self.client.task_instances(dag_run["dag_id"], dag_run["dag_run_id"])
 
     def _step(
-        self, task: Mapping[str, Any], found: Mapping[str, Any], status: ExecutionStatus, has_no_items: bool
+        self, task: Mapping[str, Any], dag_run: Mapping[str, Any], status: ExecutionStatus, has_no_items: bool
     ) -> StepRun:
         error = None
         raw = "no_items" if has_no_items and status.is_successful else task["state"] or "none"
         if status.is_failed:
-            error, kind = self._error(found, task)
+            error, kind = self._error(dag_run, task)
             status = ExecutionStatus.TIMEOUT if kind in _LATE else status
             if kind == UPSTREAM_FAILED:
                 status, raw = ExecutionStatus.CANCELLED, "upstream_failed"
@@ -366,7 +366,7 @@ class AirflowReader(RunReader):
     def _steps_of(
         self,
         task: Mapping[str, Any],
-        found: Mapping[str, Any],
+        dag_run: Mapping[str, Any],
         facts: Mapping[str, Any],
         *,
         has_no_items: bool = False,
@@ -378,38 +378,38 @@ class AirflowReader(RunReader):
         """
         names = steps_of_task(task["task_id"], facts)
         cleans_up = task["task_id"] in facts.get("cleanup", ())
-        status = task_status(task, found, over=None if has_no_items else over, cleans_up=cleans_up)
-        whole = self._step(task, found, status, has_no_items)
+        status = task_status(task, dag_run, over=None if has_no_items else over, cleans_up=cleans_up)
+        whole = self._step(task, dag_run, status, has_no_items)
         if not names:
             return [whole]
-        return list(step_runs(names, whole, task, self._written(task, found)))
+        return list(step_runs(names, whole, task, self._written(task, dag_run)))
 
     def _items(
-        self, found: Mapping[str, Any], facts: Mapping[str, Any], seen: Seen, task: str, output: str
+        self, dag_run: Mapping[str, Any], facts: Mapping[str, Any], seen: Seen, task: str, output: str
     ) -> Mapping[tuple[int, ...], str]:
         """Return Airflow's states, by item, of a task, or of the step of an execution group that has this output."""
-        held = [each for each in steps_of_task(task, facts) if output.startswith(f"{task_id(each)}.")]
-        name = max(held, key=len, default=None)  # a step `train.v2` may exist beside a step `train`
+        names = [candidate for candidate in steps_of_task(task, facts) if output.startswith(f"{task_id(candidate)}.")]
+        name = max(names, key=len, default=None)  # a step `train.v2` may exist beside a step `train`
         if name is None:
             return seen.items(task)
-        mapped = [each for each in self._tasks(found) if each["task_id"] == task]
-        runs = [run for each in mapped for run in self._steps_of(each, found, facts)]
+        mapped = [candidate for candidate in self._tasks(dag_run) if candidate["task_id"] == task]
+        runs = [run for candidate in mapped for run in self._steps_of(candidate, dag_run, facts)]
         return {run.index: run.raw_status for run in runs if run.name == name}
 
-    def _written(self, task: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _written(self, task: Mapping[str, Any], dag_run: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the record that an execution group's task wrote about its steps."""
         if not may_have_written(task):
             return {}
-        return dict(restored(self._kept(found, (task["task_id"], map_index(task)), STEPS_KEY)) or {})
+        return dict(restored(self._kept(dag_run, (task["task_id"], map_index(task)), STEPS_KEY)) or {})
 
-    def _why(self, found: Mapping[str, Any], status: ExecutionStatus) -> str:
+    def _why(self, dag_run: Mapping[str, Any], status: ExecutionStatus) -> str:
         """Return the error of a run that failed, took too long or was cancelled."""
         if status is ExecutionStatus.CANCELLED:
             return WAS_CANCELLED
         if status is ExecutionStatus.TIMEOUT:
-            timeout = self.dags.about(found).timeout
+            timeout = self.dags.about(dag_run).timeout
             return f"The run took longer than its timeout of {span_text(timeout.total_seconds() if timeout else 0)}."
-        facts, tasks = self.dags.facts(found), self._tasks(found)
+        facts, tasks = self.dags.facts(dag_run), self._tasks(dag_run)
         seen = Seen(facts, tasks)
         failed = [task for task in tasks if task["state"] == "failed" and seen.counts(task["task_id"])]
         if not failed:
@@ -419,22 +419,22 @@ class AirflowReader(RunReader):
                 "Airflow marked the run as failed although no task failed: the run was marked by hand, or the DAG has "
                 "changed."
             )
-            return self._audit_log.marked(found) or next(no_lists, unknown)
+            return self._audit_log.marked(dag_run) or next(no_lists, unknown)
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         failed.sort(key=lambda task: task["end_date"] or "9")
         read = sorted(failed[:_READ], key=lambda task: (order.get(task["task_id"], -1), map_index(task)))
-        said = [error for task in read if (error := self._failure(found, task, facts))]
-        said = said or [self._error(found, read[0])[0]]
+        said = [error for task in read if (error := self._failure(dag_run, task, facts))]
+        said = said or [self._error(dag_run, read[0])[0]]
         return of_several(said, len(said) + len(failed) - len(read))
 
-    def _failure(self, found: Mapping[str, Any], task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    def _failure(self, dag_run: Mapping[str, Any], task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         """Say how a task failed, for the run's error; empty if it failed only because another task had."""
         if steps_of_task(task["task_id"], facts):
             with suppress(KeptElsewhereError):  # the log has it, too
-                runs = [run for run in self._steps_of(task, found, facts) if failed_or_timed_out(run.status)]
+                runs = [run for run in self._steps_of(task, dag_run, facts) if failed_or_timed_out(run.status)]
                 first = min(runs, key=lambda run: run.ended_at or _LATEST, default=None)
                 return of_step(first.name, first.error or "", first.label) if first else ""
-        error, kind = self._error(found, task)
+        error, kind = self._error(dag_run, task)
         if kind == UPSTREAM_FAILED:
             return ""
         if task["task_id"] in facts.get("helpers", ()):
@@ -443,16 +443,16 @@ class AirflowReader(RunReader):
             return error if error.startswith(_START) else f"{_START}: {error}"
         return of_step(name_of(task), error, labelled(name_of(task), index_of(task)))
 
-    def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
+    def _error(self, dag_run: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
         """Return the error of the last attempt of a failed task, and the class of its exception.
 
         If a user marked the task as failed, the error names the user: the process only reports that it was stopped.
         """
-        if marked := self._audit_log.marked(found, task):
+        if marked := self._audit_log.marked(dag_run, task):
             return marked, ""
-        return self._task_logs.error(found, task)
+        return self._task_logs.error(dag_run, task)
 
-    def _has_settled(self, found: Mapping[str, Any], status: ExecutionStatus) -> bool:
+    def _has_settled(self, dag_run: Mapping[str, Any], status: ExecutionStatus) -> bool:
         """Return whether no task of an ended run can change anything any more.
 
         Tasks that were stopped with their run are ended by their workers a little later. On Airflow 2, a task that
@@ -460,25 +460,26 @@ class AirflowReader(RunReader):
         log does not counts as ended after ``SETTLES_WITHIN``.
         """
         was_stopped = status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
-        ended = moment(found["end_date"])
+        ended = moment(dag_run["end_date"])
         if not (was_stopped or self.client.may_run_after_end) or ended is None:
             return True
         if datetime.now(UTC) - ended > SETTLES_WITHIN:
             return True
         stopped = [
             task
-            for task in self._tasks(found)
+            for task in self._tasks(dag_run)
             if task["try_number"]
             and (task["state"] == "skipped" or (was_stopped and task["state"] != "success"))
-            and not had_ended(task["task_id"], "failed", found)
+            and not had_ended(task["task_id"], "failed", dag_run)
         ]
-        if not all(self._task_logs.has_stopped(found, task) for task in stopped):
+        if not all(self._task_logs.has_stopped(dag_run, task) for task in stopped):
             return False
         if was_stopped or not stopped:
             return True
-        now = self.client.run(found["dag_id"], found["dag_run_id"])  # the log is newer than what was read of the run
-        return bool(now["state"] == found["state"])
+        # The log is newer than what was read of the run.
+        now = self.client.run(dag_run["dag_id"], dag_run["dag_run_id"])
+        return bool(now["state"] == dag_run["state"])
 
 
-def _job_id(found: Mapping[str, Any]) -> str:
-    return f"{found['dag_id']}/{found['dag_run_id']}"
+def _job_id(dag_run: Mapping[str, Any]) -> str:
+    return f"{dag_run['dag_id']}/{dag_run['dag_run_id']}"

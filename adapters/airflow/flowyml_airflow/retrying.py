@@ -28,22 +28,22 @@ _ENDS = {"success": End.OK, "failed": End.FAILED}
 
 def run_again(reader: AirflowReader, deployer: AirflowDeployer, job_id: str, steps: Sequence[str] | None) -> None:
     """Clear the tasks that failed or were stopped, and those after them; or ``steps`` and all after them."""
-    found, client = reader.fetch(job_id), reader.client
-    dag, run_id = found["dag_id"], found["dag_run_id"]
-    _check_same_code(found, reader, deployer)
+    dag_run, client = reader.fetch(job_id), reader.client
+    dag, run_id = dag_run["dag_id"], dag_run["dag_run_id"]
+    _check_same_code(dag_run, reader, deployer)
     tasks = client.task_instances(dag, run_id)
     graph = {task["task_id"]: task["downstream_task_ids"] for task in client.tasks(dag)}
-    was_stopped = reader.record(found, whole=False).status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
-    marked = to_clear(tasks, graph, reader.dags.facts(found), steps=steps, was_stopped=was_stopped)
+    was_stopped = reader.record(dag_run, whole=False).status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
+    marked = to_clear(tasks, graph, reader.dags.facts(dag_run), steps=steps, was_stopped=was_stopped)
     if not marked:
         raise RetryRefusedError(f"Run {job_id!r} has no task that failed or was stopped: there is nothing to clear.")
     of_task: dict[str, set[int]] = {}
     for task, index in marked:
         of_task.setdefault(task, set()).add(index)
-    every = {task: {map_index(each) for each in tasks if each["task_id"] == task} for task in of_task}
-    wanted = {task: None if indexes == every[task] else indexes for task, indexes in of_task.items()}
+    every = {task: {map_index(instance) for instance in tasks if instance["task_id"] == task} for task in of_task}
+    to_clear_of = {task: None if indexes == every[task] else indexes for task, indexes in of_task.items()}
     try:
-        client.clear_tasks(dag, run_id, wanted)
+        client.clear_tasks(dag, run_id, to_clear_of)
     except ConflictError as error:  # its database refuses the second of two that change the same rows
         raise RetryRefusedError(
             f"Run {job_id!r} was changed at the same moment, as by another retry. Look at it by "
@@ -53,22 +53,22 @@ def run_again(reader: AirflowReader, deployer: AirflowDeployer, job_id: str, ste
 
 def ended_run(reader: AirflowReader, bundle: Bundle, job_id: str) -> EndedRun:
     """Return what Airflow has of an ended run of a ``bundle``."""
-    found = reader.fetch(job_id)
+    dag_run = reader.fetch(job_id)
     outputs = reader.recorded_outputs(job_id)
-    place = run_place("airflow", found["dag_id"], found["dag_run_id"])
-    return EndedRun.of(reader.identified(found), bundle, reader.step_runs(job_id), outputs, place)
+    place = run_place("airflow", dag_run["dag_id"], dag_run["dag_run_id"])
+    return EndedRun.of(reader.identified(dag_run), bundle, reader.step_runs(job_id), outputs, place)
 
 
-def _check_same_code(found: Mapping[str, Any], reader: AirflowReader, deployer: AirflowDeployer) -> None:
+def _check_same_code(dag_run: Mapping[str, Any], reader: AirflowReader, deployer: AirflowDeployer) -> None:
     """Refuse a run that would continue with other code: a task runs the code that is there when it starts.
 
     In a DAG bundle with versions, such as one from git, Airflow uses the version of the run.
     """
-    code = None if found.get("bundle_version") else reader.identified(found).code_digest
-    deployed = deployer.found(found["dag_id"]) if code else None
+    code = None if dag_run.get("bundle_version") else reader.identified(dag_run).code_digest
+    deployed = deployer.found(dag_run["dag_id"]) if code else None
     now = deployed.facts.get("code") if deployed else None
     if now not in (None, code):
-        job_id = f"{found['dag_id']}/{found['dag_run_id']}"
+        job_id = f"{dag_run['dag_id']}/{dag_run['dag_run_id']}"
         raise RetryRefusedError(
             f"The DAG of run {job_id!r} has new code (version {str(code)[:8]}, now {str(now)[:8]}), and a retry "
             f"would run that. Deploy the run's own code again, or start a new run. To run the failed tasks with "
@@ -118,16 +118,17 @@ def _plan(ends: Iterable[StepInstance], graph: Mapping[str, Iterable[str]], fact
         for name in before.keys() & set(later) - last:
             before[name] += [task] if task in before else []
     steps = [
-        Step(name=task, function="", after=tuple(found), group=around.get(task, "")) for task, found in before.items()
+        Step(name=task, function="", after=tuple(upstream), group=around.get(task, ""))
+        for task, upstream in before.items()
     ]
     return Plan(name="", steps=tuple(steps), groups=tuple(groups))
 
 
-def _names(wanted: str, tasks: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Iterator[str]:
+def _names(label: str, tasks: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Iterator[str]:
     """Yield the tasks of a step, or of one item. An execution group runs again as a whole."""
     for task in tasks:
         for name in steps_of_task(task["task_id"], facts) or [name_of(task)]:
-            if wanted == name:
+            if label == name:
                 yield task["task_id"]
-            elif wanted == labelled(name, index_of(task)):
+            elif label == labelled(name, index_of(task)):
                 yield labelled(task["task_id"], index_of(task))

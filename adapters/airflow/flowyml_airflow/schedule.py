@@ -56,46 +56,48 @@ def schedule_arguments(schedule: Schedule | None, own: Any = None) -> Iterator[P
     yield f"catchup={schedule.catch_up}"
 
 
-def _own(given: Any) -> Part:
-    if given is None or isinstance(given, str):
-        return value(given)
-    return Group("[", [_asset(each) for each in given], "]") if isinstance(given, list | tuple) else _asset(given)
+def _own(schedule: Any) -> Part:
+    if schedule is None or isinstance(schedule, str):
+        return value(schedule)
+    return (
+        Group("[", [_asset(item) for item in schedule], "]") if isinstance(schedule, list | tuple) else _asset(schedule)
+    )
 
 
-def _asset(given: str | Mapping[str, Any]) -> Part:
-    if isinstance(given, str):
-        return f"Asset({text_literal(given)})"
+def _asset(asset: str | Mapping[str, Any]) -> Part:
+    if isinstance(asset, str):
+        return f"Asset({text_literal(asset)})"
     for word in ("all", "any"):
-        if word in given:
-            return Group(f"Asset{word.title()}(", [_asset(each) for each in given[word]], ")")
-    if "alias" in given:
-        return f"AssetAlias({text_literal(given['alias'])})"
-    return Group("Asset(", [text_literal(given[name]) for name in ("name", "uri") if name in given], ")")
+        if word in asset:
+            return Group(f"Asset{word.title()}(", [_asset(part) for part in asset[word]], ")")
+    if "alias" in asset:
+        return f"AssetAlias({text_literal(asset['alias'])})"
+    return Group("Asset(", [text_literal(asset[name]) for name in ("name", "uri") if name in asset], ")")
 
 
-def asset_classes(given: Any) -> list[str]:
+def asset_classes(schedule: Any) -> list[str]:
     """Return the asset classes in a schedule of assets."""
-    if given is None or (isinstance(given, str) and given.startswith("@")):
+    if schedule is None or (isinstance(schedule, str) and schedule.startswith("@")):
         return []
-    found = (
+    classes = (
         {"Asset"}
-        if isinstance(given, str) or (isinstance(given, Mapping) and {"name", "uri"} & given.keys())
+        if isinstance(schedule, str) or (isinstance(schedule, Mapping) and {"name", "uri"} & schedule.keys())
         else set()
     )
-    if isinstance(given, Mapping):
-        found |= {f"Asset{word.title()}" for word in ("alias", "all", "any") if word in given}
-        given = [*given.get("all", ()), *given.get("any", ())]
-    if not isinstance(given, str):
-        found |= {name for each in given for name in asset_classes(each)}
-    return sorted(found)
+    if isinstance(schedule, Mapping):
+        classes |= {f"Asset{word.title()}" for word in ("alias", "all", "any") if word in schedule}
+        schedule = [*schedule.get("all", ()), *schedule.get("any", ())]
+    if not isinstance(schedule, str):
+        classes |= {name for asset in schedule for name in asset_classes(asset)}
+    return sorted(classes)
 
 
-def has_named_assets(given: Any) -> bool:
+def has_named_assets(schedule: Any) -> bool:
     """Return whether an asset in a schedule has a name beside its URI."""
-    if isinstance(given, Mapping):
-        parts = [*given.get("all", ()), *given.get("any", ())]
-        return {"name", "uri"} <= given.keys() or any(map(has_named_assets, parts))
-    return isinstance(given, list | tuple) and any(map(has_named_assets, given))
+    if isinstance(schedule, Mapping):
+        parts = [*schedule.get("all", ()), *schedule.get("any", ())]
+        return {"name", "uri"} <= schedule.keys() or any(map(has_named_assets, parts))
+    return isinstance(schedule, list | tuple) and any(map(has_named_assets, schedule))
 
 
 def timetable_class(schedule: Schedule) -> str:

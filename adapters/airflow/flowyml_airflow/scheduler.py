@@ -31,26 +31,26 @@ class AirflowScheduler(Scheduler):
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         deployer, client = self.deployer, self.deployer.client()
         check_carried(schedule.parameters, client.integers)
-        found = deployer.found(dag_id(bundle.plan.name))
-        before = deployer.schedule(bundle.plan.name, found)
+        deployed = deployer.found(dag_id(bundle.plan.name))
+        before = deployer.schedule(bundle.plan.name, deployed)
         is_declared = schedule == declared_schedule(bundle.plan)
         compiled = deployer.compiled(bundle, schedule if is_declared else since(schedule, before))
         paused = schedule.paused
-        if found and before:
-            paused = not force and found.dag["is_paused"] and bool(client.pause_we_set(compiled.dag_id))
-        if found and not force and not paused:
-            check_resumable(found)
-        deployer.write(compiled, found, force=force)
+        if deployed and before:
+            paused = not force and deployed.dag["is_paused"] and bool(client.pause_we_set(compiled.dag_id))
+        if deployed and not force and not paused:
+            check_resumable(deployed)
+        deployer.write(compiled, deployed, force=force)
         client.pause(compiled.dag_id, paused)
         return self._info(compiled.dag_id)
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
         client = self.deployer.client()
         if pipeline is None:
-            found = [Deployed(dag, client) for dag in client.dags(TAG) if has_schedule(dag)]
+            scheduled = [Deployed(dag, client) for dag in client.dags(TAG) if has_schedule(dag)]
         else:
-            found = [one] if (one := self.deployer.found(dag_id(pipeline))) else []
-        return [info for item in found if (info := schedule_info(item, self.deployer.folder))]
+            scheduled = [one] if (one := self.deployer.found(dag_id(pipeline))) else []
+        return [info for item in scheduled if (info := schedule_info(item, self.deployer.folder))]
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
         return self._switch(schedule_id, paused=True)
@@ -70,16 +70,16 @@ class AirflowScheduler(Scheduler):
         refused.
         """
         self._info(schedule_id)
-        found, client = self.deployer.existing(schedule_id), self.deployer.client()
-        options: dict[str, Any] = {name: found.facts.get(name) for name in ("python", "artifacts", "artifact_links")}
+        deployed, client = self.deployer.existing(schedule_id), self.deployer.client()
+        options: dict[str, Any] = {name: deployed.facts.get(name) for name in ("python", "artifacts", "artifact_links")}
         deployer = replace(self.deployer, **options)
-        deployer.write(deployer.compiled(deployer.deployed_bundle(found), None), found)
-        if found.dag["is_paused"] and client.pause_we_set(schedule_id):
+        deployer.write(deployer.compiled(deployer.deployed_bundle(deployed), None), deployed)
+        if deployed.dag["is_paused"] and client.pause_we_set(schedule_id):
             client.pause(schedule_id, False)
 
     def _info(self, schedule_id: str) -> ScheduleInfo:
-        found = self.deployer.found(schedule_id) if usable_id(schedule_id) else None
-        info = schedule_info(found, self.deployer.folder) if found else None
+        deployed = self.deployer.found(schedule_id) if usable_id(schedule_id) else None
+        info = schedule_info(deployed, self.deployer.folder) if deployed else None
         if info is None:
             client = self.deployer.client()
             raise ScheduleNotFoundError(
@@ -103,30 +103,30 @@ def since(schedule: Schedule, before: Schedule | None) -> Schedule:
     return replace(schedule, start=now + wait)
 
 
-def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo | None:
+def schedule_info(deployed: Deployed, folder: Folder | None = None) -> ScheduleInfo | None:
     """Return the schedule of a DAG; None if it has none, or FlowyML did not set it."""
-    schedule = found.schedule
-    if schedule is None or not has_schedule(found.dag):
+    schedule = deployed.schedule
+    if schedule is None or not has_schedule(deployed.dag):
         return None
-    following = moment(found.dag.get("next_dagrun_run_after") or found.dag.get("next_dagrun_create_after"))
+    following = moment(deployed.dag.get("next_dagrun_run_after") or deployed.dag.get("next_dagrun_create_after"))
     return ScheduleInfo(
-        schedule_id=found.dag["dag_id"],
-        pipeline=found.facts.get("pipeline", found.dag["dag_id"]),
+        schedule_id=deployed.dag["dag_id"],
+        pipeline=deployed.facts.get("pipeline", deployed.dag["dag_id"]),
         schedule=schedule,
-        paused=bool(found.dag["is_paused"]),
+        paused=bool(deployed.dag["is_paused"]),
         next_runs=(following,) if following else (),
-        drift=tuple(drift(found, folder)),
+        drift=tuple(drift(deployed, folder)),
     )
 
 
-def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
+def drift(deployed: Deployed, folder: Folder | None) -> Iterator[str]:
     """Yield the changes that were made outside of FlowyML, by hand or by Airflow itself."""
-    filename = str(found.dag.get("relative_fileloc") or found.dag["fileloc"]).rpartition("/")[2]
-    if not is_untouched(found.source) or not found.has_parsed(found.facts.get("version", "")):
+    filename = str(deployed.dag.get("relative_fileloc") or deployed.dag["fileloc"]).rpartition("/")[2]
+    if not is_untouched(deployed.source) or not deployed.has_parsed(deployed.facts.get("version", "")):
         yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."
-    elif folder is not None and folder.read(filename) not in (None, found.source.encode()):
+    elif folder is not None and folder.read(filename) not in (None, deployed.source.encode()):
         yield f"{filename} in the DAGs folder is not what Airflow has read."
-    ours, paused = found.client.pause_we_set(found.dag["dag_id"]), bool(found.dag["is_paused"])
+    ours, paused = deployed.client.pause_we_set(deployed.dag["dag_id"]), bool(deployed.dag["is_paused"])
     if ours is not None and ours != paused:
         itself = ", or by Airflow itself, after max_consecutive_failed_dag_runs" if paused else ""
         how = f"in Airflow's UI, API or command line{itself}"

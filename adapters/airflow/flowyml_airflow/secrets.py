@@ -55,15 +55,15 @@ def read_ahead(references: Iterable[str]) -> ReadSecret:
     In Airflow 3 a task has one line to its supervisor, which a process that is forked from the task shares. So this
     process reads before it forks.
     """
-    found: dict[str, str | MissingSecretError] = {}
+    secrets: dict[str, str | MissingSecretError] = {}
     for reference in references:
         try:
-            found[reference] = _read(reference)
+            secrets[reference] = _read(reference)
         except MissingSecretError as error:
-            found[reference] = error
+            secrets[reference] = error
 
     def read(reference: str) -> str:
-        value = found[reference]
+        value = secrets[reference]
         if isinstance(value, MissingSecretError):
             raise value
         return value

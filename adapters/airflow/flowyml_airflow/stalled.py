@@ -39,9 +39,9 @@ def is_missing(client: AirflowClient, dag: str) -> bool:
         return True
 
 
-def why_stalled(client: AirflowClient, found: Mapping[str, Any]) -> str:
+def why_stalled(client: AirflowClient, dag_run: Mapping[str, Any]) -> str:
     """Say why the tasks of an unfinished run cannot start, and what to do; empty if no reason is known."""
-    dag_id, run_id = found["dag_id"], found["dag_run_id"]
+    dag_id, run_id = dag_run["dag_id"], dag_run["dag_run_id"]
     try:
         dag = client.dag(dag_id)
     except NotThereError:
@@ -64,14 +64,14 @@ def why_stalled(client: AirflowClient, found: Mapping[str, Any]) -> str:
     return ""
 
 
-def why_nothing_ran(client: AirflowClient, found: Mapping[str, Any]) -> str:
+def why_nothing_ran(client: AirflowClient, dag_run: Mapping[str, Any]) -> str:
     """Say why a run without tasks completed, and what to do; empty if no reason is known."""
-    date = moment(found.get("logical_date"))
+    date = moment(dag_run.get("logical_date"))
     if date is None:
         return ""
     with suppress(NotThereError):
-        if why := Deployed(client.dag(found["dag_id"]), client).why_no_tasks(date):
-            return f"Run {found['dag_run_id']!r} completed without running any step. {why}"
+        if why := Deployed(client.dag(dag_run["dag_id"]), client).why_no_tasks(date):
+            return f"Run {dag_run['dag_run_id']!r} completed without running any step. {why}"
     return ""
 
 
@@ -83,22 +83,22 @@ class RunWarnings:
     _said: dict[tuple[str, str], str] = field(default_factory=dict)
     _ended: set[tuple[str, str]] = field(default_factory=set)
 
-    def warn_if_stalled(self, client: AirflowClient, found: Mapping[str, Any]) -> None:
+    def warn_if_stalled(self, client: AirflowClient, dag_run: Mapping[str, Any]) -> None:
         """Log why an unfinished run does not progress. Airflow is asked only from time to time."""
-        key = (found["dag_id"], found["dag_run_id"])
-        began = moment(found.get("queued_at") or found.get("run_after") or found.get("start_date"))
+        key = (dag_run["dag_id"], dag_run["dag_run_id"])
+        began = moment(dag_run.get("queued_at") or dag_run.get("run_after") or dag_run.get("start_date"))
         if (began and datetime.now(UTC) - began < YOUNG) or time.monotonic() < self._next_check.get(key, 0):
             return
         self._next_check[key] = time.monotonic() + _EVERY
-        self._say(key, why_stalled(client, found))
+        self._say(key, why_stalled(client, dag_run))
 
-    def warn_if_nothing_ran(self, client: AirflowClient, found: Mapping[str, Any]) -> None:
+    def warn_if_nothing_ran(self, client: AirflowClient, dag_run: Mapping[str, Any]) -> None:
         """Log why a completed run has no tasks. Only a run that a user started, with a date, can have none."""
-        key = (found["dag_id"], found["dag_run_id"])
-        if found.get("run_type") == "manual" and found.get("logical_date") and key not in self._ended:
+        key = (dag_run["dag_id"], dag_run["dag_run_id"])
+        if dag_run.get("run_type") == "manual" and dag_run.get("logical_date") and key not in self._ended:
             self._ended.add(key)
             tasks = client.task_instances(*key)
-            self._say(key, "" if tasks else why_nothing_ran(client, found))
+            self._say(key, "" if tasks else why_nothing_ran(client, dag_run))
 
     def _say(self, key: tuple[str, str], why: str) -> None:
         if why and self._said.get(key) != why:

@@ -51,10 +51,10 @@ def timeout_of(dag: Mapping[str, Any]) -> timedelta | None:
     >>> timeout_of({"dag_run_timeout": "PT1M30.5S"})
     datetime.timedelta(seconds=90, microseconds=500000)
     """
-    found = dag.get("dag_run_timeout")
-    if isinstance(found, Mapping):
-        return timedelta(days=found["days"], seconds=found["seconds"], microseconds=found["microseconds"])
-    match = _ISO.fullmatch(found) if found else None
+    timeout = dag.get("dag_run_timeout")
+    if isinstance(timeout, Mapping):
+        return timedelta(days=timeout["days"], seconds=timeout["seconds"], microseconds=timeout["microseconds"])
+    match = _ISO.fullmatch(timeout) if timeout else None
     return timedelta(**{unit: float(number or 0) for unit, number in match.groupdict().items()}) if match else None
 
 

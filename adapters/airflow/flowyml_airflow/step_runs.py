@@ -121,8 +121,8 @@ def in_order(steps: Mapping[Marker, Sequence[StepRun]], facts: Mapping[str, Any]
 
 def map_index(task: Mapping[str, Any]) -> int:
     """Return the map index of a task; -1 if it is not mapped."""
-    found = task.get("map_index", -1)
-    return found if isinstance(found, int) else -1
+    index = task.get("map_index", -1)
+    return index if isinstance(index, int) else -1
 
 
 def name_of(task: Mapping[str, Any]) -> str:
@@ -137,8 +137,8 @@ def index_of(task: Mapping[str, Any]) -> tuple[int, ...]:
 
 def steps_of_task(task: str, facts: Mapping[str, Any]) -> Sequence[str]:
     """Return the names of the steps of an execution group's task; empty for another task."""
-    found: Sequence[str] = facts.get("together", {}).get(task, ())
-    return found
+    names: Sequence[str] = facts.get("together", {}).get(task, ())
+    return names
 
 
 def runs_several(task: Mapping[str, Any]) -> bool:
@@ -253,7 +253,7 @@ def _causes(
     facts: Mapping[str, Any],
 ) -> dict[Marker, _Cause]:
     """Return, by task, the first failure before it, also through other tasks that did not run."""
-    found, seen = dict(failures), Seen(facts, tasks)
+    causes, seen = dict(failures), Seen(facts, tasks)
     by_task: dict[str, dict[int, Mapping[str, Any]]] = {}
     for task in tasks:
         by_task.setdefault(task["task_id"], {})[map_index(task)] = task
@@ -262,16 +262,18 @@ def _causes(
     for name in (*waits_for_none, *waits):  # each after those that it waits for
         for index, task in by_task.get(name, {}).items():
             marker = name, index
-            if marker in found or task["state"] not in ("failed", "upstream_failed"):
+            if marker in causes or task["state"] not in ("failed", "upstream_failed"):
                 continue
-            reached = [found[each] for each in _before(marker, waits.get(name, ()), by_task, facts) if each in found]
+            reached = [
+                causes[earlier] for earlier in _before(marker, waits.get(name, ()), by_task, facts) if earlier in causes
+            ]
             if reached:
-                found[marker] = min(reached)
+                causes[marker] = min(reached)
             elif lost := seen.lost_list(name):
-                found[marker] = _LATEST, f"not run, since {no_output(lost)}"
+                causes[marker] = _LATEST, f"not run, since {no_output(lost)}"
             elif task["state"] == "failed" and marker not in of_steps:  # it runs no step
-                found[marker] = moment(task["end_date"]) or _LATEST, not_run(f"task {name!r}", ExecutionStatus.FAILED)
-    return found
+                causes[marker] = moment(task["end_date"]) or _LATEST, not_run(f"task {name!r}", ExecutionStatus.FAILED)
+    return causes
 
 
 def _before(

@@ -33,14 +33,14 @@ def as_airflow(step: Step, error: StepError) -> Exception:
     known = airflow_exceptions()
     for name in ("AirflowSkipException", "AirflowFailException"):
         if name in getattr(error, "names", ()):
-            asked: Exception = getattr(known, name)(str(error))
-            return asked
+            wanted_kind: Exception = getattr(known, name)(str(error))
+            return wanted_kind
     final = is_final(step, error) and not isinstance(error, StepCancelledError)
     kind = known.AirflowFailException if final else known.AirflowException
     if isinstance(error, StepTimeoutError):
         kind = type(TIMED_OUT, (kind,), {"__module__": __name__})
-    made: Exception = kind(str(error))
-    return made
+    exception: Exception = kind(str(error))
+    return exception
 
 
 def is_final(step: Step, error: StepError) -> bool:
@@ -75,8 +75,8 @@ def interrupted(step: Step, error: BaseException) -> StepError:
 def upstream_failed(task: Task) -> Exception:
     """Return the exception for a task that Airflow started although a step that it waits for failed."""
     kind = type(UPSTREAM_FAILED, (airflow_exceptions().AirflowFailException,), {"__module__": __name__})
-    made: Exception = kind(f"{task.name} did not run: a step that it waits for failed.")
-    return made
+    exception: Exception = kind(f"{task.name} did not run: a step that it waits for failed.")
+    return exception
 
 
 def no_output(step: str, indexes: Sequence[int] = (-1,)) -> StepError:

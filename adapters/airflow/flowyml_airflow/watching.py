@@ -41,7 +41,7 @@ def watched(graph: TaskGraph) -> Sequence[Task]:
     @cache
     def passes_on(task: Task) -> bool:
         """Return whether a task's failure is also that of a task after it."""
-        return any(fails_with(each, task) and (each.kind != "choice" or passes_on(each)) for each in after[task])
+        return any(fails_with(later, task) and (later.kind != "choice" or passes_on(later)) for later in after[task])
 
     def fails_with(task: Task, before: Task) -> bool:
         """Return whether a task fails in each run in which the one before it has failed: no skip comes first."""
@@ -76,9 +76,9 @@ def watched(graph: TaskGraph) -> Sequence[Task]:
             if any(graph.may_skip(step.name, group) for step in graph.runs(before))
         )
 
-    found = [task for task in graph.tasks if task.kind != "choice" and _counts(graph, task) and not passes_on(task)]
-    are_last = all(graph.is_cleanup(each) for task in found for each in after[task])
-    return [] if are_last else found
+    last = [task for task in graph.tasks if task.kind != "choice" and _counts(graph, task) and not passes_on(task)]
+    are_last = all(graph.is_cleanup(later) for task in last for later in after[task])
+    return [] if are_last else last
 
 
 def _may_hide(graph: TaskGraph) -> bool:

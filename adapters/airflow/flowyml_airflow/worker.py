@@ -179,9 +179,9 @@ def to_trigger(
 
     graph = _graph(bundle)
     step = graph.plan.by_name[operator.step]
-    given, _ = _inputs(graph, step, operator, context, bundle, python, artifacts)
+    inputs, _ = _inputs(graph, step, operator, context, bundle, python, artifacts)
     parameters = _dates(context).filled(_parameters(context, bundle), days_of(graph.plan.parameters))
-    return {**operator.conf, **conf_of(step, given, parameters)}, _external_run(operator, context, bundle)
+    return {**operator.conf, **conf_of(step, inputs, parameters)}, _external_run(operator, context, bundle)
 
 
 def triggered(operator: Any, context: Mapping[str, Any], bundle: Path) -> dict[str, str]:
@@ -415,8 +415,8 @@ def _address() -> str:
         conf = import_module("airflow.configuration").conf
     except ImportError:  # in a test of this file
         return ""
-    found = conf.get("api", "base_url", fallback="") or conf.get("webserver", "base_url", fallback="")
-    return without_credentials(found or "")
+    url = conf.get("api", "base_url", fallback="") or conf.get("webserver", "base_url", fallback="")
+    return without_credentials(url or "")
 
 
 def _dates(context: Mapping[str, Any]) -> RunDates:
@@ -427,8 +427,8 @@ def _dates(context: Mapping[str, Any]) -> RunDates:
     a data interval only if it was given one.
     """
     run = context.get("dag_run")
-    asked = getattr(run, "run_after", None) or getattr(run, "start_date", None)
-    moment = getattr(run, "logical_date", None) or asked
+    began = getattr(run, "run_after", None) or getattr(run, "start_date", None)
+    moment = getattr(run, "logical_date", None) or began
     if moment is None:
         return RunDates()
     schedule = _schedule(context)
@@ -470,10 +470,10 @@ def _conf(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return conf
 
 
-def _check_inputs(graph: TaskGraph, step: Step, given: Mapping[str, Any], index: int) -> None:
+def _check_inputs(graph: TaskGraph, step: Step, inputs: Mapping[str, Any], index: int) -> None:
     """Raise ``StepError`` for an XCom that does not exist: Airflow returns None for it, and None is never an output."""
     for item in step.inputs:
-        if isinstance(item.source, FromStep) and given[item.name] is None:
+        if isinstance(item.source, FromStep) and inputs[item.name] is None:
             raise no_output(item.source.step, [index if graph.loop(graph.steps[item.source.step]) else -1])
 
 

@@ -23,8 +23,8 @@ def called_back(options: Mapping[str, Any], names: Iterable[str], before: list[P
 
 
 def _callback(place: str, arguments: Mapping[str, Any] | None) -> Part:
-    given = [value(dict(arguments))] if arguments is not None else []
-    return Group("callback(", [text_literal(place), *given], ")")
+    extra = [value(dict(arguments))] if arguments is not None else []
+    return Group("callback(", [text_literal(place), *extra], ")")
 
 
 def retries(policy: OrchestratorRetryPolicy | None) -> Iterator[Part]:
@@ -61,8 +61,8 @@ def pod(resources: ResourceRequirements) -> Part:
 
     Limits are for memory, and for devices, which Kubernetes never shares.
     """
-    wanted = {"cpu": resources.cpu, "memory": resources.memory}
-    requests: list[Part] = [f"{name}={text_literal(amount)}" for name, amount in wanted.items() if amount]
+    amounts = {"cpu": resources.cpu, "memory": resources.memory}
+    requests: list[Part] = [f"{name}={text_literal(amount)}" for name, amount in amounts.items() if amount]
     limits = {"memory": resources.memory} if resources.memory else {}
     if resources.gpu:
         limits[resources.gpu_resource] = str(resources.gpu)

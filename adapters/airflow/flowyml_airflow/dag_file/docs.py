@@ -34,7 +34,7 @@ def dag_docs(graph: TaskGraph, options: Mapping[str, Any], structure: str, drawi
         drawing,
         _table(("Parameter", "Type", "Default"), plan.parameters, _parameter),
         _table(("Step", "Takes", "Gives"), plan.steps, _step),
-        _table(("Output", "XCom", "Task"), plan.outputs, lambda each: _output(graph, each.name, each.source)),
+        _table(("Output", "XCom", "Task"), plan.outputs, lambda item: _output(graph, item.name, item.source)),
         NOTE + TOGETHER_NOTE if plan.structure.execution_groups else NOTE,
     ]
     return "\n\n".join(part for part in parts if part)
@@ -109,7 +109,7 @@ def _taken(source: Source) -> str:
 
 def _output(graph: TaskGraph, name: str, source: FromStep | FromEither) -> Sequence[str]:
     outputs = list(outputs_in([source]))
-    keys, tasks = [graph.key(each) for each in outputs], [graph.id(graph.steps[each.step]) for each in outputs]
+    keys, tasks = [graph.key(origin) for origin in outputs], [graph.id(graph.steps[origin.step]) for origin in outputs]
     return _code(name), " or ".join(map(_code, dict.fromkeys(keys))), " or ".join(map(_code, dict.fromkeys(tasks)))
 
 

@@ -50,21 +50,21 @@ _RENAMED: Mapping[tuple[str, str], tuple[str, str]] = {
 
 def arguments_of(step: Step) -> Mapping[str, Any]:
     """Return the encoded arguments of a step's operator."""
-    found = step.operator
-    given = step.options.get("airflow", {}).get(ARGUMENTS, {}) if found and found[0] == "airflow" else {}
-    if not isinstance(given, Mapping):
+    operator = step.operator
+    arguments = step.options.get("airflow", {}).get(ARGUMENTS, {}) if operator and operator[0] == "airflow" else {}
+    if not isinstance(arguments, Mapping):
         raise _wrong(step)
-    return given
+    return arguments
 
 
 def has_delta(step: Step) -> bool:
     """Return whether an argument is a ``timedelta``."""
-    return any("$timedelta" in each for each in _tagged(arguments_of(step)))
+    return any("$timedelta" in part for part in _tagged(arguments_of(step)))
 
 
 def has_code(step: Step) -> bool:
     """Return whether an argument is a function that the bundle contains."""
-    return any("$code" in each for each in _tagged(arguments_of(step)))
+    return any("$code" in part for part in _tagged(arguments_of(step)))
 
 
 class Imports:
@@ -102,14 +102,14 @@ class Imports:
     def part(self, encoded: Any, step: Step) -> Part:
         """Write an argument, as ``operators.encoded`` has encoded it, as source code."""
         if isinstance(encoded, list):
-            return Group("[", [self.part(each, step) for each in encoded], "]")
+            return Group("[", [self.part(item, step) for item in encoded], "]")
         if isinstance(encoded, int) and encoded not in SIXTY_FOUR_BITS:
             raise _wrong(step, f"they hold {encoded}, and Airflow 3 carries 64-bit integers. Give it as text")
         if not isinstance(encoded, Mapping):
             return value(encoded)
         if next(iter(encoded), "").startswith("$"):
             return self._tagged(encoded, step)
-        return Group("{", [self._pair(key, each, step) for key, each in encoded.items()], "}")
+        return Group("{", [self._pair(key, item, step) for key, item in encoded.items()], "}")
 
     def _tagged(self, encoded: Mapping[str, Any], step: Step) -> Part:
         """Write a value that JSON lacks."""
@@ -117,8 +117,8 @@ class Imports:
             case {"$import": str(path)}:
                 return self[path]
             case {"$call": [str(path), list(args), dict(kwargs)]}:
-                given = [*(self.part(each, step) for each in args), *self.keywords(kwargs, step)]
-                return Group(f"{self[path]}(", given, ")")
+                arguments = [*(self.part(item, step) for item in args), *self.keywords(kwargs, step)]
+                return Group(f"{self[path]}(", arguments, ")")
             case {"$code": str(place)} if is_path(place) and ":" in place:
                 return f"Code({text_literal(place)})"
             case {"$xcom": [str(name), str(key)]} if (output := self.output(name, key)) and name in step.upstream:
@@ -129,26 +129,26 @@ class Imports:
                 return f"datetime.fromisoformat({text_literal(text)})"
             case {"$tuple": list(items)}:
                 opening, closing = ("tuple([", "])") if len(items) == 1 else ("(", ")")
-                return Group(opening, [self.part(each, step) for each in items], closing)
+                return Group(opening, [self.part(item, step) for item in items], closing)
             case {"$set": list(items)}:
-                return Group("{", [self.part(each, step) for each in items], "}") if items else "set()"
+                return Group("{", [self.part(item, step) for item in items], "}") if items else "set()"
             case {"$dict": list(pairs)} if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-                return Group("{", [self._pair(key, each, step) for key, each in pairs], "}")
+                return Group("{", [self._pair(key, item, step) for key, item in pairs], "}")
         raise _wrong(step)
 
-    def keywords(self, given: Mapping[str, Any], step: Step) -> Iterator[Part]:
+    def keywords(self, arguments: Mapping[str, Any], step: Step) -> Iterator[Part]:
         """Return encoded values as keyword arguments."""
-        return keywords({name: self.part(each, step) for name, each in given.items()})
+        return keywords({name: self.part(argument, step) for name, argument in arguments.items()})
 
-    def _pair(self, key: Any, each: Any, step: Step) -> Part:
-        return Pair(f"{source(self.part(key, step))}: ", self.part(each, step))
+    def _pair(self, key: Any, item: Any, step: Step) -> Part:
+        return Pair(f"{source(self.part(key, step))}: ", self.part(item, step))
 
 
-def keywords(given: Mapping[str, Part]) -> Iterator[Part]:
+def keywords(arguments: Mapping[str, Part]) -> Iterator[Part]:
     """Write keyword arguments; names that are not identifiers go into a dict."""
-    plain = {name: part for name, part in given.items() if is_path(f"_.{name}") and "." not in name}
+    plain = {name: part for name, part in arguments.items() if is_path(f"_.{name}") and "." not in name}
     yield from (Pair(f"{name}=", part) for name, part in plain.items())
-    if others := [Pair(f"{text_literal(name)}: ", part) for name, part in given.items() if name not in plain]:
+    if others := [Pair(f"{text_literal(name)}: ", part) for name, part in arguments.items() if name not in plain]:
         yield Group("**{", others, "}")
 
 
@@ -178,12 +178,12 @@ def _renamed(module: str, name: str, variable: str) -> str:
 
 
 def _paths(step: Step) -> Iterator[str]:
-    found = step.operator
-    if found is None:
+    operator = step.operator
+    if operator is None:
         return
-    yield found[1]
-    for each in _tagged(arguments_of(step)):
-        match each:
+    yield operator[1]
+    for part in _tagged(arguments_of(step)):
+        match part:
             case {"$import": str(path)} | {"$call": [str(path), *_]}:
                 yield path
 
@@ -192,14 +192,14 @@ def _tagged(encoded: Any) -> Iterator[Mapping[str, Any]]:
     """Yield all dicts within an encoded value."""
     if isinstance(encoded, Mapping):
         yield encoded
-        for each in encoded.values():
-            yield from _tagged(each)
+        for item in encoded.values():
+            yield from _tagged(item)
     elif isinstance(encoded, list):
-        for each in encoded:
-            yield from _tagged(each)
+        for item in encoded:
+            yield from _tagged(item)
 
 
 def _wrong(step: Step, why: str = "they are not as airflow_operator writes them") -> DefinitionError:
-    made = DefinitionError(f"step {step.name!r}: the arguments of its operator cannot be compiled: {why}.")
-    made.step = step.name
-    return made
+    error = DefinitionError(f"step {step.name!r}: the arguments of its operator cannot be compiled: {why}.")
+    error.step = step.name
+    return error

@@ -55,7 +55,7 @@ class _Names(FreeNames):
         for task in graph.tasks:
             if task not in self._tasks:
                 self._tasks[task] = self.fresh(identifier(graph.id(task)))
-        self.groups = {name: self.fresh(identifier(made)) for name, made in graph.ids.groups.items()}
+        self.groups = {name: self.fresh(identifier(group)) for name, group in graph.ids.groups.items()}
         self.watcher, self.settled, self.others = map(self.fresh, ("watcher", "settled", "others"))
 
     def __getitem__(self, task: Task) -> str:
@@ -119,11 +119,11 @@ class TaskTexts:
         within = self._within(self.graph.group(task))
         match task.kind:
             case "step" if self.graph.is_operator(task):
-                made = [*self._operator(task), *keywords(self._handed(task)), *within]
-                call = Group(f"{self._kind(task)}(", made, self._end(task))
+                arguments = [*self._operator(task), *keywords(self._handed(task)), *within]
+                call = Group(f"{self._kind(task)}(", arguments, self._end(task))
             case "step" if (external := self.graph.external_dag(task)) is not None:
-                given = [Pair(f"{name}=", value(each)) for name, each in external.items()]
-                call = Group("ExternalDag(", [*self._step(task), *given, *within], self._end(task))
+                external_arguments = [Pair(f"{name}=", value(setting)) for name, setting in external.items()]
+                call = Group("ExternalDag(", [*self._step(task), *external_arguments, *within], self._end(task))
             case "step" | "together":
                 kind = "Step(" if task.kind == "step" else "Together("
                 call = Group(kind, [*self._worked(task), *within], self._end(task))
@@ -188,7 +188,7 @@ class TaskTexts:
     def _together(self, task: Task) -> Iterator[Part]:
         """Yield the arguments of an execution group's task. It retries its steps itself, so Airflow runs it once."""
         together, steps = self.graph.structure.execution_groups[task.name], self.graph.runs(task)
-        options = {name: given for step in steps for name, given in step_options(step).items()}
+        options = {name: option for step in steps for name, option in step_options(step).items()}
         ours = self.graph.id(task)
         yield f"task_id={text_literal(ours)}"
         if ours != task.name:
@@ -238,18 +238,20 @@ class TaskTexts:
     def _operator(self, task: Task) -> Iterator[Part]:
         """Yield the arguments of an operator, without those that are set when it runs."""
         step = self.graph.step(task)
-        options, given = step_options(step), arguments_of(step)
+        options, arguments = step_options(step), arguments_of(step)
         ours = task_id(step.name)
         yield f"task_id={text_literal(ours)}"
         if ours != step.name:
             yield f"task_display_name={text_literal(step.name)}"
         handed = {item.into or item.name for item in step.inputs}
-        yield from self.names.imports.keywords({name: each for name, each in given.items() if name not in handed}, step)
-        if "retries" not in given:
+        yield from self.names.imports.keywords(
+            {name: argument for name, argument in arguments.items() if name not in handed}, step
+        )
+        if "retries" not in arguments:
             yield from retries(step.retry)
-        if step.timeout_seconds is not None and "execution_timeout" not in given:
+        if step.timeout_seconds is not None and "execution_timeout" not in arguments:
             yield f"execution_timeout={delta(step.timeout_seconds)}"
-        known = [name for name in (*TASK_ARGUMENTS, *STEP_ARGUMENTS) if name in options and name not in given]
+        known = [name for name in (*TASK_ARGUMENTS, *STEP_ARGUMENTS) if name in options and name not in arguments]
         yield from (Pair(f"{name}=", value(options[name])) for name in known)
         if "trigger_rule" not in options:
             yield from self._rule(task)
@@ -307,7 +309,7 @@ class TaskTexts:
             end = source(Group(").expand(", [over], ")"), 1)
         else:
             lists = [origin.value for origin in sources.values() if isinstance(origin, Constant)]
-            if len(lists) < len(sources) or len({len(each) for each in lists}) > 1:
+            if len(lists) < len(sources) or len({len(items) for items in lists}) > 1:
                 raise self._beyond(task, "several lists that are not constants of one length. Let a step join them")
             rows = [dict(zip(sources, row, strict=True)) for row in zip(*lists, strict=True)]
             end = source(Group(").expand_kwargs(", [value(rows)], ")"), 1)
@@ -353,8 +355,8 @@ class TaskTexts:
 
     def _inputs(self, step: Step) -> Iterator[Part]:
         for item in step.inputs:
-            if (given := self._given(item.source)) is not None:
-                yield Pair(f"{text_literal(item.name)}: ", given)
+            if (source := self._given(item.source)) is not None:
+                yield Pair(f"{text_literal(item.name)}: ", source)
 
     def _given(self, origin: Source) -> Part | None:
         match origin:
