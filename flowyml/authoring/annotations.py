@@ -97,15 +97,15 @@ class _Annotations:
         call = self._calls[source.step]
         if source.step not in self._returned:
             self._returned[source.step] = returned_type(call.step.function)
-        found = self._returned[source.step]
-        if found is None:
-            found = Any if len(call.outputs) == 1 else None
+        kind = self._returned[source.step]
+        if kind is None:
+            kind = Any if len(call.outputs) == 1 else None
         if len(call.outputs) > 1:
-            found = _part(found, call.outputs.index(source.output), len(call.outputs))
+            kind = _part(kind, call.outputs.index(source.output), len(call.outputs))
         for loop in self._structure.loops_between(source.step, group):
             goes_on = loop.on_item_error == "continue"
-            found = GenericAlias(list, (GenericAlias(tuple, (int, found)) if goes_on else found,))
-        return found
+            kind = GenericAlias(list, (GenericAlias(tuple, (int, kind)) if goes_on else kind,))
+        return kind
 
     def with_date(self, branch: Branch, compared: Compare | IsTrue) -> Compare | IsTrue:
         if isinstance(compared, IsTrue):
@@ -119,11 +119,11 @@ class _Annotations:
         sides = (compared.left, compared.right)
         if compared.texts:
             self._check_texts(compared)
-        for one, other in (sides, sides[::-1]):
+        for side, other in (sides, sides[::-1]):
             kinds = [] if self._is_json(other) else self._members_of(other, branch)
-            if self._is_json(one) and kinds and all(_is_lost_as_json(kind) for kind in kinds):
+            if self._is_json(side) and kinds and all(_is_lost_as_json(kind) for kind in kinds):
                 raise DefinitionError(
-                    f"The condition {compared} always has the same result: {format_source(one)} is compared as JSON, "
+                    f"The condition {compared} always has the same result: {format_source(side)} is compared as JSON, "
                     f"and {format_source(other)} is {type_text(union(kinds))}. Return True or False from a step "
                     f"instead."
                 )
@@ -161,7 +161,7 @@ class _Annotations:
         function = self._calls[step.name].step
         hint_of = wanted(function.function)
         for item in step.inputs:
-            given, hint, why = self.of(item.source, step.group), hint_of(item), ""
+            actual, hint, why = self.of(item.source, step.group), hint_of(item), ""
             parameter = function.signature.parameters.get(item.name)
             defaults_to_none = parameter is not None and parameter.default is None
             if hint is not None and _is_builtin(hint):
@@ -175,13 +175,13 @@ class _Annotations:
             match item.source:
                 case FromItem(loop):
                     what = f"the items of loop {loop!r} are"
-                    if _class(hint) is list and not _is_wrong(given, _element(hint)):
+                    if _class(hint) is list and not _is_wrong(actual, _element(hint)):
                         why = f"; if all items share it, pass it with partial({item.name}=…)"
                 case FromStep(name) if loops := self._structure.loops_between(name, step.group):
                     what = f"loop {loops[0].name!r} gives"
                     if any(each.on_item_error == "continue" for each in loops):
                         why = ": each value with its index, since items may fail"
-                case FromStep(name) if not item.into and _is_builtin(given):  # NumPy's types may do for Python's
+                case FromStep(name) if not item.into and _is_builtin(actual):  # NumPy's types may do for Python's
                     what = f"step {name!r} returns"
                 case RichConstant():
                     what = "it is given"
@@ -189,10 +189,10 @@ class _Annotations:
                     what = f"parameter {name!r} is"
                 case _:
                     continue
-            if hint is not None and _is_wrong(given, hint):
+            if hint is not None and _is_wrong(actual, hint):
                 raise DefinitionError(
                     f"step {step.name!r} takes {item.into or item.name!r} as {type_text(hint)}, and {what} "
-                    f"{type_text(given)}{why}."
+                    f"{type_text(actual)}{why}."
                 )
 
     def _constants(self, source: Source) -> Iterator[tuple[str, Any]]:
@@ -212,17 +212,17 @@ class _Annotations:
 
 def _is_lost_as_json(kind: Any) -> bool:
     """Return whether values of this type equal no value that JSON has."""
-    found = _class(kind)
-    if found is list:
+    origin = _class(kind)
+    if origin is list:
         return all(map(_is_lost_as_json, _members(_element(kind))))
-    if found is None or issubclass(found, date | str | int):  # members of such an enumeration equal their values
+    if origin is None or issubclass(origin, date | str | int):  # members of such an enumeration equal their values
         return False
-    return is_rich_leaf(found)
+    return is_rich_leaf(origin)
 
 
-def _is_wrong(given: Any, hint: Any) -> bool:
+def _is_wrong(actual: Any, hint: Any) -> bool:
     """Return whether no value with this annotation fits a step's parameter; False if in doubt."""
-    return not any(_fits(a, b) for a in _members(given) for b in _members(hint))
+    return not any(_fits(a, b) for a in _members(actual) for b in _members(hint))
 
 
 def _takes(hint: Any, value: Any) -> bool:
@@ -241,18 +241,18 @@ def _takes(hint: Any, value: Any) -> bool:
 
 
 def _is_builtin(kind: Any) -> bool:
-    return all((found := _class(member)) is not None and found.__module__ == "builtins" for member in _members(kind))
+    return all((class_ := _class(member)) is not None and class_.__module__ == "builtins" for member in _members(kind))
 
 
-def _fits(given: Any, hint: Any) -> bool:
-    a, b = _class(given), _class(hint)
+def _fits(actual: Any, hint: Any) -> bool:
+    a, b = _class(actual), _class(hint)
     if a is None or b is None or b is object:
         return True
     if a in _NUMBERS and b in (*_NUMBERS, complex):
         return True
     if a in (list, tuple) and b in (list, tuple):  # JSON knows lists only
-        parts = get_args(given), get_args(hint)
-        return not (a is b is list and all(len(each) == 1 for each in parts)) or not _is_wrong(parts[0][0], parts[1][0])
+        parts = get_args(actual), get_args(hint)
+        return not (a is b is list and all(len(part) == 1 for part in parts)) or not _is_wrong(parts[0][0], parts[1][0])
     try:
         is_related = issubclass(a, b) or issubclass(b, a)
     except TypeError:  # a protocol, a TypedDict
@@ -267,16 +267,16 @@ def _members(kind: Any) -> list[Any]:
     if origin is Literal:
         return [type(value) for value in get_args(kind)]
     if origin in (Union, UnionType):
-        return [member for each in get_args(kind) for member in _members(each)]
+        return [member for part in get_args(kind) for member in _members(part)]
     return [NoneType if kind is None else kind]
 
 
 def _class(kind: Any) -> type | None:
     """Return the class of an annotation, without its type arguments; None if any value may fit."""
-    found = get_origin(kind) or kind
-    if not isinstance(found, type) or found in (object, Any) or _is_typed_dict(found):
-        return dict if isinstance(found, type) and _is_typed_dict(found) else None
-    return found
+    origin = get_origin(kind) or kind
+    if not isinstance(origin, type) or origin in (object, Any) or _is_typed_dict(origin):
+        return dict if isinstance(origin, type) and _is_typed_dict(origin) else None
+    return origin
 
 
 def _is_typed_dict(kind: type) -> bool:
@@ -284,12 +284,12 @@ def _is_typed_dict(kind: type) -> bool:
 
 
 def _element(kind: Any) -> Any:
-    found = []
-    for each in _members(kind):
-        parts = get_args(each)
+    elements = []
+    for member in _members(kind):
+        parts = get_args(member)
         is_uniform = len(parts) == 1 or (len(parts) == 2 and parts[1] is Ellipsis)
-        found.append(parts[0] if is_uniform and get_origin(each) is not dict else Any)
-    return union(found)
+        elements.append(parts[0] if is_uniform and get_origin(member) is not dict else Any)
+    return union(elements)
 
 
 def _part(kind: Any, index: int, count: int) -> Any:

@@ -77,8 +77,8 @@ class Recorder:
         lists = tuple(Input(key, list_source(f"{who}({key}=…)", value)) for key, value in over.items())
         options = step.step_options
         loop = Loop(name=name, over=lists, max_parallel=options.max_parallel, on_item_error=options.on_item_error)
-        with self.grouping.open(loop) as made:
-            items = {item.name: ItemValue(FromItem(made.name, item.name)) for item in lists}
+        with self.grouping.open(loop) as opened:
+            items = {item.name: ItemValue(FromItem(opened.name, item.name)) for item in lists}
             return self._add(step, name, _bind(step, name, (), {**fixed, **items}))
 
     @contextmanager
@@ -86,13 +86,13 @@ class Recorder:
         self, pipeline: str, description: str, context: Mapping[str, Any], function: object
     ) -> Iterator[None]:  # fmt: skip
         """Record the calls within as those of a called pipeline; ``context`` supplies arguments that the calls omit."""
-        if any(function is each for each in self._inside):
+        if any(function is outer for outer in self._inside):
             raise DefinitionError(f"Pipeline {pipeline!r} calls itself, and could never be compiled.")
         before = self._prefix, self._context
         self._inside.append(function)
-        wanted = Section(name=f"{self._prefix}{pipeline}", pipeline=pipeline, description=description)
-        with self.grouping.open(wanted) as made:
-            self._prefix, self._context = f"{made.name}.", context
+        section = Section(name=f"{self._prefix}{pipeline}", pipeline=pipeline, description=description)
+        with self.grouping.open(section) as opened:
+            self._prefix, self._context = f"{opened.name}.", context
             try:
                 yield
             finally:
@@ -125,11 +125,11 @@ class Recorder:
         values = tuple(CallOutput(FromStep(name, output)) for output in outputs)
         return values[0] if len(values) == 1 else values or None
 
-    def _free_name(self, wanted: str) -> str:
-        name = wanted
+    def _free_name(self, stem: str) -> str:
+        name = stem
         while name in self._names:
-            self._count[wanted] = self._count.get(wanted, 1) + 1
-            name = f"{wanted}_{self._count[wanted]}"
+            self._count[stem] = self._count.get(stem, 1) + 1
+            name = f"{stem}_{self._count[stem]}"
         self._names.add(name)
         return name
 
@@ -194,14 +194,14 @@ def _bind(step: Step[..., Any], name: str, args: tuple[Any, ...], kwargs: Mappin
         bound = step.signature.bind_partial(*args, **kwargs)
     except TypeError as error:
         raise DefinitionError(f"step {name!r}: {error}. It takes {step.signature}.") from error
-    given: dict[str, Given] = {}
+    arguments: dict[str, Given] = {}
     for parameter, value in bound.arguments.items():
         kind = step.signature.parameters[parameter].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:
             raise DefinitionError(f"step {name!r}: wiring is by name, so *{parameter} cannot be filled.")
         extra = value.items() if kind is inspect.Parameter.VAR_KEYWORD else ((parameter, value),)
-        given.update({key: _given(name, key, item) for key, item in extra})
-    return given
+        arguments.update({key: _given(name, key, item) for key, item in extra})
+    return arguments
 
 
 def _given(step: str, parameter: str, value: Any) -> Given:

@@ -81,21 +81,21 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
         source, depth = item.source, 0
         while isinstance(source, FromItem):  # an item is of its list's type
             source, depth = lists[source], depth + 1
-        kind, values, given = None, [], item
+        kind, values, typed_input = None, [], item
         if isinstance(source, FromParameter):
             kind = types.get(source.name)
         elif isinstance(source, RichConstant):
             kind, values = source.kind, [source.given]
-            given = given if depth else replace(item, source=Constant(source.value))
+            typed_input = typed_input if depth else replace(item, source=Constant(source.value))
         if kind is None:
             inputs.append(item)
             continue
         for _ in range(depth):  # the type, and the values, of an item of lists within lists; a run refuses other items
             kind = (get_args(kind) or (kind,))[0]
-            values = [value for each in values if isinstance(each, list | tuple) for value in each]
+            values = [value for inner in values if isinstance(inner, list | tuple) for value in inner]
         with errors_at(call.line):
             _check_annotation(f"step {step.name!r}", item.into or item.name, hint_of(item), kind, values)
-        inputs.append(replace(given, typed=True))
+        inputs.append(replace(typed_input, typed=True))
     if any(item.typed for item in inputs) and step.function.startswith("pickle:"):
         spell_out(call.step.function)
     return replace(step, inputs=tuple(inputs))
@@ -120,7 +120,7 @@ def compile_outputs(
     pipeline: str,
     structure: Groups,
     steps: Sequence[Step],
-    wanted: Sequence[str] | None,
+    names: Sequence[str] | None,
     returned: Sequence[PipelineOutput] | None,
 ) -> tuple[PipelineOutput, ...]:
     """Return the outputs of the pipeline: those ``returned`` or ``wanted``, else every output that no step consumes.
@@ -134,13 +134,13 @@ def compile_outputs(
     certain = [
         step for step in steps if not any(isinstance(group, Branch | Cleanup) for group in around(structure, step))
     ]
-    if wanted is not None:
+    if names is not None:
         found = {output: FromStep(step.name, output) for step in certain for output in step.outputs}
-        if unknown := [name for name in wanted if name not in found]:
+        if unknown := [name for name in names if name not in found]:
             raise DefinitionError(
                 f"Pipeline {pipeline!r}: no step produces {', '.join(map(repr, unknown))}.{_hint(unknown[0], found)}"
             )
-        return tuple(PipelineOutput(name, found[name]) for name in wanted)
+        return tuple(PipelineOutput(name, found[name]) for name in names)
     used = [item.source for step in steps for item in step.inputs]
     consumed = set(outputs_in([*used, *(source for group in structure for source in structure.sources(group))]))
     sources = [FromStep(step.name, output) for step in certain for output in step.outputs]
@@ -150,7 +150,7 @@ def compile_outputs(
 
 
 def record_by_names(
-    recording: Recorder, name: str, calls: Sequence[Call], context: Mapping[str, Any], given: Mapping[str, Any],
+    recording: Recorder, name: str, calls: Sequence[Call], context: Mapping[str, Any], parameters: Mapping[str, Any],
     outputs: Sequence[str] | None,
 ) -> Any:  # fmt: skip
     """Record the steps of a pipeline by names as calls within another pipeline.
@@ -160,11 +160,11 @@ def record_by_names(
     """
     by_name = {call.name: call for call in calls}
     steps, _ = compile_steps(name, calls, context)
-    made: dict[Source, Any] = {FromParameter(parameter): value for parameter, value in given.items()}
+    made: dict[Source, Any] = {FromParameter(parameter): value for parameter, value in parameters.items()}
     for step in steps:
         made |= recording.record_wired(by_name[step.name], step, made.__getitem__)
-    found = compile_outputs(name, Groups((), steps), steps, outputs, None)
-    values = {output.name: made[output.source] for output in found}
+    returned = compile_outputs(name, Groups((), steps), steps, outputs, None)
+    values = {output.name: made[output.source] for output in returned}
     return next(iter(values.values())) if len(values) == 1 else values
 
 
@@ -229,20 +229,20 @@ class _Wiring:
     def _named(self, source: Source, group: Group) -> Source:
         if not isinstance(source, FromParameter):
             return source
-        found = self._found(source.name, group.parent)
-        if found is None and source.name not in self.injected:
+        wired = self._found(source.name, group.parent)
+        if wired is None and source.name not in self.injected:
             known = {*self.producers, *self.injected}
             raise DefinitionError(
                 f"Pipeline {self.pipeline!r}: {group.name!r} needs {source.name!r}, which no step produces and the "
                 f"context does not hold.{_hint(source.name, known)}"
             )
-        return found or source
+        return wired or source
 
     def _found(self, name: str, group: str) -> FromStep | FromEither | None:
         """The producer of an output, as seen from a group: a step, or one of several in mutually exclusive branches."""
         producers = self.producers.get(name, [])
         for source, inside in producers:
-            if not any(isinstance(each, Branch) for each in self.structure.beyond(inside, group)):
+            if not any(isinstance(scope, Branch) for scope in self.structure.beyond(inside, group)):
                 return source
         sources = tuple(source for source, _ in producers)
         return FromEither(sources) if len(sources) > 1 else sources[0] if sources else None
@@ -250,60 +250,65 @@ class _Wiring:
     def _execution_group(self, call: Call) -> str:
         """Return the name of a call's execution group: each call of a pipeline has its own groups."""
         name = call.step.step_options.execution_group
-        around = [each for each in self.structure.path(call.group) if isinstance(self.structure.by_name[each], Section)]
+        around = [
+            scope for scope in self.structure.path(call.group) if isinstance(self.structure.by_name[scope], Section)
+        ]
         return f"{around[-1]}.{name}" if name and around else name
 
     def _earlier(self, call: Call, name: str) -> str:
         """Return the step that ``after`` names: in a called pipeline, its own steps come first."""
         sections = [group for group in self.structure.path(call.group) if f"{group}.{name}" in self.names]
-        found = f"{sections[-1]}.{name}" if sections else name
-        if found not in self.names:
+        earlier = f"{sections[-1]}.{name}" if sections else name
+        if earlier not in self.names:
             raise DefinitionError(
                 f"step {call.name!r} comes after {name!r}, which is not a step.{_hint(name, self.names)}"
             )
-        return found
+        return earlier
 
     def _inputs(self, call: Call) -> Iterable[Input]:
         parameters = call.step.signature.parameters
-        given = call.bound if call.bound is not None else self._by_name(call)
+        bound = call.bound if call.bound is not None else self._by_name(call)
         by_secrets = call.step.step_options.secrets
-        if both := by_secrets.keys() & given.keys():
+        if both := by_secrets.keys() & bound.keys():
             raise DefinitionError(f"step {call.name!r}: {min(both)!r} is filled by a secret, and cannot be given.")
         for name, parameter in parameters.items():
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 raise DefinitionError(f"step {call.name!r}: wiring is by name, so {name!r} cannot be positional-only.")
-            if name in given:
-                yield from _filled(name, given[name])
+            if name in bound:
+                yield from _filled(name, bound[name])
             elif name in by_secrets or parameter.kind not in _REQUIRED:
                 continue
             elif name in self.injected:
                 yield Input(name, FromParameter(name))
             elif parameter.default is parameter.empty:
                 raise self._missing(call, name)
-        for name, source in given.items():
+        for name, source in bound.items():
             if name not in parameters:
                 yield from _filled(name, source)
 
     def _by_name(self, call: Call) -> Mapping[str, Given]:
         declared = call.step.step_options.inputs
         if declared is not None:
-            return {**{name: self._given(call, name, wanted) for name, wanted in declared.items()}, **call.items}
+            return {
+                **{name: self._given(call, name, wanted) for name, wanted in declared.items()},
+                **call.items,
+            }
         filled = {*call.items, *call.step.step_options.secrets}
         names = [name for name in call.step.signature.parameters if name not in filled]
-        found = ((name, self._found(name, call.group)) for name in names)
-        return {**{name: source for name, source in found if source is not None}, **call.items}
+        pairs = ((name, self._found(name, call.group)) for name in names)
+        return {**{name: source for name, source in pairs if source is not None}, **call.items}
 
-    def _given(self, call: Call, name: str, wanted: str | Sequence[str]) -> Given:
-        if isinstance(wanted, str):
-            return self._source(call, name, wanted)
-        return [self._source(call, name, each) for each in wanted]
+    def _given(self, call: Call, name: str, source_names: str | Sequence[str]) -> Given:
+        if isinstance(source_names, str):
+            return self._source(call, name, source_names)
+        return [self._source(call, name, source_name) for source_name in source_names]
 
-    def _source(self, call: Call, name: str, wanted: str) -> Source:
-        if found := self._found(wanted, call.group):
-            return found
-        if wanted in self.injected:
-            return FromParameter(wanted)
-        raise self._missing(call, name, wanted)
+    def _source(self, call: Call, name: str, source_name: str) -> Source:
+        if source := self._found(source_name, call.group):
+            return source
+        if source_name in self.injected:
+            return FromParameter(source_name)
+        raise self._missing(call, name, source_name)
 
     def _claim(self, output: str, call: Call) -> None:
         step = call.name
@@ -335,12 +340,12 @@ class _Wiring:
         )
 
 
-def _filled(name: str, given: Given) -> Iterable[Input]:
+def _filled(name: str, sources: Given) -> Iterable[Input]:
     """Yield one input, or one for each part of a list, as engines pass them one by one."""
-    if isinstance(given, Sequence):
-        yield from (Input(f"{name}[{number}]", source, into=name) for number, source in enumerate(given))
+    if isinstance(sources, Sequence):
+        yield from (Input(f"{name}[{number}]", source, into=name) for number, source in enumerate(sources))
     else:
-        yield Input(name, given)
+        yield Input(name, sources)
 
 
 def _in_order(pipeline: str, structure: Groups, steps: Sequence[Step]) -> tuple[Step, ...]:

@@ -71,7 +71,7 @@ def kind_of_value(value: Any) -> Any:
 def union(kinds: list[Any]) -> Any:
     """Return the annotation of a value that has one of these; ``Any`` if it is unknown."""
     different = list(dict.fromkeys(kinds))
-    if any(each is Any for each in different):
+    if any(kind is Any for kind in different):
         return Any
     combine: Callable[[Any, Any], Any] = operator.or_
     return reduce(combine, different) if len(different) > 1 else different[0] if different else Any

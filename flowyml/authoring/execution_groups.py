@@ -51,9 +51,7 @@ def _check_alone(step: Step, structure: Groups) -> None:
 
 def _check_beside(step: Step, first: Step) -> None:
     if step.group != first.group:
-        places = [
-            f"{each.name!r} in {each.group!r}" if each.group else f"{each.name!r} in none" for each in (first, step)
-        ]
+        places = [f"{one.name!r} in {one.group!r}" if one.group else f"{one.name!r} in none" for one in (first, step)]
         raise DefinitionError(
             f"Steps of execution_group={step.execution_group!r} are in different loops, branches or pipelines: "
             f"{' and '.join(places)}. Put all of them into the same one."
@@ -74,7 +72,7 @@ def _check_options(step: Step, members: Iterable[Step]) -> None:
                         f"one task, and have different options for {engine}: {name}={theirs[name]!r:.60} and "
                         f"{mine[name]!r:.60}. Give them the same, or leave one of them out of the group."
                     )
-        kinds = {each.resources.gpu_type for each in (step, other) if each.resources and each.resources.gpu_type}
+        kinds = {one.resources.gpu_type for one in (step, other) if one.resources and one.resources.gpu_type}
         if len(kinds) > 1:
             raise DefinitionError(
                 f"Steps {other.name!r} and {step.name!r} of execution_group={step.execution_group!r} ask for different "
@@ -89,19 +87,19 @@ def _as_one(structure: Groups, steps: Sequence[Step]) -> tuple[Mapping[str, set[
     later: dict[str, set[str]] = {step.name: set() for step in steps}
     for step in steps:
         for name in structure.upstream(step):
-            for one in own.get(step.name, (step.name,)):
+            for before in own.get(step.name, (step.name,)):
                 for other in own.get(name, (name,)):
-                    if one not in own.get(name, ()):
-                        earlier[one].add(other)
-                        later[other].add(one)
+                    if before not in own.get(name, ()):
+                        earlier[before].add(other)
+                        later[other].add(before)
     return earlier, later
 
 
 def _reached(names: Iterable[str], ways: Mapping[str, Iterable[str]]) -> set[str]:
-    found: set[str] = set()
+    reached: set[str] = set()
     left = list(names)
     while left:
-        fresh = [name for name in ways[left.pop()] if name not in found]
-        found.update(fresh)
+        fresh = [name for name in ways[left.pop()] if name not in reached]
+        reached.update(fresh)
         left += fresh
-    return found
+    return reached

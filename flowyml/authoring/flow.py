@@ -40,9 +40,9 @@ def for_each(
     """
     recording = _recording("for_each")
     source = list_source("for_each(…)", items)
-    shown = getattr(source, "output", None) or getattr(source, "name", ITEM)
+    label = getattr(source, "output", None) or getattr(source, "name", ITEM)
     loop = Loop(
-        name=check_name(name, "for_each") if name is not None else f"each of {shown}" if shown != ITEM else "each item",
+        name=check_name(name, "for_each") if name is not None else f"each of {label}" if label != ITEM else "each item",
         over=(Input(ITEM, source),),
         max_parallel=check_max_parallel(max_parallel, "for_each(…)"),
         on_item_error=check_item_error(on_item_error, "for_each(…)"),
@@ -50,8 +50,8 @@ def for_each(
 
     @contextmanager
     def block() -> Iterator[T]:
-        with recording.grouping.open(loop) as made:
-            yield cast(T, ItemValue(FromItem(made.name, ITEM)))
+        with recording.grouping.open(loop) as opened:
+            yield cast(T, ItemValue(FromItem(opened.name, ITEM)))
 
     return recording.grouping.block("for_each", block())
 
@@ -67,15 +67,15 @@ def when(condition: object, *, name: str | None = None) -> AbstractContextManage
 
     Raises ``DefinitionError``.
     """
-    made = condition_of(condition)
-    return _recording("when").grouping.choice("when", made, name, joins=False)
+    compiled = condition_of(condition)
+    return _recording("when").grouping.choice("when", compiled, name, joins=False)
 
 
 @adds_source_line
 def elif_(condition: object, *, name: str | None = None) -> AbstractContextManager[None]:
     """Run the steps of the block if this condition holds and none of the preceding branches of the choice was taken."""
-    made = condition_of(condition)
-    return _recording("elif_").grouping.choice("elif_", made, name, joins=True)
+    compiled = condition_of(condition)
+    return _recording("elif_").grouping.choice("elif_", compiled, name, joins=True)
 
 
 @adds_source_line

@@ -69,8 +69,8 @@ class Grouping:
 
     def block(self, verb: str, inner: AbstractContextManager[T, bool | None]) -> Block[T]:
         """Return the context manager that the user enters by ``with``."""
-        self._blocks.append(made := Block(verb, inner, self._enter))
-        return made
+        self._blocks.append(block := Block(verb, inner, self._enter))
+        return block
 
     def choice(self, verb: str, condition: Condition | None, name: str | None, *, joins: bool) -> Block[None]:
         """Return the block of a branch, which by default has its condition, cut, as its name."""
@@ -84,7 +84,7 @@ class Grouping:
         return self.block(verb, self.open(Cleanup(name=check_name(name, "cleanup"))))
 
     def _enter(self, block: Block[Any]) -> None:
-        self._blocks = [each for each in self._blocks if each is not block]
+        self._blocks = [other for other in self._blocks if other is not block]
         self._line = block.line
 
     def check_blocks(self) -> None:
@@ -105,28 +105,28 @@ class Grouping:
     @contextmanager
     def open(self, group: Group) -> Iterator[Group]:
         """Add a group here, under a free name; steps and groups that are added within the context belong to it."""
-        if isinstance(group, Loop) and sum(isinstance(each, Loop) for each in self._around()) > 1:
+        if isinstance(group, Loop) and sum(isinstance(outer, Loop) for outer in self._around()) > 1:
             raise DefinitionError(
                 "Loops can be nested only two deep: process the items of the innermost loop inside a step."
             )
         if isinstance(group, Cleanup) and self.current:
-            if called := next((each for each in self._around() if isinstance(each, Section)), None):
+            if called := next((outer for outer in self._around() if isinstance(outer, Section)), None):
                 raise DefinitionError(
                     f"Pipeline {called.pipeline!r} has cleanup(), which runs when a whole run has ended, so no other "
                     f"pipeline can call it: put cleanup() into the outermost one."
                 )
             raise DefinitionError("cleanup() cannot be in another block: it runs when the whole pipeline has ended.")
         self._choices.pop(self.current, None)
-        made = replace(group, name=self._free(group.name), parent=self.current)
-        self.groups.append(made)
+        opened = replace(group, name=self._free(group.name), parent=self.current)
+        self.groups.append(opened)
         if self._line:
-            self.lines[made.name], self._line = self._line, None
-        self._open.append(made.name)
+            self.lines[opened.name], self._line = self._line, None
+        self._open.append(opened.name)
         try:
-            yield made
+            yield opened
         finally:
             self._open.pop()
-            self._choices.pop(made.name, None)
+            self._choices.pop(opened.name, None)
 
     @contextmanager
     def branch(self, name: str, condition: Condition | None, *, joins: bool) -> Iterator[None]:
@@ -138,16 +138,16 @@ class Grouping:
             raise DefinitionError(f"{what} has {after}.")
         name = self._free(name)
         around = self.current
-        with self.open(Branch(name=name, choice=choice if joins else name, condition=condition)) as made:
-            assert isinstance(made, Branch)
+        with self.open(Branch(name=name, choice=choice if joins else name, condition=condition)) as branch:
+            assert isinstance(branch, Branch)
             if condition is None:
-                self._decided.add(made.choice)
+                self._decided.add(branch.choice)
             yield
-        self._choices[around] = made.choice
+        self._choices[around] = branch.choice
 
     def in_ended_loop(self, group: str) -> bool:
         """Return whether ``group`` is in a loop, or is one, whose block has ended."""
-        by_name = {each.name: each for each in self.groups}
+        by_name = {scope.name: scope for scope in self.groups}
         while group:
             if isinstance(by_name[group], Loop) and group not in self._open:
                 return True
@@ -157,10 +157,10 @@ class Grouping:
     def _around(self) -> Iterator[Group]:
         return (group for group in self.groups if group.name in self._open)
 
-    def _free(self, wanted: str) -> str:
+    def _free(self, stem: str) -> str:
         names = {group.name for group in self.groups}
-        name = wanted
+        name = stem
         while name in names:
-            self._count[wanted] = self._count.get(wanted, 1) + 1
-            name = f"{wanted}_{self._count[wanted]}"
+            self._count[stem] = self._count.get(stem, 1) + 1
+            name = f"{stem}_{self._count[stem]}"
         return name

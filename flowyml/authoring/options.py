@@ -51,10 +51,10 @@ def takes_a_dict(function: Callable[P, R]) -> Callable[P, R]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         if strangers := {name: value for name, value in kwargs.items() if name not in known}:
             name, verb = next(iter(strangers)), function.__name__
-            given = ", ".join(f"{key!r}: {value!r:.40}" for key, value in strangers.items())
+            example = ", ".join(f"{key!r}: {value!r:.40}" for key, value in strangers.items())
             raise UnknownOptionError(
                 f"{verb}() has no option {name!r}.{did_you_mean(name, known)} It takes {', '.join(known)}. Parameters "
-                f"of the run go into a dict: {verb}({'parameters=' if known[0] != 'parameters' else ''}{{{given}}})."
+                f"of the run go into a dict: {verb}({'parameters=' if known[0] != 'parameters' else ''}{{{example}}})."
             )
         return function(*args, **kwargs)
 
@@ -73,10 +73,10 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> UnknownOptionError:
     )
 
 
-def engine_options(given: Mapping[str, object], who: str) -> dict[str, dict[str, Any]]:
+def engine_options(options_of: Mapping[str, object], who: str) -> dict[str, dict[str, Any]]:
     """Check that options for single engines are plain JSON, as the plan must be; the engine checks the rest."""
     checked: dict[str, dict[str, Any]] = {}
-    for engine, options in given.items():
+    for engine, options in options_of.items():
         if is_too_deep(options):
             raise DefinitionError(too_deep(f"{who}: {engine}=…"))
         if not isinstance(options, Mapping) or not is_json(options):

@@ -167,8 +167,8 @@ class Pipeline:
         )
         options = step.step_options
         loop = Loop(name=step.name, over=lists, max_parallel=options.max_parallel, on_item_error=options.on_item_error)
-        with self._grouping.open(loop) as made:
-            self._add(step, made.name, {item.name: FromItem(made.name, item.name) for item in lists})
+        with self._grouping.open(loop) as opened:
+            self._add(step, opened.name, {item.name: FromItem(opened.name, item.name) for item in lists})
         return self
 
     @adds_source_line
@@ -239,16 +239,16 @@ class Pipeline:
 
             data = data_digest(self._included()) if self.include else ""
             before = self._cached[1] if self._cached and self._cached[0] is plan else None
-            made = with_caching(plan, calls, enabled=self.enable_cache, data=data, before=before)
-            self._cached, plan = (plan, made), made
+            cached = with_caching(plan, calls, enabled=self.enable_cache, data=data, before=before)
+            self._cached, plan = (plan, cached), cached
         return plan.with_refresh(self._refresh)
 
     def refreshed(self, refresh: bool | str | Iterable[str]) -> Pipeline:
         """Return a copy whose cached steps run again and save their new results: all of them, or the named ones."""
-        made = copy.copy(self)
+        refreshed = copy.copy(self)
         who = f"Pipeline {self.name!r}"
-        made._refresh = refresh if isinstance(refresh, bool) else check_names(refresh, "refresh", who)
-        return made
+        refreshed._refresh = refresh if isinstance(refresh, bool) else check_names(refresh, "refresh", who)
+        return refreshed
 
     @takes_a_dict
     def run(
@@ -340,7 +340,7 @@ class Pipeline:
         self._stop_if_loading("schedule")
         from flowyml.core.schedule import Schedule
 
-        made = Schedule.of(
+        schedule = Schedule.of(
             schedule_type,
             value,
             timezone=timezone,
@@ -350,7 +350,7 @@ class Pipeline:
             parameters={} if parameters is None else parameters,
             paused=paused,
         )
-        return _resolve(on).schedule_pipeline(self, made, force=force)
+        return _resolve(on).schedule_pipeline(self, schedule, force=force)
 
     @property
     def origin(self) -> Origin:
@@ -379,7 +379,7 @@ class Pipeline:
         from flowyml.authoring.sources import collect
 
         with errors_at(self._line):
-            made = collect(
+            bundle = collect(
                 plan or self.compile(),
                 {call.name: call.step for call in self._record().calls},
                 self.hooks,
@@ -387,7 +387,7 @@ class Pipeline:
                 self.include,
                 self.origin,
             )
-        return replace(made, revision=self.revision)
+        return replace(bundle, revision=self.revision)
 
     def imports(self) -> set[str]:
         """Return the packages that the modules of the steps import, directly or through other modules of the project.
@@ -540,8 +540,8 @@ class Pipeline:
                 f"Pipeline {self.name!r} has branches, loops or clean-up wired by name, which another pipeline "
                 f"cannot call. Write it as a function with @pipeline."
             )
-        given = {**self.context, **kwargs}
-        return record_by_names(recording, self.name, self._record().calls, self.context, given, self.outputs)
+        parameters = {**self.context, **kwargs}
+        return record_by_names(recording, self.name, self._record().calls, self.context, parameters, self.outputs)
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.name!r}>"
@@ -558,11 +558,11 @@ class Pipeline:
         from flowyml.graph import svg
 
         plan = self.compile()
-        given = tuple(
-            replace(each, default=values[each.name], required=False) if each.name in values else each
-            for each in plan.parameters
+        parameters = tuple(
+            replace(item, default=values[item.name], required=False) if item.name in values else item
+            for item in plan.parameters
         )
-        return svg(replace(plan, parameters=given))
+        return svg(replace(plan, parameters=parameters))
 
 
 def _line_of(step: Step[..., Any]) -> SourceLine | None:

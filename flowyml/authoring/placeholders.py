@@ -227,9 +227,9 @@ def is_in(value: object, among: object) -> bool:
 
 
 def _joined(kind: type[AllOf | AnyOf], conditions: Iterable[object]) -> Expression:
-    if not (given := tuple(map(condition_of, conditions))):
+    if not (compiled := tuple(map(condition_of, conditions))):
         raise DefinitionError("Give at least one condition.")
-    return Expression(kind(given))
+    return Expression(kind(compiled))
 
 
 def _name(source: FromParameter | Constant) -> object:

@@ -44,6 +44,6 @@ def type_of(default: object) -> object:
 
 def annotation_of(name: str, takers: Iterable[tuple[Callable[..., Any], Input]], value: object) -> object:
     """Return the annotation of the parameter ``name`` in the first step that takes it, else the type of the value."""
-    wanted = FromParameter(name)
-    hints = (type_hints(function).get(item.name) for function, item in takers if item.source == wanted)
+    source = FromParameter(name)
+    hints = (type_hints(function).get(item.name) for function, item in takers if item.source == source)
     return next((hint for hint in hints if hint is not None), type_of(value))

@@ -77,13 +77,13 @@ def check_seen(structure: Groups, source: Source, group: str, who: str) -> None:
         if not between:
             continue
         _refuse_cleanup(between, who)
-        branch = next((each for each in between if isinstance(each, Branch)), None)
+        branch = next((scope for scope in between if isinstance(scope, Branch)), None)
         if isinstance(source, FromStep) and branch:
             raise DefinitionError(
                 f"{who} comes from step {name!r} in branch {branch.name!r}, which may not be taken. Join the branches "
                 f"with either(…), or move the step that takes it into the branch."
             )
-        if isinstance(source, FromEither) and any(isinstance(each, Loop) for each in between):
+        if isinstance(source, FromEither) and any(isinstance(scope, Loop) for scope in between):
             raise DefinitionError(f"{who} is either of outputs in a loop: call either(…) within the loop.")
 
 
@@ -93,7 +93,7 @@ def around(structure: Groups, step: Step) -> Iterator[Group]:
 
 
 def _refuse_cleanup(between: Sequence[Group], who: str) -> None:
-    if any(isinstance(each, Cleanup) for each in between):
+    if any(isinstance(scope, Cleanup) for scope in between):
         raise DefinitionError(f"{who} is in cleanup(), which runs after all steps outside it.")
 
 
@@ -112,8 +112,8 @@ def _check_defaults(step: Step, call: Call) -> None:
 def _check_lists(loop: Loop) -> None:
     lengths = {item.name: len(item.source.value) for item in loop.over if isinstance(item.source, Constant)}
     if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
-        raise DefinitionError(f"The lists of {loop.name!r} are taken item by item and must be equally long: {shown}.")
+        listed = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
+        raise DefinitionError(f"The lists of {loop.name!r} are taken item by item and must be equally long: {listed}.")
 
 
 def _place_in(structure: Groups, calls: Mapping[str, Call], group: Group) -> tuple[str, int] | None:

@@ -52,7 +52,7 @@ class StepOptions:
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def checked_options(step: Step[..., Any], who: str, **given: Any) -> dict[str, Any]:
+def checked_options(step: Step[..., Any], who: str, **options: Any) -> dict[str, Any]:
     """Check the options of a step, and return them; None means that an option was not given."""
     checks: dict[str, Callable[[Any], Any]] = {
         "outputs": lambda names: check_names(names, "outputs", who),
@@ -68,7 +68,7 @@ def checked_options(step: Step[..., Any], who: str, **given: Any) -> dict[str, A
         "execution_group": lambda group: check_name(group, "execution group") if group else "",
         "cache": lambda cache: check_cache(cache, who, step.signature.parameters),
     }
-    return {option: checks[option](value) for option, value in given.items() if value is not None}
+    return {option: checks[option](value) for option, value in options.items() if value is not None}
 
 
 def check_timeout(seconds: object, who: str) -> float | None:
@@ -87,12 +87,12 @@ def check_run_if(rule: str, who: str) -> str:
     return rule
 
 
-def _secrets(given: object, step: Step[..., Any], who: str) -> dict[str, str]:
+def _secrets(secrets: object, step: Step[..., Any], who: str) -> dict[str, str]:
     """Return names of secrets, by the parameter or environment variable to fill."""
-    if not isinstance(given, Mapping):
-        raise DefinitionError(f"{who}: secrets={given!r:.80} must be a dict: {{'password': 'warehouse/password'}}.")
-    parameters = step.signature.parameters if given else {}
-    for name, reference in given.items():
+    if not isinstance(secrets, Mapping):
+        raise DefinitionError(f"{who}: secrets={secrets!r:.80} must be a dict: {{'password': 'warehouse/password'}}.")
+    parameters = step.signature.parameters if secrets else {}
+    for name, reference in secrets.items():
         try:
             check_reference(reference, f"{who}: secrets")
         except ValueError as error:
@@ -102,7 +102,7 @@ def _secrets(given: object, step: Step[..., Any], who: str) -> dict[str, str]:
                 f"{who}: secrets names {name!r}, which is neither a parameter of the function nor an "
                 f"environment variable in capitals.{did_you_mean(str(name), parameters)}"
             )
-    return dict(given)
+    return dict(secrets)
 
 
 def check_max_parallel(number: object, who: str) -> int | None:
@@ -119,19 +119,19 @@ def check_item_error(rule: str, who: str) -> str:
     return rule
 
 
-def check_inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str | tuple[str, ...]] | None:
+def check_inputs(inputs: object, step: Step[..., Any], who: str) -> Mapping[str, str | tuple[str, ...]] | None:
     """Return the outputs that fill parameters, by parameter; None if they are not given."""
-    if given is None:
+    if inputs is None:
         return None
     pairs: dict[str, str | tuple[str, ...]] = {}
-    if isinstance(given, Mapping):
-        for name, wanted in given.items():
+    if isinstance(inputs, Mapping):
+        for name, wanted in inputs.items():
             single = isinstance(wanted, str)
             pairs[name] = wanted if single else check_names(wanted, f"inputs[{name!r}]", who)
             if not pairs[name]:
                 raise DefinitionError(f"{who}: inputs[{name!r}] names no output.")
     else:
-        pairs.update({name: name for name in check_names(given, "inputs", who)})
+        pairs.update({name: name for name in check_names(inputs, "inputs", who)})
     parameters = step.signature.parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return pairs
