@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
-from flowyml import Pipeline, for_each, pipeline, step
+from flowyml import Pipeline, pipeline, step
 from flowyml.core.errors import DefinitionError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local.copies import own
@@ -71,35 +71,6 @@ def test_tables_share_what_no_step_changes() -> None:
                 {"units": ["USD"]},
                 None,
             )
-
-
-def test_no_more_large_copies_exist_than_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    np = pytest.importorskip("numpy")
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    met, at_work, most = threading.Barrier(2), 0, 0
-
-    @step
-    def make() -> Any:
-        return np.zeros(2_000_000)
-
-    @step
-    def use(number: int, array: Any) -> int:
-        nonlocal at_work, most
-        at_work += 1
-        most = max(most, at_work)
-        met.wait()
-        at_work -= 1
-        return number
-
-    @pipeline
-    def fan(numbers: list[int]) -> Any:
-        array = make()
-        with for_each(numbers) as number:
-            used = use(number, array)
-        return {"used": used}
-
-    assert fan.run({"numbers": list(range(8))})["used"] == list(range(8))
-    assert most == 2
 
 
 class Holder:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import math
-import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,9 @@ from flowyml.core.errors import ArtifactError, OutputError, StepError
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import with_level
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
-from flowyml.orchestrators.local.copies import copies_on_write, distinct, own
+from flowyml.orchestrators.local.copies import MappedValue, distinct, own, with_large_mapped
 from flowyml.orchestrators.local.engine import LocalTask, error_text
-from flowyml.orchestrators.local.lent_values import LentValues, bytes_of
+from flowyml.orchestrators.local.lent_values import LentValues
 from flowyml.orchestrators.local.options import reuses_process
 from flowyml.orchestrators.local.retrying import Recorded
 from flowyml.orchestrators.local.schema import SavedRow
@@ -44,9 +42,6 @@ from flowyml.runtime.taken import Taken, not_taken
 __all__ = ["Stored", "StepCalls", "goes_apart"]
 
 logger = logging.getLogger("flowyml.local")
-
-_LARGE = 10_000_000
-"""The bytes from which a copy of a value is large."""
 
 
 class Stored:
@@ -97,7 +92,7 @@ class StepCalls:
         self._stop = stop
         self._sink = sink
         self._locks: dict[tuple[int, str], threading.Lock] = {}
-        self._large_copies = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._mapped: set[tuple[int, str]] = set()
         self.lent_values = LentValues(max_copied_bytes)
         self._idle: dict[str, list[str]] = {}  # by step, the names of processes that no item uses now
         self._idle_lock = threading.Lock()
@@ -144,27 +139,20 @@ class StepCalls:
     def _live(self, value: Any) -> Any:
         if type(value) is Recorded:
             return value.read()
+        if type(value) is MappedValue:
+            return value.copy()
         return value.live(self._unpack) if type(value) is Stored else value
 
     def as_returned(self, value: Any) -> Any:
         """Return a value as its step returned it, for a retry. Raises ``ChangedValueError``."""
+        if type(value) is MappedValue:
+            return value.copy()
         return self._unpack(value.packed) if type(value) is Stored else self.lent_values.as_returned(value)
 
     def _call_here(self, node: LocalTask) -> AttemptOutputs:
         return AttemptOutputs(self._run_here(node)) if node.step.caching is None else self._call_cached(node)
 
     def _run_here(self, node: LocalTask) -> dict[str, Any]:
-        with self._large_copies if self._needs_large_copies(node) else nullcontext():
-            return self._run_with_own_inputs(node)
-
-    def _needs_large_copies(self, node: LocalTask) -> bool:
-        """Return whether the step gets a large copy: as many as there are CPUs exist at a time."""
-        copied = (
-            source.values[output] for _, source, output in node.given() if not self._gets_itself(node, source, output)
-        )
-        return any(_LARGE <= bytes_of(value) < math.inf and not copies_on_write(value) for value in copied)
-
-    def _run_with_own_inputs(self, node: LocalTask) -> dict[str, Any]:
         given: dict[str, Any] = own_copy(node.fixed)  # an attempt may change its own
         lent: list[Any] = []
         for name, source, output in node.given():
@@ -244,8 +232,8 @@ class StepCalls:
                 "list",
                 *(["list", ["json", index], part] for index, part in zip(value.indexes, parts, strict=True)),
             ]
-        if type(value) is Recorded:
-            return content_of_value(value.read())
+        if type(value) in (Recorded, MappedValue):
+            return content_of_value(self._live(value))
         return content_of(value.packed) if type(value) is Stored else content_of_value(value)
 
     def evaluate(self, node: Decision | Opening) -> Any:
@@ -262,6 +250,8 @@ class StepCalls:
         uncopied are added to ``lent``.
         """
         is_last = self._gets_itself(node, source, output)
+        if not is_last:
+            self._map_once(source, output)
         lent = None if self._is_shared(source) else lent
         return listed(mapped(source.values[output], partial(self._taken_value, is_last=is_last, lent=lent)))
 
@@ -271,9 +261,19 @@ class StepCalls:
     def _is_shared(self, source: Node) -> bool:
         return self._share or _step_of(source) in self._sharing
 
+    def _map_once(self, source: Node, output: str) -> None:
+        """Move large arrays to a file, which the consumers map: in all, they take as much memory as one of them."""
+        with self._locks.setdefault((id(source), output), threading.Lock()):
+            if (id(source), output) not in self._mapped:
+                self._mapped.add((id(source), output))
+                source.values[output] = mapped(source.values[output], self._with_large_mapped)
+
+    def _with_large_mapped(self, value: Any) -> Any:
+        return value if type(value) in (Stored, Recorded) else with_large_mapped(value, self._folder)
+
     def _taken_value(self, value: Any, *, is_last: bool, lent: list[Any] | None) -> Any:
-        if type(value) is Recorded:
-            return value.read()
+        if type(value) in (Recorded, MappedValue):  # a copy in any case
+            return self._live(value)
         if is_last:
             if lent is not None and type(value) is not Stored and self.lent_values.lend(value):
                 lent.append(value)
@@ -351,8 +351,8 @@ class StepCalls:
             return listed(mapped(value, lambda part: part.packed))
 
     def _store(self, value: Any, node: LocalTask, source: Node, output: str) -> Stored:
-        if type(value) is Recorded:
-            return Stored(self._pack(value.read(), node, source, output))
+        if type(value) in (Recorded, MappedValue):
+            return Stored(self._pack(self._live(value), node, source, output))
         return value if type(value) is Stored else Stored(self._pack(value, node, source, output), value)
 
     def _pack(self, value: Any, node: LocalTask, source: Node, output: str) -> Any:
