@@ -1,7 +1,4 @@
-"""A fan-out on a real Airflow 3 beside the same with `expand`: from the start of the run to its end.
-
-What is above the aim is what each task's process loads and checks: see "An item costs" in docs/engines/airflow.md.
-"""
+"""A fan-out on a real Airflow 3 beside the same with `expand`: from the start of the run to its end."""
 
 from __future__ import annotations
 
