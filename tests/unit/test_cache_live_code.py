@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from flowyml.core.runs import PipelineResult
 from tests.engines.notebook import run_notebook
 from tests.unit.projects import Project, project_in
+from tests.unit.replacing import NEGATED, NINE, REPLACED
 
 FLOW = """
 from flowyml import pipeline, step
@@ -173,7 +174,9 @@ for line in sys.stdin:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    return project_in(tmp_path, monkeypatch, FILES)
+    project = project_in(tmp_path, monkeypatch, FILES)
+    monkeypatch.chdir(project.folder)  # what may be read there counts: of a checkout it would be the whole of it
+    return project
 
 
 @pytest.fixture
@@ -254,7 +257,7 @@ def test_what_was_registered_before_an_edit_counts_where_a_step_imports_it(
 def test_what_is_replaced_or_changed_in_this_process_counts(living: Living, monkeypatch: pytest.MonkeyPatch) -> None:
     living.run()
     helper = sys.modules["helper"]
-    for name, value in {"RATE": 7, "scaled": lambda x: -x, "registered": {"one": lambda: 9}}.items():
+    for name, value in {"RATE": 7, "scaled": NEGATED, "registered": {"one": NINE}}.items():
         with monkeypatch.context() as patched:
             patched.setattr(helper, name, value)
             patched.setattr(living.flow, name, value, raising=False)
@@ -415,14 +418,6 @@ def test_a_module_that_an_import_did_not_find_counts_when_it_is_there(living: Li
     assert not living.run().step_results["work"].is_cached, "this process has not imported it"
 
 
-REPLACED: dict[str, Callable[[Any, int], None]] = {
-    "replace a global": lambda helper, value: setattr(helper, "RATE", value),
-    "replace a class's attribute": lambda helper, value: setattr(helper.Kind, "SIZE", value),
-    "replace a method": lambda helper, value: setattr(helper.Kind, "factor", lambda self: value),
-    "replace a default": lambda helper, value: setattr(helper.closure, "__defaults__", (value,)),
-    "replace a registered function": lambda helper, value: helper.registered.update(one=lambda: value),
-    "replace a dataclass's field": lambda helper, value: setattr(helper, "Shape", lambda: value),
-}
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(sorted(EDITS)), st.integers(1, 3)),
