@@ -26,6 +26,7 @@ from kfp_server_api import ApiClient
 
 from tests.engines import kubeflow_ir
 from tests.engines.kubeflow_pods import Pods
+from tests.engines.kubeflow_replaced import check_unicode
 from tests.engines.kubeflow_runs import Runs
 from tests.engines.kubeflow_schedules import Schedules
 from tests.engines.kubeflow_state import CODES, Json, Refused, State, current_time, existing
@@ -346,6 +347,10 @@ def _body(model: str, body: Json) -> Any:
     known = set(getattr(kfp_server_api, model).attribute_map.values())
     if unknown := body.keys() - known:
         raise Refused(400, f"proto: unknown field {min(unknown)!r}")
+    try:
+        check_unicode(body)
+    except ValueError as error:
+        raise Refused(400, str(error)) from None
     return ApiClient()._ApiClient__deserialize(body, model)  # the client reads no dict otherwise
 
 

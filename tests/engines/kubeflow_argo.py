@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from tests.engines.kubeflow_argocompiler import go_json
+from tests.engines.kubeflow_replaced import of_argo
 
 __all__ = ["Controller", "End", "Node", "Pods", "packed"]
 
@@ -174,7 +175,7 @@ class Controller:
             return node
         template = self._templates[template_name]
         inputs = [
-            {**port, "value": given.get(port["name"], port.get("default", ""))}
+            {**port, "value": of_argo(given.get(port["name"], port.get("default", "")))}
             for port in template["inputs"].get("parameters", ())
         ]
         kind = "DAG" if "dag" in template else "Pod"

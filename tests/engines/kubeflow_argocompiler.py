@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.engines.kubeflow_releases import Release
+from tests.engines.kubeflow_replaced import refused_by_argo
 
 __all__ = ["About", "compiled", "go_json"]
 
@@ -66,6 +67,8 @@ def compiled(pipeline: Json, platform: Json, about: About, release: Release) -> 
             f"spec.templates[{[*compiler.templates].index(long)}].name: '{long}' is invalid: must be no more than 128 "
             f"characters"
         )
+    if variable := refused_by_argo(go_json(about.parameters)):
+        raise ValueError(f"templates.entrypoint.tasks.root-driver: failed to resolve {{{{{variable}}}}}")
     labels = {"pipeline/runid": about.run_id, "pipelines.kubeflow.org/v2_component": "true"}
     spec = {
         "templates": [*compiler.templates.values()],

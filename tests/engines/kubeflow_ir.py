@@ -32,8 +32,9 @@ from tests.engines.kubeflow_ir_model import (
     type_of,
     words,
 )
+from tests.engines.kubeflow_replaced import expanded
 
-__all__ = ["expanded", "faults"]
+__all__ = ["faults"]
 
 ARGUMENT = 131_072  # bytes of one argument, with the zero at its end; execve(2), MAX_ARG_STRLEN
 WORKFLOW = 1_048_576  # packer.MaxWorkflowSize
@@ -207,21 +208,6 @@ class Everything(dict[str, str]):
 
     def __missing__(self, name: str) -> str:
         return f"the value of {name}"
-
-
-def expanded(text: str, variables: Mapping[str, str]) -> str:
-    """An argument as Kubernetes changes it, but for a variable that is not there. Source: Kubernetes,
-    third_party/forked/golang/expansion/expand.go."""
-
-    def replaced(found: re.Match[str]) -> str:
-        if found["name"] is None:
-            return "$"
-        try:
-            return variables[found["name"]]
-        except KeyError:
-            return found[0]
-
-    return re.sub(r"\$\$|\$\((?P<name>[A-Za-z_.-][A-Za-z0-9_.-]*)\)", replaced, text)
 
 
 def the_workflow_fits_into_etcd(pipeline: Pipeline) -> Iterator[str]:

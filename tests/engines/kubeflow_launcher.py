@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.engines.kubeflow_driver import Made
 from tests.engines.kubeflow_pods import Pod, Pods, termination_log
+from tests.engines.kubeflow_replaced import check_unicode, expanded, of_kfp
 
 __all__ = ["Launcher", "Log"]
 
@@ -79,7 +80,10 @@ class Launcher:
     def run(self, patch: str, log: Log, publish: Callable[[int, Made], None]) -> int:
         """The exit code of the container that a pod's patch describes."""
         (container,) = json.loads(patch)["containers"]
-        options = container["command"]
+        variables = {"KFP_POD_NAME": "a-pod", "KFP_POD_UID": "1"}
+        for item in container.get("env", ()):  # those before a variable are replaced in it
+            variables[item["name"]] = expanded(item.get("value", "a secret"), variables)
+        options, arguments = ([expanded(word, variables) for word in container[part]] for part in ("command", "args"))
         number, given, component = (
             options[options.index(name) + 1] for name in ("--execution_id", "--executor_input", "--component_spec")
         )
@@ -96,7 +100,7 @@ class Launcher:
         log.before = _klog("main.go:67", "Setting log level to: '1'", "I") + _klog(
             "launcher_v2.go:590", "Could not determine retry index from pod annotation", "W"
         )
-        code = self._process(container, json.loads(local), log.step)
+        code = self._process([of_kfp(word, json.loads(local)) for word in arguments], variables, log.step)
         (folder / "executor-logs-0").write_bytes(log.step.read_bytes())
         if code == 0:
             try:
@@ -118,9 +122,7 @@ class Launcher:
     def _path(self, url: str) -> Path:
         return self.folder / url.removeprefix(f"{self.root}/")
 
-    def _process(self, container: Json, given: Json, log: Path) -> int:
-        environment = {item["name"]: item["value"] for item in container.get("env", ()) if "value" in item}
-        command = [_filled(word, given) for word in container["args"]]
+    def _process(self, command: list[str], environment: Mapping[str, str], log: Path) -> int:
         with AT_ONCE:
             with self._lock:
                 if self._is_stopped:
@@ -136,6 +138,7 @@ class Launcher:
         """What the container left; an output parameter has to be there."""
         made, outputs = Made(), local["outputs"]
         document = json.loads(Path(outputs["outputFile"]).read_text("utf-8"))
+        check_unicode(document)
         kinds = component["outputDefinitions"].get("parameters", {})
         for port, place in outputs.get("parameters", {}).items():
             text = Path(place["outputFile"]).read_text("utf-8")
@@ -146,15 +149,6 @@ class Launcher:
                 uri = listed["artifacts"][0]["uri"]
                 made.artifacts[port] = [{"name": "", "uri": uri, "metadata": written[0].get("metadata", {})}]
         return made, {"parameterValues": made.parameters, **document}
-
-
-def _filled(word: str, given: Json) -> str:
-    """Source: ``getPlaceholders``."""
-    for side in ("inputs", "outputs"):
-        for port, listed in given[side].get("artifacts", {}).items():
-            path = listed["artifacts"][0]["uri"].removeprefix("file://")
-            word = word.replace(f"{{{{$.{side}.artifacts['{port}'].path}}}}", path)
-    return word.replace("{{$}}", json.dumps(given))
 
 
 def _klog(place: str, text: str, level: str) -> str:

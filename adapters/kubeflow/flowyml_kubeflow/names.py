@@ -48,9 +48,13 @@ _TAKEN = frozenset({"executor", "root"})
 _DRIVER = "-driver"
 
 # The first character of what is replaced in all texts that KFP gives to a pod. Kubernetes reads "$(NAME)" as a variable
-# of the container, which may be a secret, and "$$" as "$"; KFP's launcher replaces "{{$…}}", and Argo "{{workflow.…}}",
-# and computes "{{=…}}". Sources: Kubernetes, Container, args; KFP #10370, launcher_v2.go; Argo, util/template.
-REPLACED = re.compile(r"\$(?=\$|\([A-Za-z_.-][\w.-]*\))|\{(?=\{\s*(?:[$=]|workflow[.}]))")
+# of the container, which may be a secret, and "$$" as "$"; KFP's launcher replaces "{{$…}}"; Argo computes "{{=…}}"
+# and replaces or refuses its variables. Sources: Kubernetes, Container, args; KFP #10370, launcher_v2.go; Argo,
+# util/template; operator.go, executeTemplate; workflowpod.go, processPodSpecPatch; validate.go, resolveAllVariables.
+REPLACED = re.compile(
+    r"\$(?=\$|\([A-Za-z_.-][\w.-]*\))"
+    r"|\{(?=\{\s*(?:[$=]|retries\b|(?:workflow|inputs|outputs|tasks|steps|item|pod|node|lastRetry)\.))"
+)
 # Words that Argo reads as operators and constants in an expression such as ``X.Succeeded``; source: expr-lang,
 # lexer/state.go and parser.go.
 _WORDS = frozenset({

@@ -55,8 +55,8 @@ def argument(value: Any, parameter: Parameter) -> Any:
         raise ParameterError(
             f"{parameter.name!r} contains {text[replaced.start() :]!r:.30}, but KFP gives values to pods as arguments, "
             f"where Kubernetes reads '$$' as '$' and '$(NAME)' as a variable of the pod, and KFP and Argo replace "
-            f"'{{{{$…}}}}', '{{{{=…}}}}' and '{{{{workflow.…}}}}'. Declare it as str | None, which travels as JSON, or "
-            f"write it in another way."
+            f"'{{{{$…}}}}', '{{{{=…}}}}' and variables such as '{{{{inputs.…}}}}'. Declare it as str | None, which "
+            f"travels as JSON, or write it in another way."
         )
     if long := _long_key(value):
         raise ParameterError(

@@ -14,7 +14,7 @@ from flowyml.plan.model import Parameter
 from flowyml.plan.parameters import schema_of
 from flowyml_kubeflow import names
 from flowyml_kubeflow.parameters import argument, described, kfp_type, read_back, restored
-from tests.engines.kubeflow_ir import expanded
+from tests.engines.kubeflow_replaced import expanded
 
 TEXT = st.text(min_size=1, max_size=30).filter(lambda name: name == name.strip() and name.isprintable())
 
