@@ -281,7 +281,7 @@ def test_a_parameter_is_data_on_airflow(forged: Reference, mark: Path, tmp_path:
 
     def task(name: str, **inputs: Any) -> Any:
         operator = SimpleNamespace(step=name, inputs=inputs)
-        return worker.run_step(operator, context, bundle, sys.executable, str(tmp_path / "store"))
+        return worker.run_step(operator, context, lambda: bundle, sys.executable, str(tmp_path / "store"))
 
     seen = unpack(restored(task("look", handed=task("hand_on"))), open_store())
     check(SimpleNamespace(outputs={"seen": seen}), forged, mark)

@@ -58,7 +58,7 @@ def test_two_of_everything_on_airflow(
         run = SimpleNamespace(dag_id=dags[number], conf={"seed": number})
         context = {"run_id": "scheduled__2026-01-01", "dag_run": run, "ti": SimpleNamespace(try_number=1)}
         operator = SimpleNamespace(step=name, inputs=inputs)
-        return worker.run_step(operator, context, bundle, sys.executable, str(store))
+        return worker.run_step(operator, context, lambda: bundle, sys.executable, str(store))
 
     loaded = [task("load", number) for number in (0, 1)]
     assert len(files(store)) == 2, "the second has overwritten the first"

@@ -28,7 +28,7 @@ _ENDS = (
     "task_runner.py", "taskinstance.py", "standard_task_runner.py", "local_task_job_runner.py", "process_utils.py",
 )  # fmt: skip
 LAST_WORDS = 3  # seconds that a worker has, after the end of an attempt, for the end of its log
-RECORDING = frozenset({"Choose", "ExternalDag", "ItemStep", "ItemTogether", "Items", "Step", "Together"})
+RECORDING = frozenset({"Choose", "ExternalDag", "ItemStep", "ItemTogether", "Items", "Start", "Step", "Together"})
 """The classes of a compiled DAG file whose tasks record their errors: ``operator`` of a task in Airflow's API."""
 _Key = tuple[datetime | None, str, str]
 _EARLIEST = datetime.min.replace(tzinfo=UTC)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from flowyml.core.errors import StepCancelledError, StepError, StepFailedError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
@@ -22,8 +23,9 @@ __all__ = [
     "not_run", "recorded", "upstream_failed",
 ]  # fmt: skip
 
-F = TypeVar("F", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
+_NO_ERRORS = frozenset({"AirflowSkipException", "DagRunTriggerException"})  # with the latter, Airflow 3 runs a DAG
 _NAMED = 5  # items that an error names
 _LONGEST = 1 << 16  # characters of an error in an XCom
 
@@ -105,22 +107,25 @@ def never_retried() -> Iterator[None]:
         raise airflow_exceptions().AirflowFailException(str(error)) from None
 
 
-def recorded(run: F) -> F:
-    """Push the error of a task as an XCom, from which it is read even if the log of the task is gone, and raise it."""
+def recorded(run: Callable[..., _T]) -> Callable[..., _T]:
+    """Push the error of a task as an XCom, from which it is read even if the log of the task is gone, and raise it.
+
+    A DAG file passes the function that returns the folder of the code, so that its errors are pushed, too.
+    """
 
     @wraps(run)
-    def call(operator: Any, context: Mapping[str, Any], *args: Any) -> Any:
+    def call(operator: Any, context: Mapping[str, Any], bundle: Callable[[], Path], *args: Any) -> _T:
         try:
-            return run(operator, context, *args)
+            return run(operator, context, bundle(), *args)
         except BaseException as error:
             name = type(error).__name__  # Airflow 3 and 2 have these in other modules; its timeout is not an Exception
-            if name == "AirflowTaskTimeout" or (isinstance(error, Exception) and name != "AirflowSkipException"):
+            if name == "AirflowTaskTimeout" or (isinstance(error, Exception) and name not in _NO_ERRORS):
                 with suppress(Exception):  # it is in the log, too
                     said = {"class": name, "said": masked(str(error))[:_LONGEST], "try": context["ti"].try_number}
                     context["ti"].xcom_push(key=ERROR_KEY, value=said)
             raise
 
-    return cast(F, call)
+    return call
 
 
 def not_run(what: str, status: ExecutionStatus) -> str:

@@ -61,7 +61,7 @@ from flowyml_airflow.xcoms import carried, restored
 
 __all__ = [
     "choose", "finish_run", "function", "list_items", "run_step", "run_together", "start_run", "stop_step",
-    "to_trigger", "triggered",
+    "trigger", "triggered",
 ]  # fmt: skip
 
 # The task's own logger: it writes the log of the attempt in Airflow's UI.
@@ -171,23 +171,30 @@ def function(bundle: Path, place: str) -> Callable[..., Any]:
 
 @recorded
 @never_retried()
-def to_trigger(
-    operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
-) -> tuple[dict[str, Any], str]:
-    """Return the conf and the id of the run of another DAG that an operator triggers for a step."""
+def trigger(
+    operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None,
+    execute: Callable[[Mapping[str, Any]], Any],
+) -> None:  # fmt: skip
+    """Have an operator ``execute`` with the conf and the id of the run of another DAG that it triggers for a step."""
     from flowyml_airflow.external_run import conf_of  # with all of a client: a twelfth of the time to load this module
 
     graph = _graph(bundle)
     step = graph.plan.by_name[operator.step]
     inputs, _ = _inputs(graph, step, operator, context, bundle, python, artifacts)
     parameters = _dates(context).filled(_parameters(context, bundle), days_of(graph.plan.parameters))
-    return {**operator.conf, **conf_of(step, inputs, parameters)}, _external_run(operator, context, bundle)
+    operator.conf = {**operator.conf, **conf_of(step, inputs, parameters)}
+    operator.trigger_run_id = _external_run(operator, context, bundle)
+    execute(context)
 
 
-def triggered(operator: Any, context: Mapping[str, Any], bundle: Path) -> dict[str, str]:
-    """Return the output of a step whose operator has run another DAG."""
+@recorded
+def triggered(
+    operator: Any, context: Mapping[str, Any], bundle: Path, complete: Callable[..., Any], event: Any
+) -> dict[str, str]:
+    """Return the output of a step whose operator has run another DAG, if its run is ``complete``."""
     from flowyml_airflow.external_run import run_page
 
+    complete(context=context, event=event)
     dag, run_id = operator.trigger_dag_id, _external_run(operator, context, bundle)
     page = run_page(_address(), dag, run_id, 3 if hasattr(context["ti"], "get_task_states") else 2)
     return {"dag_id": dag, "run_id": run_id, "state": "success", "url": page}
@@ -357,7 +364,8 @@ def _end_with_parent() -> Iterator[None]:
         thread.join()
 
 
-def start_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
+@recorded
+def start_run(operator: Any, context: Mapping[str, Any], bundle: Path, python: str) -> None:
     """Fire ``on_pipeline_start``. Errors in hooks are only logged. Raises if the hooks cannot be run."""
     _fire(context, bundle, python, "on_pipeline_start", _parameters(context, bundle))
 
@@ -384,12 +392,9 @@ def _status(context: Mapping[str, Any]) -> ExecutionStatus:
 
 
 def _processes(
-    context: Mapping[str, Any],
-    bundle: Path,
-    python: str,
-    artifacts: str | None,
+    context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None,
     read_secret: ReadSecret = from_environment,
-) -> StepProcesses:
+) -> StepProcesses:  # fmt: skip
     """Return the processes of steps: forked from this one if the steps' interpreter is Airflow's own.
 
     All of Airflow works in a fork: its context, and its line to the task's supervisor or to its database.
@@ -397,8 +402,7 @@ def _processes(
     return StepProcesses(
         bundle, run_id=_run_id(context), artifacts=artifacts or default_url(), place=_place(context, bundle),
         parameters=_parameters(context, bundle), dates=_dates(context), python=python,
-        fork_here=is_airflows(python), host_packages=("airflow",),
-        read_secret=read_secret,
+        fork_here=is_airflows(python), host_packages=("airflow",), read_secret=read_secret,
     )  # fmt: skip
 
 

@@ -258,7 +258,7 @@ def test_steps_share_a_process_and_no_line_is_taken_for_the_turn_of_another(
     context = {"run_id": "r", "dag_run": SimpleNamespace(dag_id="shapes", conf={}), "ti": (ti := Ti())}
     operator = SimpleNamespace(steps=["talk", "last"], inputs={})
     caplog.set_level("INFO", "airflow.task")
-    worker.run_together(operator, context, bundle, sys.executable, str(tmp_path / "store"))
+    worker.run_together(operator, context, lambda: bundle, sys.executable, str(tmp_path / "store"))
     assert dict(ti.pushed)["last.last"] is True
     events = [LogEvent(record.getMessage()) for record in caplog.records]
     found = [(each.step, each.attempt, each.message) for each in attributed(events, ["talk", "last"], 1)]

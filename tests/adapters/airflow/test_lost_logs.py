@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 from typing import Any, cast
 
@@ -11,11 +12,14 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.errors import AuthenticationError, StepFailedError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook
 from flowyml_airflow import worker
+from flowyml_airflow.beside import runtime
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.dag_file import parts
 from flowyml_airflow.log_events import LogEvent, log_events, text_log_events
 from flowyml_airflow.logs import RECORDING, TaskLogs
+from flowyml_airflow.names import BUNDLES_FOLDER
 from flowyml_airflow.pod_disks import check_outlives_pod
 from flowyml_airflow.task_exceptions import recorded
 from tests.adapters.airflow.operating import orchestrator_of, set_variable
@@ -64,14 +68,22 @@ def failing() -> Pipeline:
     return made
 
 
+@step
+def nothing() -> None: ...
+
+
+def lose_logs(airflow: Airflow, dag: str) -> None:
+    for folder in (airflow.home / "logs").glob(f"dag_id={dag}*"):
+        shutil.rmtree(folder)
+
+
 @pytest.mark.airflow
 @pytest.mark.slow
 def test_errors_are_known_and_airflows_reason_is_handed_on_when_logs_are_gone(airflow: Airflow) -> None:
     set_variable(airflow, "flowyml_password", PASSWORD)
     handle = orchestrator_of(airflow).run_pipeline(failing())
     assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
-    for folder in (airflow.home / "logs").glob("dag_id=lost_logs*"):
-        shutil.rmtree(folder)
+    lose_logs(airflow, "lost_logs")
     errors = {(run.name, run.index): str(run.error) for run in handle.step_runs()}
     assert errors.pop(("first", ())) == "None"
     assert errors.pop(("late", ())).startswith("AirflowTaskTimeout: Timeout")
@@ -86,6 +98,31 @@ def test_errors_are_known_and_airflows_reason_is_handed_on_when_logs_are_gone(ai
     said = {line.message for line in handle.logs() if line.step == "logs_in"}
     assert [line for line in said if line.startswith("Airflow has no log of this attempt: Could not read served logs")]
     assert PASSWORD not in str(handle.error)
+
+
+@pytest.mark.airflow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lost", "error"),
+    [
+        ("code", "step 'nothing': EngineError: The files in .* one was changed or is missing"),
+        ("runtime", "the hooks' on_pipeline_start: FileNotFoundError: .*flowyml-0.pyz"),
+    ],
+)
+def test_the_error_of_a_task_without_its_code_needs_no_log(airflow: Airflow, lost: str, error: str) -> None:
+    """As with a git-sync that is half done. The runtime, which all DAGs share, is missing for this DAG file alone."""
+    orchestrator, dag = orchestrator_of(airflow), f"lost_{lost}"
+    orchestrator.deploy_pipeline(Pipeline(dag, hooks=[PipelineHook()] if lost == "runtime" else []).add_step(nothing))
+    if lost == "code":
+        (code,) = (airflow.dags_folder / BUNDLES_FOLDER / dag).rglob("test_lost_logs.py")
+        code.write_text(f"{code.read_text()}\n")
+    else:
+        dag_file = airflow.dags_folder / f"{dag}.py"
+        dag_file.write_text(dag_file.read_text().replace(f'/ "{runtime().name}"', '/ "flowyml-0.pyz"'))
+    handle = orchestrator.trigger(dag)
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
+    lose_logs(airflow, dag)
+    assert re.match(error, str(handle.error)), handle.error
 
 
 def test_the_head_of_a_log_is_handed_on_only_where_there_is_no_log() -> None:
@@ -113,7 +150,7 @@ def test_errors_are_asked_of_the_tasks_that_record_them() -> None:
         if name not in classes:
             return False
         calls = [node for node in ast.walk(classes[name]) if isinstance(node, ast.Attribute)]
-        called = [node.attr for node in calls if ast.unparse(node.value) == "worker()"]
+        called = [node.attr for node in calls if ast.unparse(node.value) == "worker(context)"]
         bases = [ast.unparse(base) for base in classes[name].bases]
         return any(getattr(worker, each).__code__ is wrapper for each in called) or any(map(records, bases))
 

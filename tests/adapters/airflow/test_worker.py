@@ -22,6 +22,7 @@ from flowyml_airflow import external_dag, worker
 from flowyml_airflow.beside import runtime
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.external_run import conf_of
+from flowyml_airflow.names import ERROR_KEY
 from tests.adapters.airflow.task_instance import Ti
 from tests.engines.airflow import airflow_python
 
@@ -91,13 +92,15 @@ def nothing() -> None: ...
 
 def test_a_hook_that_raises_fails_no_start_and_a_worker_that_can_run_nothing_does(tmp_path: Path) -> None:
     """Airflow tries the start again then, perhaps on another worker; no step could run on this one either."""
-    context = {"run_id": "r", "params": {}}
+    context = {"run_id": "r", "params": {}, "ti": (ti := Ti())}
     bundle = bundle_in(tmp_path, Pipeline("broken hook", hooks=[Broken()]).add_step(nothing))
-    worker.start_run(context, bundle, sys.executable)
+    worker.start_run(None, context, lambda: bundle, sys.executable)
+    assert ti.pushed == []
     with pytest.raises(FileNotFoundError):
-        worker.start_run(context, bundle, "/no/such/python")
+        worker.start_run(None, context, lambda: bundle, "/no/such/python")
     with pytest.raises(FileNotFoundError):
-        worker.start_run(context, tmp_path / "no-such-bundle.pyz", sys.executable)
+        worker.start_run(None, context, lambda: tmp_path / "no-such-bundle.pyz", sys.executable)
+    assert [(key, value["class"]) for key, value in ti.pushed] == [(ERROR_KEY, "FileNotFoundError")] * 2
 
 
 def test_the_label_of_an_item_of_several_lists_fits_airflows_column(
@@ -117,7 +120,7 @@ def test_the_label_of_an_item_of_several_lists_fits_airflows_column(
     configuration = SimpleNamespace(conf=SimpleNamespace(getint=lambda *_, fallback: fallback))
     monkeypatch.setitem(sys.modules, "airflow.configuration", configuration)  # as above
     operator, bundle = SimpleNamespace(loop="of_several"), bundle_in(tmp_path, made)
-    labels = worker.list_items(operator, {"ti": Ti()}, bundle, sys.executable, None)
+    labels = worker.list_items(operator, {"ti": Ti()}, lambda: bundle, sys.executable, None)
     assert [(len(label), label[:2]) for label in labels] == [(250, "aa"), (250, "bb")]
 
 

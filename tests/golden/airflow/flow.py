@@ -94,14 +94,19 @@ PYTHON = sys.executable  # runs the steps
 ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the workers
 
 
-def worker():
+def worker(context=None):
     """FlowyML's side of a task: checked, unpacked and loaded when a task runs, not when this file is parsed."""
-    if "flowyml_airflow" not in sys.modules:
-        if sha256(RUNTIME.read_bytes()).hexdigest()[:32] != RUNTIME.stem[-32:]:
-            raise ImportError(f"{RUNTIME} is not what its name says: it was replaced or cut short")
-        run_path(str(RUNTIME), run_name="bundle")["make_importable"](RUNTIME)
-    from flowyml_airflow import worker
-
+    try:
+        if "flowyml_airflow" not in sys.modules:
+            if sha256(RUNTIME.read_bytes()).hexdigest()[:32] != RUNTIME.stem[-32:]:
+                raise ImportError(f"{RUNTIME} is not what its name says: it was replaced or cut short")
+            run_path(str(RUNTIME), run_name="bundle")["make_importable"](RUNTIME)
+        from flowyml_airflow import worker
+    except Exception as error:
+        if context:  # FlowyML reads the error of a task from this XCom, and needs no log
+            said = {"class": type(error).__name__, "said": str(error), "try": context["ti"].try_number}
+            context["ti"].xcom_push(key="flowyml.error", value=said)
+        raise
     return worker
 
 
@@ -133,7 +138,7 @@ class Step(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().run_step(self, context, bundle(), PYTHON, ARTIFACTS)
+        return worker(context).run_step(self, context, bundle, PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -160,7 +165,7 @@ class Items(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().list_items(self, context, bundle(), PYTHON, ARTIFACTS)
+        return worker(context).list_items(self, context, bundle, PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -179,7 +184,7 @@ class Choose(BaseBranchOperator):
         self.item = item
 
     def choose_branch(self, context):
-        return self.branches.get(worker().choose(self, context, bundle(), PYTHON, ARTIFACTS), [])
+        return self.branches.get(worker(context).choose(self, context, bundle, PYTHON, ARTIFACTS), [])
 
     def on_kill(self):
         stop()
@@ -203,7 +208,7 @@ class Start(BaseOperator):
     """Fires ``on_pipeline_start`` of the pipeline's hooks."""
 
     def execute(self, context):
-        worker().start_run(context, bundle(), PYTHON)
+        worker(context).start_run(self, context, bundle, PYTHON)
 
 
 def on_end(context):

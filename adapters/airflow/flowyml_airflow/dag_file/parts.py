@@ -87,14 +87,19 @@ except ImportError:  # Airflow 2
 """
 
 WORKER = '''\
-def worker():
+def worker(context=None):
     """FlowyML's side of a task: checked, unpacked and loaded when a task runs, not when this file is parsed."""
-    if "flowyml_airflow" not in sys.modules:
-        if sha256(RUNTIME.read_bytes()).hexdigest()[:32] != RUNTIME.stem[-32:]:
-            raise ImportError(f"{RUNTIME} is not what its name says: it was replaced or cut short")
-        run_path(str(RUNTIME), run_name="bundle")["make_importable"](RUNTIME)
-    from flowyml_airflow import worker
-
+    try:
+        if "flowyml_airflow" not in sys.modules:
+            if sha256(RUNTIME.read_bytes()).hexdigest()[:32] != RUNTIME.stem[-32:]:
+                raise ImportError(f"{RUNTIME} is not what its name says: it was replaced or cut short")
+            run_path(str(RUNTIME), run_name="bundle")["make_importable"](RUNTIME)
+        from flowyml_airflow import worker
+    except Exception as error:
+        if context:  # FlowyML reads the error of a task from this XCom, and needs no log
+            said = {"class": type(error).__name__, "said": str(error), "try": context["ti"].try_number}
+            context["ti"].xcom_push(key="flowyml.error", value=said)
+        raise
     return worker
 
 
@@ -127,7 +132,7 @@ class Step(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().run_step(self, context, bundle(), PYTHON, ARTIFACTS)
+        return worker(context).run_step(self, context, bundle, PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -146,12 +151,10 @@ class ExternalDag(TriggerDagRunOperator):
 
     def execute(self, context):
         self.fail_when_dag_is_paused = hasattr(context["ti"], "get_dag")  # since Airflow 3.2
-        self.conf, self.trigger_run_id = worker().to_trigger(self, context, bundle(), PYTHON, ARTIFACTS)
-        super().execute(context)
+        worker(context).trigger(self, context, bundle, PYTHON, ARTIFACTS, super().execute)
 
     def execute_complete(self, context, event):
-        super().execute_complete(context=context, event=event)
-        return worker().triggered(self, context, bundle())
+        return worker(context).triggered(self, context, bundle, super().execute_complete, event)
 '''
 
 TOGETHER = '''\
@@ -167,7 +170,7 @@ class Together(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().run_together(self, context, bundle(), PYTHON, ARTIFACTS)
+        return worker(context).run_together(self, context, bundle, PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -223,7 +226,7 @@ class Items(BaseOperator):
         self.inputs = inputs or {}
 
     def execute(self, context):
-        return worker().list_items(self, context, bundle(), PYTHON, ARTIFACTS)
+        return worker(context).list_items(self, context, bundle, PYTHON, ARTIFACTS)
 
     def on_kill(self):
         stop()
@@ -243,7 +246,7 @@ class Choose(BaseBranchOperator):
         self.item = item
 
     def choose_branch(self, context):
-        return self.branches.get(worker().choose(self, context, bundle(), PYTHON, ARTIFACTS), [])
+        return self.branches.get(worker(context).choose(self, context, bundle, PYTHON, ARTIFACTS), [])
 
     def on_kill(self):
         stop()
@@ -270,7 +273,7 @@ class Start(BaseOperator):
     """Fires ``on_pipeline_start`` of the pipeline's hooks."""
 
     def execute(self, context):
-        worker().start_run(context, bundle(), PYTHON)
+        worker(context).start_run(self, context, bundle, PYTHON)
 
 
 def on_end(context):
