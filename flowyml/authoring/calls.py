@@ -17,6 +17,7 @@ from flowyml.plan.groups import Group, Loop, Section
 from flowyml.plan.model import FromItem, FromParameter, FromStep, Input, PipelineOutput, Source
 from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.parameters import is_too_deep, too_deep
+from flowyml.plan.types import CONSTANTS
 
 __all__ = ["Call", "Given", "Recorded", "Recorder", "as_placeholder", "list_source", "record_calls"]
 
@@ -163,7 +164,7 @@ def as_placeholder(who: str, parameter: str, value: object, kind: object = None)
     if not is_constant(value):
         raise DefinitionError(
             f"{who}: parameter {parameter!r} was given {value!r:.80}. Give it an output of a step, a parameter, or "
-            f"plain JSON."
+            f"{CONSTANTS}."
         )
     return ParameterValue(constant(value, kind))
 
@@ -174,7 +175,7 @@ def list_source(who: str, value: object) -> Source:
         return value.source
     if isinstance(value, list | tuple) and is_constant(list(value)):
         return constant(list(value))
-    raise DefinitionError(f"{who} takes an output of a step, a parameter or a list of plain JSON, not {value!r:.80}.")
+    raise DefinitionError(f"{who} takes an output of a step, a parameter or a list of {CONSTANTS}, not {value!r:.80}.")
 
 
 def _call_function(function: Callable[..., Any], parameters: Mapping[str, ParameterValue]) -> Any:
@@ -229,8 +230,8 @@ def _source(step: str, parameter: str, value: Any) -> Source:
             f"plain list, or as keywords to a **parameter."
         )
     raise DefinitionError(
-        f"step {step!r}: parameter {parameter!r} was given {what}, which is not plain JSON. Give it an output of a "
-        f"step, a list of outputs, a parameter of the pipeline, or plain JSON."
+        f"step {step!r}: parameter {parameter!r} was given {what}, which JSON cannot hold. Give it an output of a "
+        f"step, a list of outputs, a parameter of the pipeline, or {CONSTANTS}."
     )
 
 

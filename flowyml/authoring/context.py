@@ -9,7 +9,7 @@ from flowyml.authoring.source_lines import adds_source_line
 from flowyml.core.errors import DefinitionError
 from flowyml.core.named_values import NamedValues
 from flowyml.plan.parameters import is_json, is_too_deep, too_deep
-from flowyml.plan.types import plain
+from flowyml.plan.types import CONSTANTS, plain
 
 __all__ = ["Context", "context"]
 
@@ -40,9 +40,8 @@ class Context(NamedValues):
                 raise DefinitionError(too_deep(f"Context value {name!r}"))
             if not is_json(plain(value)):
                 raise DefinitionError(
-                    f"Context value {name!r} is a {type(value).__name__}; a context holds plain JSON, dates, paths, "
-                    f"enumerations and models, so that every engine can carry it. Make it the output of a step, or "
-                    f"build it inside one."
+                    f"Context value {name!r} is a {type(value).__name__}; a context holds {CONSTANTS}, so that "
+                    f"every engine can carry it. Make it the output of a step, or build it inside one."
                 )
         super().__init__(merged)
 

@@ -30,11 +30,11 @@ def for_each(
 ) -> AbstractContextManager[T]:
     """Run the steps of the block once for each item: ``with for_each(configs) as config:``.
 
-    ``items`` is an output of a step, a parameter or a list of plain JSON. An item proceeds to the next step of the
-    block without waiting for the other items. Outside the block, an output of a step in it is the list of all items'
-    outputs, in order. At most ``max_parallel`` items run at a time. ``on_item_error="continue"`` lets the run succeed
-    when items fail; a step that takes the list then gets an ``(index, value)`` pair for each item that succeeded. A
-    loop may contain another loop, but no deeper.
+    ``items`` is an output of a step, a parameter or a constant list, such as one of plain JSON, dates or paths. An item
+    proceeds to the next step of the block without waiting for the other items. Outside the block, an output of a step
+    in it is the list of all items' outputs, in order. At most ``max_parallel`` items run at a time.
+    ``on_item_error="continue"`` lets the run succeed when items fail; a step that takes the list then gets an
+    ``(index, value)`` pair for each item that succeeded. A loop may contain another loop, but no deeper.
 
     Raises ``DefinitionError``.
     """
@@ -60,8 +60,8 @@ def for_each(
 def when(condition: object, *, name: str | None = None) -> AbstractContextManager[None]:
     """Run the steps of the block only if the condition holds: ``with when(score > 0.9):``.
 
-    A condition compares outputs of steps, parameters and plain JSON; conditions are joined with ``&``, ``|`` and ``~``,
-    or with ``all_of``, ``any_of`` and ``not_``; ``is_in`` replaces ``in``. An output or parameter by itself is a
+    A condition compares outputs of steps, parameters, dates and plain JSON; conditions are joined with ``&``, ``|`` and
+    ``~``, or with ``all_of``, ``any_of`` and ``not_``; ``is_in`` replaces ``in``. An output or parameter by itself is a
     condition too. Steps of a branch that is not taken are skipped: they are COMPLETED, with the raw status ``skipped``.
     Outside the branch, their outputs can be used only in ``either``.
 

@@ -71,10 +71,10 @@ class Step(Generic[P, R]):
     def map(self, *lists: Any, **over: Any) -> Any:
         """Run the step once for each item of a list: ``scores = train.map(config=configs)``.
 
-        A list is an output of a step, a parameter, or plain JSON. Several lists must be equally long; the first run
-        takes the first item of each, and so on. A step that takes ``scores`` gets the list of all items' outputs, in
-        order. ``options(max_parallel=…, on_item_error=…)`` are those of ``for_each``. In a pipeline by names, give
-        lists by name: ``add_step(train.map(config="configs"))``.
+        A list is an output of a step, a parameter, or a constant, such as one of plain JSON, dates or paths. Several
+        lists must be equally long; the first run takes the first item of each, and so on. A step that takes ``scores``
+        gets the list of all items' outputs, in order. ``options(max_parallel=…, on_item_error=…)`` are those of
+        ``for_each``. In a pipeline by names, give lists by name: ``add_step(train.map(config="configs"))``.
 
         Raises ``DefinitionError``.
         """

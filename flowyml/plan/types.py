@@ -19,9 +19,12 @@ from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Input
 
 __all__ = [
-    "bare", "check_restored", "is_model", "is_rich", "is_rich_leaf", "leaves", "plain", "returned_type", "revived",
-    "spell_out", "type_hints", "type_text", "wanted",
+    "CONSTANTS", "bare", "check_restored", "is_model", "is_rich", "is_rich_leaf", "leaves", "plain", "returned_type",
+    "revived", "spell_out", "type_hints", "type_text", "wanted",
 ]  # fmt: skip
+
+CONSTANTS = "plain JSON, dates, paths, enumerations or pydantic models"
+"""The values that ``plain`` makes JSON of, and that a pipeline can therefore contain, as errors name them."""
 
 
 def bare(annotation: Any) -> Any:

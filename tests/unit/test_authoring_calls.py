@@ -83,7 +83,7 @@ def test_the_context_fills_what_a_call_leaves_out() -> None:
     [
         (lambda rows: load(), "step 'load' was called without 'rows'"),
         (lambda rows: load(rows, 5), "too many positional arguments"),
-        (lambda rows: load(rows={1}), "parameter 'rows' was given a set, which is not plain JSON"),
+        (lambda rows: load(rows={1}), "parameter 'rows' was given a set, which JSON cannot hold"),
         (lambda rows: train((load(rows),)), r"a tuple with outputs of steps in it\. Give them in a plain list"),
         (lambda rows: train({"a": [load(rows)]}), "a dict with outputs of steps in it"),
         (lambda rows: 1 if load(rows) else 2, "has no value while the pipeline is compiled"),

@@ -243,7 +243,7 @@ def iterated() -> None:
         (fixed_to_a_parameter, "step 'add' takes 'b' as int, and parameter 'text' is str"),
         (gathered_within, "step 'add' is in no loop that has ended here"),
         (gathered_item, "gather takes an output of a step in a loop, not"),
-        (no_list, r"map\(n=…\) takes an output of a step, a parameter or a list of plain JSON, not 3"),
+        (no_list, r"map\(n=…\) takes an output of a step, a parameter or a list of plain JSON, dates, paths, .* not 3"),
         (unequal, "must be equally long: 'a' has 2, 'b' has 1"),
         (either_in_loop, r"is either of outputs in a loop: call either\(…\) within the loop"),
         (one_either, "either takes two or more outputs of steps"),
