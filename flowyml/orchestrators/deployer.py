@@ -51,9 +51,10 @@ class Deployer(Protocol):
     ) -> Sequence[str]:  # fmt: skip
         """Remove a pipeline, with ``runs`` also its records; return what was, or with ``dry_run`` would be, removed.
 
-        ``folder`` is one that ``compile`` wrote: then the engine is not asked. Raises ``DeploymentError`` if the
-        pipeline is not there, and while runs are in progress, unless ``force`` is set without ``runs``; and
-        ``OwnershipError`` for what was changed by hand, without ``force``.
+        The records can also be removed when the pipeline is gone. ``folder`` is one that ``compile`` wrote: then the
+        engine is not asked. Raises ``DeploymentError`` if the pipeline is not there, and while runs are in progress,
+        unless ``force`` is set without ``runs``; and ``OwnershipError`` for what was changed by hand, without
+        ``force``.
         """
         raise UnsupportedFeatureError(
             "undeploy is not available on this engine. For files of Airflow, add --on airflow."

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from fsspec import register_implementation
+from fsspec.implementations.memory import MemoryFileSystem
 
 from flowyml import Pipeline, step
 from flowyml.core.errors import ConfigurationError, DeploymentError, OwnershipError
@@ -101,6 +103,25 @@ def test_links_lead_nowhere(tmp_path: Path) -> None:
     assert files(treasure) == kept
 
 
+class Timeless(MemoryFileSystem):
+    """A store without modification times, in which nothing can be removed."""
+
+    protocol = "timeless"
+
+    def info(self, path: str, **options: Any) -> dict[str, Any]:
+        return {name: each for name, each in super().info(path, **options).items() if name != "created"}
+
+    def rm_file(self, path: str) -> None: ...
+
+
+def test_files_that_stay_are_named_in_a_store_without_times(tmp_path: Path) -> None:
+    register_implementation("timeless", Timeless)
+    written(tmp_path, "train")
+    Timeless().put(f"{tmp_path}/", "timeless://dags/", recursive=True)
+    with pytest.raises(ConfigurationError, match=r"could not be removed: train\.py, .*plan\.json"):
+        AirflowOrchestrator().deployer.undeploy("train", folder="timeless://dags")
+
+
 def test_what_was_edited_or_added_by_hand_stays(tmp_path: Path) -> None:
     written(tmp_path, "train")
     (code,) = (tmp_path / BUNDLES / "train" / "code").rglob("*.py")
@@ -158,6 +179,13 @@ def test_runs_of_a_dag_that_others_wrote_stay(tmp_path: Path, tag: str, deleted:
     assert [line for line in said if line.startswith("DAG ")] == [
         f"DAG {dag} in Airflow, with its runs" for dag in deleted
     ]
+
+
+def test_records_stay_while_airflow_has_the_dag_from_another_folder(tmp_path: Path) -> None:
+    deployer = deployer_of(client := Client("flowyml"), tmp_path)
+    with pytest.raises(DeploymentError, match="as soon as Airflow has noticed"):
+        deployer.undeploy("train", runs=True)
+    assert client.deleted == []
 
 
 @pytest.mark.parametrize(("runs", "force"), [(False, False), (True, False), (True, True)])

@@ -50,7 +50,7 @@ from flowyml_airflow.names import BUNDLES_FOLDER, dag_file, dag_id, development_
 from flowyml_airflow.options import pipeline_options, step_options
 from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.stalled import is_gone
-from flowyml_airflow.undeploying import files_of, take_away
+from flowyml_airflow.undeploying import files_of, known_dags, take_away
 
 __all__ = ["AirflowDeployer", "remove_old_bundles"]
 
@@ -196,24 +196,26 @@ class AirflowDeployer(Deployer):
         force: bool = False,
     ) -> Sequence[str]:  # fmt: skip
         place, dags = open_folder(folder) or self.folder, [dag_id(pipeline), development_id(pipeline)]
-        if place is None:
-            raise ConfigurationError("The pipeline's files are in the DAGs folder: give dags_folder=…, or --output.")
         if folder and runs:
             raise ConfigurationError("A folder has no runs: leave out --runs or --output.")
-        paths = files_of(place, pipeline, force=force)
-        # Airflow keeps the records while a task runs, and once the files are gone, FlowyML does not find them again.
+        known = known_dags(self.client(), dags) if runs else []
+        is_over = bool(known) and all(map(is_gone, known))
+        if place is None and not is_over:
+            raise ConfigurationError("The pipeline's files are in the DAGs folder: give dags_folder=…, or --output.")
+        paths = files_of(place, pipeline, force=force, may_be_none=is_over) if place else []
+        # Airflow keeps the records while a task runs.
         if not folder and (runs or not force) and (busy := self.client().unfinished(dags)):
             forced = ", or use --force: they wait forever then, since Airflow starts no task without a DAG file"
             raise DeploymentError(
                 f"{pipeline!r} has runs that have not ended, such as {busy[0]['dag_run_id']!r}. Cancel them "
                 f"first{'' if runs else forced}."
             )
-        known = [dag for dag in dags if runs and (deployed := self.found(dag)) and deployed.is_ours]
         if not dry_run:
-            take_away(place, paths)
+            if place:
+                take_away(place, paths)
             for dag in known:
-                self.client().delete(dag)
-        return [*paths, *(f"DAG {dag} in Airflow, with its runs" for dag in known)]
+                self.client().delete(dag["dag_id"])
+        return [*paths, *(f"DAG {dag['dag_id']} in Airflow, with its runs" for dag in known)]
 
     def shown(self, deployed: Deployed, structure: str | None) -> Deployed:
         """Return the DAG once Airflow's API has it with this structure. Raises ``WaitTimeoutError``.

@@ -1,27 +1,41 @@
-"""Take a pipeline out of a DAGs folder: its DAG files, the code beside them, and what no other DAG file needs."""
+"""Take a pipeline out of a DAGs folder: its DAG files, the code beside them, and what no other DAG file needs.
+
+Airflow keeps the records of its runs, unless they are deleted with it, or later.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from flowyml.core.errors import ConfigurationError, DeploymentError, OwnershipError
 from flowyml.plan.marks import mark_of
 from flowyml.plan.names import slug
 from flowyml_airflow.beside import bundle_in
-from flowyml_airflow.deployed_dag import bundles_needed
+from flowyml_airflow.client import AirflowClient, NotThereError
+from flowyml_airflow.deployed_dag import Deployed, bundles_needed
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
 
-__all__ = ["files_of", "take_away"]
+__all__ = ["files_of", "known_dags", "take_away"]
 
 
-def files_of(folder: Folder, pipeline: str, *, force: bool = False) -> list[str]:
+def known_dags(client: AirflowClient, dags: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Return those of these DAGs of which Airflow has records, also without a file, and that FlowyML wrote."""
+    found = []
+    for dag in dags:
+        with suppress(NotThereError):
+            found.append(Deployed(client.dag(dag), client))
+    return [each.dag for each in found if each.is_ours]
+
+
+def files_of(folder: Folder, pipeline: str, *, force: bool = False, may_be_none: bool = False) -> list[str]:
     """Return the files of a pipeline in a DAGs folder, its DAG files first; all are FlowyML's.
 
-    Raises ``DeploymentError`` if there are none, ``ConfigurationError`` for a DAG file that is not this pipeline's, and
-    without ``force`` ``OwnershipError`` for files that were changed by hand.
+    Raises ``DeploymentError`` without a DAG file, unless there ``may_be_none``; ``ConfigurationError`` for a DAG file
+    that is not this pipeline's; and without ``force`` ``OwnershipError`` for files that were changed by hand.
     """
     dag_files: list[str] = []
     code: list[str] = []
@@ -44,8 +58,11 @@ def files_of(folder: Folder, pipeline: str, *, force: bool = False) -> list[str]
         dag_files.append(f"{dag}.py")
         code += [path for path in _code(mark.facts, dag) if folder.read(path) is not None]
         shared.add(str(mark.facts.get("runtime")))
-    if not dag_files:
-        raise DeploymentError(f"{folder.name} has no DAG file of pipeline {pipeline!r}.")
+    if not (dag_files or may_be_none):
+        raise DeploymentError(
+            f"{folder.name} has no DAG file of pipeline {pipeline!r}. If it was removed, --runs deletes the records of "
+            f"its runs as soon as Airflow has noticed that."
+        )
     return [*dag_files, *code, *_only_theirs(folder, pipeline, dag_files, shared)]
 
 
@@ -72,5 +89,5 @@ def take_away(folder: Folder, paths: Sequence[str]) -> None:
     """
     for path in paths:
         folder.remove_own(path)
-    if left := [path for path in paths if folder.about(path)[1] is not None]:
+    if left := [path for path in paths if folder.read(path) is not None]:
         raise ConfigurationError(f"These files of {folder.name} could not be removed: {', '.join(left)}.")

@@ -26,6 +26,7 @@ from flowyml_airflow.deployed_dag import Deployed, facts_of, is_untouched
 from flowyml_airflow.deployer import _is_elsewhere
 from flowyml_airflow.folder import LocalFolder, open_folder
 from flowyml_airflow.names import dag_file, dag_id
+from flowyml_airflow.stalled import is_missing
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short
 from tests.engines.airflow import Airflow
 from tests.waiting import wait_until
@@ -53,16 +54,24 @@ def test_deploying_waits_until_airflow_has_parsed_it_and_again_is_a_no_op(airflo
     assert all((airflow3.dags_folder / path).is_file() for path in facts_of(source)["files"])
 
 
-def test_a_pipeline_is_taken_away_with_its_runs(airflow: Airflow) -> None:
+def test_a_pipeline_is_taken_away_with_its_runs_at_once_or_later(airflow: Airflow) -> None:
     orchestrator, dag = orchestrator_of(airflow), dag_id("taken away")
+    records = f"DAG {dag} in Airflow, with its runs"
     handle = orchestrator.run_pipeline(short("taken away"))
     assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.COMPLETED
     removed = orchestrator.deployer.undeploy("taken away", runs=True)
-    assert [f"{dag}.py", f"DAG {dag} in Airflow, with its runs"] == [removed[0], removed[-1]]
+    assert [f"{dag}.py", records] == [removed[0], removed[-1]]
     assert not [path for path in airflow.dags_folder.rglob("*") if dag in str(path) and "__pycache__" not in str(path)]
     with pytest.raises(RunNotFoundError):
         orchestrator.get_run(handle.job_id)
-    orchestrator.deploy_pipeline(short("taken away"))
+    handle = orchestrator.run_pipeline(short("taken away"))
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.COMPLETED
+    orchestrator.deployer.undeploy("taken away")
+    wait_until(lambda: is_missing(orchestrator.client, dag))
+    assert orchestrator.get_run(handle.job_id)
+    assert orchestrator_of(airflow, dags_folder=None).deployer.undeploy("taken away", runs=True) == [records]
+    with pytest.raises(RunNotFoundError):
+        orchestrator.get_run(handle.job_id)
 
 
 def test_a_missing_pool_is_reported_before_anything_is_written(airflow: Airflow) -> None:
