@@ -70,9 +70,15 @@ def compile_(
                 out.document({"engine": to, "files": [], "text": main.decode()})
             else:
                 out.raw(main)
+                for name, place in _copies(files).items():
+                    note(f"the engine looks for {name} at {place}: write it too, with -o, and copy it there")
             return 0
-        written = [str(path) for path in _write(_paths(files, output), force)]
-        out.answer({"engine": to, "files": written}, *written)
+        places = _paths(files, output)
+        written = [str(path) for path in _write(places, force)]
+        copies = {str(path): url for path in places if (url := _copies(files).get(path.name))}
+        out.answer({"engine": to, "files": written, **({"copy": copies} if copies else {})}, *written)
+        for path, url in copies.items() if not as_json else ():
+            note(f"copy {path} to {url} before the engine gets {written[0]}: compile sends nothing itself")
         return 0
 
 
@@ -161,6 +167,16 @@ def _compiled(pipeline: RunnablePipeline, to: str) -> Mapping[str, bytes]:
     chosen = target(to)
     orchestrator = construct(load_engine(chosen.engine), chosen, {})
     return orchestrator.compile_pipeline(pipeline)
+
+
+def _copies(files: Mapping[str, bytes]) -> Mapping[str, str]:
+    """Return the files that belong into a store, by name, with their URLs there: the mark of the main file has them.
+
+    Compiling neither reads nor writes a store: it works without network and credentials, for a file to be reviewed too.
+    """
+    mark = mark_of(next(iter(files.values())))
+    copies: Mapping[str, str] = mark.facts.get("copy", {}) if mark else {}
+    return copies
 
 
 def _paths(files: Mapping[str, bytes], output: Path) -> dict[Path, bytes]:

@@ -1,9 +1,10 @@
 """The mark in every file that FlowyML writes, by which it never replaces a file of another origin.
 
 The mark is one comment line, ``# flowyml: {…}``, with the comment signs of the file's format. Its JSON has facts that
-FlowyML reads back, and ``digest``, the SHA-256 of the rest of the file: a file that was edited since does not match it.
-The mark is the last line: a mark further up, left by an edit or part of a user's text, proves nothing. Line endings do
-not count, since git changes them. Plans and bundles are FlowyML's own formats and are recognized by reading them.
+FlowyML reads back, such as the URLs to which people ``copy`` the files beside it, and ``digest``, the SHA-256 of the
+rest of the file: a file that was edited since does not match it. The mark is the last line: a mark further up, left by
+an edit or part of a user's text, proves nothing. Line endings do not count, since git changes them. Plans and bundles
+are FlowyML's own formats and are recognized by reading them.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ class Client:
             message += (
                 " This KFP is older than what it was taken for: upgrade it, or leave out what that field stands for."
             )
-            if not self.connection.version:
+            if not self.connection.release():
                 message += " It does not say its release, so FlowyML took it for the newest."
         if error.status == 500 and _CUT_OFF.search(message):
             message += (

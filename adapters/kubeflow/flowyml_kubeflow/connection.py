@@ -53,7 +53,7 @@ class About:
 
 
 class Connection:
-    """The address of a KFP, and the credentials for it. KFP's description of itself is requested once, on demand.
+    """The address of a KFP, and the credentials for it. How many users KFP serves is asked once, its release each time.
 
     ``timeout`` is in seconds, for one call. ``auth`` is completed from the URL.
     """
@@ -103,16 +103,22 @@ class Connection:
         behind = site.get(HEALTHZ).status == 404 and site.get(f"/pipeline{HEALTHZ}").json()
         return f"{self.url}/pipeline" if behind else self.url
 
-    @cached_property
     def about(self) -> About:
-        """KFP's description of itself, without a login. Raises ``EngineUnreachableError``."""
+        """Return KFP's description of itself, without a login. Raises ``EngineUnreachableError``."""
         return About.of(self.site(self.host).get(HEALTHZ).json()) or About()
 
-    @cached_property
-    def version(self) -> tuple[int, ...]:
-        """The release of KFP, as ``(2, 17)``; empty if KFP does not report it."""
-        found = re.match(r"v?([0-9]+)\.([0-9]+)", self.about.version or "")
+    def release(self) -> tuple[int, ...]:
+        """Ask KFP for its release and return it, as ``(2, 17)``; empty if KFP does not report it.
+
+        It may be upgraded while this object lives. Raises ``EngineUnreachableError``.
+        """
+        found = re.match(r"v?([0-9]+)\.([0-9]+)", self.about().version or "")
         return tuple(int(number) for number in found.groups()) if found else ()
+
+    @cached_property
+    def has_users(self) -> bool:
+        """True if KFP serves several users. Raises ``EngineUnreachableError``."""
+        return self.about().has_users
 
     @cached_property
     def namespace(self) -> str | None:
@@ -121,7 +127,7 @@ class Connection:
         A pod's own namespace is the default. Raises ``ConfigurationError`` if KFP serves several users and there is
         none: it would refuse each call. Source: apiserver/server/experiment_server.go, and its siblings.
         """
-        if self.given_namespace or not self.about.has_users:
+        if self.given_namespace or not self.has_users:
             return self.given_namespace
         try:
             return _OWN_NAMESPACE.read_text("utf-8").strip()

@@ -119,16 +119,17 @@ class Pipelines:
             what = f"the pipeline {bundle.plan.name!r} on KFP"
             check_replaceable(origin_of(newest), bundle.origin, what, force=force)
 
-    def compiled(self, bundle: Bundle) -> Compiled:
-        """Return the pipeline as this KFP would get it."""
-        release = self.client.connection.version
+    def compiled(self, bundle: Bundle, release: tuple[int, ...] | None = None) -> Compiled:
+        """Return the pipeline as this KFP would get it, whose release is asked where it is not given."""
+        release = self.client.connection.release() if release is None else release
         compiled = compile_pipeline(bundle, artifacts=self.artifacts, release=release)
         spec.validate(compiled)
         return compiled
 
     def checked(self, bundle: Bundle, parameters: Mapping[str, Any] | None = None) -> Compiled:
         """Return the compiled pipeline if this KFP can run it. Raises ``UnsupportedFeatureError``."""
-        compiled, release = self.compiled(bundle), self.client.connection.version
+        release = self.client.connection.release()
+        compiled = self.compiled(bundle, release)
         spec.check_fields(compiled, release)
         spec.check_size(compiled, release, parameters)
         return compiled

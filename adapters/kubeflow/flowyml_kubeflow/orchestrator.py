@@ -24,6 +24,7 @@ from flowyml.core.tls import Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.submission import submit_once
+from flowyml.plan.marks import marked
 from flowyml_kubeflow.capabilities import CLUSTER
 from flowyml_kubeflow.connection import HEALTHZ, About, Connection
 
@@ -125,7 +126,7 @@ class KubeflowOrchestrator(Orchestrator):
         return any(About.of(site.get(page).json()) for page in (HEALTHZ, f"/pipeline{HEALTHZ}"))
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
-        """Return ``NAME.yaml``, and the bundle beside it if the pipeline stores its code.
+        """Return ``NAME.yaml``, and the bundle beside it if the pipeline stores its code; the mark says at which URL.
 
         Without a ``release``, KFP is asked for it only if the workflow is too large for those whose workflows are
         largest.
@@ -142,13 +143,16 @@ class KubeflowOrchestrator(Orchestrator):
             if self.release or not (release := self._release()):
                 raise
             spec.check_size(compiled, release)
-        files = {f"{names.pipeline(bundle.plan.name)}.yaml": spec.text(compiled).encode()}
-        return {**files, compiled.bundle.filename: compiled.bundle.data} if compiled.bundle_url else files
+        name, data = f"{names.pipeline(bundle.plan.name)}.yaml", spec.text(compiled).encode()
+        if not compiled.bundle_url:
+            return {name: data}
+        code = compiled.bundle.filename
+        return {name: marked(data, name, {"copy": {code: compiled.bundle_url}}), code: compiled.bundle.data}
 
     def _release(self) -> tuple[int, ...]:
         """Return KFP's release; empty without a URL, or if no KFP answers."""
         try:
-            return self._connection.version if self._connection else ()
+            return self._connection.release() if self._connection else ()
         except EngineUnreachableError:
             return ()
 
@@ -254,7 +258,7 @@ def _checked_experiment(name: str) -> str:
 
 
 def _checked_release(release: str | None) -> tuple[int, ...]:
-    """Return the numbers of a release, as ``Connection.version`` has them; empty for None."""
+    """Return the numbers of a release, as ``Connection.release`` returns them; empty for None."""
     if release is None:
         return ()
     if found := re.fullmatch(r"([0-9]+)\.([0-9]+)(\.[0-9]+)?", release):

@@ -166,7 +166,7 @@ class KubeflowScheduler(Scheduler):
                 connection = self.client.connection
                 known, unknown = ", or the kfp that is installed here, is", " does not say its release, so it counts as"
                 raise EngineError(
-                    f"KFP at {connection.where}{known if connection.version else unknown} older than 2.16, where KFP "
+                    f"KFP at {connection.where}{known if connection.release() else unknown} older than 2.16, where KFP "
                     f"stops the runs of a deleted schedule, such as {running[0]!r}, which is in progress. Pause "
                     f"schedule {schedule_id!r} and delete it when they have ended, or cancel them first."
                 )
@@ -193,7 +193,9 @@ class KubeflowScheduler(Scheduler):
     @property
     def _keeps_runs(self) -> bool:
         """True if deleting a recurring run can keep its runs: KFP can, and so can the installed official client."""
-        return self.client.connection.version >= _KEEPS_RUNS and self.client.has_model("V2beta1DeletePropagationPolicy")
+        return self.client.connection.release() >= _KEEPS_RUNS and self.client.has_model(
+            "V2beta1DeletePropagationPolicy"
+        )
 
     def _delete(self, recurring_run_id: str) -> None:
         how = {"propagation_policy": "ORPHAN"} if self._keeps_runs else {}

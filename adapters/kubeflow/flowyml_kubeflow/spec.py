@@ -30,6 +30,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 _NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|[:,\\[]-?[0-9.]+e[-+]")
 # The user's own files in a bundle, and FlowyML's; included packages are in folders.
 _OWN, _OURS = ("code/", "objects/"), ("flowyml/", "flowyml_kubeflow/", "cloudpickle/", "__main__.py")
+_DATA = "Take data out of include=, and have steps read it from storage."
 _IMAGE = "Take an image that has FlowyML, kubeflow={'image': '…', 'runtime': 'image'}, so that only your code travels."
 _STORE = (
     "Keep the code in a store: KubeflowOrchestrator(artifacts='s3://…') does so by itself where it would not fit, "
@@ -194,7 +195,9 @@ def check_size(compiled: Compiled, release: tuple[int, ...] = (), parameters: Ma
         return
     lines = [f"Pipeline {compiled.bundle.plan.name!r} is too large for KFP; nothing was sent."]
     bare = _without_code(compiled).size(release, parameters)
-    component = None if size.can_start else _component_of(compiled, size.pods[0].task)
+    if bare.stored < size.stored and not size.is_stored and not (parameters and compiled.size(release).fits):
+        lines.append(_too_large_code(compiled, size, bare))
+    component = None if size.can_start or bare.can_start else _component_of(compiled, size.pods[0].task)
     if component:
         lines.append(_too_large_pod(compiled, size.pods[0], component))
     if not size.is_stored:
@@ -207,8 +210,6 @@ def check_size(compiled: Compiled, release: tuple[int, ...] = (), parameters: Ma
         given = f"{len(_json(parameters)) / 1000:.0f} kB"
         lines.append(f"It fits without the parameters of this run, {given}: shorten them, or give the URL of a file.")
         raise UnsupportedFeatureError("\n".join(lines))
-    if bare.stored < size.stored and not size.is_stored:
-        lines.append(_too_large_code(compiled, size, bare))
     if not bare.is_stored or (component and "dag" in component):
         lines.append(f"The graph, {size.count} nodes, takes {_mb(bare.stored)}: {_tasks(compiled)}. {_SMALLER}")
     raise UnsupportedFeatureError("\n".join(lines))
@@ -227,20 +228,28 @@ def _without_code(compiled: Compiled) -> Compiled:
 
 
 def _too_large_code(compiled: Compiled, size: Size, bare: Size) -> str:
-    """Return what the code takes, and the remedies that suffice."""
+    """Return the files of the code, the user's first, what it takes in the workflow, and the remedies that suffice."""
     code = sum(len(word) for each in code_containers(compiled.spec) for word in each["args"])
     fits = code * max(0, WORKFLOW / (1 + ERROR) - bare.stored) / (size.stored - bare.stored)
     room = f" of which about {fits / 1000:.0f} kB fit," if bare.is_stored else ""
-    largest = _largest(_files(compiled.bundle))
-    taken = f"The code, {code / 1000:.0f} kB,{room} takes {_mb(size.stored - bare.stored)} of that."
-    lines = [taken, f"Before compression, {largest} are the most of it."]
-    own = [data for path, data in compiled.bundle.files.items() if not path.startswith(_OURS)]
-    has_runtime = any(path.startswith("flowyml/") for path in compiled.bundle.files)
-    if has_runtime and len(bz2.compress(b"".join(own))) * 4 / 3 < fits:
-        lines.append(_IMAGE)
-    if bare.is_stored:
-        lines.append(_STORE)
-    return " ".join(lines)
+    lines = [
+        f"Large are the files that travel with it: {_files(compiled.bundle)}.",
+        f"Compressed, the code has {code / 1000:.0f} kB,{room} and takes {_mb(size.stored - bare.stored)} of a run.",
+    ]
+    files = compiled.bundle.files
+    ours = {path for path in files if path.startswith(_OURS)}
+    data = {path for path in files if path.startswith("code/") and not path.endswith(".py")}
+
+    def fits_without(left_out: set[str]) -> bool:
+        kept = b"".join(content for path, content in files.items() if path not in left_out)
+        return len(bz2.compress(kept)) * 4 / 3 < fits
+
+    remedies = [
+        (bool(data) and fits_without(data), _DATA),
+        (any(path.startswith("flowyml/") for path in ours) and fits_without(ours), _IMAGE),
+        (bare.is_stored, _STORE),
+    ]
+    return "\n- ".join([" ".join(lines), *(remedy for suffices, remedy in remedies if suffices)])
 
 
 def _component_of(compiled: Compiled, task: str) -> Json:
@@ -275,14 +284,16 @@ def _too_large_pod(compiled: Compiled, pod: PodSize, component: Json) -> str:
     return f"{reason} The most of it are its parameters."
 
 
-def _files(bundle: Bundle) -> dict[str, int]:
-    """Return the bytes of files in a bundle, with all of FlowyML's as one."""
+def _files(bundle: Bundle) -> str:
+    """Return the largest files in a bundle, the user's before FlowyML's part, a folder of packages as one."""
     sizes: Counter[str] = Counter()
+    ours = 0
     for path, data in bundle.files.items():
-        sizes[path if path.startswith(_OWN) else "FlowyML" if path.startswith(_OURS) else path.split("/")[0]] += len(
-            data
-        )
-    return sizes
+        if path.startswith(_OURS):
+            ours += len(data)
+        else:
+            sizes[path.removeprefix("code/") if path.startswith(_OWN) else path.split("/")[0]] += len(data)
+    return " and ".join([_largest(sizes), *([f"FlowyML's own part ({ours / 1000:.1f} kB)"] if ours else [])])
 
 
 def _tasks(compiled: Compiled) -> str:
@@ -297,4 +308,5 @@ def _tasks(compiled: Compiled) -> str:
 
 def _largest(sizes: Mapping[str, int]) -> str:
     names = sorted(sizes, key=lambda name: -sizes[name])[:3]
-    return ", ".join(f"{name!r} ({sizes[name] / 1000:.1f} kB)" for name in names)
+    large = [name for name in names if sizes[name] > sizes[names[0]] / 20]
+    return ", ".join(f"{name!r} ({sizes[name] / 1000:.1f} kB)" for name in large)

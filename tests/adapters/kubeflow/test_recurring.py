@@ -187,7 +187,7 @@ def test_the_ui_says_in_other_words_which_release_is_behind_it(fake: Any, kfp_ap
     """Otherwise it would count as older than 2.16. Source: KFP, frontend/server/handlers/healthz.ts."""
     fake.below, fake.is_ui = "/pipeline", True
     orchestrator = kfp_api.orchestrator()
-    assert orchestrator.client.connection.version == (2, 17)
+    assert orchestrator.client.connection.release() == (2, 17)
     assert orchestrator.health().version == "2.17.0"
     fake.is_ready = False
     health = kfp_api.orchestrator().health()

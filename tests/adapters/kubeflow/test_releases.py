@@ -18,7 +18,7 @@ from flowyml.cli.finding import find_run
 from flowyml.core.errors import ConfigurationError, EngineError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
-from flowyml.plan.bundle import build
+from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.model import Plan, Step
 from flowyml_kubeflow import KubeflowOrchestrator, spec
 from flowyml_kubeflow.workflow import Workflow
@@ -67,15 +67,29 @@ def test_what_a_release_does_not_know_is_refused(kfp_api: Any, fake: Any, versio
         kfp_api.orchestrator().run_pipeline(made)
 
 
+def test_an_orchestrator_that_lives_through_an_upgrade_asks_again(kfp_api: Any, fake: Any) -> None:
+    """The code fits in a workflow of KFP 2.16."""
+    fake.version, orchestrator = "2.16.0", kfp_api.orchestrator(artifacts=None)
+    orchestrator.check_deployable(noisy())
+    fake.version = "2.17.0"
+    for _ in range(2):
+        with pytest.raises(UnsupportedFeatureError, match=r"computed for KFP 2\.17\)"):
+            orchestrator.submit(noisy(), run_id("noisy"), {})
+    fake.version = "2.16.0"
+    orchestrator.check_deployable(noisy())
+
+
+def noisy() -> Bundle:
+    one = Step(name="one", function="noisy:one")
+    noise = random.Random(1).randbytes(50_000)
+    return build(Plan(name="noisy", steps=(one,)), files={"noisy.py": b"def one(): pass\n", "noise.bin": noise})
+
+
 def test_a_file_is_compiled_for_the_release_of_its_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no KFP can be asked."""
-    noisy = build(
-        Plan(name="noisy", steps=(Step(name="one", function="noisy:one"),)),
-        files={"noisy.py": b"def one(): pass\n", "noise.bin": random.Random(1).randbytes(50_000)},
-    )
-    KubeflowOrchestrator(release="2.16.1").compile_files(noisy)
+    KubeflowOrchestrator(release="2.16.1").compile_files(noisy())
     with pytest.raises(UnsupportedFeatureError, match=r"computed for KFP 2\.17\)"):
-        KubeflowOrchestrator(release="2.17").compile_files(noisy)
+        KubeflowOrchestrator(release="2.17").compile_files(noisy())
     with pytest.raises(UnsupportedFeatureError, match=r"need KFP 2\.15 or newer, and this is KFP 2\.14"):
         KubeflowOrchestrator(release="2.14").compile_pipeline(Pipeline("secrets").add_step(secret))
     with pytest.raises(ConfigurationError, match=r"release='newest' is not a release of KFP\. Write it like '2\.16'"):
@@ -83,10 +97,10 @@ def test_a_file_is_compiled_for_the_release_of_its_target(tmp_path: Path, monkey
     with pytest.raises(ConfigurationError, match=r"release='2\.13' is too old: FlowyML needs KFP 2\.14 or newer"):
         KubeflowOrchestrator(release="2.13")
     (tmp_path / "flowyml.toml").write_text('[orchestrators.old]\nengine = "kubeflow"\nrelease = "2.16"\n')
-    noisy.write(tmp_path)
+    bundled = noisy().write(tmp_path).name
     monkeypatch.chdir(tmp_path)
-    assert main(["compile", noisy.filename, "--to", "old", "-o", "old.yaml"]) == 0
-    assert main(["compile", noisy.filename, "--to", "kubeflow", "-o", "any.yaml"]) == 2
+    assert main(["compile", bundled, "--to", "old", "-o", "old.yaml"]) == 0
+    assert main(["compile", bundled, "--to", "kubeflow", "-o", "any.yaml"]) == 2
 
 
 @pytest.mark.parametrize("fault", ["protobuf", "fields"])

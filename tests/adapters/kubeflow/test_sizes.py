@@ -187,7 +187,8 @@ def test_code_that_does_not_fit_is_refused_with_its_files_and_a_store(release: t
     for part in (
         said,
         "nothing was sent",
-        "'code/noise.bin' (50.0 kB)",
+        "'noise.bin' (50.0 kB) and FlowyML's own part (",
+        "out of include=",
         "artifacts='s3://…'",
         "needs fsspec",
         "'runtime': 'image'",
@@ -196,7 +197,7 @@ def test_code_that_does_not_fit_is_refused_with_its_files_and_a_store(release: t
     assert "Join small steps" not in message
 
 
-@pytest.mark.parametrize(("noise", "helps"), [(50_000, True), (120_000, False)])
+@pytest.mark.parametrize(("noise", "helps"), [(50_000, True), (120_000, False), (3_000_000, False)])
 def test_a_refusal_names_remedies_that_suffice_and_parts_that_are_no_larger_than_the_whole(
     noise: int, helps: bool
 ) -> None:
@@ -205,8 +206,19 @@ def test_a_refusal_names_remedies_that_suffice_and_parts_that_are_no_larger_than
     message = str(refused.value)
     assert ("'runtime': 'image'" in message) is helps
     assert compile_pipeline(noisy(noise, runtime="image", image="x:1")).size().fits is helps
+    assert "values of other steps" not in message, "those of the task that joins the code are FlowyML's own"
     whole, code = (float(re.findall(before + r" ([\d.]+) MB", message)[0]) for before in ("workflow of", "takes"))
     assert code < whole
+
+
+def test_what_is_large_is_said_first_and_what_to_do_about_it() -> None:
+    with pytest.raises(UnsupportedFeatureError) as refused:
+        spec.check_size(compiled(3_000_000))
+    _, files, data, store, workflow = str(refused.value).splitlines()
+    assert files.startswith("Large are the files that travel with it: 'noise.bin' (3000.0 kB) and FlowyML's own part (")
+    assert data == "- Take data out of include=, and have steps read it from storage."
+    assert store.startswith("- Keep the code in a store")
+    assert workflow.startswith("A run would make a workflow of")
 
 
 def test_small_steps_are_counted_rather_than_listed() -> None:
@@ -316,6 +328,31 @@ def test_the_command_refuses_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "longer than maximum allowed size" in capsys.readouterr().err
     main(["backends", "--for", "noisy.py"])
     assert "longer than maximum allowed size" in " ".join(capsys.readouterr().out.split())
+    main(["backends", "--for", "noisy.py", "--json"])
+    (kubeflow,) = [item for item in json.loads(capsys.readouterr().out)["backends"] if item["name"] == "kubeflow"]
+    (lack,) = kubeflow["lacks"]
+    assert "nothing was sent. Large are the files that" in lack["reason"], "an error of several lines is one text"
+    assert "\n" not in lack["reason"]
+
+
+def test_compiling_says_where_the_code_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """It sends nothing: the bucket does not exist."""
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__STORED__ENGINE", "kubeflow")
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__STORED__ARTIFACTS", "s3://bucket/it")
+    monkeypatch.chdir(tmp_path)
+    bundle = noisy(50_000).write(tmp_path).name
+    compiling = ["compile", bundle, "--to", "stored"]
+    assert main([*compiling, "-o", "files/noisy.yaml"]) == 0
+    done = capsys.readouterr()
+    (code,) = Path("files").glob("*.pyz")
+    url = f"s3://bucket/it/bundles/{code.name}"
+    assert done.out.split() == ["files/noisy.yaml", str(code)]
+    assert f"copy {code} to {url} before the engine gets files/noisy.yaml" in done.err
+    assert main([*compiling, "-o", "files/noisy.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["copy"] == {str(code): url}
+    assert main(compiling) == 0
+    assert f"looks for {code.name} at {url}: write it too, with -o" in capsys.readouterr().err
+    assert main(["compile", bundle, "--to", "kubeflow", "-o", "x/"]) == 2
 
 
 @pytest.mark.kubeflow
