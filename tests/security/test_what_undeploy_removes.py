@@ -154,7 +154,7 @@ class Client:
         self.tag, self.runs = tag, unfinished
         self.deleted: list[str] = []
 
-    def dag(self, dag: str) -> dict[str, Any]:
+    def row(self, dag: str) -> dict[str, Any]:
         if dag != "train":
             raise NotThereError(404, "gone")
         return {"dag_id": dag, "tags": [{"name": self.tag}]}

@@ -24,11 +24,11 @@ __all__ = ["files_of", "known_dags", "take_away"]
 
 def known_dags(client: AirflowClient, dags: Sequence[str]) -> list[Mapping[str, Any]]:
     """Return those of these DAGs of which Airflow has records, also without a file, and that FlowyML wrote."""
-    found = []
+    rows = []
     for dag in dags:
         with suppress(NotThereError):
-            found.append(Deployed(client.dag(dag), client))
-    return [each.dag for each in found if each.is_ours]
+            rows.append(Deployed(client.row(dag), client))
+    return [deployed.dag for deployed in rows if deployed.is_ours]
 
 
 def files_of(folder: Folder, pipeline: str, *, force: bool = False, may_be_none: bool = False) -> list[str]:
