@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import threading
@@ -168,8 +167,6 @@ def test_on_its_own_airflow_it_waits_in_the_triggerer(airflow: Airflow) -> None:
     assert run_id in handle.outputs["legacy_long"]["url"]
     there = orchestrator.attach(f"legacy_long/{run_id}")
     assert there.run.parameters == {"by": "its own {{ ds }}", "seconds": 8, "day": "monday"}
-    for folder in (airflow.home / "logs").glob("dag_id=around_a_bad_one*"):
-        shutil.rmtree(folder)  # what is known of a step does not depend on a log
     (step_run,) = failed.step_runs()
     assert (step_run.status, step_run.attempt) == (FAILED, 2)
     assert "legacy_bad failed with failed state" in (failed.error or "")
