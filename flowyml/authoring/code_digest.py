@@ -13,15 +13,15 @@ import inspect
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePath
-from types import CodeType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
+from types import FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any, NamedTuple
 
 from flowyml.authoring.code_files import FileWalk
-from flowyml.authoring.file_values import is_as_imported, is_literal, says_defaults, unwrapped
+from flowyml.authoring.file_values import is_as_imported
 from flowyml.authoring.function_versions import bytecode, names_in
 from flowyml.authoring.module_files import is_elsewhere, live_module
 from flowyml.authoring.source_units import (
@@ -29,13 +29,12 @@ from flowyml.authoring.source_units import (
     Imported,
     SourceFile,
     Unit,
-    bound_by,
     state_of_file,
     text_of,
     units_of_cell,
 )
 from flowyml.authoring.steps import Step
-from flowyml.core.modules import import_root
+from flowyml.core.modules import import_root, is_installed
 from flowyml.core.syntax import parsed
 from flowyml.runtime.code import LiveState
 
@@ -86,12 +85,12 @@ def live_state(function: Callable[..., Any]) -> LiveState:
 def _live_walk(function: Callable[..., Any]) -> _Walk:
     walk = _Walk(live=True)
     walk.collect(function)
-    walk.collect_live()
+    walk.collect_live(function)
     return walk
 
 
 class _Walk(FileWalk):
-    """Follows functions, and values that they use, to the files. With ``live``, it reads the state of this process."""
+    """Follows functions to their files. ``collect_live`` adds the state of this process, where it is not the files'."""
 
     def __init__(self, *, live: bool) -> None:
         super().__init__()
@@ -104,93 +103,120 @@ class _Walk(FileWalk):
     def reached(self, held: Iterable[str] = ()) -> Reached:
         """Return the code that was reached, with the state of this process that counts as code."""
         code = _digest([*self.text(), *sorted(self.named), *held])
-        uses_current_run = self.uses_current_run or "current_run" in self.named_from_roots()[1]
+        uses_current_run = self.uses_current_run or "current_run" in self.names_from_roots()
         imports = frozenset(self.imports - sys.stdlib_module_names - {"flowyml"})
         return Reached(code, _digest(self.data()), uses_current_run, imports)
 
     def enter(self, file: SourceFile) -> None:
         """Collect a file; with ``live``, note whether it changed since this process imported it."""
         if self._is_live and not is_as_imported(live_module(file), file):
-            self.changed = self.changed or f"{file.path.name} may have changed since this process imported it"
+            self._note(f"{file.path.name} may have changed since this process imported it")
         super().enter(file)
 
-    # Functions, and the values that they use.
+    def collect(self, code: Any) -> None:
+        """Collect the statement that defines a function or a class; of what is installed, only the name counts."""
+        while isinstance(code, partial | MethodType):
+            code = code.func if isinstance(code, partial) else code.__func__
+        module, name = getattr(code, "__module__", None), getattr(code, "__qualname__", type(code).__qualname__)
+        if (file := self.file_of(module)) is not None:
+            self.collect_name(file, name.partition(".")[0])
+        elif is_elsewhere(module):
+            self.named.add(f"installed {module}.{name}")
 
-    def collect(self, value: Any) -> None:
-        """Collect a function, with its closure and its defaults."""
-        while not isinstance(value, FunctionType):
-            if id(value) in self._seen:
-                return
-            self._seen[id(value)] = value
-            value = self._inner(value)
-            if value is None:
-                return
-        if id(value) in self._seen:
+    # The state of this process: each value that is not what its file says.
+
+    def collect_live(self, function: Any) -> None:
+        """Hold the state of a function, and of all names to which it leads."""
+        is_code = isinstance(function, FunctionType | type)
+        if state := self._differs(function) if is_code else self._state(function):
+            self.held.append(state)
+        seen = set[tuple[Path, str]]()
+        while left := self._live_names() - seen:  # values lead to more code
+            seen |= left
+            for path, name in sorted(left, key=lambda key: (self.files[key[0]].name, key[1])):
+                self._compare(self.files[path], name)
+
+    def _live_names(self) -> set[tuple[Path, str]]:
+        """Return the names in modules to which the functions lead; all if their code reaches names unwritten."""
+        names = self.names_from_roots()
+        return {
+            (path, name)
+            for path, file in self.files.items()
+            for name in vars(live_module(file) or object)
+            if (self.reaches_any or name in names) and (name in file.by_name or not name.startswith("__"))
+        }
+
+    def _compare(self, file: SourceFile, name: str) -> None:
+        """Hold the value of a module's name, unless it is what the file says."""
+        live = live_module(file)
+        if live is None or name not in vars(live):  # a file may name what it has not bound
             return
-        self._seen[id(value)] = value
-        file = self.file_of(value.__module__)
-        if file is None and is_elsewhere(value.__module__):
-            self.named.add(f"installed {value.__module__}.{value.__qualname__}")
-        elif file is not None:
-            self.collect_name(file, value.__qualname__.partition(".")[0])
-            if not self._is_live:
-                return
-            if "<" in value.__qualname__:  # several of one name may be in one statement
-                self.held.extend(bytecode(value.__code__))
-        else:
-            self._collect_without_file(value)
-        self._collect_bound(value, file)
-
-    def _inner(self, value: Any) -> Any:
-        """Return the function behind a callable; None if that is unknown."""
+        value = vars(live)[name]
+        units = file.by_name.get(name, ())
+        targets = [target for unit in units for target in unit.imports.get(name, ())]
+        found = list(map(_imported, targets))
+        submodule = sys.modules.get(f"{live.__name__}.{name}", _MISSING)
+        if any(each is value for each in (*found, submodule)):  # its own module is compared, too
+            return
         if isinstance(value, Step):
-            return value.function
-        if isinstance(value, partial):
-            self._hold("partial", (value.args, value.keywords))
-            return value.func
-        if isinstance(value, MethodType):
-            self._hold("self", value.__self__)
-            return value.__func__
-        if isinstance(value, type):
-            self._collect_class(value)
-            return None
-        call = getattr(type(value), "__call__", None)  # noqa: B004  # the method itself is wanted
-        if isinstance(call, FunctionType):
-            self._hold("self", value)
-            return call
-        self.named.add(f"builtin {getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}")
-        return None
+            value = value.function
+        if _is_at(value, live.__name__, name):
+            if state := self._differs(value):
+                self.held.append(f"{file.name}.{name} {state}")
+        elif callable(value) and any(each is not _MISSING for each in found):
+            self._note(f"{file.path.name} has another {name} than {targets[0][0]} has by now")
+        elif not isinstance(value, FunctionType | type) and any(_defines(unit.node, name) for unit in units):
+            self._note(f"{name} in {file.path.name} was replaced in this process")
+        elif not _is_said(file, name, value) and _counts(value):
+            self.held.append(f"{file.name}.{name} = {self._state(value)}")
 
-    def _collect_bound(self, function: FunctionType, file: SourceFile | None) -> None:
-        """Collect closure and defaults; literal ones are in the text."""
-        name = f"{function.__module__}.{function.__qualname__}"
-        names = function.__code__.co_freevars
-        for free, cell in zip(names, function.__closure__ or (), strict=True):
+    def _differs(self, code: FunctionType | type) -> str:
+        """Return how a function or a class differs from its file, with what is bound to it; empty if not at all."""
+        if id(code) in self._seen:
+            return ""
+        self._seen[id(code)] = code
+        file = self.file_of(code.__module__)
+        if file is None and is_elsewhere(code.__module__):
+            return ""
+        self.collect(code)
+        return " ".join(self._of_class(code, file) if isinstance(code, type) else self._of_function(code))
+
+    def _of_function(self, function: FunctionType) -> Iterator[str]:
+        code, module = function.__code__, function.__globals__.get("__name__")  # a wrapper says that of another
+        file = self.file_of(module)
+        if code.co_qualname != function.__qualname__:
+            yield f"is {module}.{code.co_qualname}"
+        if file is None and is_elsewhere(module):
+            pass  # it is installed
+        elif file is None or code not in file.codes.get(code.co_qualname, ()):
+            yield from self._without_file(function, file)
+        elif "<" in code.co_qualname:  # several of one name may be in one statement
+            yield from bytecode(code)
+        for free, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             with suppress(ValueError):  # it is not filled yet
-                self._hold(f"{name} {free}", cell.cell_contents)
-        defaults = (function.__defaults__ or (), function.__kwdefaults__ or {})
-        if any(defaults) and not (file and says_defaults(file, function, defaults)):
-            self._hold(f"{name} defaults", defaults)
-        if isinstance(inner := getattr(function, "__wrapped__", None), FunctionType):
-            self.collect(inner)
-        if attributes := {key: value for key, value in vars(function).items() if key != "__wrapped__"}:
-            self._hold(f"{name} attributes", attributes)
+                yield f"{free} = {self._state(cell.cell_contents)}"
+        defaults = function.__defaults__ or (), function.__kwdefaults__ or {}
+        if any(defaults) and not (file and _is_said(file, f"{code.co_qualname}()", defaults)):
+            yield f"defaults {self._state(defaults)}"
+        if vars(function):
+            yield f"attributes {self._state(dict(vars(function)))}"
 
-    def _collect_without_file(self, function: FunctionType) -> None:
-        """Collect code without a file, such as a notebook's: its own text, and the globals that it names."""
-        self.held.extend(bytecode(function.__code__) if "<lambda>" in function.__qualname__ else _own_text(function))
+    def _without_file(self, function: FunctionType, file: SourceFile | None) -> Iterator[str]:
+        """Yield code that no file has by now, such as a notebook's: itself, and the globals that it names."""
+        yield from bytecode(function.__code__)
+        if file is None:
+            yield from _own_text(function)
         names = names_in(function.__code__)
         self.uses_current_run = self.uses_current_run or "current_run" in names
         if _reaches_any(function):
-            self.changed = (
-                self.changed or f"{function.__qualname__} can use any name of this process (by eval or the like)"
-            )
+            self._note(f"{function.__qualname__} can use any name of this process (by eval or the like)")
         self._collect_cells(function.__globals__)
         for name in sorted(names & function.__globals__.keys()):
-            self._hold(name, function.__globals__[name])
+            if _counts(value := function.__globals__[name]):
+                yield f"{name} = {self._state(value)}"
 
     def _collect_cells(self, live: dict[str, Any]) -> None:
-        """Record the statements of a notebook's cells that call, change or extend a library, which keeps the effect.
+        """Hold the statements of a notebook's cells that call, change or extend a library, which keeps the effect.
 
         Each counts where it ran last, so that the same cells, run in the same order, give the same digest.
         """
@@ -208,44 +234,22 @@ class _Walk(FileWalk):
                 used.pop(unit.digest, None)
                 used[unit.digest] = unit
         self.held.extend(used)
-        for unit in used.values():
-            for name in sorted(unit.names & live.keys()):
-                self._hold(name, live[name])
+        for name in sorted({name for unit in used.values() for name in unit.names} & live.keys()):
+            if _counts(live[name]):
+                self.held.append(f"{name} = {self._state(live[name])}")
 
-    def _collect_class(self, kind: type) -> None:
-        file = self.file_of(kind.__module__)
-        if file is not None:
-            self.collect_name(file, kind.__qualname__.partition(".")[0])
-        elif is_elsewhere(kind.__module__):
-            self.named.add(f"installed {kind.__module__}.{kind.__qualname__}")
-        else:
-            for name, value in sorted(vars(kind).items()):
-                is_code = isinstance(value, FunctionType | property | staticmethod | classmethod)
-                if is_code or not name.startswith("__"):  # else Python's own, such as pickle's records of a class
-                    self._hold(f"{kind.__qualname__}.{name}", value)
-            for base in kind.__bases__:
-                self._collect_class_once(base)
-
-    def _collect_class_once(self, kind: type) -> None:
-        if id(kind) not in self._seen:
-            self._seen[id(kind)] = kind
-            self._collect_class(kind)
-
-    def _hold(self, name: str, value: Any) -> None:
-        """Record a value that code uses by this name; if the value is code, follow it."""
-        if isinstance(value, ModuleType):
-            if self.file_of(value.__name__) is None:
-                self.imports.add(value.__name__.partition(".")[0])
-        elif isinstance(value, type):
-            self._collect_class_once(value)
-        elif isinstance(value, FunctionType | Step | MethodType | partial):
-            self.collect(value)
-        elif isinstance(value, property | staticmethod | classmethod):
-            for part in (getattr(value, each, None) for each in ("fget", "fset", "fdel", "__func__")):
-                if part is not None:
-                    self._hold(name, part)
-        elif _counts(value):
-            self.held.append(f"{name} = {self._state(value)}")
+    def _of_class(self, kind: type, file: SourceFile | None) -> Iterator[str]:
+        """Yield what a class has that its file does not say; without one, everything but what Python adds."""
+        for name, value in sorted(vars(kind).items()):
+            place, functions = f"{kind.__qualname__}.{name}", _functions_in(value)
+            is_said = place in file.says if file else not name.startswith("__")
+            if not is_said and name.startswith("_") and all(map(_is_generated, functions)):
+                continue
+            if functions and all(_is_at(each, kind.__module__, place) for each in functions):
+                yield from (f"{name} {state}" for state in map(self._differs, functions) if state)
+            elif not isinstance(value, kind) and not (file and _is_said(file, place, value)) and _counts(value):
+                yield f"{name} = {self._state(value)}"
+        yield from filter(None, map(self._differs, kind.__bases__))
 
     def _state(self, value: Any, depth: int = 0) -> str:
         """Return the state of a value, as far as possible the same in every process."""
@@ -253,29 +257,27 @@ class _Walk(FileWalk):
         name = f"{kind.__module__}.{kind.__qualname__}"
         if kind in _ATOMS:
             return f"{name} {self._relative(value) if kind is str else value!r}"
+        if isinstance(value, FunctionType | type):
+            return f"{value.__module__}.{value.__qualname__} {self._differs(value)}"
+        if isinstance(value, ModuleType):
+            if self.file_of(value.__name__) is None:
+                self.imports.add(value.__name__.partition(".")[0])
+            return f"{name} {value.__name__}"
         is_collection = kind in (list, tuple, dict, set, frozenset)
         if id(value) in self._seen and not is_collection:
             return name
-        if depth > _DEEPEST:
-            return f"{name} {_pickled(value)}"
-        if is_collection and len(value) > _LONGEST:
+        if depth > _DEEPEST or (is_collection and len(value) > _LONGEST):
             return f"{name} {_pickled(value)}"
         if isinstance(value, PurePath):
             return f"{name} {self._relative(str(value))}"
-        if kind in (list, tuple):
-            return f"{name} [{', '.join(self._state(part, depth + 1) for part in value)}]"
         if kind in (set, frozenset):
             return f"{name} {sorted(self._state(part, depth + 1) for part in value)}"
         if kind is dict:
-            pairs = (f"{self._state(key, depth + 1)}: {self._state(part, depth + 1)}" for key, part in value.items())
-            return f"{name} {{{', '.join(pairs)}}}"
-        if isinstance(value, FunctionType | Step | MethodType | partial | type | ModuleType):
-            self._hold(name, value)
-            return getattr(value, "__qualname__", name)
-        self._seen[id(value)] = value
-        self._collect_class_once(kind)
-        state = _pickled(value) or self._state(dict(getattr(value, "__dict__", {})), depth + 1)
-        return f"{name} {state}"
+            value = [part for pair in value.items() for part in pair]
+        elif not is_collection:
+            self._seen[id(value)] = value
+            value = _parts_of(value) or [kind, _pickled(value) or dict(getattr(value, "__dict__", {}))]
+        return f"{name} [{', '.join(self._state(part, depth + 1) for part in value)}]"
 
     def _relative(self, text: str) -> str:
         """Return a path as text, relative to the import folder of a reached file: the same on all machines."""
@@ -285,98 +287,63 @@ class _Walk(FileWalk):
                 return repr("<root>" + text.removeprefix(root).replace(os.sep, "/"))
         return repr(text)
 
-    # The values in this process of what files bind.
-
-    def collect_live(self) -> None:
-        """Collect the values of all names that the functions lead to."""
-        if self.reaches_any:
-            self._collect_added()
-        seen: set[tuple[Path, Unit]] = set()
-        while left := self.named_from_roots()[0] - seen:  # values lead to more code
-            seen |= left
-            for path, unit in sorted(left, key=lambda key: (self.files[key[0]].name, self.units[key])):
-                for name in unit.binds:
-                    for imported in unit.imports.get(name, ()):
-                        self._collect_imported(self.files[path], name, imported)
-                    if not isinstance(unit.node, ast.Import | ast.ImportFrom):
-                        self._collect_live_value(self.files[path], name, unit)
-
-    def _collect_added(self) -> None:
-        """Record what was put into modules under names that their files do not bind."""
-        for file in sorted(self.files.values(), key=lambda each: each.name):
-            for name, value in sorted(vars(self._live(file)).items()) if self._live(file) else ():
-                if name not in file.by_name and not name.startswith("__"):
-                    self._hold(f"{file.name}.{name}", value)
-
-    def _collect_imported(self, file: SourceFile, name: str, imported: Imported) -> None:
-        """Compare an imported name with what its module has under it: a reload or a test may have replaced either."""
-        module, there_name = imported
-        live = self._live(file)
-        here, there = (vars(each) if each else {} for each in (live, sys.modules.get(module)))
-        if name not in here or there_name is None or there_name not in there:  # a module may make names when asked
-            return
-        if here[name] is there[there_name]:
-            return
-        if callable(here[name]):
-            self.changed = self.changed or f"{file.path.name} has another {name} than {module} has by now"
-        elif not isinstance(here[name], ModuleType):
-            self._hold(f"{file.name}.{name}", here[name])
-
-    def _live(self, file: SourceFile) -> ModuleType | None:
-        return live_module(file) if self._is_live else None
-
-    def _collect_live_value(self, file: SourceFile, name: str, unit: Unit) -> None:
-        """Record the value of a file's name in this process, if it differs from the file."""
-        live = self._live(file)
-        if live is None or name not in vars(live):
-            return
-        value = vars(live)[name]
-        if isinstance(unit.node, ast.ClassDef):
-            self._collect_live_class(file, value, unit.node)
-        elif isinstance(unit.node, ast.FunctionDef | ast.AsyncFunctionDef) and not unit.node.decorator_list:
-            self._collect_live_function(file, name, value, unit.node)
-            if isinstance(value, FunctionType):
-                self.collect(value)
-        elif isinstance(value, FunctionType | Step | MethodType | partial):
-            self.collect(value)
-        elif not isinstance(value, ModuleType | type) and not is_literal(file, unit.node, value):
-            self._hold(f"{file.name}.{name}", value)
-
-    def _collect_live_class(self, file: SourceFile, kind: Any, node: ast.ClassDef) -> None:
-        said = {name: inner for inner in node.body for name in bound_by(inner)}
-        for name, value in list(getattr(kind, "__dict__", {}).items()):
-            inner = said.get(name)
-            if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
-                self._collect_live_function(file, f"{node.name}.{name}", value, inner)
-            elif inner is not None:
-                if type(value) in (*_ATOMS, list, tuple, dict, set, frozenset) and not is_literal(file, inner, value):
-                    self._hold(f"{node.name}.{name}", value)
-            elif not name.startswith("_") and not _is_generated(value):
-                self._hold(f"{node.name}.{name}", value)
-
-    def _collect_live_function(self, file: SourceFile, name: str, value: Any, node: ast.stmt) -> None:
-        """Compare a function or method with its definition. One that a decorator made is recorded as it is."""
-        code = getattr(unwrapped(value), "__code__", None)
-        if code is not None and _is_within(code, file, node):
-            return
-        if getattr(node, "decorator_list", ()):
-            self._hold(f"{file.name}.{name}", value)
-        else:
-            self.changed = self.changed or f"{name} in {file.path.name} was replaced in this process"
+    def _note(self, changed: str) -> None:
+        self.changed = self.changed or changed
 
 
-def _is_generated(value: Any) -> bool:
-    """Return whether a method was made by a dataclass or the like, from text without a file."""
-    code = getattr(unwrapped(value), "__code__", None)
-    return code is not None and code.co_filename.startswith("<")
+_MISSING = object()
 
 
-def _is_within(code: CodeType, file: SourceFile, node: ast.stmt) -> bool:
-    """Return whether code stands in a definition, and was not put in its place later."""
-    is_here = PurePath(os.path.realpath(code.co_filename)).name == file.path.name  # a module may be a link
-    first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
-    return is_here and first <= code.co_firstlineno <= (node.end_lineno or 0)
+def _imported(target: Imported) -> Any:
+    """Return what an import finds in this process."""
+    module, name = target
+    if name is None:
+        return sys.modules.get(module, _MISSING)
+    return vars(sys.modules.get(module, object)).get(name, sys.modules.get(f"{module}.{name}", _MISSING))
 
+
+def _is_at(code: Any, module: str, name: str) -> bool:
+    """Return whether a value is a function or a class that says to be defined there."""
+    return isinstance(code, FunctionType | type) and (code.__module__, code.__qualname__) == (module, name)
+
+
+def _defines(node: ast.stmt, name: str) -> bool:
+    """Return whether a statement defines a name as a function or a class, which no decorator can replace."""
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    return isinstance(node, kinds) and node.name == name and not node.decorator_list
+
+
+def _is_said(file: SourceFile, name: str, value: Any) -> bool:
+    """Return whether the file says that a name has this value, by a literal."""
+    return type(value) in (*_ATOMS, *_COLLECTIONS) and file.says.get(name) == repr(value)
+
+
+def _functions_in(value: Any) -> list[Any]:
+    """Return the functions of a method or a property; a class as it is."""
+    parts = _parts_of(value) if isinstance(value, property | staticmethod | classmethod) else [value]
+    return [part for part in parts if isinstance(part, FunctionType | type)]
+
+
+def _parts_of(value: Any) -> list[Any]:
+    """Return the parts of a callable that is made from functions; none of another value."""
+    if isinstance(value, partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, property):
+        return [value.fget, value.fset, value.fdel]
+    if isinstance(value, MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, staticmethod | classmethod):
+        return [value.__func__]
+    return [value.function] if isinstance(value, Step) else []
+
+
+def _is_generated(function: Any) -> bool:
+    """Return whether a method was made by a dataclass or the like, from text without a file, or is a library's."""
+    name = function.__code__.co_filename if isinstance(function, FunctionType) else "<"
+    return name.startswith("<") or is_installed(Path(name))
+
+
+_COLLECTIONS = (list, tuple, dict, set, frozenset)
 
 _ATOMS = (bool, int, float, complex, str, bytes, type(None), type(...))
 _DEEPEST = 6

@@ -220,10 +220,10 @@ class FileWalk:
                     bases[path] = bases[folder]
                     left.append(path)
 
-    def named_from_roots(self) -> tuple[set[tuple[Path, Unit]], set[str]]:
-        """Return the statements that the functions lead to, and the names: by the names alone, whatever they mean."""
+    def names_from_roots(self) -> set[str]:
+        """Return the names to which the functions lead: by the names alone, whatever they mean."""
         if self.reaches_any:
-            return set(self.units), {name for _, unit in self.units for name in unit.names}
+            return {name for _, unit in self.units for name in unit.names}
         bound: dict[str, list[tuple[Path, Unit]]] = {}
         for path, unit in self.units:
             for name in unit.binds:
@@ -239,7 +239,7 @@ class FileWalk:
                 if key not in reached:
                     reached.add(key)
                     left += key[1].names
-        return reached, names
+        return names
 
 
 _MOST_FILES = 10_000

@@ -8,9 +8,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
+from types import CodeType
 
 from flowyml.artifacts.hashing import sha256_of
 from flowyml.core.syntax import parsed
@@ -147,6 +148,24 @@ class SourceFile:
                 self.by_name.setdefault(bound, []).append(unit)
 
     @cached_property
+    def codes(self) -> Mapping[str, list[CodeType]]:
+        """The code of its functions and classes, as Python compiles it, by their qualified names."""
+        found: dict[str, list[CodeType]] = {}
+        left = [compile(self.source, str(self.path), "exec", dont_inherit=True)]
+        for code in left:  # which grows
+            left += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+            found.setdefault(code.co_qualname, []).append(code)
+        return found
+
+    @cached_property
+    def says(self) -> Mapping[str, str]:
+        """The literals that names of the module and its classes have, as ``repr``, and defaults as ``"function()"``.
+
+        Empty for other values, and for a name with several.
+        """
+        return _says([unit.node for unit in self.units], "")
+
+    @cached_property
     def is_dynamic(self) -> bool:
         """Whether code in the file, but for its ``__main__`` block, may reach modules that it does not write."""
         return self.imports_by_name or any(unit.is_dynamic for unit in self.units if not _is_main(unit.node))
@@ -254,6 +273,35 @@ def text_of(node: object) -> str:
     if isinstance(node, list):
         return f"[{','.join(map(text_of, node))}]"
     return f"{type(node).__name__} {node!r}"
+
+
+def _says(body: Iterable[ast.stmt], prefix: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for node in body:
+        said, inner = "", dict[str, str]()
+        match node:
+            case ast.ClassDef(name=name, body=statements):
+                inner = _says(statements, f"{prefix}{name}.")
+            case ast.FunctionDef(name=name, args=args) | ast.AsyncFunctionDef(name=name, args=args):
+                named = dict(zip(args.kwonlyargs, args.kw_defaults, strict=True))
+                given = {ast.Constant(key.arg): value for key, value in named.items() if value}
+                defaults = [ast.Tuple(args.defaults), ast.Dict([*given], [*given.values()])]
+                inner = {f"{prefix}{name}()": _literal(ast.Tuple(defaults))}
+            case ast.AnnAssign(value=ast.expr() as value):
+                said = _literal(value)
+            case ast.Assign(value=value, targets=targets) if all(isinstance(each, ast.Name) for each in targets):
+                said = _literal(value)
+        inner |= {f"{prefix}{name}": said for name in bound_by(node)}
+        found = {**found, **inner, **dict.fromkeys(found.keys() & inner.keys(), "")}
+    return found
+
+
+def _literal(node: ast.expr) -> str:
+    """Return the value of a literal, as ``repr``; empty for other expressions."""
+    try:
+        return repr(ast.literal_eval(node))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return ""
 
 
 def bound_by(node: ast.stmt) -> Iterator[str]:

@@ -4,6 +4,7 @@ The code of a replacement counts, with all that its file may import: of a test m
 """
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 __all__ = ["NEGATED", "NINE", "REPLACED"]
@@ -17,5 +18,11 @@ REPLACED: dict[str, Callable[[Any, int], None]] = {
     "replace a method": lambda helper, value: setattr(helper.Kind, "factor", lambda self: value),
     "replace a default": lambda helper, value: setattr(helper.closure, "__defaults__", (value,)),
     "replace a registered function": lambda helper, value: helper.registered.update(one=lambda: value),
+    "replace a function by a wrapper": lambda helper, value: setattr(
+        helper, "scaled", wraps(helper.scaled)(lambda x: value)
+    ),
+    "replace a method by a wrapper": lambda helper, value: setattr(
+        helper.Kind, "factor", wraps(helper.Kind.factor)(lambda self: value)
+    ),
     "replace a dataclass's field": lambda helper, value: setattr(helper, "Shape", lambda: value),
 }
