@@ -114,6 +114,7 @@ def _client(major: int, contracts: list[Contract]) -> AirflowClient:
 
 CALLS: Mapping[str, Callable[[AirflowClient], Any]] = {
     "dag": lambda client: client.dag("d"),
+    "row": lambda client: client.row("d"),
     "dags": lambda client: [*client.dags("tag"), *client.dags()],
     "source": lambda client: client.source(client.dag("d"), 1 if client.can_backfill else None),
     "pause": lambda client: client.pause("d", True),
