@@ -281,7 +281,7 @@ def exchange(
                 _opener(deadline, tls, asked, follow=follow, keep_headers=keep_headers), request, timeout
             ) as response:
                 content = _read(response, limit, cut=cut)
-                headers_received = {name.lower(): value for name, value in response.headers.items()}
+                received = {name.lower(): value for name, value in response.headers.items()}
         except ConfigurationError:  # of ``tls``
             raise
         except ValueError as error:
@@ -290,7 +290,7 @@ def exchange(
             deadline.check()
             raise
         deadline.check()
-        return Answer(response.status, headers_received, content, asked[-1] if len(asked) > 1 else "")
+        return Answer(response.status, received, content, asked[-1] if len(asked) > 1 else "")
 
 
 def _opened(opener: OpenerDirector, request: Request, timeout: float) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 
 __all__ = ["NEGATED", "NINE", "REPLACED"]
 
-NEGATED: Callable[[int], int] = lambda x: -x  # noqa: E731
-NINE: Callable[[], int] = lambda: 9  # noqa: E731
+NEGATED: Callable[[int], int] = lambda x: -x  # noqa: E731  # a lambda has no name of its own
+NINE: Callable[[], int] = lambda: 9  # noqa: E731  # the same
 
 REPLACED: dict[str, Callable[[Any, int], None]] = {
     "replace a global": lambda helper, value: setattr(helper, "RATE", value),

@@ -311,7 +311,7 @@ class _Dag:
         A list of addresses for an ``either``.
         """
         if isinstance(output, FromEither):
-            return {"either": [self._place(output_of_branch) for output_of_branch in output.outputs]}
+            return {"either": [self._place(choice) for choice in output.outputs]}
         loops = self.plan.structure.loops_between(output.step, "")
         return [self.graph.id(self.graph.steps[output.step]), self.graph.key(output), *(loop.name for loop in loops)]
 

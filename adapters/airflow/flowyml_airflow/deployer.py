@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shlex
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -33,26 +32,24 @@ from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.differences import bundle_difference, difference
 from flowyml.plan.marks import mark_of, objection
-from flowyml.plan.names import slug
 from flowyml_airflow.beside import bundle_in, kept_path
 from flowyml_airflow.client import AirflowClient, NotThereError, usable_id
 from flowyml_airflow.compiler import CompiledDag, compile_dag
 from flowyml_airflow.deployed_dag import (
     Deployed,
-    bundles_needed,
     facts_of,
     has_schedule,
     is_untouched,
     schedule_of,
 )
 from flowyml_airflow.folder import Folder, open_folder
-from flowyml_airflow.names import BUNDLES_FOLDER, dag_file, dag_id, development_id
+from flowyml_airflow.names import dag_file, dag_id, development_id
 from flowyml_airflow.options import pipeline_options, step_options
 from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.stalled import is_gone
-from flowyml_airflow.undeploying import files_of, known_dags, take_away
+from flowyml_airflow.undeploying import files_of, known_dags, remove_old_bundles, take_away
 
-__all__ = ["AirflowDeployer", "remove_old_bundles"]
+__all__ = ["AirflowDeployer"]
 
 logger = logging.getLogger("flowyml.airflow")
 _PARSING = 60  # seconds that reading a file may take once Airflow has found it
@@ -482,22 +479,3 @@ def _compiled(data: bytes, schedule: str, options: Iterable[tuple[str, str | Non
 
 def _plain(schedule: Schedule | None) -> str:
     return json.dumps(schedule.to_dict(declared=True), sort_keys=True) if schedule else ""
-
-
-def remove_old_bundles(folder: Folder, client: AirflowClient, pipeline: str, keep: Collection[str]) -> Sequence[str]:
-    """Remove a pipeline's bundles, except those that a DAG file names and those to ``keep``; return the removed ones.
-
-    ``keep`` has the bundle that was just deployed and the one before, which a starting task or a callback of a run that
-    has just ended may be loading. While the pipeline has a run that has not ended, nothing is removed: the tasks of
-    that run may have started with any version.
-    """
-    ours = re.compile(rf"{re.escape(slug(pipeline))}-[0-9a-f]{{8}}\.pyz")
-    old = [name for name in folder.names(BUNDLES_FOLDER) if ours.fullmatch(name) and name not in keep]
-    if not old or client.unfinished([dag_id(pipeline), development_id(pipeline)]):
-        return ()
-    sources = folder.read_all([name for name in folder.names() if name.endswith(".py")])
-    needed = bundles_needed(old, sources)
-    gone = [name for name in old if name not in needed]
-    for name in gone:
-        folder.remove(f"{BUNDLES_FOLDER}/{name}")
-    return gone

@@ -34,10 +34,10 @@ def cancelled_note(run: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -
 
     ``tasks`` are its tasks now.
     """
-    tasks_there, ours = list(tasks), [CANCELLED_NOTE, _QUEUED + _queued(run)]
-    whole = [*ours, *_ended(tasks_there)]
+    known_tasks, ours = list(tasks), [CANCELLED_NOTE, _QUEUED + _queued(run)]
+    whole = [*ours, *_ended(known_tasks)]
     if len("\n".join(whole)) > _LONGEST_NOTE:
-        whole = [*ours, _stopped(tasks_there, _LONGEST_NOTE - len("\n".join([*ours, ""])))]
+        whole = [*ours, _stopped(known_tasks, _LONGEST_NOTE - len("\n".join([*ours, ""])))]
     return _note(run, *whole)
 
 

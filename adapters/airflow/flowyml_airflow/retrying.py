@@ -41,9 +41,9 @@ def run_again(reader: AirflowReader, deployer: AirflowDeployer, job_id: str, ste
     for task, index in marked:
         of_task.setdefault(task, set()).add(index)
     every = {task: {map_index(instance) for instance in tasks if instance["task_id"] == task} for task in of_task}
-    to_clear_of = {task: None if indexes == every[task] else indexes for task, indexes in of_task.items()}
+    items_of_task = {task: None if indexes == every[task] else indexes for task, indexes in of_task.items()}
     try:
-        client.clear_tasks(dag, run_id, to_clear_of)
+        client.clear_tasks(dag, run_id, items_of_task)
     except ConflictError as error:  # its database refuses the second of two that change the same rows
         raise RetryRefusedError(
             f"Run {job_id!r} was changed at the same moment, as by another retry. Look at it by "

@@ -35,8 +35,8 @@ def as_airflow(step: Step, error: StepError) -> Exception:
     known = airflow_exceptions()
     for name in ("AirflowSkipException", "AirflowFailException"):
         if name in getattr(error, "names", ()):
-            wanted_kind: Exception = getattr(known, name)(str(error))
-            return wanted_kind
+            same: Exception = getattr(known, name)(str(error))
+            return same
     final = is_final(step, error) and not isinstance(error, StepCancelledError)
     kind = known.AirflowFailException if final else known.AirflowException
     if isinstance(error, StepTimeoutError):

@@ -1,4 +1,4 @@
-"""Take a pipeline out of a DAGs folder: its DAG files, the code beside them, and what no other DAG file needs.
+"""Take a pipeline, or its old versions, out of a DAGs folder: DAG files, the code, and what no other DAG file needs.
 
 Airflow keeps the records of its runs, unless they are deleted with it, or later.
 """
@@ -6,7 +6,7 @@ Airflow keeps the records of its runs, unless they are deleted with it, or later
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from flowyml_airflow.deployed_dag import Deployed, bundles_needed
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
 
-__all__ = ["files_of", "known_dags", "take_away"]
+__all__ = ["files_of", "known_dags", "remove_old_bundles", "take_away"]
 
 
 def known_dags(client: AirflowClient, dags: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -91,3 +91,22 @@ def take_away(folder: Folder, paths: Sequence[str]) -> None:
         folder.remove_own(path)
     if left := [path for path in paths if folder.read(path) is not None]:
         raise ConfigurationError(f"These files of {folder.name} could not be removed: {', '.join(left)}.")
+
+
+def remove_old_bundles(folder: Folder, client: AirflowClient, pipeline: str, keep: Collection[str]) -> Sequence[str]:
+    """Remove a pipeline's bundles, except those that a DAG file names and those to ``keep``; return the removed ones.
+
+    ``keep`` has the bundle that was just deployed and the one before, which a starting task or a callback of a run that
+    has just ended may be loading. While the pipeline has a run that has not ended, nothing is removed: the tasks of
+    that run may have started with any version.
+    """
+    ours = re.compile(rf"{re.escape(slug(pipeline))}-[0-9a-f]{{8}}\.pyz")
+    old = [name for name in folder.names(BUNDLES_FOLDER) if ours.fullmatch(name) and name not in keep]
+    if not old or client.unfinished([dag_id(pipeline), development_id(pipeline)]):
+        return ()
+    sources = folder.read_all([name for name in folder.names() if name.endswith(".py")])
+    needed = bundles_needed(old, sources)
+    gone = [name for name in old if name not in needed]
+    for name in gone:
+        folder.remove(f"{BUNDLES_FOLDER}/{name}")
+    return gone

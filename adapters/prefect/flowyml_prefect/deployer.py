@@ -281,8 +281,8 @@ class PrefectDeployer(Deployer):
         self._known[key] = replace(deployed, changed=False, also=())
         return deployed
 
-    def _forget(self, deployed_now: Deployed) -> None:
-        self._known = {key: deployed for key, deployed in self._known.items() if deployed.id != deployed_now.id}
+    def _forget(self, replacement: Deployed) -> None:
+        self._known = {key: known for key, known in self._known.items() if known.id != replacement.id}
 
     def _check_pool(self, target: Target) -> None:
         if target.pool is not None and self.client.work_pool(target.pool) is None:

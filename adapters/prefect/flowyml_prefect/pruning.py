@@ -161,11 +161,11 @@ class Leftovers:
     def _others(self, name: str) -> str:
         """Say why a folder that nothing on this server needs may belong to another server or another program."""
         inside = names_in(self.home, "flows", name)
-        servers = {name_inside for name_inside in inside if name_inside.startswith(_SERVER)}
-        bundles = {name_inside for name_inside in inside if name_inside.endswith(".pyz")}
+        servers = {entry for entry in inside if entry.startswith(_SERVER)}
+        bundles = {entry for entry in inside if entry.endswith(".pyz")}
         if self._bundle(name, bundles) is None:
             return "it does not contain a FlowyML flow"
-        if any(not is_unfinished(name_inside) for name_inside in {*inside} - servers - bundles - {*_WRITTEN}):
+        if any(not is_unfinished(entry) for entry in {*inside} - servers - bundles - {*_WRITTEN}):
             return "it contains files that FlowyML did not write"
         if servers != {_mark(self.server)}:
             return "another server may run it" if servers else "the server that runs it was not recorded"

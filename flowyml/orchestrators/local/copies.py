@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet, finalize
@@ -136,11 +135,11 @@ def _pickled_apart(value: Any) -> tuple[Callable[[list[memoryview]], Any], list[
     """Return what unpickles the value, and its buffers, which are not in the pickle."""
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(value, 5, buffer_callback=buffers.append)
-    return partial(_unpickled, data), [buffer.raw() for buffer in buffers]
 
+    def build(views: list[memoryview]) -> Any:
+        return pickle.loads(data, buffers=views)  # noqa: S301  # written by this process
 
-def _unpickled(data: bytes, buffers: list[memoryview]) -> Any:
-    return pickle.loads(data, buffers=buffers)  # noqa: S301  # written by this process
+    return build, [buffer.raw() for buffer in buffers]
 
 
 def _pickled(value: Any) -> Any:

@@ -122,8 +122,8 @@ class TaskTexts:
                 arguments = [*self._operator(task), *keywords(self._handed(task)), *within]
                 call = Group(f"{self._kind(task)}(", arguments, self._end(task))
             case "step" if (external := self.graph.external_dag(task)) is not None:
-                external_arguments = [Pair(f"{name}=", value(setting)) for name, setting in external.items()]
-                call = Group("ExternalDag(", [*self._step(task), *external_arguments, *within], self._end(task))
+                options = [Pair(f"{name}=", value(setting)) for name, setting in external.items()]
+                call = Group("ExternalDag(", [*self._step(task), *options, *within], self._end(task))
             case "step" | "together":
                 kind = "Step(" if task.kind == "step" else "Together("
                 call = Group(kind, [*self._worked(task), *within], self._end(task))
