@@ -16,9 +16,9 @@ from flowyml.core.pruning import Bounds, prune
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.beside import runtime
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.undeploying import remove_old_bundles
 from flowyml_airflow.folder import Folder, open_folder
 from flowyml_airflow.pruning import prunable
+from flowyml_airflow.undeploying import remove_old_bundles
 
 
 class Client:
