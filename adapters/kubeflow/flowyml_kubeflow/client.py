@@ -103,9 +103,9 @@ class Client:
         """
         token, listing = "", Listing()
         while True:
-            asked = {"page_size": _PAGE, **options, "page_token": token}
+            query = {"page_size": _PAGE, **options, "page_token": token}
             answer = listing.page(
-                partial(self.call, operation, *arguments, **asked),
+                partial(self.call, operation, *arguments, **query),
                 lambda answer: getattr(answer, field) or (),
                 lambda answer: answer.next_page_token,
             )
@@ -157,12 +157,12 @@ class Client:
         """
         try:
             answer = self._text("/apis/v1beta1/runs/{run_id}", "GET", {"run_id": run})
-            found = parsed(self._bounded(answer))
+            record = parsed(self._bounded(answer))
         except MAYBE_DONE:
             raise
         except (EngineError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
+        return record if isinstance(record, dict) else None
 
     def download(self, page: str, write: Callable[[bytes], object], limit: int) -> None:
         """Download a file from ml-pipeline-ui, of ``limit`` bytes at most.
@@ -202,7 +202,7 @@ class Client:
             return answer
         return None
 
-    def _refused(self, error: Any, asked: str) -> EngineError:
+    def _refused(self, error: Any, operation: str) -> EngineError:
         """Return the error for an answer to the request ``asked``."""
         message = f"KFP at {self.connection.where} answered {error.status}: {_message(error)}"
         if error.status == 401:
@@ -211,9 +211,9 @@ class Client:
                 f"{self.connection.auth.note}".rstrip()
             )
         if error.status == 403:
-            given = self.connection.given_namespace
-            where = f"namespace {given!r}" if given else "this; give namespace='…' if KFP serves several users"
-            needed = lacks_permission(asked, _permission(message), "")
+            namespace = self.connection.given_namespace
+            where = f"namespace {namespace!r}" if namespace else "this; give namespace='…' if KFP serves several users"
+            needed = lacks_permission(operation, _permission(message), "")
             return AuthenticationError(f"{message} These credentials have no right to {where}. {needed}")
         if 300 <= error.status < 400:
             headers = {name.lower(): value for name, value in (error.headers or {}).items()}
@@ -250,34 +250,34 @@ class Client:
 
         return self._repeated(lambda: self._call(call, f"{words[1]} {words[0]}"), EngineUnreachableError)
 
-    def _call(self, call: Callable[[], Any], asked: str) -> Any:
+    def _call(self, call: Callable[[], Any], operation: str) -> Any:
         """Make a call; repeat it if the credentials were refused and new ones exist."""
         auth = self.connection.auth
         self.api.default_headers.update(headers := auth.headers())
         try:
-            with self._translated(asked):
+            with self._translated(operation):
                 return call()
         except AuthenticationError:
             if not auth.renew(headers):
                 raise
         self.api.default_headers.update(auth.headers())
-        with self._translated(asked):
+        with self._translated(operation):
             return call()
 
     @contextmanager
-    def _translated(self, asked: str) -> Iterator[None]:
+    def _translated(self, operation: str) -> Iterator[None]:
         from kfp_server_api.exceptions import ApiException, OpenApiException  # type: ignore[import-untyped]  # ships no types
 
         where = self.connection.where
         try:
             yield
         except ApiException as error:
-            raise self._refused(error, asked) from error
+            raise self._refused(error, operation) from error
         except (OpenApiException, FlowymlError):
             raise
         except (RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:  # of the official client
             why = "is nested too deeply" if isinstance(error, RecursionError) else f"has another form: {error}"
-            raise EngineError(f"KFP at {where} sent a response to {asked} that {why}.") from error
+            raise EngineError(f"KFP at {where} sent a response to {operation} that {why}.") from error
 
 
 def _permission(message: str) -> str:
@@ -288,12 +288,14 @@ def _permission(message: str) -> str:
     >>> _permission("(request: &ResourceAttributes{Namespace:a,Verb:list,Group:pipelines.kubeflow.org,Resource:runs,})")
     "list runs.pipelines.kubeflow.org in namespace 'a'"
     """
-    asked = dict(part.split(":", 1) for part in re.findall(r"\b(?:Namespace|Verb|Group|Resource):[^,}\s]+", message))
-    if not {"Verb", "Resource"} <= asked.keys():
+    attributes = dict(
+        part.split(":", 1) for part in re.findall(r"\b(?:Namespace|Verb|Group|Resource):[^,}\s]+", message)
+    )
+    if not {"Verb", "Resource"} <= attributes.keys():
         return ""
-    resource = ".".join(filter(None, (asked["Resource"], asked.get("Group"))))
-    where = f" in namespace {asked['Namespace']!r}" if "Namespace" in asked else ""
-    return f"{asked['Verb']} {resource}{where}"
+    resource = ".".join(filter(None, (attributes["Resource"], attributes.get("Group"))))
+    where = f" in namespace {attributes['Namespace']!r}" if "Namespace" in attributes else ""
+    return f"{attributes['Verb']} {resource}{where}"
 
 
 def _parts_of(answer: Any) -> Iterator[bytes]:

@@ -171,7 +171,7 @@ class _Compiler:
 
     def _start_task(self) -> Json:
         return self.components.pod(PodTask(
-            name=names.START_TASK, shown="hooks: start", kind="start", code=CODE, after=self.components.first,
+            name=names.START_TASK, title="hooks: start", kind="start", code=CODE, after=self.components.first,
             parameters={**from_around(map(names.port, self.parameters)), **RUN_NAMES},
             outputs={"parameters": {names.STARTED: TEXT}},
         ))  # fmt: skip
@@ -209,19 +209,21 @@ class _Compiler:
             names.part_task(number): self._code_task(names.part_task(number), f", part {number}", part, {})
             for number, part in enumerate(parts, 1)
         }
-        given = {names.part(number): artifact_of(part_task, names.BUNDLE) for number, part_task in enumerate(tasks, 1)}
-        return {**tasks, names.BUNDLE_TASK: self._code_task(names.BUNDLE_TASK, "", whole, given)}
+        artifacts = {
+            names.part(number): artifact_of(part_task, names.BUNDLE) for number, part_task in enumerate(tasks, 1)
+        }
+        return {**tasks, names.BUNDLE_TASK: self._code_task(names.BUNDLE_TASK, "", whole, artifacts)}
 
-    def _code_task(self, name: str, which: str, container: Json, given: Json) -> Json:
+    def _code_task(self, name: str, which: str, container: Json, artifacts: Json) -> Json:
         component = self.components.add(
-            name, filled({}, dict.fromkeys(given, ARTIFACT)), {"artifacts": {names.BUNDLE: ARTIFACT}}, container,
+            name, filled({}, dict.fromkeys(artifacts, ARTIFACT)), {"artifacts": {names.BUNDLE: ARTIFACT}}, container,
             containers.kubernetes(None, step_options(self.options, None)),
         )  # fmt: skip
-        before = [source["taskOutputArtifact"]["producerTask"] for source in given.values()]
+        before = [source["taskOutputArtifact"]["producerTask"] for source in artifacts.values()]
         # A step in KFP's cache depends on the code, whose artifact must then be the same one.
         caches = self.options.get("cache", True) or any(map(self.components.caches, self.plan))
         return task(
-            component, f"the code of all steps{which}", after=before, inputs=filled({}, given), caches=bool(caches)
+            component, f"the code of all steps{which}", after=before, inputs=filled({}, artifacts), caches=bool(caches)
         )
 
     def _with_hooks(self) -> Dag:
@@ -232,40 +234,40 @@ class _Compiler:
         Source: argocompiler/dag.go, driver/resolve.go.
         """
         steps = self._steps(INNER_CODE, [])
-        if any("cachingOptions" in each for each in steps.tasks.values()):
+        if any("cachingOptions" in item for item in steps.tasks.values()):
             steps.tasks[names.LAST_TASK] = self._last_task(steps)
         ports = self.components.types([*map(names.port, self.parameters), *RUN_NAMES])
-        given = from_around(ports)
+        sources = from_around(ports)
         around = Dag(definitions=steps.definitions, outputs=passed_on(steps.outputs, names.STEPS_TASK))
         around.tasks = {
-            names.STEPS_TASK: self._dag_task(names.STEPS_TASK, "steps", steps, ports, given, INNER_CODE, []),
+            names.STEPS_TASK: self._dag_task(names.STEPS_TASK, "steps", steps, ports, sources, INNER_CODE, []),
             names.END_TASK: self._end_task(),
         }
         root = Dag(definitions=steps.definitions, outputs=passed_on(steps.outputs, names.RUN_TASK))
-        given = {**given, **RUN_NAMES, names.STARTED: output_of(names.START_TASK, names.STARTED)}
+        sources = {**sources, **RUN_NAMES, names.STARTED: output_of(names.START_TASK, names.STARTED)}
         before = [*self.components.first, names.START_TASK]
         ports = {**ports, names.STARTED: TEXT}
         root.tasks = {
             names.START_TASK: self._start_task(),
-            names.RUN_TASK: self._dag_task(names.RUN_TASK, "run", around, ports, given, CODE, before),
+            names.RUN_TASK: self._dag_task(names.RUN_TASK, "run", around, ports, sources, CODE, before),
         }
         return root
 
     def _dag_task(
-        self, name: str, shown: str, dag: Dag, ports: Json, given: Json, code: Json, after: Iterable[str]
+        self, name: str, title: str, dag: Dag, ports: Json, sources: Json, code: Json, after: Iterable[str]
     ) -> Json:
         """Return a DAG as a task of the DAG around it."""
         component = self.components.add_dag(name, dag, filled(ports, self.components.taking(ARTIFACT)))
-        return task(component, shown, after=after, inputs=filled(given, self.components.taking(code)))
+        return task(component, title, after=after, inputs=filled(sources, self.components.taking(code)))
 
     def _end_task(self) -> Json:
         status = {"taskFinalStatus": {"producerTask": names.STEPS_TASK}}
-        made = self.components.pod(PodTask(
-            name=names.END_TASK, shown="hooks: end", kind="end", code=INNER_CODE, after=[names.STEPS_TASK],
+        end = self.components.pod(PodTask(
+            name=names.END_TASK, title="hooks: end", kind="end", code=INNER_CODE, after=[names.STEPS_TASK],
             parameters={**from_around([*RUN_NAMES, names.STARTED]), names.STATUS: status},
             types={names.STATUS: {"parameterType": "TASK_FINAL_STATUS", "isOptional": True}},
         ))  # fmt: skip
-        return {**made, "triggerPolicy": {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}}
+        return {**end, "triggerPolicy": {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}}
 
     def _last_task(self, steps: Dag) -> Json:
         """Return a task without work, in a pod, after all steps.
@@ -273,10 +275,10 @@ class _Compiler:
         Only a pod has KFP count the completed tasks of its DAG. Without it, a DAG whose last step came from the cache
         stays RUNNING, which is then the exit handler's input. Source: KFP, component/launcher_v2.go.
         """
-        followed = {name for each in steps.tasks.values() for name in each.get("dependentTasks", ())}
+        followed = {name for item in steps.tasks.values() for name in item.get("dependentTasks", ())}
         ends = [name for name in steps.tasks if name not in followed]
         return self.components.pod(PodTask(
-            name=names.LAST_TASK, shown="the end of the steps", kind="last", code=INNER_CODE, after=ends
+            name=names.LAST_TASK, title="the end of the steps", kind="last", code=INNER_CODE, after=ends
         ))  # fmt: skip
 
     # The steps.
@@ -329,9 +331,9 @@ class _Compiler:
             (item.name, self._kind(item.source) if isinstance(item.source, FromStep) else item.source)
             for item in step.inputs
         ]
-        asked = step.options.get("kubeflow", {})
+        options = step.options.get("kubeflow", {})
         return repr((
-            sources, step.outputs, step.kinds, step.resources, containers.longest(step), asked, step.secrets,
+            sources, step.outputs, step.kinds, step.resources, containers.longest(step), options, step.secrets,
             _notes(step), step.caching is None,
         ))  # fmt: skip
 

@@ -112,8 +112,8 @@ class Connection:
 
         It may be upgraded while this object lives. Raises ``EngineUnreachableError``.
         """
-        found = re.match(r"v?([0-9]+)\.([0-9]+)", self.about().version or "")
-        return tuple(int(number) for number in found.groups()) if found else ()
+        match = re.match(r"v?([0-9]+)\.([0-9]+)", self.about().version or "")
+        return tuple(int(number) for number in match.groups()) if match else ()
 
     @cached_property
     def has_users(self) -> bool:

@@ -188,10 +188,10 @@ def bundle_containers(bundle: Bundle, options: StepOptions) -> list[Json]:
     count = ceil(len(_encoded(data)) / room)
     size = ceil(len(data) / count)
     *parts, rest = (data[at : at + size] for at in range(0, len(data), size))
-    given = [[hashlib.sha256(part).hexdigest(), _encoded(part)] for part in parts]
+    contents = [[hashlib.sha256(part).hexdigest(), _encoded(part)] for part in parts]
     paths = [f"{{{{$.inputs.artifacts['{names.part(number)}'].path}}}}" for number, _ in enumerate(parts, 1)]
     words = [bundle.digest, *paths, _encoded(rest)]
-    return [*(_giving(_PART, each, options) for each in given), _giving(_JOINED, words, options)]
+    return [*(_giving(_PART, content, options) for content in contents), _giving(_JOINED, words, options)]
 
 
 def _encoded(data: bytes) -> str:
@@ -257,9 +257,9 @@ def _image(options: StepOptions) -> Json:
     return {"image": options.image, **({"env": env} if env else {})}
 
 
-def _resources(options: StepOptions, asked: ResourceRequirements | None) -> Json:
+def _resources(options: StepOptions, requirements: ResourceRequirements | None) -> Json:
     """Return the resources of a container. A request is a limit too, unless the options say otherwise."""
-    cpu, memory = (asked.cpu, asked.memory) if asked else (None, None)
+    cpu, memory = (requirements.cpu, requirements.memory) if requirements else (None, None)
     quantities = {
         "cpuRequest": options.cpu_request or cpu, "cpuLimit": options.cpu_limit or cpu,
         "memoryRequest": options.memory_request or memory, "memoryLimit": options.memory_limit or memory,
@@ -270,8 +270,8 @@ def _resources(options: StepOptions, asked: ResourceRequirements | None) -> Json
             # The number that KFP before 2.4 reads: cores, or gigabytes.
             resources[name] = float(amount(quantity) if name.startswith("cpu") else amount(quantity) / 10**9)
             resources[f"resource{name[0].upper()}{name[1:]}"] = quantity
-    if asked and asked.gpu:
-        count, kind = str(asked.gpu), asked.gpu_resource
+    if requirements and requirements.gpu:
+        count, kind = str(requirements.gpu), requirements.gpu_resource
         resources["accelerator"] = {"count": count, "type": kind, "resourceCount": count, "resourceType": kind}
     return {"resources": resources} if resources else {}
 

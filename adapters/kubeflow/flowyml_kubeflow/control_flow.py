@@ -62,8 +62,8 @@ class ControlFlow:
 
     def _task(self, pod: PodTask) -> Json:
         """Return the task of a pod, which waits for those whose records it takes."""
-        made = (source.get("taskOutputArtifact") for source in pod.records.values())
-        before = [source["producerTask"] for source in made if source]
+        sources = (source.get("taskOutputArtifact") for source in pod.records.values())
+        before = [source["producerTask"] for source in sources if source]
         return self.components.pod(replace(pod, after=before or (self.first if pod.code is CODE else [])))
 
     def _given(self, steps: Iterable[Step]) -> Json:
@@ -76,15 +76,15 @@ class ControlFlow:
         """Return the task of a unit, outside of loops or within, with the records of other steps that it reads."""
         step, loop = self._asking(unit), self.flow.loop_of(unit.group)
         with about_step(step.name):
-            shown = {port: TEXT for each in unit.steps for port in self._ports_shown(each, unit)}
-            check_number(unit.who, len(records), len(shown))
+            parameters_shown = {port: TEXT for member in unit.steps for port in self._ports_shown(member, unit)}
+            check_number(unit.who, len(records), len(parameters_shown))
             parameters = self._given(unit.steps) | (from_around([names.CHUNK]) if loop else {})
             # A step whose failure other pods read must not come from the cache.
             caches = self.components.caches(step) and not self.flow.ends_well(step)
             return self._task(PodTask(
-                name=unit.task, kind="turn", shown=names.shown(unit.together.name if unit.together else step.name),
+                name=unit.task, kind="turn", title=names.shown(unit.together.name if unit.together else step.name),
                 about=self._about(unit), parameters=parameters if caches else parameters | run_values(*unit.steps),
-                records=records, code=code, outputs=filled(shown, {unit.record: ARTIFACT}), step=step,
+                records=records, code=code, outputs=filled(parameters_shown, {unit.record: ARTIFACT}), step=step,
                 seconds=self._seconds(unit), caches=caches,
             ))  # fmt: skip
 
@@ -144,7 +144,7 @@ class ControlFlow:
         Its pod reads the loop's lists, and the outside records that its steps use.
         """
         return self._task(PodTask(
-            name=names.items_task(loop), kind="items", shown=names.shown(f"{loop}: items"),
+            name=names.items_task(loop), kind="items", title=names.shown(f"{loop}: items"),
             about={"loop": names.constant(loop), **({"pods": self.flow.pods} if self.flow.pods < PODS else {})},
             parameters={**self._given(self.flow.members(loop)), names.TIME: RUN_TIME},
             records=self._outside(self.flow.from_outside(loop)),
@@ -155,12 +155,12 @@ class ControlFlow:
         """Return the loop itself: KFP runs its DAG once for each chunk of items."""
         is_fixed = self.flow.fixed_items(loop.name) is not None
         inner, port, items_task = Dag(), names.of_items(loop.name), names.items_task(loop.name)
-        given = {} if is_fixed else {port: artifact_of(items_task, port)}
+        artifacts = {} if is_fixed else {port: artifact_of(items_task, port)}
         members = self.flow.members(loop.name)
         for unit in self.flow.units(members):
-            records = {port: {"componentInputArtifact": port} for port in given}
-            for each in self.flow.units(self.flow.beside(unit)):
-                records[each.record] = artifact_of(each.task, each.record)
+            records = {port: {"componentInputArtifact": port} for port in artifacts}
+            for other in self.flow.units(self.flow.beside(unit)):
+                records[other.record] = artifact_of(other.task, other.record)
             inner.tasks[unit.task] = self._unit(unit, records, INNER_CODE)
         for unit in self.flow.units(self.flow.given_on(loop.name)):
             selector = {"producerSubtask": unit.task, "outputArtifactKey": unit.record}
@@ -168,18 +168,18 @@ class ControlFlow:
             inner.definitions.setdefault("artifacts", {})[unit.record] = ARTIFACTS
         parameters = self._given(members)
         items: Json = {"inputParameter": names.CHUNKS}
-        if given:
+        if artifacts:
             parameters[names.CHUNKS] = output_of(items_task, names.CHUNKS)
         else:
             count = self.flow.fixed_items(loop.name) or 0
             items = {"raw": json.dumps(chunks(count, self.flow.most_chunks(loop.name)))}
         types = {**self.components.types(parameters), names.CHUNK: TEXT}
-        taken = {**self.components.taking(ARTIFACT), **dict.fromkeys(given, ARTIFACT)}
+        taken = {**self.components.taking(ARTIFACT), **dict.fromkeys(artifacts, ARTIFACT)}
         component = self.components.add_dag(names.loop_task(loop.name), inner, filled(types, taken))
         return {
             **task(
-                component, names.shown(loop.name), after=[items_task] if given else self.first,
-                inputs=filled(parameters, {**self.components.taking(CODE), **given}),
+                component, names.shown(loop.name), after=[items_task] if artifacts else self.first,
+                inputs=filled(parameters, {**self.components.taking(CODE), **artifacts}),
             ),
             "parameterIterator": {"itemInput": names.CHUNK, "items": items},
             **({"iteratorPolicy": {"parallelismLimit": loop.max_parallel}} if loop.max_parallel else {}),
@@ -196,7 +196,7 @@ class ControlFlow:
                 f"about {MOST_ARTIFACTS} steps. Split the loop."
             )
         return self._task(PodTask(
-            name=names.gather_task(loop), kind="together", shown=names.shown(f"{loop}: all items"),
+            name=names.gather_task(loop), kind="together", title=names.shown(f"{loop}: all items"),
             about={"loop": names.constant(loop)}, records=records, takes_lists=True,
             outputs={"artifacts": {names.of_all(loop): ARTIFACT}}, code=CODE,
         ))  # fmt: skip
@@ -216,17 +216,17 @@ class ControlFlow:
             kind = self._kind(output.source)
             outputs["artifacts"][names.port(output.name)] = artifact(kind)
             add_output(dag, output.name, names.RESULT_TASK, names.port(output.name), kind)
-        made = self._task(PodTask(
-            name=names.RESULT_TASK, kind="result", shown="the end of the run", parameters=parameters, records=records,
+        result = self._task(PodTask(
+            name=names.RESULT_TASK, kind="result", title="the end of the run", parameters=parameters, records=records,
             outputs=outputs, code=CODE,
         ))  # fmt: skip
         if self.plan.hooks:
-            made["dependentTasks"] = list(dict.fromkeys((*made["dependentTasks"], names.START_TASK)))
-        return made
+            result["dependentTasks"] = list(dict.fromkeys((*result["dependentTasks"], names.START_TASK)))
+        return result
 
     def _kind(self, source: FromStep | FromEither) -> str:
         """Return the kind of an output, if all outputs that it may be have the same; a loop's list has none."""
         outputs = source.outputs if isinstance(source, FromEither) else (source,)
-        steps = [(self.plan.by_name[each.step], each.output) for each in outputs]
+        steps = [(self.plan.by_name[part.step], part.output) for part in outputs]
         kinds = {"" if self.flow.loop_of(step.group) else step.kinds.get(output, "") for step, output in steps}
         return kinds.pop() if len(kinds) == 1 else ""

@@ -50,10 +50,10 @@ class Definitions:
                 kept[module] = set()
                 left += [(package, "") for package in around(module)]
                 left += self._used_by(module, source.always)
-            found = source.by_name.keys() if name == EVERYTHING else {name} & source.by_name.keys()
-            for each in found - kept[module]:
-                kept[module].add(each)
-                left += self._used_by(module, source.by_name[each], each)
+            definitions = source.by_name.keys() if name == EVERYTHING else {name} & source.by_name.keys()
+            for definition in definitions - kept[module]:
+                kept[module].add(definition)
+                left += self._used_by(module, source.by_name[definition], definition)
         return {self._paths[module]: self._module(module).with_only(names) for module, names in kept.items()}
 
     def _module(self, name: str) -> _Module:
@@ -72,10 +72,10 @@ class Definitions:
                     yield from self._imported(module, node)
                 elif isinstance(node, ast.Name):
                     yield module, node.id
-                    yield from ((each, EVERYTHING) for each in self._named(module, node.id))
+                    yield from ((target, EVERYTHING) for target in self._named(module, node.id))
                 elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                     yield module, node.value.id
-                    yield from ((each, node.attr) for each in self._named(module, node.value.id))
+                    yield from ((target, node.attr) for target in self._named(module, node.value.id))
 
     def _imported(self, module: str, statement: Import, name: str = "") -> Names:
         """Yield what is imported. Within a function, a module counts as a whole."""
@@ -94,8 +94,8 @@ class Definitions:
 
     def _targets(self, module: str, statement: Import, name: str) -> set[str]:
         """Return the absolute names of what a statement imports; with a ``name``, of what it binds to that."""
-        wanted = [alias for alias in statement.names if name in ("", _bound(alias))]
-        return set(imported(_with(statement, wanted), self._module(module).package))
+        aliases = [alias for alias in statement.names if name in ("", _bound(alias))]
+        return set(imported(_with(statement, aliases), self._module(module).package))
 
 
 class _Module:
@@ -109,11 +109,11 @@ class _Module:
     @cached_property
     def by_name(self) -> Mapping[str, list[ast.stmt]]:
         """The definitions of each name."""
-        found: dict[str, list[ast.stmt]] = {}
+        definitions: dict[str, list[ast.stmt]] = {}
         for statement in self._body:
             for name in _defined(statement):
-                found.setdefault(name, []).append(statement)
-        return found
+                definitions.setdefault(name, []).append(statement)
+        return definitions
 
     @cached_property
     def always(self) -> list[ast.stmt]:
@@ -169,7 +169,7 @@ def _defined(statement: ast.stmt) -> list[str]:
     if not isinstance(statement, ast.Assign | ast.AnnAssign) or _is_for_readers(statement):
         return []
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-    parts = list(chain.from_iterable(each.elts if isinstance(each, ast.Tuple) else [each] for each in targets))
+    parts = list(chain.from_iterable(target.elts if isinstance(target, ast.Tuple) else [target] for target in targets))
     names = [part.id for part in parts if isinstance(part, ast.Name)]
     return names if len(names) == len(parts) else []
 

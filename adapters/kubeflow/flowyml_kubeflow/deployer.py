@@ -106,12 +106,12 @@ class Pipelines:
         if owns:
             self.check_owner(bundle, force=force)
         usable = [digest[:16]] if owns else [digest[:16], f"{digest[:16]}{_OF_A_RUN}"]
-        found = next((version for name in usable if (version := self._version(pipeline, name))), None)
-        made = found or self._upload(pipeline, usable[-1], text, _version_description(bundle))
+        existing = next((version for name in usable if (version := self._version(pipeline, name))), None)
+        version_id = existing or self._upload(pipeline, usable[-1], text, _version_description(bundle))
         reference = self.client.model(
-            "V2beta1PipelineVersionReference", pipeline_id=pipeline, pipeline_version_id=made
+            "V2beta1PipelineVersionReference", pipeline_id=pipeline, pipeline_version_id=version_id
         )  # fmt: skip
-        return reference, digest, found is None
+        return reference, digest, existing is None
 
     def check_owner(self, bundle: Bundle, *, force: bool = False) -> None:
         """Raise ``OwnershipError`` if the newest version that was deployed or scheduled is another project's."""
@@ -146,8 +146,8 @@ class Pipelines:
 
     def _pipeline_id(self, plan: Plan) -> str:
         name = names.pipeline(plan.name)
-        if found := self._pipeline_named(name):
-            return found
+        if existing := self._pipeline_named(name):
+            return existing
         body = self.client.model(
             "V2beta1Pipeline",
             name=name,
@@ -156,11 +156,11 @@ class Pipelines:
             **self.client.connection.scope,
         )
         try:
-            made = self.client.call_once("pipeline_service_create_pipeline", body)
-            return str(made.pipeline_id)
+            pipeline = self.client.call_once("pipeline_service_create_pipeline", body)
+            return str(pipeline.pipeline_id)
         except EngineError:
-            if found := self._pipeline_named(name):  # another process was faster, or the answer was lost
-                return found
+            if existing := self._pipeline_named(name):  # another process was faster, or the answer was lost
+                return existing
             raise
 
     def pipeline_of(self, run: Any) -> str:
@@ -176,37 +176,37 @@ class Pipelines:
 
     def _name_of(self, pipeline_id: str) -> str:
         try:
-            found = self.client.call("pipeline_service_get_pipeline", pipeline_id)
+            pipeline = self.client.call("pipeline_service_get_pipeline", pipeline_id)
         except NotFoundError:
             return ""
-        return str(facts(found.description).get("pipeline") or found.display_name or "")
+        return str(facts(pipeline.description).get("pipeline") or pipeline.display_name or "")
 
     def _pipeline_named(self, name: str) -> str | None:
         try:
-            found = self.client.call("pipeline_service_get_pipeline_by_name", name, **self.client.connection.scope)
+            pipeline = self.client.call("pipeline_service_get_pipeline_by_name", name, **self.client.connection.scope)
         except NotFoundError:
             return None
-        return str(found.pipeline_id)
+        return str(pipeline.pipeline_id)
 
     def _version(self, pipeline: str, name: str) -> str | None:
         answer = self.client.call(
             "pipeline_service_list_pipeline_versions", pipeline, page_size=10, filter=equals(name=name)
         )
-        found = [item for item in answer.pipeline_versions or () if name in (item.name, item.display_name)]
-        return str(found[0].pipeline_version_id) if found else None  # servers before 2.14 know display names only
+        versions = [item for item in answer.pipeline_versions or () if name in (item.name, item.display_name)]
+        return str(versions[0].pipeline_version_id) if versions else None  # servers before 2.14 know display names only
 
     def _upload(self, pipeline: str, name: str, text: str, description: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pipeline.yaml"
             path.write_text(text, "utf-8")
             try:
-                made = self.client.call_once(
+                version = self.client.call_once(
                     "upload_pipeline_version", str(path), name=name, pipelineid=pipeline, description=description
                 )
-                return str(made.pipeline_version_id)
+                return str(version.pipeline_version_id)
             except EngineError:
-                if found := self._version(pipeline, name):
-                    return found
+                if existing := self._version(pipeline, name):
+                    return existing
                 raise
 
     def spec_of(self, run: Any) -> Json:
@@ -215,8 +215,8 @@ class Pipelines:
         Raises ``NotFoundError`` if the version of the pipeline was deleted, which alone has them.
         """
         version = None if run.pipeline_spec else self.version_of(run)
-        if found := run.pipeline_spec or (version and version.pipeline_spec):
-            return dict(found)
+        if document := run.pipeline_spec or (version and version.pipeline_spec):
+            return dict(document)
         raise NotFoundError(
             f"The pipeline version of run {run.display_name!r} was deleted from KFP at "
             f"{self.client.connection.where}, and with it what KFP knew of its steps."
@@ -253,16 +253,16 @@ class Pipelines:
 
     def parameters_of(self, item: Any) -> Json:
         """Return the parameters of a run or recurring run, with names and types from the pipeline's file."""
-        given: Json = (item.runtime_config.parameters or {}) if item.runtime_config else {}
-        if not given:
-            return given
+        parameters: Json = (item.runtime_config.parameters or {}) if item.runtime_config else {}
+        if not parameters:
+            return parameters
         try:
             defined = spec.inputs_of(self.spec_of(item))
-            return dict(read_back(port, value, defined.get(port, {})) for port, value in given.items())
+            return dict(read_back(port, value, defined.get(port, {})) for port, value in parameters.items())
         except MAYBE_DONE:
             raise
         except (EngineError, LookupError, TypeError, ValueError, AttributeError):
-            return given  # the version was deleted, this user may not read it, or FlowyML did not make it
+            return parameters  # the version was deleted, this user may not read it, or FlowyML did not make it
         except RecursionError:  # such a value must not spoil a list of runs
             return {}
 
@@ -272,20 +272,20 @@ class Pipelines:
         return self._experiments[self.experiment]
 
     def _experiment_named(self) -> str | None:
-        found = self.client.pages(
+        experiments = self.client.pages(
             "experiment_service_list_experiments", "experiments",
             filter=equals(display_name=self.experiment), **self.client.connection.scope,
         )  # fmt: skip
-        return next((str(item.experiment_id) for item in found if item.display_name == self.experiment), None)
+        return next((str(item.experiment_id) for item in experiments if item.display_name == self.experiment), None)
 
     def _create_experiment(self) -> str:
         body = self.client.model("V2beta1Experiment", display_name=self.experiment, **self.client.connection.scope)
         try:
-            made = self.client.call_once("experiment_service_create_experiment", body)
-            return str(made.experiment_id)
+            experiment = self.client.call_once("experiment_service_create_experiment", body)
+            return str(experiment.experiment_id)
         except EngineError:
-            if found := self._experiment_named():
-                return found
+            if existing := self._experiment_named():
+                return existing
             raise
 
 
@@ -299,10 +299,10 @@ def facts(text: str | None) -> Json:
     if not text or not text.startswith(_ABOUT):
         return {}
     try:
-        found = parsed(text.removeprefix(_ABOUT).encode())
+        document = parsed(text.removeprefix(_ABOUT).encode())
     except (ValueError, EngineError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def origin_of(version: Any) -> Origin | None:
@@ -337,17 +337,17 @@ def one_at_a_time(what: str) -> Iterator[None]:
         yield
 
 
-def difference(found: Mapping[str, Any] | None, compiled: Compiled) -> str:
+def difference(deployed: Mapping[str, Any] | None, compiled: Compiled) -> str:
     """Return a unified diff from the version in KFP, if there is one, to the compiled one; empty if they are the same.
 
     The code of KFP's version is compared if it is in the version's file; for code in a store, its digest.
     """
     before: Texts = {}
     words, after = _parts(compiled.spec, compiled.platform)
-    if found:
-        old_words, before = _parts(*spec.documents(found))
-        if held := _bundle_in(old_words):
-            before, after = {**before, **_files(held)}, {**after, **_files(compiled.bundle)}
+    if deployed:
+        old_words, before = _parts(*spec.documents(deployed))
+        if old_bundle := _bundle_in(old_words):
+            before, after = {**before, **_files(old_bundle)}, {**after, **_files(compiled.bundle)}
         else:
             before, after = {**before, "code": [_digest_in(old_words)]}, {**after, "code": [_digest_in(words)]}
     else:
@@ -367,11 +367,11 @@ def _parts(pipeline: Json, platform: Json) -> tuple[list[list[str]], Texts]:
     every = [executor.get("container", {}) for executor in executors.values()]
     words = []
     for container in (*spec.code_containers(pipeline), *every):
-        given = [str(word) for word in container.get("args", ())]
-        start = next((at for at, word in enumerate(given) if _DIGEST.fullmatch(word)), len(given))
-        container["args"] = given[:start]
-        words += [given[start:]] if given[start:] else []
-    different = [list(each) for each in dict.fromkeys(map(tuple, words))]
+        arguments = [str(word) for word in container.get("args", ())]
+        start = next((at for at, word in enumerate(arguments) if _DIGEST.fullmatch(word)), len(arguments))
+        container["args"] = arguments[:start]
+        words += [arguments[start:]] if arguments[start:] else []
+    different = [list(argument) for argument in dict.fromkeys(map(tuple, words))]
     return different, {"pipeline": _plain(pipeline), "kubernetes": _plain(platform)}
 
 
@@ -381,7 +381,7 @@ def _files(bundle: Bundle) -> Texts:
 
 def _bundle_in(words: list[list[str]]) -> Bundle | None:
     """Return the bundle in the arguments of the tasks that provide it."""
-    texts = ["".join(word for word in each if len(word) > 64 and "://" not in word) for each in words]
+    texts = ["".join(word for word in argument if len(word) > 64 and "://" not in word) for argument in words]
     try:
         unpack = bz2.BZ2Decompressor()
         data = unpack.decompress(b"".join(map(base64.b64decode, texts)), _LARGEST_CODE)

@@ -71,16 +71,16 @@ class PodGraph:
     @cached_property
     def _units(self) -> dict[str, Unit]:
         """The unit of each step."""
-        found = {step.name: Unit((step,)) for step in self.plan}
+        units = {step.name: Unit((step,)) for step in self.plan}
         for group in self.structure.execution_groups.values():
             if len(group.steps) > 1:
-                found.update(dict.fromkeys(group.steps, Unit(tuple(map(self.structure.step, group.steps)), group)))
-        return found
+                units.update(dict.fromkeys(group.steps, Unit(tuple(map(self.structure.step, group.steps)), group)))
+        return units
 
     def units(self, steps: Iterable[Step]) -> list[Unit]:
         """Return the units of some steps, without duplicates."""
-        found = (self._units[step.name] for step in steps)
-        return list({unit.task: unit for unit in found}.values())
+        units = (self._units[step.name] for step in steps)
+        return list({unit.task: unit for unit in units}.values())
 
     @cached_property
     def loops(self) -> Sequence[Loop]:
@@ -117,12 +117,12 @@ class PodGraph:
 
     def before(self, unit: Unit) -> list[Step]:
         """Return the steps that any of its steps waits for."""
-        found = {each.name: each for step in unit.steps for each in self.upstream(step)}
-        return [each for each in found.values() if self._units[each.name] is not unit]
+        others = {other.name: other for step in unit.steps for other in self.upstream(step)}
+        return [other for other in others.values() if self._units[other.name] is not unit]
 
     def beside(self, unit: Unit) -> list[Step]:
         """Return those of them in the same outermost loop, or outside of all loops like it."""
-        return [each for each in self.before(unit) if self.loop_of(each.group) == self.loop_of(unit.group)]
+        return [other for other in self.before(unit) if self.loop_of(other.group) == self.loop_of(unit.group)]
 
     def members(self, loop: str) -> list[Step]:
         """Return the steps of a loop."""
@@ -130,8 +130,8 @@ class PodGraph:
 
     def from_outside(self, loop: str) -> list[Step]:
         """Return the steps outside of an outermost loop whose ends are used in it."""
-        found = (each for step in self.members(loop) for each in self.upstream(step))
-        return list({each.name: each for each in found if self.loop_of(each.group) != loop}.values())
+        others = (other for step in self.members(loop) for other in self.upstream(step))
+        return list({other.name: other for other in others if self.loop_of(other.group) != loop}.values())
 
     def given_on(self, loop: str) -> list[Step]:
         """Return the steps of a loop whose results are used outside: by other steps, as outputs, or by the run's end.
@@ -142,35 +142,35 @@ class PodGraph:
 
     @cached_property
     def _given_on(self) -> frozenset[str]:
-        found = {name for output in self.plan.outputs for name in steps_of(output.source)}
+        used = {name for output in self.plan.outputs for name in steps_of(output.source)}
         for step in self.plan:
             around = self.loop_of(step.group)
-            found.update(each.name for each in self.upstream(step) if self.loop_of(each.group) not in ("", around))
-        return frozenset(found.union(step.name for step in self.plan if not self.plan.downstream[step.name]))
+            used.update(other.name for other in self.upstream(step) if self.loop_of(other.group) not in ("", around))
+        return frozenset(used.union(step.name for step in self.plan if not self.plan.downstream[step.name]))
 
     def at_the_end(self) -> tuple[list[Step], list[Loop]]:
         """Return the steps and loops whose ends decide the end of the run."""
-        wanted = {name for output in self.plan.outputs for name in steps_of(output.source)}
-        last = [step for step in self.plan if step.name in wanted or not self.plan.downstream[step.name]]
+        producers = {name for output in self.plan.outputs for name in steps_of(output.source)}
+        last = [step for step in self.plan if step.name in producers or not self.plan.downstream[step.name]]
         loops = {self.loop_of(step.group) for step in last}
         return [step for step in last if not self.loop_of(step.group)], [
-            each for each in self.loops if each.name in loops
+            loop for loop in self.loops if loop.name in loops
         ]
 
     def fixed_items(self, loop: str) -> int | None:
         """Return the number of items of a loop, if it is in the pipeline: then no pod has to prepare the loop."""
-        made = self.structure.by_name[loop]
-        assert isinstance(made, Loop)
-        lists = [item.source.value for item in made.over if isinstance(item.source, Constant)]
-        alone = not self.from_outside(loop) and not self.structure.branches(made.parent)
-        is_fixed = alone and len(lists) == len(made.over)
+        group = self.structure.by_name[loop]
+        assert isinstance(group, Loop)
+        lists = [item.source.value for item in group.over if isinstance(item.source, Constant)]
+        alone = not self.from_outside(loop) and not self.structure.branches(group.parent)
+        is_fixed = alone and len(lists) == len(group.over)
         counts = {len(items) if isinstance(items, list) else -1 for items in lists}
         return counts.pop() if is_fixed and len(counts) == 1 and min(counts) >= 0 else None
 
     def parameters(self, steps: Iterable[Step]) -> list[str]:
         """Return the run's parameters that a pod needs, for the inputs of its steps or for the decision to run them."""
-        values = (each for step in steps for each in self.structure.values(step))
-        return list(dict.fromkeys(each.name for each in values if isinstance(each, FromParameter)))
+        values = (value for step in steps for value in self.structure.values(step))
+        return list(dict.fromkeys(value.name for value in values if isinstance(value, FromParameter)))
 
     def ends_well(self, step: Step) -> bool:
         """Return whether the pod of a step succeeds even if the step fails, so that other pods can read its end.

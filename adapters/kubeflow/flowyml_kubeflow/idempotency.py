@@ -73,8 +73,8 @@ class RunsByName:
     def _create(self, mark: str, body: Any) -> str:
         for pause in (*_LOOKS, None):
             try:
-                made = self.client.call_once("run_service_create_run", body)
-                return str(made.run_id)
+                created = self.client.call_once("run_service_create_run", body)
+                return str(created.run_id)
             except MAYBE_DONE:
                 if pause is None:
                     raise

@@ -69,7 +69,7 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
     for name in node._fields:
         value = getattr(node, name, None)
         if isinstance(value, list):
-            yield from (each for each in value if isinstance(each, ast.AST))
+            yield from (child for child in value if isinstance(child, ast.AST))
         elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
             yield value
 
@@ -128,18 +128,18 @@ def imported_at_top(source: bytes, path: str) -> set[str]:
 
 def asked_in_pickle(data: bytes) -> set[str]:
     """Return the same for a pickle: its references, and the names in its functions."""
-    found, last = set[str](), ""
+    names, last = set[str](), ""
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if isinstance(argument, str):
                 if last not in _ABOUT:
-                    found.add(argument.replace(" ", "."))  # an old pickle has a module and a name in one
+                    names.add(argument.replace(" ", "."))  # an old pickle has a module and a name in one
                 last = argument
             elif opcode.name != "MEMOIZE":
                 last = ""
     except ValueError:  # it is damaged, and fails where it is read
         pass
-    return found
+    return names
 
 
 class Modules:
@@ -149,13 +149,13 @@ class Modules:
         self._files = files
         self._paths = {module_name(path): path for path in files if path.endswith(".py")}
 
-    def needed(self, asked: Iterable[str], but: Collection[str]) -> set[str]:
+    def needed(self, names: Iterable[str], but: Collection[str]) -> set[str]:
         """Return the modules that are ``asked`` for, and those that they import or name, at any time.
 
         The imports of the modules in ``but`` are not followed.
         """
         taken = set[str]()
-        left = self.known(self._joined(asked))
+        left = self.known(self._joined(names))
         while left:
             name = left.pop()
             if name not in taken:
@@ -165,7 +165,7 @@ class Modules:
 
     def known(self, names: Iterable[str]) -> set[str]:
         """Return the modules of these names, and the packages around them: ``a.b.c`` may be a class in ``a.b``."""
-        found, seen = set[str](), set[str]()
+        modules, seen = set[str](), set[str]()
         left = [*names]
         while left:
             name = left.pop()
@@ -173,11 +173,11 @@ class Modules:
             if name in seen or not known:
                 continue
             seen.add(name)
-            found |= known
+            modules |= known
             inner = max(known)
             home = self._of(inner).given.get(name.removeprefix(f"{inner}.").partition(".")[0])
             left += [home] if home else []
-        return found
+        return modules
 
     def _of(self, name: str) -> _Module:
         path = self._paths[name]
@@ -191,6 +191,6 @@ class Modules:
         joined = {*names}
         for module in sorted(self._paths):  # a package before its content
             parts = ((package, module.removeprefix(f"{package}.")) for package in around(module))
-            if {module, f"{module}.*"} & joined or any(joined.issuperset(each) for each in parts):
+            if {module, f"{module}.*"} & joined or any(joined.issuperset(part) for part in parts):
                 joined |= {module, *self._of(module).given.values()}
         return joined

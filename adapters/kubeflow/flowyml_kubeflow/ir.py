@@ -72,7 +72,7 @@ class PodTask:
     """
 
     name: str
-    shown: str
+    title: str
     kind: containers.Kind
     about: Json = field(default_factory=dict)
     parameters: Json = field(default_factory=dict)
@@ -130,8 +130,8 @@ class Components:
             pod.name, inputs, pod.outputs, containers.container(pod.kind, pod.about, options, resources, self.code),
             containers.kubernetes(pod.step, options, pod.seconds),
         )  # fmt: skip
-        given = filled(pod.parameters, {**self.taking(pod.code), **pod.records})
-        return task(component, pod.shown, after=pod.after, inputs=given, caches=pod.caches or None)
+        sources = filled(pod.parameters, {**self.taking(pod.code), **pod.records})
+        return task(component, pod.title, after=pod.after, inputs=sources, caches=pod.caches or None)
 
     def add(self, task: str, inputs: Json, outputs: Json, container: Json, config: Json) -> Json:
         """Add the component of a task that runs in a container; return the reference to it.
@@ -162,15 +162,15 @@ class Components:
 
 
 def task(
-    component: Json, shown: str, *, after: Iterable[str] = (), inputs: Json | None = None, caches: bool | None = None
+    component: Json, title: str, *, after: Iterable[str] = (), inputs: Json | None = None, caches: bool | None = None
 ) -> Json:
-    """Return a task that waits for those ``after`` which it runs; ``shown`` is its name in KFP's UI."""
+    """Return a task that waits for those ``after`` which it runs; ``title`` is its name in KFP's UI."""
     return {
         "componentRef": component,
         **({"dependentTasks": before} if (before := list(dict.fromkeys(after))) else {}),
         **({"inputs": inputs} if inputs else {}),
         **({} if caches is None else {"cachingOptions": {"enableCache": caches}}),
-        "taskInfo": {"name": shown},
+        "taskInfo": {"name": title},
     }
 
 
@@ -185,11 +185,11 @@ def from_around(parameters: Iterable[str]) -> Json:
     return {port: {"componentInputParameter": port} for port in parameters}
 
 
-def check_number(who: str, taken: int, given: int) -> None:
+def check_number(who: str, taken: int, returned: int) -> None:
     """Check the number of artifacts. The code of the steps is one more than those taken."""
-    if (taken + 1) * _ARTIFACT_BYTES + given * _OUTPUT_BYTES > _ARGUMENT:
+    if (taken + 1) * _ARTIFACT_BYTES + returned * _OUTPUT_BYTES > _ARGUMENT:
         raise UnsupportedFeatureError(
-            f"{who} takes {taken} values from other steps and returns {given}. KFP describes all of them in one "
+            f"{who} takes {taken} values from other steps and returns {returned}. KFP describes all of them in one "
             f"command-line argument, which Linux limits to 128 KiB: at most {_ARGUMENT // _OUTPUT_BYTES} in total, and "
             f"about 110 on a cluster. Combine values in intermediate steps."
         )

@@ -84,10 +84,10 @@ def task(step: str) -> str:
     >>> task("2nd"), task("matches")
     ('step-2nd-cdf7ff3e', 'matches-9a62080e')
     """
-    made = slug(step)
-    if made[0].isdigit():
+    name = slug(step)
+    if name[0].isdigit():
         return f"step-{slug(f'{step} ', max_length=55)}"
-    return slug(f"{step} ") if made in _TAKEN | _WORDS or made.endswith(_DRIVER) else made
+    return slug(f"{step} ") if name in _TAKEN | _WORDS or name.endswith(_DRIVER) else name
 
 
 def pipeline(name: str) -> str:
@@ -155,9 +155,9 @@ def record(name: str) -> str:
     return f"{port(name)}-result"
 
 
-def is_record(given: str) -> bool:
+def is_record(port: str) -> bool:
     """Return whether a port is a name from ``record``, ``of_items``, ``of_all`` or ``of_group``."""
-    return given.endswith(_RECORDS)
+    return port.endswith(_RECORDS)
 
 
 def _short(loop: str) -> str:
@@ -169,8 +169,8 @@ def _short(loop: str) -> str:
     >>> len(_short("x" * 50)), _short("train-" * 9)
     (50, 'train-train-train-train-train-train-train-6e6bbc9b')
     """
-    made = task(loop)
-    return made if len(made) <= _LONGEST_LOOP else slug(made, max_length=_LONGEST_LOOP)
+    name = task(loop)
+    return name if len(name) <= _LONGEST_LOOP else slug(name, max_length=_LONGEST_LOOP)
 
 
 def loop_task(loop: str) -> str:

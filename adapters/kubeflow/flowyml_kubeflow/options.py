@@ -103,13 +103,13 @@ _MEMORY = "memory"
 
 def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     """Return the checked options of the pipeline. Raises ``UnknownOptionError``."""
-    given = plan.options.get("kubeflow", {})
+    options = plan.options.get("kubeflow", {})
     who = f"pipeline {plan.name!r}"
-    _check(given, who, {**_STEP, **_PIPELINE_ONLY})
-    if given.get("runtime") == "image" and "image" not in given:
+    _check(options, who, {**_STEP, **_PIPELINE_ONLY})
+    if options.get("runtime") == "image" and "image" not in options:
         raise UnknownOptionError(f"{who}: runtime='image' needs an image that has FlowyML: give its name as image.")
-    refuse_credentials(given.get("bundle_store", ""), f"{who}: kubeflow bundle_store")
-    return given
+    refuse_credentials(options.get("bundle_store", ""), f"{who}: kubeflow bundle_store")
+    return options
 
 
 def default_image(bundle: Bundle) -> str:
@@ -123,13 +123,13 @@ def default_image(bundle: Bundle) -> str:
 
 def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
     """Return the options of a step merged with those of its pipeline; without a step, those of FlowyML's own tasks."""
-    given = step.options.get("kubeflow", {}) if step else {}
+    own = step.options.get("kubeflow", {}) if step else {}
     if step:
         with about_step(step.name):
-            _check(given, f"step {step.name!r}", _STEP)
+            _check(own, f"step {step.name!r}", _STEP)
     merged: dict[str, Any] = {}
     for name, kind in _TYPES.items():
-        values = [options[name] for options in (pipeline, given) if name in options]
+        values = [options[name] for options in (pipeline, own) if name in options]
         if values:
             merged[name] = _joined(kind, values)
     with about_step(step.name if step else ""):
@@ -154,22 +154,22 @@ def _joined(kind: str, values: list[Any]) -> Any:
     return tuple(values[-1]) if kind.startswith("tuple") else values[-1]
 
 
-def _check(given: Mapping[str, Any], who: str, known: Mapping[str, Check]) -> None:
-    check_options("kubeflow", who, given, known, _HINTS)
-    refuse_credentials(given.get("env", {}).get(names.ARTIFACTS, ""), f"{who}: kubeflow env {names.ARTIFACTS}")
+def _check(options: Mapping[str, Any], who: str, known: Mapping[str, Check]) -> None:
+    check_options("kubeflow", who, options, known, _HINTS)
+    refuse_credentials(options.get("env", {}).get(names.ARTIFACTS, ""), f"{who}: kubeflow env {names.ARTIFACTS}")
     checks = (_machine_faults, _affinity_faults, _pod_faults, _volume_faults, _security_faults)
-    for fault in (fault for check in checks for fault in check(given)):
+    for fault in (fault for check in checks for fault in check(options)):
         raise UnknownOptionError(f"{who}: {fault}")
 
 
-def _machine_faults(given: Mapping[str, Any]) -> Iterator[str]:
+def _machine_faults(options: Mapping[str, Any]) -> Iterator[str]:
     """Yield the faults that Kubernetes would refuse when the pod is created, about the requested machine."""
-    for name in _QUANTITIES & given.keys():
+    for name in _QUANTITIES & options.keys():
         try:
-            ResourceRequirements(**{name.partition("_")[0]: given[name]})
+            ResourceRequirements(**{name.partition("_")[0]: options[name]})
         except DefinitionError as error:
             yield f"kubeflow {name}: {error}"
-    for item in given.get("tolerations", ()):
+    for item in options.get("tolerations", ()):
         if unknown := sorted(item.keys() - _TOLERATION):
             yield f"a toleration has no {unknown[0]!r}. Known: {', '.join(sorted(_TOLERATION))}."
         seconds = item.get("toleration_seconds", 0)
@@ -181,9 +181,9 @@ def _machine_faults(given: Mapping[str, Any]) -> Iterator[str]:
             yield f"a toleration of operator 'Exists' takes no value, but has {item['value']!r:.80}."
 
 
-def _affinity_faults(given: Mapping[str, Any]) -> Iterator[str]:
+def _affinity_faults(options: Mapping[str, Any]) -> Iterator[str]:
     """Yield the faults of ``node_affinity``, whose words are those of kfp-kubernetes."""
-    for term in given.get("node_affinity", ()):
+    for term in options.get("node_affinity", ()):
         if unknown := sorted(term.keys() - _AFFINITY):
             yield f"a node_affinity has no {unknown[0]!r}. Known: {', '.join(sorted(_AFFINITY))}."
         weight = term.get("weight", 1)
@@ -199,8 +199,8 @@ def _affinity_faults(given: Mapping[str, Any]) -> Iterator[str]:
                 yield f"node_affinity: the values of {rule['key']!r} must be a list of strings."
 
 
-def _security_faults(given: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in given.get("security_context", {}).items():
+def _security_faults(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in options.get("security_context", {}).items():
         if name not in _SECURITY:
             yield f"a security_context has no {name!r}. Known: {', '.join(_SECURITY)}."
         elif name == "run_as_non_root":
@@ -227,25 +227,25 @@ def _pod_as_a_whole_faults(merged: Mapping[str, Any]) -> Iterator[str]:
         yield f"the environment variable {repeated!r} is given by two of {', '.join(_VARIABLES)}."
 
 
-def _volume_faults(given: Mapping[str, Any]) -> Iterator[str]:
-    for path in (path for option in _VOLUMES for path in given.get(option, {})):
+def _volume_faults(options: Mapping[str, Any]) -> Iterator[str]:
+    for path in (path for option in _VOLUMES for path in options.get(option, {})):
         if not path.startswith("/") or ":" in path:
             yield f"a volume is mounted at an absolute path without a colon, not at {path!r}."
-    for path, text in given.get("empty_dirs", {}).items():
+    for path, text in options.get("empty_dirs", {}).items():
         medium, size = empty_dir(text)
         if medium not in ("", "Memory") or (size and not _QUANTITY.fullmatch(size)):
             yield f"empty_dirs {path!r}: {text!r} must be a size such as '5Gi', 'memory' or 'memory:1Gi'."
 
 
-def _pod_faults(given: Mapping[str, Any]) -> Iterator[str]:
+def _pod_faults(options: Mapping[str, Any]) -> Iterator[str]:
     """Yield the faults of the content of the pod."""
-    if given.get("pull_policy", _PULLS[0]) not in _PULLS:
-        yield f"kubeflow pull_policy={given['pull_policy']!r} must be one of {', '.join(_PULLS)}."
-    for variable in (variable for option in _VARIABLES for variable in given.get(option, {})):
+    if options.get("pull_policy", _PULLS[0]) not in _PULLS:
+        yield f"kubeflow pull_policy={options['pull_policy']!r} must be one of {', '.join(_PULLS)}."
+    for variable in (variable for option in _VARIABLES for variable in options.get(option, {})):
         if not _VARIABLE.fullmatch(variable):
             yield f"Kubernetes does not accept the environment variable {variable!r}."
     for kind, option in (("secret", "secrets"), ("config map", "config_maps")):
-        for variable, place in given.get(option, {}).items():
+        for variable, place in options.get(option, {}).items():
             if place.count("/") != 1 or "" in place.split("/"):
                 yield f"{kind} {place!r} for {variable!r}: write it as 'name-of-the-{kind.replace(' ', '-')}/key'."
 

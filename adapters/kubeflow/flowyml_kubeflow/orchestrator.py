@@ -185,8 +185,8 @@ class KubeflowOrchestrator(Orchestrator):
     def cancel(self, job_id: str) -> bool:
         """Cancel the run; KFP refuses that for a run that has ended meanwhile, or is being terminated already."""
         runs = self.reader
-        found = runs.fetch(job_id)
-        if runs.status(found).is_terminal:
+        before = runs.fetch(job_id)
+        if runs.status(before).is_terminal:
             return False
         try:
             self.client.call_once("run_service_terminate_run", job_id)
@@ -196,7 +196,7 @@ class KubeflowOrchestrator(Orchestrator):
                 return runs.status(run) is ExecutionStatus.CANCELLED
             if run.state != "CANCELING":
                 self.client.call_once("run_service_terminate_run", job_id)
-        runs.note_stopped(found)
+        runs.note_stopped(before)
         return True
 
     def bundle_of(self, job_id: str) -> Bundle:
@@ -261,8 +261,8 @@ def _checked_release(release: str | None) -> tuple[int, ...]:
     """Return the numbers of a release, as ``Connection.release`` returns them; empty for None."""
     if release is None:
         return ()
-    if found := re.fullmatch(r"([0-9]+)\.([0-9]+)(\.[0-9]+)?", release):
-        numbers = int(found[1]), int(found[2])
+    if match := re.fullmatch(r"([0-9]+)\.([0-9]+)(\.[0-9]+)?", release):
+        numbers = int(match[1]), int(match[2])
         if numbers < _OLDEST:
             raise ConfigurationError(f"release={release!r} is too old: FlowyML needs KFP 2.14 or newer.")
         return numbers

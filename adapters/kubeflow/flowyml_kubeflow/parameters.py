@@ -50,7 +50,7 @@ def argument(value: Any, parameter: Parameter) -> Any:
     """Convert a value for KFP. Raises ``ParameterError`` for an integer or a text that would reach pods changed."""
     text = json.dumps(value, ensure_ascii=False)
     if is_json_text(parameter):
-        return names.REPLACED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        return names.REPLACED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     if replaced := names.REPLACED.search(text):
         raise ParameterError(
             f"{parameter.name!r} contains {text[replaced.start() :]!r:.30}, but KFP gives values to pods as arguments, "
@@ -168,12 +168,12 @@ def _typed(value: Any, schema: Any) -> Any:
 def _long_key(value: Any) -> str | None:
     if isinstance(value, dict):
         long = (key for key in value if len(json.dumps(key)) > _LONGEST_KEY)
-        return next((found for found in (*long, *map(_long_key, value.values())) if found), None)
-    return next((found for item in value if (found := _long_key(item))), None) if isinstance(value, list) else None
+        return next((name for name in (*long, *map(_long_key, value.values())) if name), None)
+    return next((name for item in value if (name := _long_key(item))), None) if isinstance(value, list) else None
 
 
 def _too_large(value: Any) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return value if abs(value) > _LARGEST else None
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((found for item in items if (found := _too_large(item)) is not None), None)
+    return next((number for item in items if (number := _too_large(item)) is not None), None)

@@ -54,16 +54,16 @@ def for_pods(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
     kept = {path: data for path, data in bundle.files.items() if not path.startswith(_TRIMMED)}
     if runtime == "image":
         return bundle.repacked(kept)
-    given = {**own, **bundle.files}
-    asked, while_loading = _asked(bundle.plan, kept, Modules(_importable(given)))
-    if not any(name.startswith("flowyml.authoring") for name in asked):
-        given["flowyml/__init__.py"] = given.pop("flowyml/runtime/worker_names.py")
-    unused = _ENGINES.difference(Modules(_importable(given)).needed(asked, _STARTS))
+    everything = {**own, **bundle.files}
+    imports, while_loading = _asked(bundle.plan, kept, Modules(_importable(everything)))
+    if not any(name.startswith("flowyml.authoring") for name in imports):
+        everything["flowyml/__init__.py"] = everything.pop("flowyml/runtime/worker_names.py")
+    unused = _ENGINES.difference(Modules(_importable(everything)).needed(imports, _STARTS))
     importable = {
-        path: _stand_in(data) if module_name(path) in unused else data for path, data in _importable(given).items()
+        path: _stand_in(data) if module_name(path) in unused else data for path, data in _importable(everything).items()
     }
     shortened = {**dict.fromkeys(unused, ()), **_STARTS}
-    whole = Modules(importable).needed(asked | while_loading, shortened)
+    whole = Modules(importable).needed(imports | while_loading, shortened)
     starts = {
         name: (EVERYTHING,) if name in whole else names for name, names in shortened.items() if names or name in whole
     }
@@ -122,10 +122,10 @@ def _asked(plan: Plan, files: Mapping[str, bytes], modules: Modules) -> tuple[se
     The second set has the orchestrators, and their packages, that a module of the user's imports only while it is
     loaded. Adapters of third parties are packages, and use what they import.
     """
-    asked, while_loading = {step.function.partition(":")[0] for step in plan}, set[str]()
+    names, while_loading = {step.function.partition(":")[0] for step in plan}, set[str]()
     for path, data in files.items():
         if path.startswith("objects/"):
-            asked |= asked_in_pickle(data)
+            names |= asked_in_pickle(data)
         elif path.endswith(".py") and path != "__main__.py":
             module = path.removeprefix("code/")  # the path below the folder of its imports
             at_top = imported_at_top(data, module) if path.startswith("code/") else set[str]()
@@ -134,9 +134,9 @@ def _asked(plan: Plan, files: Mapping[str, bytes], modules: Modules) -> tuple[se
                 for name in at_top
                 if name.removesuffix(".*") in _PACKAGES or not _ENGINES.isdisjoint(modules.known([name]))
             }
-            asked |= asked_by(data, module) - engines
+            names |= asked_by(data, module) - engines
             while_loading |= engines
-    return asked, while_loading
+    return names, while_loading
 
 
 def _stand_in(module: bytes) -> bytes:
@@ -146,8 +146,8 @@ def _stand_in(module: bytes) -> bytes:
         for node in parsed(module).body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     )
-    given = " = ".join(names)
-    return f"from flowyml.runtime.definition_parts import Engine as _Engine\n{given} = _Engine\n".encode()
+    targets = " = ".join(names)
+    return f"from flowyml.runtime.definition_parts import Engine as _Engine\n{targets} = _Engine\n".encode()
 
 
 @lru_cache(4)

@@ -61,23 +61,23 @@ class _Pod:
 
     inside = ""
 
-    def __init__(self, bundle: Path, plan: Plan, given: Mapping[str, Any]) -> None:
+    def __init__(self, bundle: Path, plan: Plan, executor_input: Mapping[str, Any]) -> None:
         self.bundle = bundle
         self.plan = plan
-        self.given = given
-        self.about: Mapping[str, Any] = given["about"]
-        self.values = values_of(given)
+        self.executor_input = executor_input
+        self.about: Mapping[str, Any] = executor_input["about"]
+        self.values = values_of(executor_input)
         self.flow = PodGraph(plan, self.about.get("pods", PODS))
         self.dates = dates_of(self.values.get(names.TIME))
-        output = Path(given["outputs"]["outputFile"]).parent
+        output = Path(executor_input["outputs"]["outputFile"]).parent
         output.mkdir(parents=True, exist_ok=True)
         self.scratch = Path(tempfile.mkdtemp(dir=output, prefix=".flowyml-"))
         self.numbers = itertools.count()  # of the values that it packs
         self.known = Known(self.scratch)
-        for port in given.get("inputs", {}).get("artifacts", {}):
+        for port in executor_input.get("inputs", {}).get("artifacts", {}):
             if names.is_record(port):
-                for each in artifacts(given, "inputs", port):
-                    self.known.read(path_of(each["uri"]))
+                for entry in artifacts(executor_input, "inputs", port):
+                    self.known.read(path_of(entry["uri"]))
         sys.path.append(f"{bundle}/code")  # for values of the user's classes
 
     @cached_property
@@ -92,7 +92,7 @@ class _Pod:
         return self.inside
 
     def _parameter(self, name: str) -> Any:
-        value = parameter(self.plan, name, names.port(name), self.given)
+        value = parameter(self.plan, name, names.port(name), self.executor_input)
         return self.dates.filled({name: value}, days_of(self.plan.parameters))[name]
 
     @property
@@ -116,7 +116,7 @@ class _Pod:
 
     def _leave(self, port: str, **what: Any) -> Result:
         """Write the artifact for other pods."""
-        path = path_of(artifact(self.given, "outputs", port)["uri"])
+        path = path_of(artifact(self.executor_input, "outputs", port)["uri"])
         self.known.fail(self.decider.faults)
         self.known.write(path, **what)
         shutil.rmtree(self.scratch, ignore_errors=True)
@@ -167,14 +167,14 @@ class _GatherPod(_Pod):
 class _StepPod(_Pod):
     """Runs a step outside of loops, or for a chunk of the items of its loop; or several steps, one after another."""
 
-    def __init__(self, bundle: Path, plan: Plan, given: Mapping[str, Any]) -> None:
-        super().__init__(bundle, plan, given)
+    def __init__(self, bundle: Path, plan: Plan, executor_input: Mapping[str, Any]) -> None:
+        super().__init__(bundle, plan, executor_input)
         (self.unit,) = self.flow.units(self._steps())
         self.inside = self.flow.loop_of(self.unit.group)
         for step in self.unit.steps:
             self.known.steps.setdefault(step.name, {})
         self.processes = processes_of(
-            bundle, plan.name, run_id_of(given), self.scratch, self.dates,
+            bundle, plan.name, run_id_of(executor_input), self.scratch, self.dates,
             [Path(folder) for folder in self._folders], self.unit.steps,
         )  # fmt: skip
 
@@ -191,11 +191,11 @@ class _StepPod(_Pod):
                 self._run_chunk()
         finally:
             self.processes.close()
-        shown = {
+        parameters = {
             self._port(step, output): self._shown(step, output) for step in self.unit.steps for output in step.outputs
         }
         left = self._leave(self.unit.record, steps=[step.name for step in self.unit.steps])
-        return Result(shown, left.artifacts)
+        return Result(parameters, left.artifacts)
 
     def _port(self, step: Step, output: str) -> str:
         return names.output(step.name, output) if self.unit.together else names.port(output)
@@ -257,8 +257,8 @@ class _StepPod(_Pod):
             self._note_end(step, index, _RAW[outcome.end], outcome.cause, Entry(*outcome))
         else:
             outputs, cached = event.outputs, event.outputs.cached_from
-            shown = {name: _placeless(packed) for name, packed in outputs.items() if isinstance(packed, dict)}
-            more = {**({"artifacts": shown} if shown else {}), **({"cached": cached} if cached else {})}
+            artifacts = {name: _placeless(packed) for name, packed in outputs.items() if isinstance(packed, dict)}
+            more = {**({"artifacts": artifacts} if artifacts else {}), **({"cached": cached} if cached else {})}
             self._note_end(step, index, "completed", "", Entry(End.OK, "", outputs), event.attempt, **more)
 
     def _fail(self, event: StepEvent, error: StepError, outcome: Outcome) -> None:
@@ -281,8 +281,8 @@ class _StepPod(_Pod):
 
     def _shown(self, step: Step, output: str) -> str:
         """Return an output for KFP's UI: for a step in a loop the list of its items' outputs."""
-        found = [entry.outputs.get(output) for _, entry in sorted(self.known.steps[step.name].items())]
-        text = json.dumps(found if self.inside else found[0], ensure_ascii=False, separators=(",", ":"))
+        values = [entry.outputs.get(output) for _, entry in sorted(self.known.steps[step.name].items())]
+        text = json.dumps(values if self.inside else values[0], ensure_ascii=False, separators=(",", ":"))
         return text if len(text) <= _SHOWN else json.dumps(f"{len(text)} characters")
 
 
@@ -293,19 +293,19 @@ class _ResultPod(_Pod):
         result, published, files = Result(), dict[str, Any](), list[str]()
         for output in self.plan.outputs:
             port = names.port(output.name)
-            target = artifact(self.given, "outputs", port)
+            target = artifact(self.executor_input, "outputs", port)
             is_there = self.decider.end(output.source, "", ()) == OK
             value = self.decider.value(output.source, "", ()) if is_there else None
             if isinstance(value, Gathered) and any(map(_is_file, parts_of(value))):
                 files.append(output.name)
                 is_there, value = False, None
             packed = self._packed(value, output.source)
-            shown = with_url(packed, self.scratch, target["uri"]) if packed and is_reference(packed) else packed
+            public = with_url(packed, self.scratch, target["uri"]) if packed and is_reference(packed) else packed
             is_metrics = str((target.get("type") or {}).get("schemaTitle", "")).endswith(".Metrics")
             stored = store(packed, target, self.scratch)
             result.artifacts[port] = described(packed, stored, "metrics" if is_metrics else "")
             if is_there:
-                published[output.name] = shown
+                published[output.name] = public
         publish(outputs=published, files=files)
         self.known.fail(self.decider.faults)
         failed = of_several(self.known.failed)
@@ -328,7 +328,7 @@ class _ResultPod(_Pod):
         if self.plan.hooks:
             status = "FAILED" if self.known.failed else "COMPLETED"
             duration = max(time.time() - float(self.values[names.STARTED]), 1e-6)
-            arguments = (self.plan.name, run_id_of(self.given), status, duration)
+            arguments = (self.plan.name, run_id_of(self.executor_input), status, duration)
             fire_hooks(self.bundle, "on_pipeline_end", arguments)
 
 
@@ -355,6 +355,6 @@ _KINDS: Mapping[str, type[_ItemsPod | _StepPod | _GatherPod | _ResultPod]] = {
 }  # fmt: skip
 
 
-def perform(kind: str, bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
+def perform(kind: str, bundle: Path, plan: Plan, executor_input: Mapping[str, Any]) -> Result:
     """Run the pod of this kind."""
-    return _KINDS[kind](bundle, plan, given).run()
+    return _KINDS[kind](bundle, plan, executor_input).run()

@@ -66,10 +66,10 @@ class KubeflowReader(RunReader):
 
     def named(self, run_id: str) -> list[Any]:
         """Return all runs of that name as the official client's models, oldest first."""
-        found = self.client.pages(
+        listed = self.client.pages(
             "run_service_list_runs", "runs", filter=equals(display_name=run_id), **self.client.connection.scope
         )
-        runs = [run for run in found if run.display_name == run_id]
+        runs = [run for run in listed if run.display_name == run_id]
         return sorted(runs, key=lambda run: (run.created_at, run.run_id))
 
     def record(self, run: Any) -> Run:
@@ -114,8 +114,8 @@ class KubeflowReader(RunReader):
 
     def scheduled_runs(self, pipeline: str, limit: int) -> dict[datetime, Run]:
         """Return the newest runs of recurring runs, by their scheduled times; also if the schedule is gone."""
-        found = self._newest(pipeline, limit, of_schedules=True)
-        return {time: self._run(run) for run in found if (time := utc(run.scheduled_at))}
+        runs = self._newest(pipeline, limit, of_schedules=True)
+        return {time: self._run(run) for run in runs if (time := utc(run.scheduled_at))}
 
     def _newest(self, pipeline: str | None, limit: int, *, of_schedules: bool = False) -> Iterator[Any]:
         size = min(limit, _PAGE) if pipeline is None else _PAGE
@@ -123,8 +123,8 @@ class KubeflowReader(RunReader):
             "run_service_list_runs", "runs", sort_by="created_at desc", page_size=size, **self.client.connection.scope
         )  # fmt: skip
         some = (run for run in every if run.recurring_run_id or not of_schedules)
-        wanted = (run for run in some if pipeline is None or self.pipelines.pipeline_of(run) == pipeline)
-        return islice(wanted, limit)
+        runs = (run for run in some if pipeline is None or self.pipelines.pipeline_of(run) == pipeline)
+        return islice(runs, limit)
 
     def failed_at_its_end(self, job_id: str) -> bool:
         """Return whether the last task of a run with control flow failed, since a step failed in a successful pod."""
@@ -135,9 +135,9 @@ class KubeflowReader(RunReader):
 
         Raises ``NotFoundError`` if the version of its pipeline was deleted, ``EngineError`` if it has another form.
         """
-        version, found = self.pipelines.spec_of(run), self.client.run_of_v1(str(run.run_id))
+        version, run_of_v1 = self.pipelines.spec_of(run), self.client.run_of_v1(str(run.run_id))
         try:
-            tasks = Tasks(run, version, Workflow.of(found) if found else None)
+            tasks = Tasks(run, version, Workflow.of(run_of_v1) if run_of_v1 else None)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise EngineError(
                 f"The pipeline of run {run.run_id!r} at KFP has a form that FlowyML does not write: {error!r:.200}. "
@@ -150,8 +150,8 @@ class KubeflowReader(RunReader):
             return self._details(run).error()
         except NotFoundError:
             job_id = str(run.run_id)
-            found = self.client.run_of_v1(job_id)
-            workflow = Workflow.of(found) if found else None
+            run_of_v1 = self.client.run_of_v1(job_id)
+            workflow = Workflow.of(run_of_v1) if run_of_v1 else None
             return error_of_workflow(job_id, workflow, self.pod_logs) or message_of(run)
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:

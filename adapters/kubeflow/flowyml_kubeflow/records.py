@@ -85,21 +85,21 @@ class Known:
                 raise EngineError(f"The record of another pod has {size} bytes, of which {_LARGEST} are read: {path}")
             document = json.loads(file.read(_DOCUMENT))
         for name, entries in document["steps"].items():
-            found = self.steps.setdefault(name, {})
+            by_index = self.steps.setdefault(name, {})
             for key, (end, cause, outputs) in entries.items():
                 there = {output: _moved(value, path) for output, value in outputs.items()}
                 index = tuple(map(int, filter(None, key.split("/", _DEEPEST))))
-                found[index] = Entry(End(end), cause, there)
+                by_index[index] = Entry(End(end), cause, there)
                 for depth, number in enumerate(index):
                     within, count = (name, index[:depth]), checked_items(number + 1, name)
                     if (known := self.counts.get(within, 0)) < count:
                         self._items = checked_items(self._items + count - known, name)
                         self.counts[within] = count
         for name, (end, cause, lists, plain) in document["loops"].items():
-            made = {
+            moved = {
                 key: items if key in plain else [_moved(item, path) for item in items] for key, items in lists.items()
             }
-            self.loops[name] = Items(End(end), cause, made, tuple(plain))
+            self.loops[name] = Items(End(end), cause, moved, tuple(plain))
         self.fail(document["failed"])
 
     def fail(self, reasons: Iterable[str]) -> None:
@@ -114,9 +114,10 @@ class Known:
                 "steps": {
                     name: {
                         "/".join(map(str, index)): [
-                            each.end, each.cause, {key: self._put(value, file) for key, value in each.outputs.items()}
+                            entry.end, entry.cause,
+                            {key: self._put(value, file) for key, value in entry.outputs.items()},
                         ]
-                        for index, each in self.steps.get(name, {}).items()
+                        for index, entry in self.steps.get(name, {}).items()
                     }
                     for name in steps
                 },

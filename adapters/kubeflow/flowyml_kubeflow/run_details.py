@@ -98,8 +98,8 @@ class RunDetails:
             return error_of_workflow(self._job_id, self.tasks.workflow, self._logs) or message_of(self.run)
         failures = {task: self._failure(task) for task in failed[:NAMED]}
         said = [
-            of_step(self.tasks.steps[task], each.get("message") or self._error_of_pod(task))
-            for task, each in failures.items()
+            of_step(self.tasks.steps[task], failure.get("message") or self._error_of_pod(task))
+            for task, failure in failures.items()
         ]
         return of_several(said, len(failed))
 
@@ -182,12 +182,12 @@ class RunDetails:
         """Return the packed outputs of the pipeline, and why others are missing, both by their names."""
         packed: Json = {}
         lost: dict[str, str] = {}
-        for task, wanted in self.tasks.outputs().items():
+        for task, outputs in self.tasks.outputs().items():
             result = self._result(task)
             packed.update(result.get("outputs") or {})
             lost.update(lists_of_files(result))
             if result.get("outputs") is None:
-                lost.update({name: f"Output {name!r}: {self._why_no_value(task)}" for name in wanted})
+                lost.update({name: f"Output {name!r}: {self._why_no_value(task)}" for name in outputs})
         return packed, lost
 
     def _why_no_value(self, task: str) -> str:
@@ -220,10 +220,12 @@ class RunDetails:
         for task, step in self.tasks.logged.items():
             for pod in self.tasks.pods(task):
                 lines = lines_by_item(self._logs.read(self._job_id, pod, grows=grows) or ())
-                for number, (one, index, line, is_engine) in enumerate(lines, 1):
+                for number, (of_task, index, line, is_engine) in enumerate(lines, 1):
                     if number > seen.get(pod.node, 0):
                         level, message = ("INFO", line) if is_engine else leveled(line)
-                        yield LogLine(message, self.tasks.steps.get(one, step), level, index=index, of_engine=is_engine)
+                        yield LogLine(
+                            message, self.tasks.steps.get(of_task, step), level, index=index, of_engine=is_engine
+                        )
                         seen[pod.node] = number
 
     def _log(self, pod: Pod) -> _Log | None:
@@ -256,8 +258,8 @@ class RunDetails:
         return [note for pod in self.tasks.pods(task) for note in self._notes_of(task, pod)]
 
     def _notes_of(self, task: str, pod: Pod) -> list[Json]:
-        found = [result["note"] for result in self._results(pod) if "note" in result]
-        return [note for note in found if note.get("task", task) == task]
+        notes = [result["note"] for result in self._results(pod) if "note" in result]
+        return [note for note in notes if note.get("task", task) == task]
 
 
 class _Log:
@@ -322,8 +324,8 @@ def utc(moment: datetime | None) -> datetime | None:
 
 def artifacts_of_notes(step: str, notes: Sequence[Json]) -> Iterator[Artifact]:
     """Yield the artifacts of the items of a step, each from its last attempt."""
-    given = {tuple(note["index"]): note["artifacts"] for note in notes if "artifacts" in note}
-    for index, outputs in sorted(given.items()):
+    by_index = {tuple(note["index"]): note["artifacts"] for note in notes if "artifacts" in note}
+    for index, outputs in sorted(by_index.items()):
         yield from artifacts_of(step, outputs, index)
 
 
@@ -332,13 +334,13 @@ def located(artifacts: Iterable[Artifact], outputs: Mapping[str, Any]) -> list[A
 
     With control flow, the last task stores these, and no other value has a file of its own.
     """
-    found = [packed["$artifact"] for packed in outputs.values() if is_reference(packed)]
-    urls = {about["sha256"]: about["url"] for about in found}
+    references = [packed["$artifact"] for packed in outputs.values() if is_reference(packed)]
+    urls = {about["sha256"]: about["url"] for about in references}
     return [
-        replace(each, url=url, packed={"$artifact": {**each.packed["$artifact"], "url": url}})
-        if not each.url and (url := urls.get(each.digest))
-        else each
-        for each in artifacts
+        replace(artifact, url=url, packed={"$artifact": {**artifact.packed["$artifact"], "url": url}})
+        if not artifact.url and (url := urls.get(artifact.digest))
+        else artifact
+        for artifact in artifacts
     ]
 
 

@@ -42,12 +42,12 @@ def kfp_cron(schedule: Schedule) -> str:
     # For KFP's scheduler ``*/2`` is a star, beside which only the weekday counts (robfig/cron, getField, dayMatches).
     written[2] = _list(numbers[2], 31)
     written[4] = _list(numbers[4], 7)  # names become numbers, and Sunday is 0: KFP's scheduler does not take 7
-    found = ["0", *(written if _is_utc(schedule) else _in_utc(schedule, written, numbers))]
-    if len(found) != 6 or not all(found):  # KFP would read all of them one place off
+    cron_fields = ["0", *(written if _is_utc(schedule) else _in_utc(schedule, written, numbers))]
+    if len(cron_fields) != 6 or not all(cron_fields):  # KFP would read all of them one place off
         raise UnsupportedFeatureError(
-            f"FlowyML cannot convert the schedule {schedule} to KFP's six cron fields; it got {found}."
+            f"FlowyML cannot convert the schedule {schedule} to KFP's six cron fields; it got {cron_fields}."
         )
-    return " ".join(found)
+    return " ".join(cron_fields)
 
 
 def kfp_interval(schedule: Schedule) -> int:
@@ -154,4 +154,4 @@ def _numbers(cron: str) -> list[list[int]]:
     for whole in everything[2:4]:
         whole[:] = [number + 1 for number in whole]
     expanded = croniter(cron).expanded
-    return [whole if "*" in found else found for whole, found in zip(everything, expanded, strict=True)]
+    return [whole if "*" in numbers else numbers for whole, numbers in zip(everything, expanded, strict=True)]

@@ -59,13 +59,13 @@ class KubeflowScheduler(Scheduler):
             version = self.pipelines.ensure_uploaded(bundle, values, owns=True, force=force)[0]
             body = self._recurring_run(bundle.plan, schedule, version, self._last_tick(schedule, older))
             kept = [item.recurring_run_id for item in older[:1] if _is_same(item, body)]
-            wanted = kept[0] if kept else self._create_recurring_run(body, {item.recurring_run_id for item in older})
+            current = kept[0] if kept else self._create_recurring_run(body, {item.recurring_run_id for item in older})
             paused = older[0].status == "DISABLED" if older else schedule.paused
             for item in older:
-                if item.recurring_run_id != wanted:
+                if item.recurring_run_id != current:
                     self._retire(item.recurring_run_id)
             if force or not paused:
-                self._switch(wanted, on=True)
+                self._switch(current, on=True)
         return self._info(self._one_recurring(name))
 
     def move(self, bundle: Bundle, *, force: bool) -> None:
@@ -89,9 +89,9 @@ class KubeflowScheduler(Scheduler):
 
     def _check_owner(self, older: Sequence[Any], bundle: Bundle, force: bool) -> None:
         if older:
-            found = origin_of(self.pipelines.version_of(older[0]))
+            origin = origin_of(self.pipelines.version_of(older[0]))
             what = f"the schedule {names.pipeline(bundle.plan.name)!r} on KFP"
-            check_replaceable(found, bundle.origin, what, force=force)
+            check_replaceable(origin, bundle.origin, what, force=force)
 
     def moved(self, plan: Plan) -> str:
         """Return the changes of ``move``, as a part of a unified diff; empty for a pipeline without a schedule."""
@@ -104,8 +104,8 @@ class KubeflowScheduler(Scheduler):
 
     def _create_recurring_run(self, body: Any, known: set[str]) -> str:
         try:
-            made = self.client.call_once("recurring_run_service_create_recurring_run", body)
-            return str(made.recurring_run_id)
+            recurring_run = self.client.call_once("recurring_run_service_create_recurring_run", body)
+            return str(recurring_run.recurring_run_id)
         except MAYBE_DONE:
             fresh = [item.recurring_run_id for item in self.named(body.display_name)]
             if new := [item for item in fresh if item not in known]:
@@ -147,8 +147,8 @@ class KubeflowScheduler(Scheduler):
         newest: dict[str, Any] = {}
         for item in self.named(None):
             newest.setdefault(item.display_name, item)
-        found = [self._info(item) for item in newest.values()]
-        return [info for info in found if pipeline is None or info.pipeline == pipeline]
+        infos = [self._info(item) for item in newest.values()]
+        return [info for info in infos if pipeline is None or info.pipeline == pipeline]
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
         self._switch(self._one_recurring(schedule_id).recurring_run_id, on=False)
@@ -209,17 +209,17 @@ class KubeflowScheduler(Scheduler):
 
     def named(self, name: str | None) -> list[Any]:
         """Return the recurring runs that FlowyML created, newest first."""
-        wanted = {"filter": equals(display_name=name)} if name else {}
-        found = self.client.pages(
+        query = {"filter": equals(display_name=name)} if name else {}
+        listed = self.client.pages(
             "recurring_run_service_list_recurring_runs", "recurring_runs",
-            **wanted, **self.client.connection.scope,
+            **query, **self.client.connection.scope,
         )  # fmt: skip
-        ours = [item for item in found if "schedule" in facts(item.description) and name in (None, item.display_name)]
+        ours = [item for item in listed if "schedule" in facts(item.description) and name in (None, item.display_name)]
         return sorted(ours, key=lambda item: item.created_at, reverse=True)
 
     def _one_recurring(self, name: str) -> Any:
-        if found := self.named(name) if name else []:
-            return found[0]
+        if recurring_runs := self.named(name) if name else []:
+            return recurring_runs[0]
         raise ScheduleNotFoundError(f"KFP at {self.client.connection.where} has no schedule {name!r}.")
 
     def _info(self, item: Any) -> ScheduleInfo:
@@ -259,12 +259,12 @@ def _description(pipeline: str, schedule: Schedule) -> str:
 
 def _is_same(item: Any, body: Any) -> bool:
     """Return whether a recurring run is as requested. Its times follow from the schedule in its description."""
-    reference, wanted = item.pipeline_version_reference, body.pipeline_version_reference
-    given = (item.runtime_config.parameters or {}) if item.runtime_config else {}
+    reference, version = item.pipeline_version_reference, body.pipeline_version_reference
+    parameters = (item.runtime_config.parameters or {}) if item.runtime_config else {}
     return bool(
         reference is not None
-        and reference.pipeline_version_id == wanted.pipeline_version_id
-        and given == body.runtime_config.parameters
+        and reference.pipeline_version_id == version.pipeline_version_id
+        and parameters == body.runtime_config.parameters
         and (item.description, item.experiment_id) == (body.description, body.experiment_id)
         and body.service_account in (None, item.service_account)
         and str(item.max_concurrency) == body.max_concurrency

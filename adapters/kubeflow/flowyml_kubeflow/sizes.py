@@ -160,9 +160,9 @@ def size_of(
     ``iterations`` is the largest number of iterations of a loop, by its task; ``parameters`` are those of the run, by
     their ports, else their defaults.
     """
-    made = Simulation(spec, platform, wraps, iterations)
-    made.run(parameters or {})
-    return made.size()
+    simulation = Simulation(spec, platform, wraps, iterations)
+    simulation.run(parameters or {})
+    return simulation.size()
 
 
 @dataclass
@@ -173,7 +173,7 @@ class _Scope:
     component: Json
     parameters: Json
     artifacts: Artifacts
-    made: dict[str, Artifacts] = field(default_factory=dict)
+    outputs: dict[str, Artifacts] = field(default_factory=dict)
     """The artifacts of its tasks."""
     followers: Counter[str] = field(default_factory=Counter)
     """The number of tasks that wait for each task."""
@@ -186,7 +186,7 @@ class _Scope:
 
     def artifact(self, source: Json) -> list[Json]:
         if origin := source.get("taskOutputArtifact"):
-            return self.made.get(origin["producerTask"], {}).get(origin["outputArtifactKey"], [])
+            return self.outputs.get(origin["producerTask"], {}).get(origin["outputArtifactKey"], [])
         passed_on = self.artifacts.get(source["componentInputArtifact"], [])
         return [{key: value for key, value in artifact.items() if key != "type"} for artifact in passed_on]
 
@@ -250,13 +250,13 @@ class Simulation:
         dag = scope.component["dag"]
         scope.followers.update(name for task in dag["tasks"].values() for name in _before(task))
         for name in _in_order(dag["tasks"]):
-            scope.made[name] = self._task(name, dag["tasks"][name], scope)
+            scope.outputs[name] = self._task(name, dag["tasks"][name], scope)
         selectors = {
-            port: given["artifactSelectors"][0] for port, given in dag.get("outputs", {}).get("artifacts", {}).items()
+            port: output["artifactSelectors"][0] for port, output in dag.get("outputs", {}).get("artifacts", {}).items()
         }
         return {
-            port: scope.made[one["producerSubtask"]].get(one["outputArtifactKey"], [])
-            for port, one in selectors.items()
+            port: scope.outputs[selector["producerSubtask"]].get(selector["outputArtifactKey"], [])
+            for port, selector in selectors.items()
         }
 
     def _task(self, name: str, task: Json, scope: _Scope) -> Artifacts:
@@ -285,8 +285,8 @@ class Simulation:
         self._add(group, "TaskGroup", f"{ref}-iteration", path, {"children": self._ids(group, len(items))})
         left: dict[str, list[Json]] = {}
         for at, item in enumerate(items):
-            given = {**_PARENT, "iteration-index": str(at)}
-            around = self._node(f"{group}({at}:{at})", "DAG", f"{ref}-iteration", path, given)
+            inputs = {**_PARENT, "iteration-index": str(at)}
+            around = self._node(f"{group}({at}:{at})", "DAG", f"{ref}-iteration", path, inputs)
             self._dag_driver(name, f"{around}.iteration-item-driver", around, {**driven, "iteration-index": str(at)})
             inner = self._node(f"{around}.iteration-item", "DAG", ref, around, _PARENT)
             parameters = {**scope.parameters, iterator["itemInput"]: item}
@@ -325,7 +325,7 @@ class Simulation:
             "artifacts": {port: {"artifacts": artifacts} for port, artifacts in scope.artifacts.items()},
             "parameterValues": scope.parameters,
         }
-        given = {
+        places = {
             "parameters": {port: {"outputFile": f"{_LAUNCHER_FILES}/{port}"} for port in outputs.get("parameters", {})},
             "artifacts": {
                 port: {"artifacts": [{"name": port, "type": of["artifactType"], "uri": f"minio://{folder}/{port}"}]}
@@ -335,7 +335,7 @@ class Simulation:
         }
         executor_input = {
             "inputs": {name: value for name, value in inputs.items() if value},
-            "outputs": {name: value for name, value in given.items() if value},
+            "outputs": {name: value for name, value in places.items() if value},
         }
         command = [
             "/kfp-launcher/launch", "--pipeline_name", self.pipeline, "--run_id", self.run_id, "--execution_id", "113",
@@ -360,13 +360,13 @@ class Simulation:
         self, name: str, path: str, template: str, around: str, inputs: Json, outputs: Json, followers: int
     ) -> None:
         log = f"private-artifacts/kubeflow/{self.name}/2026/12/01/{self.name}-{template}-{_number(path)}/main.log"
-        given: Json = {"artifacts": [{"name": "main-logs", "s3": {"key": log}}], "exitCode": "0"}
+        results: Json = {"artifacts": [{"name": "main-logs", "s3": {"key": log}}], "exitCode": "0"}
         if outputs:
-            given["parameters"] = [
+            results["parameters"] = [
                 {"name": port, "value": value, "valueFrom": {"path": f"{_DRIVER_FILES}/{port}", "default": "false"}}
                 for port, value in outputs.items()
             ]
-        self._node(path, "Pod", template, around, inputs, followers, given)
+        self._node(path, "Pod", template, around, inputs, followers, results)
 
     def _node(
         self, path: str, kind: str, template: str, around: str, inputs: Json, followers: int = 0,

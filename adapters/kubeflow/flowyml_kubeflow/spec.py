@@ -164,8 +164,8 @@ def code_containers(pipeline: Mapping[str, Any]) -> list[Json]:
     """Return the containers that provide the code: those of its parts, if it has any, then the one for all."""
     executors = pipeline.get("deploymentSpec", {}).get("executors", {})
     parts = (names.part_task(number) for number in range(1, len(executors)))
-    found = (executors.get(f"exec-{task}", {}).get("container") for task in (*parts, names.BUNDLE_TASK))
-    return [container for container in found if container]
+    containers = (executors.get(f"exec-{task}", {}).get("container") for task in (*parts, names.BUNDLE_TASK))
+    return [container for container in containers if container]
 
 
 def check_fields(compiled: Compiled, release: tuple[int, ...]) -> None:
@@ -207,8 +207,8 @@ def check_size(compiled: Compiled, release: tuple[int, ...] = (), parameters: Ma
             f"and ends larger runs: 'workflow is longer than maximum allowed size'."
         )
     if parameters and compiled.size(release).fits:
-        given = f"{len(_json(parameters)) / 1000:.0f} kB"
-        lines.append(f"It fits without the parameters of this run, {given}: shorten them, or give the URL of a file.")
+        length = f"{len(_json(parameters)) / 1000:.0f} kB"
+        lines.append(f"It fits without the parameters of this run, {length}: shorten them, or give the URL of a file.")
         raise UnsupportedFeatureError("\n".join(lines))
     if not bare.is_stored or (component and "dag" in component):
         lines.append(f"The graph, {size.count} nodes, takes {_mb(bare.stored)}: {_tasks(compiled)}. {_SMALLER}")
@@ -229,7 +229,7 @@ def _without_code(compiled: Compiled) -> Compiled:
 
 def _too_large_code(compiled: Compiled, size: Size, bare: Size) -> str:
     """Return the files of the code, the user's first, what it takes in the workflow, and the remedies that suffice."""
-    code = sum(len(word) for each in code_containers(compiled.spec) for word in each["args"])
+    code = sum(len(word) for container in code_containers(compiled.spec) for word in container["args"])
     fits = code * max(0, WORKFLOW / (1 + ERROR) - bare.stored) / (size.stored - bare.stored)
     room = f" of which about {fits / 1000:.0f} kB fit," if bare.is_stored else ""
     lines = [
@@ -270,15 +270,15 @@ def _too_large_pod(compiled: Compiled, pod: PodSize, component: Json) -> str:
         return f"{reason} The graph is in it."
     container = compiled.spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
     env = len(_json(container.get("env", [])))
-    taken, given = (
+    taken, returned = (
         len(component.get(kind, {}).get("artifacts", {}).keys() - {names.BUNDLE})
         for kind in ("inputDefinitions", "outputDefinitions")
     )
     if env > TEMPLATE / 4:
         return f"{reason} Its env={{…}} takes {env / 1000:.0f} kB: shorten it."
-    if taken + given > _MANY:
+    if taken + returned > _MANY:
         return (
-            f"{reason} It takes {taken} values of other steps and returns {given}, of which about 110 fit: combine "
+            f"{reason} It takes {taken} values of other steps and returns {returned}, of which about 110 fit: combine "
             f"values in intermediate steps."
         )
     return f"{reason} The most of it are its parameters."

@@ -64,16 +64,16 @@ def result_of(line: str) -> dict[str, Any]:
     Empty for half a line, which is being written or was cut off, and for what another program printed.
     """
     try:
-        found = parsed(line.removeprefix(RESULT).encode())
+        result = parsed(line.removeprefix(RESULT).encode())
     except (ValueError, EngineError):
         return {}
-    return found if isinstance(found, dict) and _is_result(found) else {}
+    return result if isinstance(result, dict) and _is_result(result) else {}
 
 
-def _is_result(found: Mapping[str, Any]) -> bool:
+def _is_result(result: Mapping[str, Any]) -> bool:
     """Return whether a pod of FlowyML wrote this. Any program may print what begins like it."""
-    note = found.get("note", {})
-    if not (_has_kinds(found, _RESULT) and _has_kinds(note, _NOTE)):
+    note = result.get("note", {})
+    if not (_has_kinds(result, _RESULT) and _has_kinds(note, _NOTE)):
         return False
     needed = {*(("time", "attempt") if "index" in note else ()), *(("error",) if "ended" in note else ())}
     numbers = (note.get("attempt", 0), note.get("opened", 0), *note.get("index", ()))
@@ -85,8 +85,8 @@ def _is_result(found: Mapping[str, Any]) -> bool:
     )
 
 
-def _has_kinds(found: Mapping[str, Any], kinds: Mapping[str, Any]) -> bool:
-    return all(isinstance(value, kinds.get(key, object)) for key, value in found.items())
+def _has_kinds(fields: Mapping[str, Any], kinds: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, kinds.get(key, object)) for key, value in fields.items())
 
 
 def step_runs(

@@ -49,25 +49,25 @@ class TaskFailed(Exception):
     """The step failed, and its failure has been published. The text is the reason."""
 
 
-def parameter(plan: Plan, name: str, port: str, given: Mapping[str, Any]) -> Any:
+def parameter(plan: Plan, name: str, port: str, executor_input: Mapping[str, Any]) -> Any:
     """Return the value of a run's parameter, with its exact type if that is known."""
     if exact := os.environ.get(LOCAL):  # kfp.local turns integers in lists into floats, so they come beside it
         values = json.loads((Path(exact) / "parameters.json").read_text())
         if name in values:
             return values[name]
     (parameter,) = (item for item in plan.parameters if item.name == name)
-    return restored(values_of(given).get(port), parameter)
+    return restored(values_of(executor_input).get(port), parameter)
 
 
-def values_of(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def values_of(executor_input: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the parameters of a task, by port; KFP leaves out an empty mapping."""
-    values: Mapping[str, Any] = given.get("inputs", {}).get("parameterValues", {})
+    values: Mapping[str, Any] = executor_input.get("inputs", {}).get("parameterValues", {})
     return values
 
 
-def run_id_of(given: Mapping[str, Any]) -> str:
+def run_id_of(executor_input: Mapping[str, Any]) -> str:
     """Return the run's own name, or that of its workflow: runs of a recurring run are compiled without one."""
-    values = values_of(given)
+    values = values_of(executor_input)
     return str(values.get(names.RUN) or values.get(names.JOB, ""))
 
 
@@ -81,16 +81,16 @@ def dates_of(time: Any) -> RunDates:
     return RunDates()
 
 
-def artifact(given: Mapping[str, Any], side: str, port: str) -> Values:
+def artifact(executor_input: Mapping[str, Any], side: str, port: str) -> Values:
     """Return the description of an artifact: its name, URI and metadata."""
-    (found, *_) = artifacts(given, side, port)
-    return found
+    (entry, *_) = artifacts(executor_input, side, port)
+    return entry
 
 
-def artifacts(given: Mapping[str, Any], side: str, port: str) -> list[Values]:
+def artifacts(executor_input: Mapping[str, Any], side: str, port: str) -> list[Values]:
     """Return all artifacts that a loop has collected."""
-    found: list[Values] = given[side]["artifacts"][port]["artifacts"]
-    return found
+    entries: list[Values] = executor_input[side]["artifacts"][port]["artifacts"]
+    return entries
 
 
 def path_of(uri: str) -> Path:
@@ -101,9 +101,9 @@ def path_of(uri: str) -> Path:
     return Path("/" + rest.lstrip("/")) if scheme == "file" else Path("/", _FOLDERS.get(scheme, scheme), rest)
 
 
-def read(found: Mapping[str, Any]) -> Any:
+def read(entry: Mapping[str, Any]) -> Any:
     """Read an input: the JSON in its file, or a reference to the file."""
-    path, metadata = path_of(found["uri"]), found.get("metadata") or {}
+    path, metadata = path_of(entry["uri"]), entry.get("metadata") or {}
     if metadata.get("format", PACKED) == PACKED:
         return json.loads(path.read_text("utf-8"))
     reference = {
@@ -149,18 +149,18 @@ def described(packed: Any, stored: Values, kind: str, most: int = FACTS_BYTES) -
     else:
         text = packed if isinstance(packed, str) else json.dumps(packed, ensure_ascii=False)
         facts = {"value": packed if type(packed) is float else text} if len(text) <= _VALUE else {}
-    shown: Values = {}
+    kept_facts: Values = {}
     for name, value in facts.items():
         text = json.dumps({name: value}, ensure_ascii=False)
         is_kept = text.encode("utf-8", "ignore").decode() == text and not names.REPLACED.search(text)
-        if is_kept and _bytes_in_pod({**shown, name: value, **stored}) <= most:
-            shown[name] = value
-    return {**shown, **stored}
+        if is_kept and _bytes_in_pod({**kept_facts, name: value, **stored}) <= most:
+            kept_facts[name] = value
+    return {**kept_facts, **stored}
 
 
 def _in_templates(name: str) -> str:
     """Return a file's name as metadata: what KFP, Argo or Kubernetes would replace, or is not Unicode, is quoted."""
-    return _QUOTED.sub(lambda found: quote(found[0], errors="surrogatepass"), name)
+    return _QUOTED.sub(lambda match: quote(match[0], errors="surrogatepass"), name)
 
 
 def _bytes_in_pod(metadata: Values) -> int:
@@ -198,10 +198,10 @@ def with_url(packed: Mapping[str, Any], scratch: Path, uri: str) -> Values:
     return {"$artifact": about}
 
 
-def write_parameters(given: Mapping[str, Any], result: Result) -> None:
+def write_parameters(executor_input: Mapping[str, Any], result: Result) -> None:
     """Write the parameters of a result where KFP reads them."""
     for name, text in result.parameters.items():
-        write_file(Path(given["outputs"]["parameters"][name]["outputFile"]), text)
+        write_file(Path(executor_input["outputs"]["parameters"][name]["outputFile"]), text)
 
 
 def write_file(path: Path, text: str) -> None:

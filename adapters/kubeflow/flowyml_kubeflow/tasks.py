@@ -62,20 +62,20 @@ class Tasks:
         details = list((run.run_details.task_details or ()) if not workflow and run.run_details else ())
         self.workflow = workflow
         steps = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
-        shown = {task: _steps_shown(pipeline, task, item) for task, item in steps.items()}
-        self.steps = {step: name for found in shown.values() for step, name in found.items()}
+        titles = {task: _steps_shown(pipeline, task, item) for task, item in steps.items()}
+        self.steps = {step: name for inner in titles.values() for step, name in inner.items()}
         """The steps by their tasks: those of an execution group by the names of the tasks that they would have."""
-        self.run_by = {step: task for task, found in shown.items() for step in found}
+        self.run_by = {step: task for task, inner in titles.items() for step in inner}
         every = [item for dag in _dags(pipeline) for item in dag["tasks"].items()]
         hooks = {name: task for name, task in every if name in _HOOKS}
         self.has_flow = names.RESULT_TASK in hooks
         """True if the pipeline has control flow: then its pods write notes about the steps."""
-        self.loops = {step: items for task, items in _loops(pipeline, shown) for step in shown.get(task, ())}
+        self.loops = {step: items for task, items in _loops(pipeline, titles) for step in titles.get(task, ())}
         """The steps in loops, with the task that knows the items or, if the file has it, their number."""
         openings = {name: task for name, task in every if name in self.loops.values()}
         self._tasks = {**steps, **hooks, **openings}
         self.logged = {name: "" for name in _HOOKS[:1] if name in hooks}
-        self.logged |= {task: next(iter(found.values())) if task in found else "" for task, found in shown.items()}
+        self.logged |= {task: next(iter(inner.values())) if task in inner else "" for task, inner in titles.items()}
         self.logged |= {name: "" for name in _HOOKS[1:] if name in hooks}
         """The tasks whose pods run a user's code, in order, with the step's name or nothing where there is not one."""
         self._pipeline = pipeline
@@ -139,14 +139,14 @@ class Tasks:
 
     def has_notes(self, task: str) -> bool:
         """Return whether the pod of a step writes notes, by its container: for a cached step or one with retries."""
-        made = self._tasks[self.run_by.get(task, task)]
-        label = self._pipeline["components"].get(made["componentRef"]["name"], {}).get("executorLabel")
+        task_item = self._tasks[self.run_by.get(task, task)]
+        label = self._pipeline["components"].get(task_item["componentRef"]["name"], {}).get("executorLabel")
         executor = self._pipeline.get("deploymentSpec", {}).get("executors", {}).get(label, {})
         return any(item.get("name") == names.NOTES for item in executor.get("container", {}).get("env", ()))
 
     def outputs(self) -> dict[str, list[str]]:
         """Return the steps with outputs of the pipeline, with the names of these."""
-        found: dict[str, list[str]] = {}
+        outputs: dict[str, list[str]] = {}
         definitions = self._pipeline["root"].get("outputDefinitions", {})
         kind = "parameters" if "parameters" in definitions else "artifacts"  # 1.0.0rc1 wrote both
         for dag in _dags(self._pipeline):
@@ -154,8 +154,8 @@ class Tasks:
                 selected = selector.get("valueFromParameter") or selector["artifactSelectors"][0]
                 producer = selected["producerSubtask"]
                 if port in definitions.get(kind, {}) and (producer in self.steps or producer == names.RESULT_TASK):
-                    found.setdefault(producer, []).append(output_name(port, definitions[kind][port]))
-        return found
+                    outputs.setdefault(producer, []).append(output_name(port, definitions[kind][port]))
+        return outputs
 
 
 def pod_of(node: Node, workflow: Workflow) -> Pod:
@@ -167,27 +167,27 @@ def pod_of(node: Node, workflow: Workflow) -> Pod:
 
 def _steps_shown(pipeline: Mapping[str, Any], task: str, item: Mapping[str, Any]) -> dict[str, str]:
     """Return the steps that a task runs, by their own tasks."""
-    shown = _about(pipeline, item).get("steps") or {task: str(item["taskInfo"]["name"])}
-    return {step: names.step_shown(name, step) for step, name in shown.items()}
+    titles = _about(pipeline, item).get("steps") or {task: str(item["taskInfo"]["name"])}
+    return {step: names.step_shown(name, step) for step, name in titles.items()}
 
 
 def _about(pipeline: Mapping[str, Any], item: Mapping[str, Any]) -> Json:
     """Return the argument of a task's container that names its steps; 1.0.0rc1 named them in parameters."""
     label = pipeline["components"].get(item["componentRef"]["name"], {}).get("executorLabel")
     container = pipeline.get("deploymentSpec", {}).get("executors", {}).get(label, {}).get("container", {})
-    given = {name: source.get("runtimeValue", {}).get("constant") for name, source in _parameters(item).items()}
-    if _STEPS in given:
-        return {"steps": json.loads(given[_STEPS])}
+    constants = {name: source.get("runtimeValue", {}).get("constant") for name, source in _parameters(item).items()}
+    if _STEPS in constants:
+        return {"steps": json.loads(constants[_STEPS])}
     for port in (_STEP, names.STEP):
-        if port in given:
-            return {"step": given[port]}
+        if port in constants:
+            return {"step": constants[port]}
     words = [str(word) for word in container.get("args", ())]
     return dict(json.loads(words[2])) if words[:1] in (["step"], ["turn"]) else {}
 
 
 def _parameters(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = item.get("inputs", {}).get("parameters", {})
-    return found
+    parameters: Mapping[str, Any] = item.get("inputs", {}).get("parameters", {})
+    return parameters
 
 
 def _children(item: Any) -> list[str]:
@@ -208,9 +208,9 @@ def _by_task(details: Sequence[Any]) -> list[tuple[str, Any]]:
 
 def _executors(pipeline: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Json]:
     """Return the configuration for Kubernetes in the file, by component."""
-    asked = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+    executors = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     labels = {name: item.get("executorLabel") for name, item in pipeline.get("components", {}).items()}
-    return {name: asked[label] for name, label in labels.items() if label in asked}
+    return {name: executors[label] for name, label in labels.items() if label in executors}
 
 
 def _dags(pipeline: Mapping[str, Any]) -> Iterator[Json]:

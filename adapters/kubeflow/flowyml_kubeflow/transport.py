@@ -69,17 +69,17 @@ class Http(HttpClient):
             return self._checked(Response(answer.status, answer.headers, [answer.body]), "json")
         stack = ExitStack()
         long = self.stream(method, target, content, headers, body_may_last=True)
-        status, found, parts = stack.enter_context(long)
-        return self._checked(Response(status, found, self._reached(parts), stack.close), "")
+        status, reply_headers, parts = stack.enter_context(long)
+        return self._checked(Response(status, reply_headers, self._reached(parts), stack.close), "")
 
     def _reached(self, parts: Iterable[bytes]) -> Iterator[bytes]:
         with self.reaching():
             yield from parts
 
-    def _checked(self, answer: Response, wanted: str) -> Response:
+    def _checked(self, answer: Response, media: str) -> Response:
         """Refuse a page instead of KFP's answer, which is JSON, or the text of a log."""
         kind = media_type(answer.headers)
-        if answer.status < 300 and (kind == "text/html" or not kind.endswith(wanted)):
+        if answer.status < 300 and (kind == "text/html" or not kind.endswith(media)):
             answer.close()
             raise AuthenticationError(
                 f"A proxy, not KFP, answered at {self._where}, with {kind or 'no content type'} instead of JSON: "

@@ -78,8 +78,8 @@ class Node:
         """
         try:
             command = parsed(self.patch.encode())["containers"][0]["command"]
-            given = parsed(command[command.index("--executor_input") + 1].encode())
-            (artifact,) = given["outputs"]["artifacts"]["executor-logs"]["artifacts"]
+            executor_input = parsed(command[command.index("--executor_input") + 1].encode())
+            (artifact,) = executor_input["outputs"]["artifacts"]["executor-logs"]["artifacts"]
             return f"{artifact['uri']}-{self.attempt - 1}"
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, EngineError):
             return ""
@@ -99,8 +99,8 @@ class Workflow:
     def of(cls, run: Mapping[str, Any]) -> Workflow | None:
         """Read the workflow of a run of v1beta1; None if its manifest has no nodes, or another form."""
         try:
-            found = cls(parsed(run["pipeline_runtime"]["workflow_manifest"].encode()))
-            return found if found.nodes else None
+            workflow = cls(parsed(run["pipeline_runtime"]["workflow_manifest"].encode()))
+            return workflow if workflow.nodes else None
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -163,12 +163,12 @@ class Workflow:
 
 def _node(item: Mapping[str, Any]) -> Node:
     artifacts = (item.get("outputs") or {}).get("artifacts") or ()
-    logs = [(one.get("s3") or {}).get("key", "") for one in artifacts if one.get("name") == "main-logs"]
+    logs = [(entry.get("s3") or {}).get("key", "") for entry in artifacts if entry.get("name") == "main-logs"]
     inputs, ended = (item.get("inputs") or {}).get("parameters") or (), item.get("finishedAt")
     return Node(
         id=str(item["id"]), display_name=str(item.get("displayName", "")), kind=str(item.get("type", "")),
         template=str(item.get("templateName", "")), state=_STATES[item["phase"]], message=str(item.get("message", "")),
         within=str(item.get("boundaryID", "")), start_time=datetime.fromisoformat(item["startedAt"]),
         end_time=datetime.fromisoformat(ended) if ended else None, log=str(next(iter(logs), "")),
-        patch=next((str(one.get("value", "")) for one in inputs if one.get("name") == "pod-spec-patch"), ""),
+        patch=next((str(entry.get("value", "")) for entry in inputs if entry.get("name") == "pod-spec-patch"), ""),
     )  # fmt: skip

@@ -163,9 +163,9 @@ def _nest_loops(spec: dict[str, Any]) -> None:
     for component in [spec["root"], *spec["components"].values()]:
         for name, task in component.get("dag", {}).get("tasks", {}).items():
             if port := task.get("parameterIterator", {}).get("items", {}).get("inputParameter"):
-                made = task["inputs"]["parameters"][port]["taskOutputParameter"]
-                producer = spec["components"][component["dag"]["tasks"][made["producerTask"]]["componentRef"]["name"]]
-                producer["outputDefinitions"]["parameters"][made["outputParameterKey"]] = {"parameterType": "LIST"}
+                output = task["inputs"]["parameters"][port]["taskOutputParameter"]
+                producer = spec["components"][component["dag"]["tasks"][output["producerTask"]]["componentRef"]["name"]]
+                producer["outputDefinitions"]["parameters"][output["outputParameterKey"]] = {"parameterType": "LIST"}
                 component["dag"]["tasks"][name] = _around(spec, name, task, port)
 
 
@@ -173,12 +173,12 @@ def _around(spec: dict[str, Any], name: str, task: dict[str, Any], items: str) -
     inner = spec["components"][task["componentRef"]["name"]]
     inner["inputDefinitions"]["parameters"][items] = {"parameterType": "LIST"}
     ports = {
-        kind: {port: inner["inputDefinitions"][kind][port] for port in given}
-        for kind, given in task["inputs"].items()
+        kind: {port: inner["inputDefinitions"][kind][port] for port in sources}
+        for kind, sources in task["inputs"].items()
     }  # fmt: skip
     passed = {
-        kind: {port: {f"componentInput{kind[:-1].title()}": port} for port in given}
-        for kind, given in task["inputs"].items()
+        kind: {port: {f"componentInput{kind[:-1].title()}": port} for port in sources}
+        for kind, sources in task["inputs"].items()
     }  # fmt: skip
     outputs = {
         port: {"artifactSelectors": [{"producerSubtask": name, "outputArtifactKey": port}]}
@@ -203,10 +203,10 @@ def _nest(spec: dict[str, Any]) -> None:
     spec["components"][f"comp-{task}"] = {
         **root, "inputDefinitions": {"parameters": {**ports, names.RUN: {"parameterType": "STRING"}}},
     }  # fmt: skip
-    given = {port: {"componentInputParameter": port} for port in ports}
+    parameters = {port: {"componentInputParameter": port} for port in ports}
     inner = {
         "componentRef": {"name": f"comp-{task}"},
-        "inputs": {"parameters": {**given, names.RUN: {"runtimeValue": {"constant": "local"}}}},
+        "inputs": {"parameters": {**parameters, names.RUN: {"runtimeValue": {"constant": "local"}}}},
         "taskInfo": {"name": task},
     }
     spec["root"] = {

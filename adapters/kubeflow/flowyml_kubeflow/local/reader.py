@@ -64,9 +64,9 @@ class KubeflowLocalReader(RunReader):
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        found = [request for path in paths if _JOB_ID.fullmatch(path.name) and (request := RunFolder(path).request)]
-        wanted = [request for request in found if pipeline is None or request["pipeline"] == pipeline]
-        newest = sorted(wanted, key=lambda request: -request["created"])[:limit]
+        requests = [request for path in paths if _JOB_ID.fullmatch(path.name) and (request := RunFolder(path).request)]
+        of_pipeline = [request for request in requests if pipeline is None or request["pipeline"] == pipeline]
+        newest = sorted(of_pipeline, key=lambda request: -request["created"])[:limit]
         return Runs.listed([request["job_id"] for request in newest], self.get_run)
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
