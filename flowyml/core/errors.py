@@ -190,7 +190,13 @@ class StepError(FlowymlError, RuntimeError):
 
 
 class MissingSecretError(StepError, LookupError):
-    """A secret that a step needs is missing in the secret store of the engine that runs it."""
+    """A secret that a step needs is missing in the secret store of the engine that runs it.
+
+    The step is not retried, since its next attempt would find the same, unless ``may_come``: the engine reports a store
+    that does not answer in the same way.
+    """
+
+    may_come: bool = False
 
 
 class StepFailedError(StepError):

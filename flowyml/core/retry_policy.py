@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from flowyml.core.errors import DefinitionError, FlowymlError, ParameterError, StepFailedError
+from flowyml.core.errors import DefinitionError, FlowymlError, MissingSecretError, ParameterError, StepFailedError
 
 __all__ = ["OrchestratorRetryPolicy", "error_names"]
 
@@ -22,7 +22,7 @@ class OrchestratorRetryPolicy:
     ``max_attempts`` includes the first try: 3 means up to two retries. ``retryable_errors`` names exception classes
     (``"TimeoutError"``, ``"Timeout"`` or the class itself), matched against the class of the error and its bases;
     ``"OOM"`` means ``MemoryError`` and its subclasses. Without it, every error is retried except FlowyML's
-    ``ParameterError``, which never is: all attempts of a run have the same parameters.
+    ``ParameterError`` and a missing secret, which never are: all attempts of a run find the same.
 
     >>> policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=10, backoff_multiplier=2.0)
     >>> policy.delays
@@ -89,6 +89,8 @@ class OrchestratorRetryPolicy:
 
     def retries_on(self, error: BaseException) -> bool:
         """Return True if an error of this class is retried; for a ``StepFailedError``, the class that it names."""
+        if isinstance(error, MissingSecretError) and not error.may_come:
+            return False
         names = error.names if isinstance(error, StepFailedError) and error.names else error_names(error)
         return self.retries_on_names(names)
 

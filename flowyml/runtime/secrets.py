@@ -44,7 +44,7 @@ def secrets_of(step: str, names: Mapping[str, str], read: ReadSecret) -> dict[st
             values[filled] = read(reference)
         except MissingSecretError as error:
             named = MissingSecretError(f"step {step!r}: {error}")
-            named.step = step
+            named.step, named.may_come = step, error.may_come
             raise named from error
     return values
 

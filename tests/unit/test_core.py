@@ -13,6 +13,7 @@ from flowyml.core import errors
 from flowyml.core.capabilities import Capabilities, Feature, Level, no, partly, yes
 from flowyml.core.errors import (
     DefinitionError,
+    MissingSecretError,
     ParameterError,
     StepCrashedError,
     StepOutOfMemoryError,
@@ -75,6 +76,12 @@ class TestRetryPolicy:
     )
     def test_errors_are_matched_by_class(self, error: BaseException, wanted: str | type, retried: bool) -> None:
         assert OrchestratorRetryPolicy(retryable_errors=[wanted]).retries_on(error) is retried
+
+    def test_a_missing_secret_is_retried_only_if_it_may_come(self) -> None:
+        error = MissingSecretError("There is no secret 'a'.")
+        assert not OrchestratorRetryPolicy(retryable_errors=[Exception]).retries_on(error)
+        error.may_come = True
+        assert OrchestratorRetryPolicy().retries_on(error)
 
     def test_a_wrong_parameter_is_not_retried(self) -> None:
         assert not OrchestratorRetryPolicy().retries_on(ParameterError())

@@ -20,7 +20,9 @@ from flowyml.core.errors import (
     MissingSecretError,
     StepError,
 )
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.orchestrators.local.secrets import KEYRING_SERVICE, LocalSecrets
 from flowyml.orchestrators.targets import resolve
@@ -151,6 +153,12 @@ class TestLocalRuns:
         run = Pipeline("hooked", hooks=[Sees()]).add_step(fails).submit()
         run.wait_for_completion(2400)
         assert "type: StepFailedError, cause: None" in [line.message for line in run.logs()]
+
+    def test_a_step_with_a_missing_one_is_not_retried(self) -> None:
+        lacks = says.options(retry=OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0))
+        run = one(lacks).submit().wait_for_completion(2400)
+        assert [(item.status, item.attempt) for item in run.step_runs()] == [(ExecutionStatus.FAILED, 1)]
+        assert "There is no secret 'other'" in str(run.error)
 
     def test_names_of_a_target_count_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Also in a submitted run, whose bundle has them already."""

@@ -76,7 +76,9 @@ def _read(reference: str) -> str:
     try:
         value = _of_connection(place) if place.field else _sdk("Variable").get(place.name)
     except Exception as error:  # each Airflow has its own error for a missing one: KeyError, AirflowNotFoundException …
-        raise MissingSecretError(_missing(reference, place, f" {type(error).__name__}")) from None
+        lacking = MissingSecretError(_missing(reference, place, f" {type(error).__name__}"))
+        lacking.may_come = True  # Airflow raises the same while a secrets backend does not answer
+        raise lacking from None
     if value in (None, ""):
         raise MissingSecretError(_missing(reference, place))
     return value if isinstance(value, str) else json.dumps(value)

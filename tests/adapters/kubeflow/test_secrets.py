@@ -9,6 +9,7 @@ import yaml
 
 from flowyml import Pipeline, step
 from flowyml.core.errors import DefinitionError, UnsupportedFeatureError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 from tests.engines.kubeflow_calls import RUN, run_id
 
@@ -53,10 +54,12 @@ def test_a_name_of_another_form_is_refused() -> None:
 
 
 @pytest.mark.kubeflow
-def test_a_missing_one_says_how_to_create_it(kfp_api: Any) -> None:
-    lacks = Pipeline("lacks").add_step(reads.options(secrets={"password": "no-such/password"}))
+def test_a_missing_one_says_how_to_create_it_without_retries(kfp_api: Any) -> None:
+    retry = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0)
+    lacks = Pipeline("lacks").add_step(reads.options(secrets={"password": "no-such/password"}, retry=retry))
     handle = kfp_api.orchestrator().run_pipeline(lacks, run_id("lacks")).wait_for_completion(RUN)
     assert "kubectl create secret generic no-such --from-literal=password=…" in str(handle.error)
+    assert [item.attempt for item in handle.step_runs()] == [1]
 
 
 def test_containers_of_the_local_runner_have_none() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from flowyml import Pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml_prefect import PrefectOrchestrator
 from tests.adapters.prefect.conftest import MakeOrchestrator
 from tests.adapters.prefect.samples import save_secret
@@ -36,6 +37,15 @@ def test_blocks_with_other_names_and_of_json_reach_the_step(renaming: PrefectOrc
     assert handle.wait_for_completion(timeout=1200, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error
     sizes = f"{len(VALUE)} and {len(json.dumps({'token': 't0ken'}))}"
     assert f"signing in with ***: {sizes} characters" in [line.message for line in handle.logs()]
+
+
+def test_a_step_with_a_missing_one_is_not_retried(renaming: PrefectOrchestrator) -> None:
+    retry = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0)
+    lacks = reads.options(secrets={"password": "nowhere/password"}, retry=retry)
+    handle = renaming.run_pipeline(Pipeline("secrets lacking").add_step(lacks))
+    assert handle.wait_for_completion(timeout=1200, poll_interval=0.5).status is ExecutionStatus.FAILED
+    assert [item.attempt for item in handle.step_runs()] == [1]
+    assert "There is no secret 'nowhere/password'" in str(handle.error)
 
 
 def test_the_flow_names_them_and_holds_none(renaming: PrefectOrchestrator) -> None:
