@@ -110,12 +110,20 @@ def make_attempt(
         about_error = {"type": type(lost).__name__, "message": str(lost), "step": step.name}
         fire_hooks(bundle, "on_error", (step.name, about_error), on_line)
     if failure := answer.get("failure"):
-        error = failed(step.name, failure)
+        error = failed(step.name, {**failure, "message": failure["message"] + _lacking(failure)})
         _log_error(failure["traceback"], on_line)
     if error:
         publish(failure={"kind": type(error).__name__, "message": str(error)})
         raise error
     return AttemptOutputs(answer["outputs"], answer.get("cached", ""))
+
+
+def _lacking(failure: Mapping[str, Any]) -> str:
+    """Return the remedy for a package that the image of a pod lacks; empty for another failure."""
+    is_of_image = "ModuleNotFoundError" in failure["names"] and LOCAL not in os.environ
+    if not is_of_image or "include=[" in failure["message"]:  # with its own remedy: see ``left_behind``
+        return ""
+    return ". Pods install nothing: give an image that has the package, kubeflow={'image': '…'}"
 
 
 def _secrets(step: Step, on_line: OnLine) -> tuple[dict[str, str], OnLine]:

@@ -398,3 +398,14 @@ def test_an_image_with_another_flowyml_is_refused_by_the_pod() -> None:
     ran = subprocess.run([sys.executable, option, script], capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert f"The image has FlowyML {flowyml.__version__}; the pipeline needs" in ran.stderr
+
+
+def test_a_package_that_the_image_lacks_is_named_with_the_option(orchestrator: KubeflowOrchestrator) -> None:
+    @step
+    def uses_a_package() -> None:
+        import no_such_package  # type: ignore[import-not-found]  # noqa: F401  # it must be missing
+
+    handle = orchestrator.run_pipeline(Pipeline("lacks a package").add_step(uses_a_package), run_id("package"))
+    error = str(handle.wait_for_completion(RUN).error)
+    assert "No module named 'no_such_package'. Pods install nothing: give an image that has the package" in error
+    assert "kubeflow={'image': '…'}" in error
