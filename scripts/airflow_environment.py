@@ -46,7 +46,7 @@ def make(version: str) -> Path:
 def find_python(first: int, last: int) -> str:
     """A Python 3 whose minor version lies in a range: this one, one on the PATH, or one of pyenv's."""
     if sys.version_info[0] == 3 and first <= sys.version_info[1] <= last:
-        return sys.executable
+        return environment.optimized()
     for minor in range(last, first - 1, -1):
         found = shutil.which(f"python3.{minor}") or next(pyenv_pythons(minor), None)
         if found and works(found):

@@ -1,7 +1,7 @@
 """Run the tests in groups, some beside one another: `python scripts/run_tests.py -k retry`; options go to pytest.
 
 One process a group, since each starts its engine once, and mostly waits for it. FLOWYML_TEST_JOBS says how many groups
-run at a time: two more than there are processors, unless it says otherwise.
+run at a time: three more than there are processors, unless it says otherwise.
 
 On every other Python of this machine, the tests run again whose outcome depends on the Python; with `--pythons` as the
 first option, these groups alone run, with all tests that need no engine.
@@ -133,7 +133,7 @@ def main(options: Sequence[str]) -> int:
     else:
         groups = (*GROUPS, *other_pythons())
     compile_packages(groups)
-    jobs = int(os.environ.get("FLOWYML_TEST_JOBS") or (os.cpu_count() or 1) + 2)
+    jobs = int(os.environ.get("FLOWYML_TEST_JOBS") or (os.cpu_count() or 1) + 3)
     say(f"{len(groups)} groups of tests, {jobs} at a time; follow them in {LOGS.relative_to(ROOT)}/*.log")
     with ThreadPoolExecutor(jobs) as pool, tempfile.TemporaryDirectory(prefix="flowyml-") as folder:
         done = list(pool.map(lambda group: run(group, options, Path(folder)), groups))
