@@ -36,11 +36,15 @@ def can_run() -> bool:
 
 def same_python(*folders: str) -> dict[str, Any]:
     """Options that bring folders and this very Python into a container: bytecode runs on no other Python."""
-    mounts = [{"Type": "bind", "Source": folder, "Target": folder} for folder in folders]
-    options: dict[str, Any] = {"network_mode": "none", "mounts": mounts}
-    if sys.base_prefix != "/usr":  # Debian's own is in the image already
-        mounts.append({"Type": "bind", "Source": sys.base_prefix, "Target": sys.base_prefix})
+    options: dict[str, Any] = {"network_mode": "none"}
+    mounted = {folder: folder for folder in folders}
+    if sys.base_prefix == "/usr":  # Debian's; the image has another version of it
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        mounted |= {f"/usr/lib/{version}": f"/usr/lib/{version}", f"/usr/bin/{version}": "/usr/local/bin/python3"}
+    else:
+        mounted[sys.base_prefix] = sys.base_prefix
         options["environment"] = {"PATH": f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin"}
+    options["mounts"] = [{"Type": "bind", "Source": source, "Target": target} for source, target in mounted.items()]
     return options
 
 
