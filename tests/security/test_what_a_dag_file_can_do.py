@@ -182,6 +182,7 @@ HANGS = [
     "import collections\nx = list(collections.Counter({'a': 10**12}).elements())",
     "import collections\nx = collections.deque(range(1000))\nfor _ in range(10**6): x.rotate(5)",
     "x = list(itertools.combinations_with_replacement(range(100), 50))",
+    "x = list(itertools.combinations(range(3), 10**9))",
     "x = re.sub('a', lambda found: 'b' * 150000, 'a' * 300)",
     "x = '{a}'.format_map({'a': 'b' * 1000}) * 10**8",
 ]

@@ -117,6 +117,7 @@ def test_what_stands_at_a_place_that_is_not_known_is_said(tmp_path: Path, change
         ("[EmptyOperator(task_id=f'{n}_x') for n in filter(lambda n: found(n), made.values())]", "unknown-condition"),
         ("{n: EmptyOperator(task_id=f'{n}_more') for n in made if found(n)}", "unknown-condition"),
         ("list(map(lambda n: EmptyOperator(task_id=n), found()))", "unknown-loop"),
+        ("import hashlib\nh = hashlib.md5()\nh.update(found())\nEmptyOperator(task_id=h.hexdigest())", "unknown-id"),
         ("for pair in zip(*more): EmptyOperator(task_id=f'load_{pair}')", "unknown-loop"),
         ("for name in itertools.chain(*more): EmptyOperator(task_id=name)", "unknown-loop"),
         ("for name in itertools.chain(['a'], *more): EmptyOperator(task_id=f'x{name}')", "unknown-loop"),

@@ -308,6 +308,10 @@ functools.partial(spread, 1, key="p")(2)
 json.loads('{"a": [1, null]}')["a"]
 json.dumps({"b": 1, "a": [True]}, sort_keys=True)
 hashlib.md5("abc".encode()).hexdigest()
+hashlib.new("SHA256", b"abc").copy().hexdigest()
+string.Template("$a-$b").safe_substitute({"a": 1})
+list(itertools.starmap(lambda a, b: a + b, [(1, 2), "ab"]))
+list(zip("ab", itertools.count(5, 2), itertools.cycle("xyz")))
 string.Template("$a-${b}").substitute(a=1, b="x")
 string.ascii_lowercase[:3]
 list(calendar.month_abbr)[1:3]

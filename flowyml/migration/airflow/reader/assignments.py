@@ -55,11 +55,11 @@ class Assignments(Expressions):
                 values.hard(old).extend(items)
             return
         if (method := _IN_PLACE.get((type(values.hard(old)), type(node.op)))) is not None:
-            self.call_method(values.hard(old), method, values.Arguments([values.Given(new)]), node)
+            self.call_method(values.hard(old), method, values.Arguments.of(new), node)
             return
         owner = values.hard(old)
         if isinstance(owner, values.Instance) and (own := owner.special(_IN_PLACE_METHODS.get(type(node.op), ""))):
-            put(self.call(self.bound(own, owner, node), values.Arguments([values.Given(new)]), node))
+            put(self.call(self.bound(own, owner, node), values.Arguments.of(new), node))
             return
         put(self.operate(type(node.op), old, new, node))
 
@@ -106,12 +106,10 @@ class Assignments(Expressions):
                 owner.attributes = values.hard(value)
                 return
             if isinstance(setter, (values.Function, values.Native)):
-                self.call(
-                    setter, values.Arguments([values.Given(owner), values.Given(name), values.Given(value)]), node
-                )
+                self.call(setter, values.Arguments.of(owner, name, value), node)
                 return
             if isinstance(found, values.Function) and found.setter is not None:
-                self.call(values.Bound(found.setter, owner), values.Arguments([values.Given(value)]), node)
+                self.call(values.Bound(found.setter, owner), values.Arguments.of(value), node)
             elif not self.world.assign(owner, name, value, node):
                 owner.attributes[name] = value
         elif (names := _names_of(owner)) is not None:
@@ -127,7 +125,7 @@ class Assignments(Expressions):
         self._held(owner, node)
         self.context.changed += 1
         if isinstance(owner, values.Instance) and (method := owner.special("__setitem__")):
-            self.call(self.bound(method, owner, node), values.Arguments([values.Given(key), values.Given(value)]), node)
+            self.call(self.bound(method, owner, node), values.Arguments.of(key, value), node)
         elif isinstance(owner, (dict, list)) and self.light(key):
             self.attempt(node, owner.__setitem__, key, value)
         else:
@@ -167,7 +165,7 @@ class Assignments(Expressions):
                 self._held(owner, target)
                 self.context.changed += 1
                 if isinstance(owner, values.Instance) and (method := owner.special("__delitem__")):
-                    self.call(self.bound(method, owner, target), values.Arguments([values.Given(key)]), target)
+                    self.call(self.bound(method, owner, target), values.Arguments.of(key), target)
                 elif isinstance(owner, (dict, list)):
                     self.attempt(node, owner.__delitem__, key)
             elif isinstance(target, ast.Attribute):
@@ -179,7 +177,7 @@ class Assignments(Expressions):
         if isinstance(owner, values.Items) and isinstance(
             found := owner.cls and owner.cls.find("__delattr__"), values.Native
         ):
-            found.call(self, values.Arguments([values.Given(owner), values.Given(name)]), ast.Pass())
+            found.call(self, values.Arguments.of(owner, name), ast.Pass())
         elif (names := owner.attributes if isinstance(owner, values.Instance) else _names_of(owner)) is not None:
             names.pop(name, None)
 

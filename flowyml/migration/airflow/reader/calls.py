@@ -41,9 +41,7 @@ class Calls(Statements):
             case values.Function():
                 return self._call_function(function, arguments, node)
             case values.Bound():
-                owned = values.Arguments(
-                    [values.Given(function.owner), *arguments.positional], arguments.named, arguments.open
-                )
+                owned = arguments.after(function.owner)
                 return self._call_function(function.function, owned, node)
             case values.Class():
                 return self.instantiate(function, arguments, node)
@@ -96,9 +94,7 @@ class Calls(Statements):
         """Return the function and arguments of a call of a generator; None for any other."""
         function = values.hard(function)
         if isinstance(function, values.Bound):
-            arguments = values.Arguments(
-                [values.Given(function.owner), *arguments.positional], arguments.named, arguments.open
-            )
+            arguments = arguments.after(function.owner)
             function = function.function
         is_one = isinstance(function, values.Function) and not function.context_manager and self._generates(function)
         return (function, arguments) if is_one and not self.too_deep else None
@@ -203,7 +199,7 @@ class Calls(Statements):
                 base.below.append(cls)
         for name, value in list(names.items()):
             if type(value) is values.Instance and (method := value.special("__set_name__")):
-                self.call(values.Bound(method, value), values.Arguments([values.Given(cls), values.Given(name)]), node)
+                self.call(values.Bound(method, value), values.Arguments.of(cls, name), node)
         foreign = {one.name for one in cls.foreign()}
         if foreign & {"Enum", "IntEnum", "StrEnum", "Flag"}:
             give_members(self, cls)
@@ -238,9 +234,7 @@ class Calls(Statements):
         cls.meta = meta = next((one for one in kinds if isinstance(one, values.Class)), None)
         if meta is None:
             return cls
-        given = values.Arguments(
-            [values.Given(cls), values.Given(cls.name), values.Given(cls.bases), values.Given(cls.names)]
-        )
+        given = values.Arguments.of(cls, cls.name, cls.bases, cls.names)
         made: Any = cls
         if isinstance(new := meta.find("__new__"), values.Function):
             with self.about_to_make(cls):
@@ -274,7 +268,7 @@ class Calls(Statements):
             with self.about_to_make(cls):
                 return self.call(values.Bound(hook, cls), arguments, node)
         if isinstance(new := cls.find("__new__"), values.Function):  # which may return an earlier instance
-            given = values.Arguments([values.Given(cls), *arguments.positional], arguments.named, arguments.open)
+            given = arguments.after(cls)
             instance = self.call(new, given, node)
         else:
             instance = self.world.allocate(cls, node)
@@ -298,7 +292,7 @@ class Calls(Statements):
                 return member
         hook = cls.find("_missing_")
         if isinstance(hook, values.Function) and not isinstance(value, values.Unknown):
-            found = self.call(hook, values.Arguments([values.Given(cls), values.Given(value)]), node)
+            found = self.call(hook, values.Arguments.of(cls, value), node)
             if found is not None:
                 return found
         return (
@@ -388,7 +382,7 @@ def give_members(machine: values.Machine, cls: values.Class) -> None:
         for member in dict.fromkeys(members.values()):
             found = values.hard(member.attributes["value"])
             given = found if isinstance(found, tuple) else (found,)
-            machine.call(values.Bound(init, member), values.Arguments([values.Given(one) for one in given]), cls.node)
+            machine.call(values.Bound(init, member), values.Arguments.of(*given), cls.node)
 
 
 def _is_alias(one: Any, other: Any) -> bool:

@@ -76,6 +76,8 @@ class Base(values.Machine):
         self.defaults_taken: dict[str, Place] = {}
         self.iterators: list[values.Once] = []
         self.making: list[values.Class] = []
+        self.lost: dict[int, Any] = {}
+        """By ``id``, objects of Python that a method has changed in an unknown way: their results are unknown."""
 
     # Bounds and source locations
 

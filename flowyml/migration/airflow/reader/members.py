@@ -69,7 +69,11 @@ class Members(Base):
             parts = _parts_joined(value, name, args)
             args, kwargs, soft, known = self.settle(args, kwargs)
             if not known or arguments.open:
+                if operations.changes(value, name):
+                    self.lost[id(value)] = value
                 return self.unknown(node, text=self.partial_text(value, name, args), parts=parts)
+            if id(value) in self.lost:
+                return self.unknown(node)
             return self.soft(self._called(value, name, args, kwargs, node), *soft, parts=parts)
         self.context.changed += name in operations.CHANGES
         if not self.light([args, value] if name in ("index", "count", "remove") else keyed(name, args)):
@@ -129,7 +133,7 @@ class Members(Base):
                 return self.plain_attribute(value, name, node)
             fallback = value.cls.find("__getattr__")
             if isinstance(fallback, (values.Function, values.Native)) and not name.startswith("__"):
-                return self.call(fallback, values.Arguments([values.Given(value), values.Given(name)]), node)
+                return self.call(fallback, values.Arguments.of(value, name), node)
             if isinstance(value, values.Member):
                 return self.plain_attribute(value.attributes["_value_"], name, node)
             foreign = value.cls.foreign()
@@ -165,9 +169,7 @@ class Members(Base):
                     return self.call(values.Bound(found, owner), values.Arguments(), node)
             return values.Bound(found, owner)
         if type(found) is values.Instance and (method := found.special("__get__")):
-            return self.call(
-                values.Bound(method, found), values.Arguments([values.Given(owner), values.Given(owner.cls)]), node
-            )
+            return self.call(values.Bound(method, found), values.Arguments.of(owner, owner.cls), node)
         return found
 
 

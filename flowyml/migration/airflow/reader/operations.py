@@ -10,6 +10,7 @@ import collections
 import configparser
 import datetime
 import graphlib
+import hashlib
 import operator
 import re
 import string
@@ -190,6 +191,8 @@ METHODS: Mapping[type, frozenset[str]] = {
     datetime.timedelta: _names("total_seconds"),
     datetime.tzinfo: _names("localize datetime"),
     graphlib.TopologicalSorter: _names("add done get_ready is_active prepare static_order"),
+    string.Template: _names("substitute safe_substitute"),
+    type(hashlib.sha256()): _names("copy digest hexdigest update"),
     re.Match: _names("group groups groupdict start end span"),
     PurePosixPath: _names("as_posix is_absolute is_relative_to joinpath relative_to with_name with_suffix with_stem"),
 }
@@ -207,6 +210,13 @@ CHANGES = _names(
     "move_to_end pop popitem popleft remove reverse rotate setdefault subtract symmetric_difference_update update"
 )
 """Methods of containers that change them."""
+
+
+def changes(value: Any, name: str) -> bool:
+    """Return whether a method changes its owner; that of a moment never does."""
+    return name in CHANGES and not isinstance(value, datetime.date)
+
+
 KEYED = frozenset({"count", "discard", "get", "index", "pop", "remove", "setdefault"})
 """Methods of containers whose first argument is a key or an item."""
 STRUCTURAL: Mapping[type, frozenset[str]] = {
@@ -275,6 +285,8 @@ def method(value: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> An
         _growing(value, args)
     if name in _OF_QUEUES and isinstance(value, list):
         return _OF_QUEUES[name](value, *args)
+    if isinstance(value, string.Template):
+        _filled(value.template, [*args, kwargs])
     if name == "strftime":
         _widths(str(args[0]) if args else "")
     if name == "static_order":
@@ -291,6 +303,14 @@ def _growing(value: Any, args: list[Any]) -> None:
 def _growth(value: str, args: list[Any]) -> None:
     old, new = args[0], args[1]
     if isinstance(old, str) and isinstance(new, str) and (value.count(old) + 1) * len(new) > LARGEST:
+        raise NotKnown
+
+
+def _filled(text: str, given: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ``NotKnown`` for values that would make a template too long, or that are not plain."""
+    _only_plain(list(given))
+    longest = max((len(str(one)) for each in given for one in each.values()), default=0)
+    if text.count("$") * longest > LARGEST:
         raise NotKnown
 
 

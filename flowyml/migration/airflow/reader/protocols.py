@@ -47,7 +47,7 @@ class Protocols(Members):
         for owner, other, prefix in ((left, right, "__"), (right, left, "__r")):
             name = _DUNDERS.get(kind)
             if name and isinstance(owner, values.Instance) and (method := owner.special(f"{prefix}{name}__")):
-                return self.call(self.bound(method, owner, node), values.Arguments([values.Given(other)]), node)
+                return self.call(self.bound(method, owner, node), values.Arguments.of(other), node)
         return self.unknown(node)
 
     def _percent(self, text: str, value: Any, left: Any, node: ast.AST) -> Any:
@@ -114,7 +114,7 @@ class Protocols(Members):
     def _equal(self, kind: type[ast.cmpop], one: values.Instance, other: values.Instance, node: ast.AST) -> Any:
         """Return whether instances are equal: by ``__eq__``, for a dataclass by its fields, else by identity."""
         if method := one.special("__eq__"):
-            found = self.truth(self.call(self.bound(method, one, node), values.Arguments([values.Given(other)]), node))
+            found = self.truth(self.call(self.bound(method, one, node), values.Arguments.of(other), node))
         elif one is other or one.cls is None or one.cls is not other.cls or one.cls.fields is None:
             found = one is other
         else:
@@ -127,7 +127,7 @@ class Protocols(Members):
         """``<`` and the other comparisons of instances: by their methods, as tuples or dataclasses by their fields."""
         for owner, against, name in ((one, other, _ORDERS[kind][0]), (other, one, _ORDERS[kind][1])):
             if isinstance(owner, values.Instance) and (method := owner.special(name)):
-                return self.call(self.bound(method, owner, node), values.Arguments([values.Given(against)]), node)
+                return self.call(self.bound(method, owner, node), values.Arguments.of(against), node)
         left, right = (_fields_of(_plain(each)) for each in (one, other))
         if isinstance(left, values.Instance) or isinstance(right, values.Instance):
             return self.unknown(node)
@@ -140,7 +140,7 @@ class Protocols(Members):
     def _within(self, kind: type[ast.cmpop], one: Any, other: values.Instance, node: ast.AST) -> Any:
         """``one in other``, for an instance that has ``__contains__`` or is iterable."""
         if method := other.special("__contains__"):
-            found = self.truth(self.call(self.bound(method, other, node), values.Arguments([values.Given(one)]), node))
+            found = self.truth(self.call(self.bound(method, other, node), values.Arguments.of(one), node))
         elif (items := self.iterate(other, node)) is None:
             found = None
         else:
@@ -173,11 +173,7 @@ class Protocols(Members):
             if isinstance(members, dict) and name in members:
                 return members[name]
             hook = one.find("__class_getitem__") or (one.meta and one.meta.find("__getitem__"))
-            return (
-                self.call(hook, values.Arguments([values.Given(one), values.Given(key)]), node)
-                if isinstance(hook, values.Function)
-                else one
-            )
+            return self.call(hook, values.Arguments.of(one, key), node) if isinstance(hook, values.Function) else one
         if isinstance(one, values.Instance):
             return self._instance_item(one, key, node)
         if isinstance(name, values.Unknown) or not self.light(name):
@@ -189,11 +185,11 @@ class Protocols(Members):
         if isinstance(sections, dict) and isinstance(name, str) and name in sections:
             return sections[name]
         if method := value.special("__getitem__"):
-            return self.call(self.bound(method, value, node), values.Arguments([values.Given(key)]), node)
+            return self.call(self.bound(method, value, node), values.Arguments.of(key), node)
         if isinstance(value, values.Items):
             missing = value.special("__missing__")
             if missing is not None and name not in value:
-                return self.call(self.bound(missing, value, node), values.Arguments([values.Given(key)]), node)
+                return self.call(self.bound(missing, value, node), values.Arguments.of(key), node)
             return self.attempt(node, lambda: value[name])
         if (items := value.attributes.get("__items__")) is not None and isinstance(name, (int, slice)):
             return self.attempt(node, lambda: items[name])
@@ -212,7 +208,7 @@ class Protocols(Members):
         if isinstance(value, values.Class):
             hook = value.meta.find("__iter__") if value.meta is not None else None
             if isinstance(hook, values.Function):
-                return self.iterate(self.call(hook, values.Arguments([values.Given(value)]), node), node)
+                return self.iterate(self.call(hook, values.Arguments.of(value), node), node)
             members = value.names.get("__members__")
             return list(dict.fromkeys(members.values())) if isinstance(members, dict) else None  # aliases once
         if isinstance(value, values.Instance):
@@ -321,7 +317,7 @@ class Protocols(Members):
         (plain,), _, soft, known = self.settle([value])
         if isinstance(plain, values.Instance):
             if not conversion and (method := plain.special("__format__")):
-                return self.call(self.bound(method, plain, node), values.Arguments([values.Given(spec)]), node)
+                return self.call(self.bound(method, plain, node), values.Arguments.of(spec), node)
             plain = self._shown(plain, node, "__repr__" if conversion == "r" else "__str__")
             known = isinstance(plain, str)
             conversion = ""

@@ -110,6 +110,15 @@ class Arguments:
     named: dict[str, Given] = field(default_factory=dict)
     open: bool = False
 
+    @classmethod
+    def of(cls, *found: Any) -> Arguments:
+        """Return values as positional arguments."""
+        return cls([Given(one) for one in found])
+
+    def after(self, first: Any) -> Arguments:
+        """Return these behind another positional one."""
+        return Arguments([Given(first), *self.positional], self.named, self.open)
+
     def get(self, name: str, position: int | None = None) -> Given | None:
         """Return the argument of this name, or at this position."""
         if name in self.named:

@@ -15,7 +15,6 @@ from flowyml.migration.airflow.reader.library.natives import native
 from flowyml.migration.airflow.reader.library.paths import Opened, opened_attribute, path_attribute
 from flowyml.migration.airflow.reader.library.records import class_method, instance_method
 from flowyml.migration.airflow.reader.library.standard import native_attribute
-from flowyml.migration.airflow.reader.library.text import Digest
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.operations import CHANGES
 from flowyml.migration.airflow.reader.parts import flat
@@ -179,7 +178,7 @@ def _added(world: Making, dag: nodes.Dag, arguments: values.Arguments) -> None:
 
 def _added_all(world: Making, dag: nodes.Dag, arguments: values.Arguments, node: ast.AST) -> None:
     for one in world.machine.iterate(arguments.value("tasks", 0), node) or ():
-        _added(world, dag, values.Arguments([values.Given(one)]))
+        _added(world, dag, values.Arguments.of(one))
 
 
 def _depends(world: Making, dag: nodes.Dag, arguments: values.Arguments, node: ast.AST) -> None:
@@ -380,7 +379,6 @@ _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     PartialCall: _of_partial_call,
     Stack: _of_stack,
     values.Native: lambda world, value, name, _: _known(native_attribute(world.machine, value, name)),
-    Digest: lambda world, value, name, _: value.method(name) or MISSING,
     values.Instance: _of_instance,
     nodes.Ids: _of_held,
     values.Moment: outside.of_moment,

@@ -39,11 +39,7 @@ def _variable(world: Making, function: values.Foreign, arguments: values.Argumen
     if name in world.machine.options.variables:
         value = world.machine.options.variables[name]
         is_text = how is True and isinstance(value, str)
-        return (
-            LIBRARY["json.loads"].call(world.machine, values.Arguments([values.Given(value)]), node)
-            if is_text
-            else value
-        )
+        return LIBRARY["json.loads"].call(world.machine, values.Arguments.of(value), node) if is_text else value
     is_json = how not in (None, False)
     return _outside(world, f"{'variable-json' if is_json else 'variable'}:{name}", given, node)
 
@@ -152,7 +148,7 @@ def _moment(world: Making, zone: datetime.tzinfo | None, node: ast.AST) -> value
 def _zone(world: Making, given: Any, node: ast.AST) -> datetime.tzinfo | None:
     zone = values.hard(given)
     if isinstance(zone, str):
-        zone = LIBRARY["pendulum.timezone"].call(world.machine, values.Arguments([values.Given(zone)]), node)
+        zone = LIBRARY["pendulum.timezone"].call(world.machine, values.Arguments.of(zone), node)
     return zone if isinstance(zone, datetime.tzinfo) else None
 
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.items import NAMES as BUILT
-from flowyml.migration.airflow.reader.library.items import in_rows, keys_of
+from flowyml.migration.airflow.reader.library.items import iterating, keys_of
 from flowyml.migration.airflow.reader.library.natives import natives, plain
-from flowyml.migration.airflow.reader.operations import LARGEST
-from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Items, NotKnown, Once, Unknown, hard
+from flowyml.migration.airflow.reader.values import Arguments, Instance, Items, NotKnown, Once, hard
 
 _MOST = 10_000
 """The largest number of results of a function of itertools; more are unknown."""
@@ -85,49 +84,6 @@ def _shallow(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return copy.copy(value) if isinstance(value, (list, dict, set)) else value
 
 
-def _chained(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    froms = [given.value for given in arguments.positional]
-    lists = [machine.items_of(one, node) for one in froms]
-    if arguments.open:
-        raise NotKnown
-    return machine.once(lambda: list(itertools.chain(*lists)), node, *froms)
-
-
-def _chained_from(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    outer = machine.items_of(arguments.value("iterable", 0), node)
-    return _chained(machine, Arguments([Given(one) for one in outer]), node)
-
-
-def _combined(function: Callable[..., Any], lists: int) -> Callable[..., Any]:
-    """Return a function of itertools whose first ``lists`` arguments are iterables."""
-
-    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-        froms = [given.value for given in arguments.positional]
-        args = [machine.iterate(value, node) if index < lists else hard(value) for index, value in enumerate(froms)]
-        kwargs = {name: hard(given.value) for name, given in arguments.named.items()}
-        repeat = kwargs.get("repeat", 1)
-        if not isinstance(repeat, int) or repeat > 10 or arguments.open:
-            raise NotKnown
-        if any(isinstance(one, Unknown) or one is None for one in args) or not args:
-            raise NotKnown
-
-        def rows() -> list[Any]:
-            found: list[Any] = []
-            count = 0
-            for row in function(*args, **kwargs):
-                count += len(row) if isinstance(row, tuple) else 1
-                if count > LARGEST or len(found) == _MOST:
-                    raise NotKnown
-                found.append(row)
-            machine.step(len(found) + count // 10)
-            return found
-
-        found = machine.attempt(node, rows)
-        return machine.once(lambda: found, node, *froms) if isinstance(found, list) else found
-
-    return call
-
-
 def _grouped(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``itertools.groupby``: pairs of a key and the list of its run."""
     items = machine.items_of(arguments.value("iterable", 0), node)
@@ -157,16 +113,11 @@ def _sliced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.once(lambda: found, node, value) if isinstance(found, list) else found
 
 
-def _zipped(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    filler = arguments.value("fillvalue")
-    return in_rows(machine, arguments, node, lambda each: itertools.zip_longest(*each, fillvalue=filler))
-
-
 def _called_with_two(machine: Any, function: Any, node: ast.AST) -> Callable[[Any, Any], Any]:
     """Return a function of the file, by default addition, as one that Python can call."""
     if function is None:
         return lambda one, other: machine.operate(ast.Add, one, other, node)
-    return lambda one, other: machine.call(function, Arguments([Given(one), Given(other)]), node)
+    return lambda one, other: machine.call(function, Arguments.of(one, other), node)
 
 
 def _accumulated(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -192,27 +143,6 @@ def _teed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return tuple(machine.once(lambda: list(items), node, given) for _ in range(count))
 
 
-def _counted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    counted = itertools.count(arguments.expect(int, "start", 0, 0), arguments.expect(int, "step", 1, 1))
-    machine.step(_ENDLESS // 10)
-    return machine.once(lambda: list(itertools.islice(counted, _ENDLESS)), node)
-
-
-def _cycled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    given = arguments.value("iterable", 0)
-    items = machine.items_of(given, node)
-    machine.step(_ENDLESS // 10)
-    return machine.once(lambda: list(itertools.islice(itertools.cycle(items), _ENDLESS)), node, given)
-
-
-def _starred(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``itertools.starmap``."""
-    function, given = arguments.value("function", 0), arguments.value("iterable", 1)
-    rows = [machine.items_of(row, node) for row in machine.items_of(given, node)]
-    calls = [Arguments([Given(one) for one in row]) for row in rows]
-    return machine.once(lambda: [machine.call(function, each, node) for each in calls], node, given)
-
-
 def _shuffled(machine: Any, arguments: Arguments, node: ast.AST) -> None:
     machine.warn("unknown-call", f"the order that `{machine.source(node)[:80]}` makes is unknown", node)
 
@@ -234,21 +164,23 @@ NAMES = natives({
     "collections.ChainMap": plain(lambda *maps: dict(collections.ChainMap(*maps))),
     "copy.copy": _shallow,
     "copy.deepcopy": lambda machine, arguments, node: _deep(machine, arguments.value("x", 0)),
-    "itertools.chain": _chained,
-    "itertools.chain.from_iterable": _chained_from,
-    "itertools.product": _combined(itertools.product, lists=100),
-    "itertools.combinations": _combined(itertools.combinations, lists=1),
-    "itertools.combinations_with_replacement": _combined(itertools.combinations_with_replacement, lists=1),
-    "itertools.permutations": _combined(itertools.permutations, lists=1),
-    "itertools.pairwise": _combined(itertools.pairwise, lists=1),
+    "itertools.chain": iterating(itertools.chain, "iterable"),
+    "itertools.chain.from_iterable": iterating(itertools.chain.from_iterable, "iterables"),
+    "itertools.product": iterating(itertools.product, "iterable", most=_MOST),
+    "itertools.combinations": iterating(itertools.combinations, "iterable", "r", most=_MOST),
+    "itertools.combinations_with_replacement": iterating(
+        itertools.combinations_with_replacement, "iterable", "r", most=_MOST
+    ),
+    "itertools.permutations": iterating(itertools.permutations, "iterable", "r", most=_MOST),
+    "itertools.pairwise": iterating(itertools.pairwise, "iterable"),
     "itertools.islice": _sliced,
-    "itertools.repeat": _combined(itertools.repeat, lists=0),
-    "itertools.zip_longest": _zipped,
+    "itertools.repeat": iterating(itertools.repeat, "object", "times", most=_MOST),
+    "itertools.zip_longest": iterating(itertools.zip_longest, "iterable"),
     "itertools.accumulate": _accumulated,
-    "itertools.starmap": _starred,
+    "itertools.starmap": iterating(itertools.starmap, "function", "iterables"),
     "itertools.tee": _teed,
-    "itertools.count": _counted,
+    "itertools.count": iterating(itertools.count, "start", "step", most=_ENDLESS, is_cut=True),
     "random.shuffle": _shuffled,
-    "itertools.cycle": _cycled,
+    "itertools.cycle": iterating(itertools.cycle, "iterable", most=_ENDLESS, is_cut=True),
     "collections.deque": _queue,
 })  # fmt: skip

@@ -16,7 +16,7 @@ from flowyml.migration.airflow.reader.library.natives import natives, plain
 from flowyml.migration.airflow.reader.library.paths import Opened
 from flowyml.migration.airflow.reader.library.paths import read as text_of
 from flowyml.migration.airflow.reader.operations import LARGEST, Section
-from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, NotKnown, hard
+from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, NotKnown, hard
 
 
 class Settings(Instance):
@@ -197,7 +197,7 @@ def _hooked(machine: Any, hook: Any, value: Any, node: ast.AST) -> Any:
     if not isinstance(value, dict):
         return value
     inner = {key: _hooked(machine, hook, one, node) for key, one in value.items()}
-    return machine.call(hook, Arguments([Given(inner)]), node)
+    return machine.call(hook, Arguments.of(inner), node)
 
 
 _TOML = _loader(tomllib.loads, letters=2)
@@ -208,7 +208,7 @@ def _toml_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     given = hard(arguments.value("f", 0))
     if isinstance(given, (str, PurePosixPath)):
         given = machine.attempt(node, lambda: text_of(machine, str(given)))
-    return _TOML.call(machine, Arguments([Given(given)]), node)
+    return _TOML.call(machine, Arguments.of(given), node)
 
 
 def _table(reader: Callable[..., Any], *positional: str) -> Callable[..., Any]:

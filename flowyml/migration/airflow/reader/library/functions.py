@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import natives, nothing
-from flowyml.migration.airflow.reader.values import Arguments, Class, Function, Given, Instance, Native, NotKnown, hard
+from flowyml.migration.airflow.reader.values import Arguments, Class, Function, Instance, Native, NotKnown, hard
 
 
 class PartialCall(Instance):
@@ -184,7 +184,7 @@ NAMES = natives({
     "importlib.util.module_from_spec": _loaded,
     "importlib.util.spec_from_file_location": _spec,
     "imp.load_source": lambda machine, given, node: _loaded(
-        machine, Arguments([Given(_spec(machine, given, node))]), node
+        machine, Arguments.of(_spec(machine, given, node)), node
     ),
     "operator.itemgetter": _getter(lambda machine, value, key, node: machine.item(value, key, node)),
     "operator.attrgetter": _getter(_dotted),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import natives
@@ -51,22 +50,70 @@ def from_keys(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.attempt(node, dict.fromkeys, [hard(one) for one in items], arguments.value("value", 1))
 
 
-def in_rows(
-    machine: Any, arguments: Arguments, node: ast.AST, join: Callable[[list[Iterator[Any]]], Iterable[Any]]
-) -> Any:
-    """Apply ``join`` to several iterables. An iterator that is in it twice gives its items to either in turn."""
-    froms = [given.value for given in arguments.positional]
-    each = [_pulled(machine, one, node) for one in froms]
-    if arguments.open:
-        raise NotKnown
-    most = _CELLS // max(len(each), 1)
-    found = machine.once(lambda: list(itertools.islice(join(each), most + 1)), node, *froms)
-    machine.step(len(found) * len(each) // 10)
-    return machine.unknown(node) if len(found) > most else found
-
-
 _CELLS = 1_000_000
 """The largest number of items in rows of several iterables together; more are unknown."""
+
+
+def iterating(function: Callable[..., Any], *names: str, most: int = _CELLS, is_cut: bool = False) -> Native:
+    """Return a function of Python that returns an iterator, as a native. Its iterables and functions are the file's.
+
+    ``names`` are its parameters: ``iterable`` (an iterator that is given twice gives its items to either in turn),
+    ``function``, ``object`` for anything, another name for a number; the last one is that of all further arguments. An
+    iterator with more than ``most`` results is unknown, or is cut there.
+    """
+
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        if arguments.open:
+            raise NotKnown
+        args = [
+            _converted(machine, names[min(place, len(names) - 1)], given.value, node)
+            for place, given in enumerate(arguments.positional)
+        ]
+        kwargs = {name: _converted(machine, name, given.value, node) for name, given in arguments.named.items()}
+
+        def taken() -> list[Any]:
+            rows: list[Any] = []
+            left = _CELLS
+            for row in function(*args, **kwargs):
+                left -= len(row) if isinstance(row, tuple) else 1
+                if is_cut and len(rows) == most:
+                    break
+                if left < 0 or len(rows) == most:
+                    raise NotKnown
+                rows.append(row)
+            machine.step((_CELLS - left) // 10)
+            return rows
+
+        def made() -> list[Any]:
+            found = machine.attempt(node, taken)
+            if not isinstance(found, list):
+                raise NotKnown
+            return found
+
+        return machine.once(made, node, *arguments.values())
+
+    return Native(function.__name__, call)
+
+
+def _converted(machine: Any, name: str, value: Any, node: ast.AST) -> Any:
+    """Return an argument of a parameter for a function of Python. Raises ``NotKnown``."""
+    match name:
+        case "iterable":
+            return _pulled(machine, value, node)
+        case "iterables":
+            return [machine.items_of(one, node) for one in machine.items_of(value, node)]
+        case "function":
+            return lambda *given: machine.call(value, Arguments.of(*given), node)
+        case "object" | "fillvalue":
+            return value
+    number = hard(value)
+    if number is not None and (not isinstance(number, int) or number > _LARGEST_NUMBERS.get(name, number)):
+        raise NotKnown
+    return number
+
+
+_LARGEST_NUMBERS = {"r": 1000, "repeat": 10}
+"""The largest lengths of a row, by their parameter: a row is in memory as a whole."""
 
 
 def _pulled(machine: Any, value: Any, node: ast.AST) -> Iterator[Any]:
@@ -81,21 +128,13 @@ def _in_turn(machine: Any, items: Once, node: ast.AST) -> Iterator[Any]:
         yield from machine.take(items, 1, node)
 
 
-def _enumerate(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    given = arguments.value("iterable", 0)
-    items, start = machine.items_of(given, node), arguments.expect(int, "start", 1, 0)
-    return machine.once(lambda: list(enumerate(items, start)), node, given)
-
-
 def _map(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     function, *rest = [given.value for given in arguments.positional]
     lists = [machine.iterate(one, node) for one in rest]
     if arguments.open or any(one is None for one in lists):
         return _tried(machine, function, len(lists), node)
     rows = zip(*lists, strict=False)
-    return machine.once(
-        lambda: [machine.call(function, Arguments([Given(one) for one in row]), node) for row in rows], node, *rest
-    )
+    return machine.once(lambda: [machine.call(function, Arguments.of(*row), node) for row in rows], node, *rest)
 
 
 def _tried(machine: Any, function: Any, count: int, node: ast.AST) -> Any:
@@ -116,7 +155,7 @@ def _filter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     unsure: list[Any] = []
 
     def keeps(one: Any) -> bool:
-        answer = machine.truth(one if function is None else machine.call(function, Arguments([Given(one)]), node))
+        answer = machine.truth(one if function is None else machine.call(function, Arguments.of(one), node))
         unsure.extend([one] if answer is None else [])
         return answer is not False
 
@@ -132,7 +171,7 @@ def _filter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def keys_of(machine: Any, items: list[Any], key: Any, node: ast.AST) -> list[Any]:
     """Return the results of ``key`` for each item; the items themselves without ``key``."""
-    return items if key is None else [machine.call(key, Arguments([Given(one)]), node) for one in items]
+    return items if key is None else [machine.call(key, Arguments.of(one), node) for one in items]
 
 
 def _ordered(machine: Any, items: list[Any], arguments: Arguments, node: ast.AST) -> Any:
@@ -255,8 +294,8 @@ _MAKERS = natives({
     "set": _container(set),
     "frozenset": _container(frozenset),
     "dict": _dict,
-    "zip": lambda machine, arguments, node: in_rows(machine, arguments, node, lambda each: zip(*each, strict=False)),
-    "enumerate": _enumerate,
+    "zip": iterating(zip, "iterable"),
+    "enumerate": iterating(enumerate, "iterable", "start"),
     "map": _map,
     "filter": _filter,
     "reversed": _reversed,

@@ -301,11 +301,7 @@ def _members(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
     found: list[Any] = []
     for name in _names_of(value):
         member = machine.attribute(value, name, node)
-        answer = (
-            True
-            if wanted is None
-            else machine.truth(machine.call(wanted, values.Arguments([values.Given(member)]), node))
-        )
+        answer = True if wanted is None else machine.truth(machine.call(wanted, values.Arguments.of(member), node))
         if answer is None:
             raise values.NotKnown
         if answer:

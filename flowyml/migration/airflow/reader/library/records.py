@@ -161,7 +161,7 @@ def class_method(value: Class, name: str) -> Any:
 
 def _made_of(machine: Any, cls: Class, arguments: Arguments, node: ast.AST) -> Any:
     items = machine.items_of(arguments.value("iterable", 0), node)
-    return machine.instantiate(cls, Arguments([Given(one) for one in items]), node)
+    return machine.instantiate(cls, Arguments.of(*items), node)
 
 
 def _is_model(cls: Class) -> bool:

@@ -11,7 +11,7 @@ import string
 import textwrap
 import unicodedata
 import zlib
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flowyml.migration.airflow.reader import values
@@ -55,22 +55,6 @@ def _walk(machine: Any, value: Any, parts: list[str], node: ast.AST) -> Any:
     return value
 
 
-def _template(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``string.Template``: its ``substitute`` on plain values."""
-    text = arguments.expect(str, "template", 0)
-
-    def substitute(_: Any, given: values.Arguments, where: ast.AST) -> Any:
-        given_names = {name: one.value for name, one in given.named.items()}
-        if given.positional and isinstance(values.hard(given.positional[0].value), dict):
-            given_names = {**values.hard(given.positional[0].value), **given_names}
-        settled, _, soft, known = machine.settle([given_names])
-        if not known or text.count("$") * max((len(str(one)) for one in settled[0].values()), default=0) > LARGEST:
-            raise values.NotKnown
-        return machine.soft(machine.attempt(where, string.Template(text).safe_substitute, settled[0]), *soft)
-
-    return values.Instance(None, {name: values.Native(name, substitute) for name in ("substitute", "safe_substitute")})
-
-
 _LETTERS = ("ascii_letters", "ascii_lowercase", "ascii_uppercase", "digits", "hexdigits", "punctuation")
 _VERSIONS = (
     "packaging.version.Version", "packaging.version.parse", "pkg_resources.parse_version",
@@ -109,7 +93,7 @@ def _substituted(machine: Any, arguments: values.Arguments, node: ast.AST) -> An
         raise values.NotKnown
     out, end = [], 0
     for one in found:
-        new = values.hard(machine.call(function, values.Arguments([values.Given(one)]), node))
+        new = values.hard(machine.call(function, values.Arguments.of(one), node))
         if not isinstance(new, str):
             raise values.NotKnown
         out += [text[end : one.start()], new]
@@ -139,48 +123,14 @@ def _compiled(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
     return values.Instance(None, {"pattern": pattern.value, **{name: method(name) for name in _FUNCTIONS}})
 
 
-class Digest(values.Instance):
-    """A hash of ``hashlib``, over the bytes so far; None if they are unknown."""
-
-    def __init__(self, name: str, data: bytes | None) -> None:
-        super().__init__(None)
-        self.name = name
-        self.data = data
-
-    def method(self, name: str) -> values.Native | None:
-        """``update``, ``digest`` or ``hexdigest``; None for any other name."""
-        if name == "update":
-            return values.Native(
-                name, lambda machine, given, _: self._add(machine, values.hard(given.value("data", 0)))
-            )
-        if name not in ("digest", "hexdigest"):
-            return None
-
-        def call(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-            if self.data is None or arguments.positional:
-                raise values.NotKnown
-            machine.charge(self.data)
-            return getattr(hashlib.new(self.name, self.data, usedforsecurity=False), name)()
-
-        return values.Native(name, call)
-
-    def _add(self, machine: Any, data: Any) -> None:
-        machine.charge(self.data, data)
-        known = isinstance(data, bytes) and self.data is not None and len(self.data) + len(data) <= LARGEST
-        self.data = self.data + data if known else None
-
-
-def _digest(name: str) -> Callable[..., Any]:
-    return lambda machine, arguments, node: Digest(name, arguments.expect(bytes, "string", 0, b""))
-
-
-def _new_digest(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``hashlib.new(name, data)``."""
-    name, data = arguments.expect(str, "name", 0).lower(), arguments.expect(bytes, "data", 1, b"")
-    return Digest(name, data) if name in _DIGESTS else machine.unknown(node)
-
-
 _DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
+
+
+def _digest(name: str, data: bytes = b"", **_: Any) -> Any:
+    """``hashlib.new(name, data)``."""
+    if name.lower() not in _DIGESTS:
+        raise values.NotKnown
+    return hashlib.new(name, data, usedforsecurity=False)
 
 
 def _indented(text: str, prefix: str) -> str:
@@ -205,13 +155,13 @@ NAMES = natives({
     **dict.fromkeys(_VERSIONS, plain(_version)),
     **{f"string.{name}": getattr(string, name) for name in _LETTERS},
     "string.capwords": plain(string.capwords),
-    "string.Template": _template,
+    "string.Template": plain(string.Template),
     "re.escape": plain(re.escape),
     "re.compile": _compiled,
     **{f"re.{name}": int(re.RegexFlag[name]) for name in ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE")},
     **{f"re.{name}": int(re.RegexFlag[name]) for name in ("I", "M", "S", "X")},
-    **{f"hashlib.{name}": _digest(name) for name in _DIGESTS},
-    "hashlib.new": _new_digest,
+    **{f"hashlib.{name}": plain(partial(getattr(hashlib, name), usedforsecurity=False)) for name in _DIGESTS},
+    "hashlib.new": plain(_digest),
     "base64.b64encode": plain(base64.b64encode),
     "base64.b64decode": plain(base64.b64decode),
     "base64.urlsafe_b64encode": plain(base64.urlsafe_b64encode),
