@@ -216,7 +216,7 @@ class _Walk(FileWalk):
                 yield f"{name} = {self._state(value)}"
 
     def _collect_cells(self, live: dict[str, Any]) -> None:
-        """Hold the statements of a notebook's cells that call, change or extend a library, which keeps the effect.
+        """Hold the statements of a notebook's cells that call, change or extend a library: their effect stays in it.
 
         Each counts where it ran last, so that the same cells, run in the same order, give the same digest.
         """

@@ -28,10 +28,10 @@ def check_execution_groups(structure: Groups, calls: Mapping[str, Call], steps: 
                 _check_beside(step, first)
                 _check_options(step, [structure.step(name) for name in group.steps])
         between = _reached(group.steps, later) & _reached(group.steps, earlier)
-        if strangers := [step.name for step in steps if step.name in between - set(group.steps)]:
-            with errors_at(calls[strangers[0]].line):
+        if unlisted := [step.name for step in steps if step.name in between - set(group.steps)]:
+            with errors_at(calls[unlisted[0]].line):
                 raise DefinitionError(
-                    f"step {strangers[0]!r} lies between steps of execution_group={group.name!r}, which run one after "
+                    f"step {unlisted[0]!r} lies between steps of execution_group={group.name!r}, which run one after "
                     f"the other in one process. Put it into the group, or leave {group.steps[-1]!r} out."
                 )
 

@@ -49,9 +49,9 @@ def takes_a_dict(function: Callable[P, R]) -> Callable[P, R]:
     @adds_source_line
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        if strangers := {name: value for name, value in kwargs.items() if name not in known}:
-            name, verb = next(iter(strangers)), function.__name__
-            example = ", ".join(f"{key!r}: {value!r:.40}" for key, value in strangers.items())
+        if unknown := {name: value for name, value in kwargs.items() if name not in known}:
+            name, verb = next(iter(unknown)), function.__name__
+            example = ", ".join(f"{key!r}: {value!r:.40}" for key, value in unknown.items())
             raise UnknownOptionError(
                 f"{verb}() has no option {name!r}.{did_you_mean(name, known)} It takes {', '.join(known)}. Parameters "
                 f"of the run go into a dict: {verb}({'parameters=' if known[0] != 'parameters' else ''}{{{example}}})."

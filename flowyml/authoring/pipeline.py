@@ -531,9 +531,9 @@ class Pipeline:
 
         if args:
             raise DefinitionError(f"Pipeline {self.name!r} takes its parameters by name: {self.name}(rows=…).")
-        if strangers := sorted(kwargs.keys() - self.context.keys()):
+        if unknown := sorted(kwargs.keys() - self.context.keys()):
             raise DefinitionError(
-                f"Pipeline {self.name!r} has no parameter {strangers[0]!r}. It has {', '.join(self.context) or 'none'}."
+                f"Pipeline {self.name!r} has no parameter {unknown[0]!r}. It has {', '.join(self.context) or 'none'}."
             )
         if self._grouping.groups:
             raise DefinitionError(

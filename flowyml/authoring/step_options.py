@@ -135,9 +135,9 @@ def check_inputs(inputs: object, step: Step[..., Any], who: str) -> Mapping[str,
     parameters = step.signature.parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return pairs
-    if strangers := [name for name in pairs if name not in parameters]:
+    if unknown := [name for name in pairs if name not in parameters]:
         raise DefinitionError(
-            f"{who}: inputs names {', '.join(map(repr, strangers))}, but the function takes "
+            f"{who}: inputs names {', '.join(map(repr, unknown))}, but the function takes "
             f"({', '.join(parameters)}). Name its parameters, or map them: inputs={{'parameter': 'output'}}."
         )
     return pairs

@@ -1,4 +1,4 @@
-"""``flowyml compare``: what differs between two runs."""
+"""``flowyml compare``: the differences of two runs: code, parameters, packages, metrics, statuses and times."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Side(NamedTuple):
     steps: Mapping[str, StepRun]
     metrics: Mapping[str, Any]
     results: Mapping[str, Mapping[str, Any]]
-    """What the cached results of its steps depend on, by step."""
+    """The dependencies of the cached results of its steps, by step."""
 
 
 def compare(first: Job, second: Job, on: On = None, artifacts: Artifacts = None, as_json: AsJson = False) -> None:

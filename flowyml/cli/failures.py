@@ -1,4 +1,4 @@
-"""Errors for people and scripts: one line and an exit code, a traceback only on request."""
+"""Errors of commands, for people and as JSON with ``--json``: one line and an exit code, a traceback on request."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def settings_file() -> Path | None:
     for folder in (here, *here.parents):
         if _is_file(path := folder / "flowyml.toml"):
             return _own(path)
-        if _is_file(path := folder / "pyproject.toml") and _speaks_of_flowyml(path):
+        if _is_file(path := folder / "pyproject.toml") and _has_flowyml_settings(path):
             return _own(path)
     return None
 
@@ -120,7 +120,7 @@ def is_planted(path: Path) -> bool:
         return False
 
 
-def _speaks_of_flowyml(path: Path) -> bool:
+def _has_flowyml_settings(path: Path) -> bool:
     """Return whether a file mentions FlowyML's settings.
 
     Reads without blocking, within bounds, and each character once: the file may come from anyone.

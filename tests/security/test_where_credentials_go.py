@@ -372,7 +372,7 @@ def test_a_port_that_another_user_took_gets_no_password(monkeypatch: pytest.Monk
         with pytest.raises(BlockingIOError):
             taken.accept()
         os.fchown(taken.fileno(), 0, 0)
-        assert server._is_this_users(url)
+        assert server._listens_as_this_user(url)
 
 
 def test_a_login_in_the_url_of_a_store_is_not_shown_where_its_library_quotes_it() -> None:

@@ -58,7 +58,7 @@ __all__ = [
 POOL = "flowyml"
 """The work pool whose worker executes scheduled runs on the embedded server."""
 
-_ASKS_FOR_PASSWORD = (3, 6, 22)
+_OLDEST_RELEASE = (3, 6, 22)
 _USER = "flowyml"
 _EMBEDDED = "embedded"
 _STARTS_WITHIN = 300
@@ -214,8 +214,8 @@ def stop_embedded_server() -> bool:
 
 def _check_release(release: str) -> None:
     """Refuse a Prefect before 3.6.22: a ``Host`` header of ``x/health?`` makes it answer without the password."""
-    if tuple(map(int, re.findall(r"\d+", release)[:3])) < _ASKS_FOR_PASSWORD:
-        wanted = ".".join(map(str, _ASKS_FOR_PASSWORD))
+    if tuple(map(int, re.findall(r"\d+", release)[:3])) < _OLDEST_RELEASE:
+        wanted = ".".join(map(str, _OLDEST_RELEASE))
         raise EngineError(
             f"Prefect {release} would answer other users of this machine without the password, so FlowyML does not "
             f"start it: pip install 'prefect>={wanted}', or name a server of yours with PREFECT_API_URL."
@@ -315,7 +315,7 @@ def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> N
     client = PrefectClient(record.connection, timeout=5)
     deadline = time.monotonic() + _STARTS_WITHIN
     try:
-        while not (_is_this_users(record.url) and client.is_healthy()):
+        while not (_listens_as_this_user(record.url) and client.is_healthy()):
             if process.poll() is not None or time.monotonic() > deadline:
                 log = end_of(prefect_home() / "server.log", 3000).decode(errors="replace") or "(its log is empty)"
                 raise EngineError(f"The embedded Prefect did not start. The end of its log:\n{log}")
@@ -370,7 +370,7 @@ def _free_port(preferred: int) -> int:
     raise EngineError("No free port on 127.0.0.1 for the embedded Prefect.")
 
 
-def _is_this_users(url: str) -> bool:
+def _listens_as_this_user(url: str) -> bool:
     """Return whether a process of this user listens at 127.0.0.1 and the port of a URL; True without Linux's table."""
     address = int.from_bytes(socket.inet_aton("127.0.0.1"), sys.byteorder)
     place = f"{address:08X}:{int(url.rpartition(':')[2]):04X}"

@@ -160,7 +160,7 @@ class LocalOrchestrator(Orchestrator):
         return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
-        """Check the options of steps under ``local``, too."""
+        """Return the plan. Checks the options of its steps under ``local``, too."""
         from flowyml.orchestrators.local.options import check_plan
 
         plan = super().plan(pipeline)

@@ -80,7 +80,7 @@ class Recorder:
                 try:
                     db = db or stack.enter_context(closing(connect(self._store.path)))
                 except (sqlite3.Error, OSError, ConfigurationError) as error:
-                    self._tell(str(error))
+                    self._warn(str(error))
                     continue
                 try:
                     self._flush(db)
@@ -97,14 +97,14 @@ class Recorder:
         try:
             write(db, self._number, rows.values(), lines, kept)
         except sqlite3.Error as error:
-            self._tell(str(error))
+            self._warn(str(error))
             self._rows.extendleft(row for row in reversed(rows.values()))
             self._kept.extendleft(reversed(kept))
             self._lines.extendleft(reversed(lines))
         else:
             self._trouble = ""
 
-    def _tell(self, trouble: str) -> None:
+    def _warn(self, trouble: str) -> None:
         """Report a problem once, however often the write is retried."""
         if trouble != self._trouble:
             where = self._store.path
