@@ -22,6 +22,7 @@ from flowyml.plan.conditions import with_sources
 from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop, Section, outputs_in
 from flowyml.plan.kinds import kinds_annotated
 from flowyml.plan.model import FromEither, FromItem, FromParameter, FromStep, Input, PipelineOutput, Source, Step
+from flowyml.plan.steps import FLAT_FIELDS
 from flowyml.plan.types import check_restored, is_rich, plain, returned_type, spell_out, type_text, wanted
 from flowyml.plan.values import Constant
 
@@ -55,9 +56,8 @@ def has_control_flow(step: Step) -> bool:
 
 
 def is_flat(step: Step) -> bool:
-    """Return whether a FlowyML before control flow, secrets, execution groups, kinds and caching reads it right."""
-    is_newer = step.secrets or step.execution_group or step.kinds or step.caching
-    return not has_control_flow(step) and not is_newer
+    """Return whether a FlowyML that knows only ``FLAT_FIELDS`` reads a step right: all other fields are defaults."""
+    return Step(**{name: getattr(step, name) for name in FLAT_FIELDS}) == step
 
 
 def with_types(

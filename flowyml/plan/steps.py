@@ -10,13 +10,20 @@ from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.values import Source, steps_of
 
-__all__ = ["RUN_IF", "Caching", "Input", "Step"]
+__all__ = ["FLAT_FIELDS", "RUN_IF", "Caching", "Input", "Step"]
 
 RUN_IF = (
     "all_success", "all_done", "all_failed", "one_failed", "one_success", "one_done", "none_failed",
     "none_failed_min_one_success", "none_skipped", "always",
 )  # fmt: skip
 """The conditions on the ends of earlier steps for running a step, in Airflow's words."""
+
+
+FLAT_FIELDS = (
+    "name", "function", "inputs", "outputs", "after", "retry", "timeout_seconds", "resources", "tags", "description",
+    "options",
+)  # fmt: skip
+"""The fields of ``Step`` in the first schema of plans. Any other makes the plan one of a newer schema."""
 
 
 @dataclass(frozen=True, slots=True)
