@@ -27,7 +27,7 @@ _ATOMS = (bool, int, float, complex, str, bytes, type(None))
 
 
 def pickled(value: object, what: str, modules: dict[str, None]) -> bytes:
-    """By reference if possible, else by value; the modules needed to read it are added to ``modules``.
+    """Pickle by reference if possible, else by value; the modules needed to read it are added to ``modules``.
 
     Without a file for ``__main__``, as in a notebook, no worker could follow a reference. Raises ``DefinitionError``.
     """
@@ -63,7 +63,7 @@ class _Pickler(pickle.Pickler):
         self._sets: dict[int, tuple[int, object]] = {}
 
     def reducer_override(self, item: Any) -> Any:
-        """Called for all but the plainest objects."""
+        """Reduce an object; pickle calls this for all but the plainest ones."""
         if isinstance(item, type | FunctionType | ModuleType):
             module = item.__name__ if isinstance(item, ModuleType) else item.__module__
             if isinstance(module, str):  # a function created by exec may have none

@@ -167,18 +167,18 @@ class SourceFile:
 
     @cached_property
     def is_dynamic(self) -> bool:
-        """Whether code in the file, but for its ``__main__`` block, may reach modules that it does not write."""
+        """True if code in the file, but for its ``__main__`` block, may reach modules that it does not write."""
         return self.imports_by_name or any(unit.is_dynamic for unit in self.units if not _is_main(unit.node))
 
     @cached_property
     def imports_by_name(self) -> bool:
-        """Whether this code may import modules by names that it makes, as a module with ``__getattr__`` may."""
+        """True if this code may import modules by names that it makes, as a module with ``__getattr__`` may."""
         is_lazy = "__getattr__" in self.by_name
         return is_lazy or any(unit.imports_by_name for unit in self.units if not _is_main(unit.node))
 
     @cached_property
     def loads(self) -> bool:
-        """Whether this code may read what names modules, such as a pickle."""
+        """True if this code may read what names modules, such as a pickle."""
         return any(unit.loads for unit in self.units if not _is_main(unit.node))
 
     @cached_property

@@ -253,7 +253,7 @@ def print_warnings_of_logging() -> None:
 
 
 def print_info_of_logging() -> None:
-    """From now on, create and print INFO records of steps, too; a user's own logging comes first."""
+    """Create and print INFO records of steps, too, from now on; a user's own logging comes first."""
     make_records()
     logging.getLogger("flowyml").setLevel(logging.WARNING)  # its own work; the logger of steps has a level itself
     logging.lastResort = Notes(logging.INFO, leveled=True)

@@ -73,7 +73,7 @@ def _facts(artifact: Artifact) -> dict[str, Any]:
 
 
 def metrics_of(target: Orchestrator, run: Run, lacks: list[str]) -> dict[str, Any]:
-    """Return the metrics of a run by ``STEP.NAME``; append to ``lacks`` why there are none to read."""
+    """Return the metrics of a run by ``STEP.NAME``; append to ``lacks`` the reason if they cannot be read."""
     try:
         artifacts = target.run_artifacts(run.job_id)
     except UnsupportedFeatureError as error:

@@ -52,7 +52,7 @@ def _shape(plan: Plan, arrow: Arrow) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Letters, digits and characters that are harmless between them; the rest as ``#decimal;``."""
+    """Keep letters, digits and characters that are harmless between them; write the rest as ``#decimal;``."""
     return "".join(
         char if char.isalnum() or char == "_" or (char in " -." and _is_within(text, index)) else f"#{ord(char)};"
         for index, char in enumerate(text)

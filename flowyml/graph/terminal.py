@@ -89,7 +89,7 @@ def _drawn(picture: PlanToDraw, layers: list[list[Slot]], boxes: dict[Slot, int]
 
 
 def _wires(layer: list[Slot], following: list[Slot], boxes: dict[Slot, int]) -> list[Wire]:
-    """One wire for each slot of the layer: from a port at its bottom to a port at the top of each following slot."""
+    """Return one wire for each slot of the layer: from a port below it to a port above each following slot."""
     ports: dict[Slot, dict[int, bool]] = {slot: {} for slot in layer}
     for slot in following:
         links = sorted(slot.before, key=lambda link: link.start.position)
