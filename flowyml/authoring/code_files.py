@@ -9,7 +9,7 @@ import fnmatch
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -32,18 +32,18 @@ class FileWalk:
         self._packages: set[str] = set()
         self._imports_any = False  # whether code makes the names of modules: then all beside its own count
         self._known: dict[tuple[str, Path | None], tuple[str, Path] | None] = {}
-        self.units: dict[tuple[Path, Unit], int] = {}
-        self.roots: set[tuple[Path, Unit]] = set()
+        self._units: set[Unit] = set()
+        self._roots: list[Unit] = []
         self.reaches_any = False  # whether code can use names that it does not write: then everything counts
         self._names: set[str] = set()
         self._aliases: dict[str, set[str]] = {}
-        self._waiting: dict[str, list[tuple[SourceFile, Unit]]] = {}
+        self._bound: dict[str, list[tuple[SourceFile, Unit]]] = {}
         self.named: set[str] = set()  # functions that workers have of their own
 
     def text(self) -> Iterator[str]:
         """Yield the collected statements of each file, in their order there."""
-        for path, file in sorted(self.files.items(), key=lambda item: item[1].name):
-            yield f"{file.name} {' '.join(unit.digest for unit in file.units if (path, unit) in self.units)}"
+        for file in sorted(self.files.values(), key=lambda file: file.name):
+            yield f"{file.name} {' '.join(unit.digest for unit in file.units if unit in self._units)}"
         if self._imports_any:
             roots = {import_root(file.name, path) for path, file in self.files.items()}
             yield from sorted(line for root in roots for line in self._beside(root))
@@ -87,50 +87,66 @@ class FileWalk:
         if file.imports_by_name and file.package:
             self._collect_modules(".".join(file.package), file)
         for unit in file.units:
-            if self.reaches_any or file.is_dynamic or unit not in file.optional or self._names.intersection(unit.binds):
-                self._collect_unit(file, unit)
             for name in unit.binds:
-                self._waiting.setdefault(name, []).append((file, unit))
+                self._bound.setdefault(name, []).append((file, unit))
+            for alias, targets in unit.imports.items():
+                self._aliases.setdefault(alias, set()).update(name for _, name in targets if name)
+        counts_whole = self.reaches_any or file.is_dynamic
+        self._collect(file, [unit for unit in file.units if counts_whole or unit not in file.optional])
+        self._collect(file, [unit for unit in file.units if not self._names.isdisjoint(unit.binds)])
+        self._collect_led_to({name for alias in self._names & self._aliases.keys() for name in self._aliases[alias]})
 
     def collect_name(self, file: SourceFile, name: str) -> None:
         """Collect the statements that bind a name of a module; the whole module if they are not found."""
-        for unit in file.by_name.get(name) or file.units:
-            self.roots.add((file.path, unit))
-            self._collect_unit(file, unit)
+        units = file.by_name.get(name) or file.units
+        self._roots += units
+        self._collect(file, units)
 
-    def _collect_unit(self, file: SourceFile, unit: Unit) -> None:
-        """Collect one statement, the modules that it imports, and what is bound to the names in it."""
-        if (file.path, unit) in self.units:
-            return
-        self.units[file.path, unit] = file.units.index(unit)
-        if unit.reaches_any and not self.reaches_any:
-            self.reaches_any = True
-            for each in list(self.files.values()):
-                for other in each.units:
-                    self._collect_unit(each, other)
-        for module in unit.modules:
-            self._import(module, file)
-        self._texts |= unit.texts
-        for text in unit.texts if file.is_dynamic else ():
-            packages = (".".join(file.package), *unit.texts) if text.startswith(".") else ("",)
-            for package in packages:  # a relative name may be of any package that the statement names
-                name = f"{package}{text}".strip(".")
-                self._import(name, file)
-                if file.imports_by_name and is_module_name(name.replace(".", "")):
-                    self._collect_modules(name, file)
-        for alias, targets in unit.imports.items():
-            self._aliases.setdefault(alias, set()).update(name for _, name in targets if name)
-        for name in [*unit.names, *self._names.intersection(unit.imports)]:
-            self._add_name(name)
+    def _collect(self, file: SourceFile, units: Iterable[Unit]) -> None:
+        """Collect statements, the modules that they import, and the steps and pipelines to which they lead."""
+        for unit in units:
+            if unit in self._units:
+                continue
+            self._units.add(unit)
+            if unit.reaches_any and not self.reaches_any:
+                self.reaches_any = True
+                for each in list(self.files.values()):
+                    self._collect(each, each.units)
+            for module in unit.modules:
+                self._import(module, file)
+            self._texts |= unit.texts
+            for text in unit.texts if file.is_dynamic else ():
+                packages = (".".join(file.package), *unit.texts) if text.startswith(".") else ("",)
+                for package in packages:  # a relative name may be of any package that the statement names
+                    name = f"{package}{text}".strip(".")
+                    self._import(name, file)
+                    if file.imports_by_name and is_module_name(name.replace(".", "")):
+                        self._collect_modules(name, file)
+            self._collect_led_to(unit.names)
 
-    def _add_name(self, name: str) -> None:
-        """Collect the steps and pipelines of this name, and of the names that are imported as it."""
-        if name not in self._names:
-            self._names.add(name)
-            for file, unit in self._waiting.get(name, ()):
-                self._collect_unit(file, unit)
-        for original in self._aliases.get(name, set()) - self._names:
-            self._add_name(original)
+    def _collect_led_to(self, names: set[str]) -> None:
+        for file, unit in self._led_to(names, self._names):
+            self._collect(file, [unit])
+
+    def _led_to(self, found: set[str], names: set[str]) -> list[tuple[SourceFile, Unit]]:
+        """Add what was found, and the names that are imported as these, to names; return what binds the new ones."""
+        units: list[tuple[SourceFile, Unit]] = []
+        while found := found - names:
+            names |= found
+            units += [each for name in found for each in self._bound.get(name, ())]
+            found = {name for alias in found for name in self._aliases.get(alias, ())}
+        return units
+
+    def names_from_roots(self) -> set[str]:
+        """Return the names to which the functions lead: by the names alone, whatever they mean."""
+        if self.reaches_any:
+            return self._names
+        units, names, left = set[Unit](), set[str](), self._roots.copy()
+        while left:
+            if (unit := left.pop()) not in units:
+                units.add(unit)
+                left += [each for _, each in self._led_to(unit.names, names)]
+        return names
 
     def _import(self, module: str, file: SourceFile) -> None:
         """Collect a module, or note the installed package that it is of."""
@@ -186,33 +202,33 @@ class FileWalk:
             bases.update((folder, root) for folder in _folders_above(path, root) if folder not in bases)
         with suppress(FileNotFoundError):  # it is gone
             bases.setdefault(Path.cwd(), Path.cwd())
-        texts = _file_names(self._texts)
-        is_match = _matcher(texts)
-        lists, own, rest = not _LISTING.isdisjoint(self._names), tuple(bases), _Rest()
-        by_first: dict[str, list[str]] = {}
-        for text in sorted(texts | _folders_in(texts)):
-            by_first.setdefault("" if text[0] in "./" else text.partition("/")[0], []).append(text)
+        elsewhere = sorted(text for text in self._texts if text[0] == "/" or ".." in text.split("/"))
+        texts = self._texts | {_FILLED.sub("*", text) for text in self._texts}
+        parts = {part for text in texts for part in text.split("/")} - {"", ".", ".."}
+        is_match = _matcher(parts)
+        lists, own = not _LISTING.isdisjoint(self._names), tuple(bases)
         left, listed, seen = list(bases), set(bases), set[Path]()
-        while left:
-            folder = left.pop(0)
+        files, size = 0, 0  # of those that no text names in full: there may be very many, and huge ones
+        for folder in left:  # which grows
             self._states[folder] = state_of_file(folder)
             names, place = names_in(folder), os.path.relpath(folder, bases[folder])
-            named = {text for first in by_first.keys() & {"", *names} for text in by_first[first]}
             is_below = folder not in own and any(map(folder.is_relative_to, own))
             lists_this = lists and is_below and folder.name[0] != "."
-            others = {name for name in names - named if name[0] != "." and (lists_this or is_match(name))}
-            for text in sorted(named) + sorted(others):
+            others = {name for name in names - parts if name[0] != "." and (lists_this or is_match(name))}
+            for text in [*(elsewhere if folder in own else ()), *sorted(names & parts), *sorted(others)]:
                 path = folder / text
-                if path in seen or (text in others and not rest.has_room()):
+                if path in seen or (text in others and files >= _MOST_FILES):
                     continue
                 seen.add(path)
                 state = self._states[path] = state_of_file(path)
                 if not state:
                     continue
                 if path.is_file():
-                    name = text if text.startswith("/") else f"{place}/{text}"
+                    name = text if text[0] == "/" else f"{place}/{text}"
+                    files, size = (files + 1, size + state[1]) if text in others else (files, size)
+                    is_huge = text in others and size > _MOST_BYTES
                     with suppress(OSError):  # what cannot be read here, the code cannot read either
-                        yield f"file {name} {rest.content(path, state) if text in others else _content(path, state)}"
+                        yield f"file {name} {state[1:3] if is_huge else _content(path, state)}"
                 elif text.strip("./") and path.is_dir() and (real := path.resolve()) not in listed:
                     if text in others and not (lists_this and _is_own(path, text)):
                         continue
@@ -220,48 +236,9 @@ class FileWalk:
                     bases[path] = bases[folder]
                     left.append(path)
 
-    def names_from_roots(self) -> set[str]:
-        """Return the names to which the functions lead: by the names alone, whatever they mean."""
-        if self.reaches_any:
-            return {name for _, unit in self.units for name in unit.names}
-        bound: dict[str, list[tuple[Path, Unit]]] = {}
-        for path, unit in self.units:
-            for name in unit.binds:
-                bound.setdefault(name, []).append((path, unit))
-        reached, names = set(self.roots), set[str]()
-        left = [name for _, unit in self.roots for name in unit.names]
-        while left:
-            if (name := left.pop()) in names:
-                continue
-            names.add(name)
-            left += self._aliases.get(name, ())
-            for key in bound.get(name, ()):
-                if key not in reached:
-                    reached.add(key)
-                    left += key[1].names
-        return names
-
 
 _MOST_FILES = 10_000
 _MOST_BYTES = 100_000_000
-
-
-class _Rest:
-    """The files that no text names in full: there may be very many, and huge ones."""
-
-    def __init__(self) -> None:
-        self._files, self._bytes = _MOST_FILES, _MOST_BYTES
-
-    def has_room(self) -> bool:
-        """Return whether one more counts."""
-        self._files -= 1
-        return self._files >= 0
-
-    def content(self, path: Path, state: tuple[int, ...]) -> str:
-        """Return a digest of the file; of those above 100 MB together, size and time. Raises ``OSError``."""
-        _, size, changed, *_ = state
-        self._bytes -= size
-        return _content(path, state) if self._bytes >= 0 else f"{size} {changed}"
 
 
 def _content(path: Path, state: tuple[int, ...]) -> str:
@@ -273,27 +250,12 @@ def _is_own(folder: Path, name: str) -> bool:
     return name != "__pycache__" and not folder.is_symlink() and not is_installed(folder)
 
 
-def _file_names(texts: set[str]) -> set[str]:
-    """Return texts as names of files below a folder: ``/d.csv`` is joined to one, what fills ``d-%s.csv`` is ``*``."""
-    filled = {_FILLED.sub("*", text) for text in texts}
-    names = (
-        texts | filled | {text.lstrip("/") for text in filled} | {text.rpartition("/")[2] for text in filled - texts}
-    )
-    return names - {""}
-
-
 def _matcher(texts: set[str]) -> Callable[[str], bool]:
     """Return a check of whether a file's name has one of the suffixes among texts, or fits one of the patterns."""
     suffixes = tuple(text for text in texts if _SUFFIX.fullmatch(text))
     patterns = sorted(text for text in texts if _PATTERN.fullmatch(text))
     fits = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
     return lambda name: name.endswith(suffixes) or fits(name) is not None
-
-
-def _folders_in(texts: set[str]) -> set[str]:
-    """Return the folders of texts that are the beginning of a name, or a pattern: ``data/part-``, ``data/*.csv``."""
-    heads = {re.split(r"[*?]", text, maxsplit=1)[0] for text in texts}
-    return {head[: head.rindex("/") + 1] for head in heads if "/" in head and "." not in head.rpartition("/")[2]}
 
 
 _FILLED = re.compile(r"%(\(\w+\))?[-+ #0-9.]*[A-Za-z]|\{[^{}]*\}")
