@@ -12,7 +12,7 @@ from flowyml.plan.bundle import Bundle
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.deployed_dag import bundles_needed
 from flowyml_airflow.folder import Folder
-from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
+from flowyml_airflow.names import BUNDLES_FOLDER, TAG, dag_id, development_id
 
 __all__ = ["prunable"]
 
@@ -65,8 +65,9 @@ def _remove_unfinished(folder: Folder, path: str, bounds: Bounds) -> int:
 
 
 def _needed(folder: Folder, client: Callable[[], AirflowClient], name: str) -> str:
-    if _RUNTIME.fullmatch(name):
-        return ""
+    if _RUNTIME.fullmatch(name):  # a task that has begun names it, although its DAG file was replaced meanwhile
+        ours = [dag["dag_id"] for dag in client().dags(TAG)]
+        return "a run of a pipeline is in progress" if ours and client().unfinished(ours) else ""
     pipeline = _pipeline(folder.read(f"{BUNDLES_FOLDER}/{name}") or b"", name)
     if pipeline is None:
         return "it is not a FlowyML bundle"

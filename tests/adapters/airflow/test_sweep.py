@@ -22,10 +22,13 @@ from flowyml_airflow.undeploying import remove_old_bundles
 
 
 class Client:
-    """All that is asked of Airflow: which runs have not ended."""
+    """All that is asked of Airflow: which DAGs are FlowyML's, and which runs have not ended."""
 
     def __init__(self, *, busy: bool = False) -> None:
         self.busy = busy
+
+    def dags(self, tag: str) -> list[dict[str, str]]:
+        return [{"dag_id": "train"}, {"dag_id": "train__dev"}]
 
     def unfinished(self, dags: Sequence[str]) -> list[dict[str, str]]:
         assert list(dags) in (["train", "train__dev"], ["busy", "busy__dev"])
@@ -110,10 +113,12 @@ def test_a_dag_file_needs_the_bundle_of_its_facts_alone_until_somebody_edits_it(
     assert plan_of(folder) == dict.fromkeys((old, *mine), "a DAG file names it")
 
 
-def test_a_runtime_goes_when_no_dag_file_names_it(folder: Folder) -> None:
+def test_a_runtime_goes_when_no_dag_file_names_it_and_no_run_is_in_progress(folder: Folder) -> None:
     name = f"flowyml-0.9.0-{'0' * 32}.pyz"
     folder.write(f"flowyml_bundles/{name}", b"old")
     assert plan_of(folder, older_than=3600) == {name: "used within 1 h"}
+    (kept,) = prunable(folder, lambda: cast("Any", Client(busy=True)), Bounds(older_than=0))
+    assert (kept.kept, kept.remove()) == ("a run of a pipeline is in progress", 0)
     done = list(prune(list(prunable(folder, lambda: cast("Any", Client()), Bounds(older_than=0)))))
     assert [(each.item.kind, each.item.name, each.freed) for each in done] == [("runtime", name, 3)]
     assert folder.names("flowyml_bundles") == []
