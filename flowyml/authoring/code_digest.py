@@ -21,8 +21,8 @@ from types import FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any, NamedTuple
 
 from flowyml.authoring.code_files import FileWalk
+from flowyml.authoring.file_values import is_as_imported
 from flowyml.authoring.function_versions import bytecode, names_in
-from flowyml.authoring.imported_files import is_as_imported
 from flowyml.authoring.module_files import is_elsewhere, live_module
 from flowyml.authoring.source_units import (
     REACHING,
