@@ -110,8 +110,8 @@ class FileWalk:
             self._units.add(unit)
             if unit.reaches_any and not self.reaches_any:
                 self.reaches_any = True
-                for each in list(self.files.values()):
-                    self._collect(each, each.units)
+                for known in list(self.files.values()):
+                    self._collect(known, known.units)
             for module in unit.modules:
                 self._import(module, file)
             self._texts |= unit.texts
@@ -128,14 +128,14 @@ class FileWalk:
         for file, unit in self._led_to(names, self._names):
             self._collect(file, [unit])
 
-    def _led_to(self, found: set[str], names: set[str]) -> list[tuple[SourceFile, Unit]]:
-        """Add what was found, and the names that are imported as these, to names; return what binds the new ones."""
-        units: list[tuple[SourceFile, Unit]] = []
-        while found := found - names:
-            names |= found
-            units += [each for name in found for each in self._bound.get(name, ())]
-            found = {name for alias in found for name in self._aliases.get(alias, ())}
-        return units
+    def _led_to(self, more: set[str], names: set[str]) -> list[tuple[SourceFile, Unit]]:
+        """Add more names, and those that are imported as these, to ``names``; return the statements that bind them."""
+        statements: list[tuple[SourceFile, Unit]] = []
+        while more := more - names:
+            names |= more
+            statements += [statement for name in more for statement in self._bound.get(name, ())]
+            more = {name for alias in more for name in self._aliases.get(alias, ())}
+        return statements
 
     def names_from_roots(self) -> set[str]:
         """Return the names to which the functions lead: by the names alone, whatever they mean."""
@@ -145,7 +145,7 @@ class FileWalk:
         while left:
             if (unit := left.pop()) not in units:
                 units.add(unit)
-                left += [each for _, each in self._led_to(unit.names, names)]
+                left += [reached for _, reached in self._led_to(unit.names, names)]
         return names
 
     def _import(self, module: str, file: SourceFile) -> None:
@@ -202,8 +202,9 @@ class FileWalk:
             bases.update((folder, root) for folder in _folders_above(path, root) if folder not in bases)
         with suppress(FileNotFoundError):  # it is gone
             bases.setdefault(Path.cwd(), Path.cwd())
-        elsewhere = sorted(text for text in self._texts if text[0] == "/" or ".." in text.split("/"))
         texts = self._texts | {_FILLED.sub("*", text) for text in self._texts}
+        away = {text for text in texts if text[0] == "/" or ".." in text.split("/")}
+        elsewhere = sorted((away | set(map(_folder_of, away))) - {""})
         parts = {part for text in texts for part in text.split("/")} - {"", ".", ".."}
         is_match = _matcher(parts)
         lists, own = not _LISTING.isdisjoint(self._names), tuple(bases)
@@ -248,6 +249,12 @@ def _content(path: Path, state: tuple[int, ...]) -> str:
 
 def _is_own(folder: Path, name: str) -> bool:
     return name != "__pycache__" and not folder.is_symlink() and not is_installed(folder)
+
+
+def _folder_of(text: str) -> str:
+    """Return the folder of a text that is a pattern or the beginning of a name: ``/data/*.csv``, ``../data/part-``."""
+    folder, _, name = re.split(r"[*?]", text, maxsplit=1)[0].rpartition("/")
+    return "" if "." in name else folder
 
 
 def _matcher(texts: set[str]) -> Callable[[str], bool]:

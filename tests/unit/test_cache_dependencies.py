@@ -114,6 +114,10 @@ DATA = {
     "joined to a folder by a slash": ("data/d.txt", "Path(f'{HERE}/data/d.txt')"),
     "by a name that is filled in": ("data/d-1.txt", "Path(HERE, 'data/d-{}.txt'.format(1))"),
     "by a name that is filled in by percent": ("d-1.txt", "Path(HERE, '%s-%1d.txt' % ('d', 1))"),
+    "outside, by a name that is filled in": ("../away/d-1.txt", "Path('OUTSIDE/away/d-{}.txt'.format(1))"),
+    "outside, by the beginning of a name": ("../away/d-1.txt", "Path('OUTSIDE/away/d-' + str(1) + '.txt')"),
+    "outside, by a pattern": ("../away/d.txt", "next(Path('/').glob('OUTSIDE/away/*.txt'[1:]))"),
+    "above the working folder, by percent": ("../away/d-1.txt", "Path('../../away/d-%d.txt' % 1)"),
     "by bytes": ("d.txt", "(HERE / b'd.txt'.decode())"),
     "by a pattern": ("d.txt", "next(HERE.glob('d*.txt'))"),
     "by a pattern of folders": ("data/b/d.txt", "next(HERE.glob('data/**/*.txt'))"),
@@ -125,6 +129,7 @@ DATA = {
 @pytest.mark.parametrize("case", DATA)
 def test_a_data_file_counts_wherever_it_is(project: Project, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, expression = DATA[case]
+    expression = expression.replace("OUTSIDE", str(project.folder.parent))
     place = "pk/inner.py" if "inner" in expression else "reads.py"
     project.write({
         name: "old", "pk/__init__.py": "",
