@@ -5,7 +5,8 @@
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 
-# The first Python that is new enough; name another with `make PYTHON=python3.12 …`.
+# The first Python that is new enough; name another with `make PYTHON=python3.12 …`. Debian's of the same version takes the
+# place of one that was built without optimizations.
 PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
 

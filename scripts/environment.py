@@ -68,7 +68,7 @@ def make_tools() -> None:
 
 def optimized() -> str:
     """This Python, or Debian's of the same version where this one was built without optimizations, as pyenv builds them
-    unless asked: tests run in four fifths of the time.
+    unless asked: decision 20 has what that saves.
     """
     debian = Path(f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}")
     if "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "") or not debian.exists():

@@ -167,18 +167,23 @@ def test_the_log_names_a_failed_step_once(local: LocalOrchestrator, caplog: pyte
     def load() -> int:
         raise ConnectionError("no answer")
 
+    @step(secrets={"password": "no/such"})
+    def sign_in(password: str = "") -> int:
+        return 1
+
     @step(timeout=240)
     def die() -> None:
         import os
 
         os._exit(3)
 
-    result = Pipeline("failing").add_step(load).add_step(die).run(on=local)
+    result = Pipeline("failing").add_step(load).add_step(sign_in).add_step(die).run(on=local)
     assert result.step_results["die"].raw_status == "crashed"
     said = sorted(record.getMessage() for record in caplog.records)
-    assert [text.partition("\n")[0] for text in said] == [
+    assert [text.partition("\n")[0].partition("set FLOWYML")[0] for text in said] == [
         "Step 'load' failed (attempt 1 of 2); trying again in 0 s: ConnectionError: no answer",
         "Step 'load' failed (attempt 2 of 2): Traceback (most recent call last):",
+        "Step 'sign_in' failed: There is no secret 'no/such': ",
         "The process of step 'die' exited with code 3 without returning the step's result.",
     ]
 
