@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.disable()  # objects created before a command begins are never garbage
     try:
         from flowyml.cli.app import read
-        from flowyml.cli.failures import exit_code_of
+        from flowyml.cli.errors import exit_code_of
         from flowyml.cli.output import escape_what_cannot_be_encoded
         from flowyml.core.progress_output import guard_terminals, release_terminals
 

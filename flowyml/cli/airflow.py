@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from flowyml.cli.dag_files import Env, Root, Variables, options_of, results_of
-from flowyml.cli.failures import FAILED, UsageError
+from flowyml.cli.errors import FAILED, UsageError
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
 from flowyml.cli.source import load

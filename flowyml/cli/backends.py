@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from flowyml.cli.failures import UsageError
+from flowyml.cli.errors import UsageError
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
 from flowyml.cli.source import load

@@ -11,7 +11,7 @@ from itertools import dropwhile, groupby
 from typing import Annotated, Any
 
 from flowyml.artifacts import Store, open_store
-from flowyml.cli.failures import NOT_FOUND, UsageError
+from flowyml.cli.errors import NOT_FOUND, UsageError
 from flowyml.cli.options import Argument, AsJson, OfPipeline, On, Option
 from flowyml.cli.output import Output, note, print_error
 from flowyml.core.durations import counted, seconds_of, size_text, span_text, zone_text

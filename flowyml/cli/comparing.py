@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from flowyml.cli.caches import Artifacts, differences, entries_of, result_store
-from flowyml.cli.failures import UsageError
+from flowyml.cli.errors import UsageError
 from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import AsJson, Job, On
 from flowyml.cli.output import Output, Word, note

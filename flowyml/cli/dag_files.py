@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from flowyml.cli.failures import UsageError
+from flowyml.cli.errors import UsageError
 from flowyml.cli.options import Option
 from flowyml.core.errors import MissingExtraError
 

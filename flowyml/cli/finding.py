@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from hashlib import sha256
 
-from flowyml.cli.failures import UsageError
+from flowyml.cli.errors import UsageError
 from flowyml.core.errors import RunNotFoundError
 from flowyml.core.runs import Run
 from flowyml.orchestrators.base import Orchestrator

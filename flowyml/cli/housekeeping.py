@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from flowyml.cli.failures import FAILED
+from flowyml.cli.errors import FAILED
 from flowyml.cli.options import AsJson, On, Option
 from flowyml.cli.output import Output, note, print_error
 from flowyml.orchestrators.targets import resolve

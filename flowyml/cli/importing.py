@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from flowyml.cli.dag_files import Env, Root, Stay, Variables, options_of, results_of, staying_of
-from flowyml.cli.failures import FAILED, UsageError
+from flowyml.cli.errors import FAILED, UsageError
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
 from flowyml.core.durations import counted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from flowyml.cli.failures import FAILED
+from flowyml.cli.errors import FAILED
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
 from flowyml.core.durations import counted

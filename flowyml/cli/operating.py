@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated
 
-from flowyml.cli.failures import UsageError
+from flowyml.cli.errors import UsageError
 from flowyml.cli.finding import find_run
 from flowyml.cli.options import Argument, AsJson, Job, On, Option, Parameters, RunId
 from flowyml.cli.output import Output, note

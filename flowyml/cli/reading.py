@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from flowyml.artifacts import open_store
 from flowyml.artifacts.packing import is_reference, unpack
 from flowyml.artifacts.plain import with_floats
-from flowyml.cli.failures import UsageError
+from flowyml.cli.errors import UsageError
 from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Parameters, Timeout
 from flowyml.cli.output import Output, Word, note, print_error

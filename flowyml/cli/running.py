@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 from warnings import catch_warnings
 
-from flowyml.cli.failures import FAILED, UsageError
+from flowyml.cli.errors import FAILED, UsageError
 from flowyml.cli.log_lines import LogPrinter
 from flowyml.cli.options import AsJson, File, Force, On, Option, Parameters, RunId, Timeout
 from flowyml.cli.output import Output, discard_output, note, print_error, print_info_of_logging

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
-from flowyml.cli.failures import UsageError
+from flowyml.cli.errors import UsageError
 from flowyml.cli.options import Argument, AsJson, File, Force, OfPipeline, On, Option, Parameters
 from flowyml.cli.output import Notes, Output, note
 from flowyml.cli.records import plain_schedule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flowyml.cli.failures import NOT_FOUND
+from flowyml.cli.errors import NOT_FOUND
 from flowyml.cli.options import AsJson, File, On
 from flowyml.cli.output import Output, Word
 from flowyml.cli.source import load

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from flowyml.authoring.pipeline import Pipeline
-from flowyml.cli.failures import UsageError
+from flowyml.cli.errors import UsageError
 from flowyml.core.errors import DefinitionError, FlowymlError, ParameterError
 from flowyml.core.modules import is_module_name
 from flowyml.plan.groups import Section

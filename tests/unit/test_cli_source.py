@@ -15,7 +15,7 @@ import pytest
 
 from flowyml.cli import main
 from flowyml.cli.app import read
-from flowyml.cli.failures import UsageError
+from flowyml.cli.errors import UsageError
 from flowyml.cli.finding import find_run
 from flowyml.cli.source import load, read_parameters, read_values
 from flowyml.core.errors import ParameterError, PlanError, RunNotFoundError
