@@ -26,7 +26,7 @@ exec 3<&0 </dev/null
 exec 3<&-
 """
 _ONCE = 'exec "$@"'
-_AGAIN_AND_AGAIN = 'while :; do "$@"; sleep 1; done'
+_AGAIN_AND_AGAIN = 'while :; do "$@"; echo "ended with exit code $?, starts again"; sleep 1; done'
 
 
 def start_engine(

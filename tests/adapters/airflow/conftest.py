@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from inspect import signature
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 
 from tests.engines import airflow as engines
 from tests.engines.prefect import PrefectServer
+from tests.waiting import wait_until
 
 _RUNNING = pytest.StashKey[dict[str, engines.Airflow]]()
 _BEGUN = pytest.StashKey[Future[None]]()
@@ -161,11 +162,27 @@ def named(airflow3: engines.Airflow, monkeypatch: pytest.MonkeyPatch) -> engines
     return airflow3
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the ends of its Airflow's logs with a failed test: the reason may stand only there."""
+    report = yield
+    for name, airflow in item.session.stash.get(_RUNNING, {}).items():
+        if report.failed and _uses(item, name):
+            report.sections += [(f"{name}: {each}", airflow.log(each)[-1500:]) for each in airflow.processes]
+    return report
+
+
 @pytest.fixture(autouse=True)
 def _begin_beside(request: pytest.FixtureRequest) -> None:
-    """Not before: tests without an Airflow change the environment and the working directory as they like."""
-    if any(_uses(request.node, name) for name in _IN_ORDER):
+    """Not before: tests without an Airflow change the environment and the working directory as they like.
+
+    A server that ended by itself is starting again, for some seconds: one test fails for it, not all that follow.
+    """
+    names = [name for name in _IN_ORDER if _uses(request.node, name)]
+    if names:
         request.getfixturevalue("_beside")
+    for name in names:
+        wait_until(request.getfixturevalue(name).health)
 
 
 @pytest.fixture(scope="session")
