@@ -272,6 +272,7 @@ def _settings2(airflow: Airflow) -> dict[str, str]:
         "AIRFLOW__WEBSERVER__WORKERS": "1",
         "AIRFLOW__WEBSERVER__BASE_URL": airflow.url,
         "AIRFLOW__WEBSERVER__SECRET_KEY": _SECRET,
+        "GUNICORN_CMD_ARGS": "--no-control-socket",  # it would lie in the user's home, one for all webservers
         # A process that reads a file may hang, and is ended after 50 s: the file is read again before tests give it up.
         "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "120",
         "AIRFLOW__SCHEDULER__FILE_PARSING_SORT_MODE": "modified_time",
