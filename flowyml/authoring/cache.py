@@ -84,7 +84,7 @@ class Cache:
         return seconds
 
 
-def check_cache(cache: object, who: str, parameters: Collection[str]) -> Cache | bool | None:
+def check_cache(cache: object, subject: str, parameters: Collection[str]) -> Cache | bool | None:
     """Check and return the argument of ``@step(cache=…)``. Raises ``DefinitionError``."""
     if cache:
         from flowyml.authoring.imported_files import note_modules
@@ -93,11 +93,11 @@ def check_cache(cache: object, who: str, parameters: Collection[str]) -> Cache |
     if cache is None or isinstance(cache, bool):
         return cache
     if not isinstance(cache, Cache):
-        raise DefinitionError(f"{who}: cache={cache!r:.80} must be True, False or a Cache(ttl='7d', …).")
+        raise DefinitionError(f"{subject}: cache={cache!r:.80} must be True, False or a Cache(ttl='7d', …).")
     for name in cache.key or ():
         if name not in parameters:
             raise DefinitionError(
-                f"{who}: Cache(key=…) names {name!r}, which is not a parameter of the function."
+                f"{subject}: Cache(key=…) names {name!r}, which is not a parameter of the function."
                 f"{did_you_mean(name, parameters)}"
             )
     return cache

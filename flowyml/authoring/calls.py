@@ -74,8 +74,8 @@ class Recorder:
     def record_map(self, step: Step[..., Any], fixed: Mapping[str, Any], over: Mapping[str, Any]) -> Any:
         """Record one step that runs for each item of the lists in ``over``."""
         name = self._free_name(f"{self._prefix}{step.name}")
-        who = f"step {name!r}: map"
-        lists = tuple(Input(key, list_source(f"{who}({key}=…)", value)) for key, value in over.items())
+        subject = f"step {name!r}: map"
+        lists = tuple(Input(key, list_source(f"{subject}({key}=…)", value)) for key, value in over.items())
         options = step.step_options
         loop = Loop(name=name, over=lists, max_parallel=options.max_parallel, on_item_error=options.on_item_error)
         with self.grouping.open(loop) as opened:
@@ -154,7 +154,7 @@ def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromPara
     return Recorded(recording.calls, grouping.groups, _outputs(function.__name__, returned), grouping.lines)
 
 
-def as_placeholder(who: str, parameter: str, value: object, kind: object = None) -> Placeholder:
+def as_placeholder(subject: str, parameter: str, value: object, kind: object = None) -> Placeholder:
     """Convert an argument to the value that the called pipeline receives. Raises ``DefinitionError``.
 
     ``kind`` is the annotation of its parameter, if that is restored from JSON.
@@ -163,19 +163,21 @@ def as_placeholder(who: str, parameter: str, value: object, kind: object = None)
         return value
     if not is_constant(value):
         raise DefinitionError(
-            f"{who}: parameter {parameter!r} was given {value!r:.80}. Give it an output of a step, a parameter, or "
+            f"{subject}: parameter {parameter!r} was given {value!r:.80}. Give it an output of a step, a parameter, or "
             f"{CONSTANTS}."
         )
     return ParameterValue(constant(value, kind))
 
 
-def list_source(who: str, value: object) -> Source:
+def list_source(subject: str, value: object) -> Source:
     """Return the source of a loop's items. Raises ``DefinitionError`` for anything but a list."""
     if isinstance(value, Placeholder):
         return value.source
     if isinstance(value, list | tuple) and is_constant(list(value)):
         return constant(list(value))
-    raise DefinitionError(f"{who} takes an output of a step, a parameter or a list of {CONSTANTS}, not {value!r:.80}.")
+    raise DefinitionError(
+        f"{subject} takes an output of a step, a parameter or a list of {CONSTANTS}, not {value!r:.80}."
+    )
 
 
 def _call_function(function: Callable[..., Any], parameters: Mapping[str, ParameterValue]) -> Any:

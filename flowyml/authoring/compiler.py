@@ -101,19 +101,19 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
     return replace(step, inputs=tuple(inputs))
 
 
-def _check_annotation(who: str, name: str, hint: object, kind: object, constants: Iterable[object]) -> None:
+def _check_annotation(subject: str, name: str, hint: object, kind: object, constants: Iterable[object]) -> None:
     """Raise ``DefinitionError`` if a step cannot restore values of a ``kind``, or one of these constants, from JSON."""
     if not is_rich(hint):
         shown = type_text(kind)
         raise DefinitionError(
-            f"{who} takes {name!r}, which the pipeline gives as {shown}, but the step's function does not. Annotate "
-            f"the argument of the step: {name}: {shown}."
+            f"{subject} takes {name!r}, which the pipeline gives as {shown}, but the step's function does not. "
+            f"Annotate the argument of the step: {name}: {shown}."
         )
     for value in constants:
         try:
             check_restored(name, hint, value, plain(value), has_schema=False)
         except ParameterError as error:
-            raise DefinitionError(f"{who}: {error}") from error
+            raise DefinitionError(f"{subject}: {error}") from error
 
 
 def compile_outputs(

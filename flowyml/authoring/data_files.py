@@ -23,14 +23,14 @@ _COMPILED = "__pycache__"  # Python's bytecode, which differs on each machine
 _LISTED = 5
 
 
-def checked_globs(include: Iterable[str], who: str) -> tuple[str, ...]:
+def checked_globs(include: Iterable[str], subject: str) -> tuple[str, ...]:
     """Return the globs, which must be relative. Raises ``DefinitionError``."""
-    globs = check_names(include, "include", who)
+    globs = check_names(include, "include", subject)
     for pattern in globs:
         if PurePath(pattern).is_absolute():
             raise DefinitionError(
-                f"{who}: include={pattern!r} is absolute. Globs are relative to the folder of the pipeline's file. Let "
-                f"a step read files from elsewhere by their path."
+                f"{subject}: include={pattern!r} is absolute. Globs are relative to the folder of the pipeline's file. "
+                f"Let a step read files from elsewhere by their path."
             )
     return globs
 
@@ -42,14 +42,14 @@ def read_included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str
     ``.config/*.json``. Compiled code, in ``__pycache__``, is never included. Raises ``DefinitionError`` for a glob that
     leaves the folder or matches nothing, for a link that leads out of the folder, and for more than ``MAX_BYTES``.
     """
-    who = f"Pipeline {pipeline!r}"
+    subject = f"Pipeline {pipeline!r}"
     taken, left_out = chosen_files(folder, globs, pipeline)
     if taken:
         home = f" Left out: {listed(list(left_out), _LISTED)}." if left_out else ""
         size = _megabytes(sum(path.stat().st_size for path in taken.values()))
         logger.info(
             "%s: include= takes along %d file%s, %s: %s.%s",
-            who, len(taken), "s" * (len(taken) > 1), size, listed(list(taken), _LISTED), home,
+            subject, len(taken), "s" * (len(taken) > 1), size, listed(list(taken), _LISTED), home,
         )  # fmt: skip
     return {name: path.read_bytes() for name, path in taken.items()}
 
@@ -59,11 +59,11 @@ def chosen_files(folder: Path, globs: Iterable[str], pipeline: str) -> tuple[dic
 
     Raises as it does.
     """
-    folder, who = folder.resolve(), f"Pipeline {pipeline!r}"
+    folder, subject = folder.resolve(), f"Pipeline {pipeline!r}"
     taken: dict[str, Path] = {}
     left_out: dict[str, None] = {}  # a dict keeps the order
     for pattern in globs:
-        which = f"{who}: include={pattern!r}"
+        which = f"{subject}: include={pattern!r}"
         if ".." in PurePath(pattern).parts:
             raise DefinitionError(f"{which} leaves {folder}. Only files below that folder can be included.")
         if not PurePath(pattern).parts:
@@ -91,8 +91,9 @@ def chosen_files(folder: Path, globs: Iterable[str], pipeline: str) -> tuple[dic
     if sum(sizes.values()) > MAX_BYTES:
         largest = [f"{name} ({_megabytes(sizes[name])})" for name in sorted(sizes, key=lambda name: -sizes[name])]
         raise DefinitionError(
-            f"{who}: include= takes {_megabytes(sum(sizes.values()))}, and {_megabytes(MAX_BYTES)} may come along with "
-            f"the code: {listed(largest, _LISTED)}. Put large data into storage, and let the step read it from there."
+            f"{subject}: include= takes {_megabytes(sum(sizes.values()))}, and {_megabytes(MAX_BYTES)} may come along "
+            f"with the code: {listed(largest, _LISTED)}. Put large data into storage, and let the step read it from "
+            f"there."
         )
     return taken, left_out
 

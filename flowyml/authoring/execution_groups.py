@@ -37,14 +37,16 @@ def check_execution_groups(structure: Groups, calls: Mapping[str, Call], steps: 
 
 
 def _check_alone(step: Step, structure: Groups) -> None:
-    who = f"step {step.name!r} is in execution_group={step.execution_group!r}"
+    subject = f"step {step.name!r} is in execution_group={step.execution_group!r}"
     if structure.is_cleanup(step.group):
-        raise DefinitionError(f"{who} and in cleanup(). Clean-up steps run in separate tasks: remove execution_group.")
+        raise DefinitionError(
+            f"{subject} and in cleanup(). Clean-up steps run in separate tasks: remove execution_group."
+        )
     if step.secrets:
-        raise DefinitionError(f"{who} and has secrets, which no other step may see. Remove one of the two.")
+        raise DefinitionError(f"{subject} and has secrets, which no other step may see. Remove one of the two.")
     if step.run_if != "all_success":
         raise DefinitionError(
-            f"{who} and has run_if={step.run_if!r}, but a group starts only when all steps that it waits for have "
+            f"{subject} and has run_if={step.run_if!r}, but a group starts only when all steps that it waits for have "
             f"succeeded. Remove one of the two."
         )
 

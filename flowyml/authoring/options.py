@@ -73,14 +73,16 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> UnknownOptionError:
     )
 
 
-def engine_options(options_of: Mapping[str, object], who: str) -> dict[str, dict[str, Any]]:
+def engine_options(options_of: Mapping[str, object], subject: str) -> dict[str, dict[str, Any]]:
     """Check that options for single engines are plain JSON, as the plan must be; the engine checks the rest."""
     checked: dict[str, dict[str, Any]] = {}
     for engine, options in options_of.items():
         if is_too_deep(options):
-            raise DefinitionError(too_deep(f"{who}: {engine}=…"))
+            raise DefinitionError(too_deep(f"{subject}: {engine}=…"))
         if not isinstance(options, Mapping) or not is_json(options):
-            raise DefinitionError(f"{who}: {engine}={options!r:.80} must be a dict of plain JSON, option by option.")
+            raise DefinitionError(
+                f"{subject}: {engine}={options!r:.80} must be a dict of plain JSON, option by option."
+            )
         checked[engine] = dict(options)
     return checked
 

@@ -101,20 +101,20 @@ class Pipeline:
         schedule: Schedule | None = None,
         **engines: Mapping[str, Any],
     ) -> None:
-        self.name, who = check_name(name, "pipeline"), f"Pipeline {name!r}"
-        self.hooks = _checked_hooks(hooks, who)
+        self.name, subject = check_name(name, "pipeline"), f"Pipeline {name!r}"
+        self.hooks = _checked_hooks(hooks, subject)
         self.context = Context({} if context is None else context)
-        self.outputs = None if outputs is None else check_names(outputs, "outputs", who)
+        self.outputs = None if outputs is None else check_names(outputs, "outputs", subject)
         self.timeout = check_timeout(timeout, f"pipeline {name!r}")
-        self.tags = check_names(tags, "tags", who)
+        self.tags = check_names(tags, "tags", subject)
         self.description = description
-        self.include = checked_globs(include, who)
+        self.include = checked_globs(include, subject)
         if enable_cache:
             from flowyml.authoring.imported_files import note_modules
 
             note_modules()
         self.enable_cache = enable_cache
-        self._schedule = None if schedule is None else _checked_schedule(schedule, who)
+        self._schedule = None if schedule is None else _checked_schedule(schedule, subject)
         self.engines = engine_options(engines, f"pipeline {name!r}")
         self._file = defining_file(self)
         self._line = users_line()
@@ -246,8 +246,8 @@ class Pipeline:
     def refreshed(self, refresh: bool | str | Iterable[str]) -> Pipeline:
         """Return a copy whose cached steps run again and save their new results: all of them, or the named ones."""
         refreshed = copy.copy(self)
-        who = f"Pipeline {self.name!r}"
-        refreshed._refresh = refresh if isinstance(refresh, bool) else check_names(refresh, "refresh", who)
+        subject = f"Pipeline {self.name!r}"
+        refreshed._refresh = refresh if isinstance(refresh, bool) else check_names(refresh, "refresh", subject)
         return refreshed
 
     @takes_a_dict
@@ -580,18 +580,18 @@ def _resolve(on: str | Orchestrator | None) -> Orchestrator:
     return resolve(on)
 
 
-def _checked_schedule(schedule: object, who: str) -> Schedule:
+def _checked_schedule(schedule: object, subject: str) -> Schedule:
     from flowyml.core.schedule import Schedule
 
     if isinstance(schedule, Schedule):
         return schedule
     raise DefinitionError(
-        f"{who}: schedule={schedule!r:.80} is not a Schedule. Write schedule=Schedule.of('daily', '03:30'), with "
+        f"{subject}: schedule={schedule!r:.80} is not a Schedule. Write schedule=Schedule.of('daily', '03:30'), with "
         f"Schedule from flowyml."
     )
 
 
-def _checked_hooks(hooks: Iterable[PipelineHook], who: str) -> tuple[PipelineHook, ...]:
+def _checked_hooks(hooks: Iterable[PipelineHook], subject: str) -> tuple[PipelineHook, ...]:
     if not isinstance(hooks, Iterable):
-        raise DefinitionError(f"{who}: hooks={hooks!r:.80} is not a list. Write hooks=[…], even for a single one.")
-    return tuple(check_hook(hook, who) for hook in hooks)
+        raise DefinitionError(f"{subject}: hooks={hooks!r:.80} is not a list. Write hooks=[…], even for a single one.")
+    return tuple(check_hook(hook, subject) for hook in hooks)

@@ -68,23 +68,23 @@ def _annotated(
     return None, ""
 
 
-def check_seen(structure: Groups, source: Source, group: str, who: str) -> None:
-    """Raise ``DefinitionError`` if a step or group in ``group`` cannot take a value; ``who`` begins the message."""
+def check_seen(structure: Groups, source: Source, group: str, subject: str) -> None:
+    """Raise ``DefinitionError`` if a step or group in ``group`` cannot take a value; ``subject`` begins the message."""
     if isinstance(source, FromItem) and source.loop not in structure.path(group):
-        raise DefinitionError(f"{who} is the item of {source.loop!r}: it is known only within that loop.")
+        raise DefinitionError(f"{subject} is the item of {source.loop!r}: it is known only within that loop.")
     for name in steps_of(source):
         between = structure.between(name, group)
         if not between:
             continue
-        _refuse_cleanup(between, who)
+        _refuse_cleanup(between, subject)
         branch = next((scope for scope in between if isinstance(scope, Branch)), None)
         if isinstance(source, FromStep) and branch:
             raise DefinitionError(
-                f"{who} comes from step {name!r} in branch {branch.name!r}, which may not be taken. Join the branches "
-                f"with either(…), or move the step that takes it into the branch."
+                f"{subject} comes from step {name!r} in branch {branch.name!r}, which may not be taken. Join the "
+                f"branches with either(…), or move the step that takes it into the branch."
             )
         if isinstance(source, FromEither) and any(isinstance(scope, Loop) for scope in between):
-            raise DefinitionError(f"{who} is either of outputs in a loop: call either(…) within the loop.")
+            raise DefinitionError(f"{subject} is either of outputs in a loop: call either(…) within the loop.")
 
 
 def around(structure: Groups, step: Step) -> Iterator[Group]:
@@ -92,9 +92,9 @@ def around(structure: Groups, step: Step) -> Iterator[Group]:
     return (structure.by_name[name] for name in structure.path(step.group))
 
 
-def _refuse_cleanup(between: Sequence[Group], who: str) -> None:
+def _refuse_cleanup(between: Sequence[Group], subject: str) -> None:
     if any(isinstance(scope, Cleanup) for scope in between):
-        raise DefinitionError(f"{who} is in cleanup(), which runs after all steps outside it.")
+        raise DefinitionError(f"{subject} is in cleanup(), which runs after all steps outside it.")
 
 
 def _check_defaults(step: Step, call: Call) -> None:

@@ -1,4 +1,4 @@
-"""The options of steps, and checks of them, which raise ``DefinitionError``. ``who`` names the step in errors."""
+"""The options of steps, and checks of them, which raise ``DefinitionError``. ``subject`` begins the messages."""
 
 from __future__ import annotations
 
@@ -52,74 +52,76 @@ class StepOptions:
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def checked_options(step: Step[..., Any], who: str, **options: Any) -> dict[str, Any]:
+def checked_options(step: Step[..., Any], subject: str, **options: Any) -> dict[str, Any]:
     """Check the options of a step, and return them; None means that an option was not given."""
     checks: dict[str, Callable[[Any], Any]] = {
-        "outputs": lambda names: check_names(names, "outputs", who),
-        "after": lambda names: check_names(names, "after", who),
-        "retry": lambda retry: _retry(retry, who),
-        "timeout": lambda seconds: check_timeout(seconds, who),
+        "outputs": lambda names: check_names(names, "outputs", subject),
+        "after": lambda names: check_names(names, "after", subject),
+        "retry": lambda retry: _retry(retry, subject),
+        "timeout": lambda seconds: check_timeout(seconds, subject),
         "resources": lambda requirements: requirements,
-        "tags": lambda names: check_names(names, "tags", who),
-        "run_if": lambda rule: check_run_if(rule, who),
-        "max_parallel": lambda number: check_max_parallel(number, who),
-        "on_item_error": lambda rule: check_item_error(rule, who),
-        "secrets": lambda names: _secrets(names, step, who),
+        "tags": lambda names: check_names(names, "tags", subject),
+        "run_if": lambda rule: check_run_if(rule, subject),
+        "max_parallel": lambda number: check_max_parallel(number, subject),
+        "on_item_error": lambda rule: check_item_error(rule, subject),
+        "secrets": lambda names: _secrets(names, step, subject),
         "execution_group": lambda group: check_name(group, "execution group") if group else "",
-        "cache": lambda cache: check_cache(cache, who, step.signature.parameters),
+        "cache": lambda cache: check_cache(cache, subject, step.signature.parameters),
     }
     return {option: checks[option](value) for option, value in options.items() if value is not None}
 
 
-def check_timeout(seconds: object, who: str) -> float | None:
+def check_timeout(seconds: object, subject: str) -> float | None:
     """Return the seconds if they are a number above 0, or None."""
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-        raise DefinitionError(f"{who}: timeout={seconds!r} must be a number of seconds above 0.")
+        raise DefinitionError(f"{subject}: timeout={seconds!r} must be a number of seconds above 0.")
     return seconds
 
 
-def check_run_if(rule: str, who: str) -> str:
+def check_run_if(rule: str, subject: str) -> str:
     """Return the rule if it is one of ``RUN_IF``."""
     if rule not in RUN_IF:
-        raise DefinitionError(f"{who}: run_if={rule!r} must be one of {', '.join(RUN_IF)}.")
+        raise DefinitionError(f"{subject}: run_if={rule!r} must be one of {', '.join(RUN_IF)}.")
     return rule
 
 
-def _secrets(secrets: object, step: Step[..., Any], who: str) -> dict[str, str]:
+def _secrets(secrets: object, step: Step[..., Any], subject: str) -> dict[str, str]:
     """Return names of secrets, by the parameter or environment variable to fill."""
     if not isinstance(secrets, Mapping):
-        raise DefinitionError(f"{who}: secrets={secrets!r:.80} must be a dict: {{'password': 'warehouse/password'}}.")
+        raise DefinitionError(
+            f"{subject}: secrets={secrets!r:.80} must be a dict: {{'password': 'warehouse/password'}}."
+        )
     parameters = step.signature.parameters if secrets else {}
     for name, reference in secrets.items():
         try:
-            check_reference(reference, f"{who}: secrets")
+            check_reference(reference, f"{subject}: secrets")
         except ValueError as error:
             raise DefinitionError(str(error)) from None
         if name not in parameters and not (isinstance(name, str) and _VARIABLE.fullmatch(name)):
             raise DefinitionError(
-                f"{who}: secrets names {name!r}, which is neither a parameter of the function nor an "
+                f"{subject}: secrets names {name!r}, which is neither a parameter of the function nor an "
                 f"environment variable in capitals.{did_you_mean(str(name), parameters)}"
             )
     return dict(secrets)
 
 
-def check_max_parallel(number: object, who: str) -> int | None:
+def check_max_parallel(number: object, subject: str) -> int | None:
     """Return the number if it is a valid limit of items, or None."""
     if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-        raise DefinitionError(f"{who}: max_parallel={number!r} must be a number of items, at least 1.")
+        raise DefinitionError(f"{subject}: max_parallel={number!r} must be a number of items, at least 1.")
     return number
 
 
-def check_item_error(rule: str, who: str) -> str:
+def check_item_error(rule: str, subject: str) -> str:
     """Return the rule if it is ``"fail"`` or ``"continue"``."""
     if rule not in ("fail", "continue"):
-        raise DefinitionError(f"{who}: on_item_error={rule!r} must be 'fail' or 'continue'.")
+        raise DefinitionError(f"{subject}: on_item_error={rule!r} must be 'fail' or 'continue'.")
     return rule
 
 
-def check_inputs(inputs: object, step: Step[..., Any], who: str) -> Mapping[str, str | tuple[str, ...]] | None:
+def check_inputs(inputs: object, step: Step[..., Any], subject: str) -> Mapping[str, str | tuple[str, ...]] | None:
     """Return the outputs that fill parameters, by parameter; None if they are not given."""
     if inputs is None:
         return None
@@ -127,37 +129,37 @@ def check_inputs(inputs: object, step: Step[..., Any], who: str) -> Mapping[str,
     if isinstance(inputs, Mapping):
         for name, wanted in inputs.items():
             single = isinstance(wanted, str)
-            pairs[name] = wanted if single else check_names(wanted, f"inputs[{name!r}]", who)
+            pairs[name] = wanted if single else check_names(wanted, f"inputs[{name!r}]", subject)
             if not pairs[name]:
-                raise DefinitionError(f"{who}: inputs[{name!r}] names no output.")
+                raise DefinitionError(f"{subject}: inputs[{name!r}] names no output.")
     else:
-        pairs.update({name: name for name in check_names(inputs, "inputs", who)})
+        pairs.update({name: name for name in check_names(inputs, "inputs", subject)})
     parameters = step.signature.parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return pairs
     if unknown := [name for name in pairs if name not in parameters]:
         raise DefinitionError(
-            f"{who}: inputs names {', '.join(map(repr, unknown))}, but the function takes "
+            f"{subject}: inputs names {', '.join(map(repr, unknown))}, but the function takes "
             f"({', '.join(parameters)}). Name its parameters, or map them: inputs={{'parameter': 'output'}}."
         )
     return pairs
 
 
-def check_names(given: object, option: str, who: str) -> tuple[str, ...]:
+def check_names(given: object, option: str, subject: str) -> tuple[str, ...]:
     """Return the names given to an option, as a tuple even for a single one. Raises ``DefinitionError``."""
     if not isinstance(given, Iterable):
-        raise DefinitionError(f"{who}: {option}={given!r:.80} must be a list of names.")
+        raise DefinitionError(f"{subject}: {option}={given!r:.80} must be a list of names.")
     names = (given,) if isinstance(given, str) else tuple(cast(Iterable[str], given))
     for name in names:
-        check_name(name, f"{who}: {option}")
+        check_name(name, f"{subject}: {option}")
     if len(set(names)) < len(names):
-        raise DefinitionError(f"{who}: {option} repeats a name: {', '.join(map(repr, names))}.")
+        raise DefinitionError(f"{subject}: {option} repeats a name: {', '.join(map(repr, names))}.")
     return names
 
 
-def _retry(retry: object, who: str) -> OrchestratorRetryPolicy | None:
+def _retry(retry: object, subject: str) -> OrchestratorRetryPolicy | None:
     if retry is None or isinstance(retry, OrchestratorRetryPolicy):
         return retry
     if isinstance(retry, bool) or not isinstance(retry, int) or retry < 0:
-        raise DefinitionError(f"{who}: retry={retry!r} must be a number of retries or an OrchestratorRetryPolicy.")
+        raise DefinitionError(f"{subject}: retry={retry!r} must be a number of retries or an OrchestratorRetryPolicy.")
     return OrchestratorRetryPolicy(max_attempts=retry + 1, initial_delay_seconds=0)

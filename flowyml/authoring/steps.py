@@ -226,21 +226,21 @@ class Partial(Generic[R]):
     @adds_source_line
     def map(self, *lists: Any, **over: Any) -> list[R]:
         """Return the same as ``Step.map`` for the other parameters."""
-        who = f"step {self.step.name!r}"
+        subject = f"step {self.step.name!r}"
         if lists or not over:
             name = next(
                 (each for each in self.step.signature.parameters if each not in {**self.fixed, **over}), "config"
             )
-            raise DefinitionError(f"{who}: map(…) takes lists by the names of its parameters: map({name}=…).")
+            raise DefinitionError(f"{subject}: map(…) takes lists by the names of its parameters: map({name}=…).")
         if both := sorted(set(over) & set(self.fixed)):
-            raise DefinitionError(f"{who}: {', '.join(map(repr, both))} is both fixed and mapped.")
+            raise DefinitionError(f"{subject}: {', '.join(map(repr, both))} is both fixed and mapped.")
         parameters = self.step.signature.parameters
         unknown = sorted((over.keys() | self.fixed.keys()) - parameters.keys())
         for name in {"max_parallel", "on_item_error"}.intersection(unknown):
-            raise DefinitionError(f"{who}: {name} is an option: {self.step.name}.options({name}=…).map(…).")
+            raise DefinitionError(f"{subject}: {name} is an option: {self.step.name}.options({name}=…).map(…).")
         if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             raise DefinitionError(
-                f"{who} has no parameter {unknown[0]!r}. It takes {self.step.signature}."
+                f"{subject} has no parameter {unknown[0]!r}. It takes {self.step.signature}."
                 f"{did_you_mean(unknown[0], parameters)}"
             )
         recording = recorder.get()
@@ -333,17 +333,17 @@ def step(
         _refuse_methods(function)
         shown = check_name(name if name is not None else getattr(function, "__name__", None), "step")
         made = Step(function, StepOptions(name=shown))
-        who = f"step {shown!r}"
+        subject = f"step {shown!r}"
         checked = checked_options(
-            made, who, outputs=outputs, after=after, retry=retry, timeout=timeout, resources=requirements, tags=tags,
-            run_if=run_if, max_parallel=max_parallel, on_item_error=on_item_error, secrets=secrets,
+            made, subject, outputs=outputs, after=after, retry=retry, timeout=timeout, resources=requirements,
+            tags=tags, run_if=run_if, max_parallel=max_parallel, on_item_error=on_item_error, secrets=secrets,
             execution_group=execution_group, cache=cache,
         )  # fmt: skip
         made.step_options = StepOptions(
             name=shown,
-            inputs=check_inputs(inputs, made, who),
+            inputs=check_inputs(inputs, made, subject),
             description=_first_line(function) if description is None else description,
-            engines=engine_options(engines, who),
+            engines=engine_options(engines, subject),
             **checked,
         )
         return made

@@ -99,8 +99,8 @@ class Capabilities:
         ``needs`` names the requester: ``"step 'train' …"``.
         """
         lacks = tuple(
-            f"{who}: {feature.value.lower()}; {self.orchestrator!r} cannot: {self[feature].note}"
-            for feature, who in needs.items()
+            f"{subject}: {feature.value.lower()}; {self.orchestrator!r} cannot: {self[feature].note}"
+            for feature, subject in needs.items()
             if self[feature].level is Level.NO
         )
         if lacks:

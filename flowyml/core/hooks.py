@@ -47,14 +47,16 @@ class PipelineHook:
         """An attempt of a step failed; a retry may follow."""
 
 
-def check_hook(hook: object, who: str) -> PipelineHook:
+def check_hook(hook: object, subject: str) -> PipelineHook:
     """Return the hook, or raise ``DefinitionError`` if one of its methods would never fire, or would always fail."""
     if not isinstance(hook, PipelineHook):
-        raise DefinitionError(f"{who}: {hook!r:.80} is not a PipelineHook. Subclass flowyml.core.hooks.PipelineHook.")
+        raise DefinitionError(
+            f"{subject}: {hook!r:.80} is not a PipelineHook. Subclass flowyml.core.hooks.PipelineHook."
+        )
     for name in dir(hook):
         if name.startswith("on_") and name not in EVENTS and callable(getattr(hook, name)):
             raise DefinitionError(
-                f"{who}: hook {type(hook).__name__} has a method {name!r}, which nothing calls."
+                f"{subject}: hook {type(hook).__name__} has a method {name!r}, which nothing calls."
                 f"{did_you_mean(name, EVENTS)} Events are {', '.join(EVENTS)}; give a method of "
                 f"your own a name that does not begin with on_."
             )
@@ -62,25 +64,25 @@ def check_hook(hook: object, who: str) -> PipelineHook:
         method = getattr(hook, event)
         if not callable(method):
             raise DefinitionError(
-                f"{who}: hook {type(hook).__name__}.{event} is {method!r:.80}. Define a method, or leave it out."
+                f"{subject}: hook {type(hook).__name__}.{event} is {method!r:.80}. Define a method, or leave it out."
             )
-        _check_arguments(hook, event, who)
+        _check_arguments(hook, event, subject)
         if iscoroutinefunction(method) or isasyncgenfunction(method):
             raise DefinitionError(
-                f"{who}: hook {type(hook).__name__}.{event} is async, but FlowyML does not await hooks. Make it a "
+                f"{subject}: hook {type(hook).__name__}.{event} is async, but FlowyML does not await hooks. Make it a "
                 f"plain method and run async code with asyncio.run(…)."
             )
     return hook
 
 
-def _check_arguments(hook: PipelineHook, event: str, who: str) -> None:
+def _check_arguments(hook: PipelineHook, event: str, subject: str) -> None:
     expected = [name for name in signature(getattr(PipelineHook, event)).parameters if name != "self"]
     try:
         taken = signature(getattr(hook, event))
         taken.bind(*expected)
     except TypeError:
         raise DefinitionError(
-            f"{who}: hook {type(hook).__name__}.{event} takes {taken}, but is called with ({', '.join(expected)})."
+            f"{subject}: hook {type(hook).__name__}.{event} takes {taken}, but is called with ({', '.join(expected)})."
         ) from None
     except ValueError:  # Python knows no parameters of it
         return

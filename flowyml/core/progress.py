@@ -166,16 +166,16 @@ class _Lines:
         if not run.status.is_terminal:
             self._print_change("", self._name, run.status, run.duration_seconds)
         for step, _ in opened(steps):
-            who = f"{self._name}: {labelled(step.name, step.index)}"
+            subject = f"{self._name}: {labelled(step.name, step.index)}"
             note = f", {step.note}" if step.is_cached else ""
-            self._print_change(labelled(step.name, step.index), who, step.status, step.duration_seconds, note)
+            self._print_change(labelled(step.name, step.index), subject, step.status, step.duration_seconds, note)
         self._print_change("", self._name, run.status, run.duration_seconds)
 
-    def _print_change(self, key: str, who: str, status: ExecutionStatus, seconds: float, note: str = "") -> None:
+    def _print_change(self, key: str, subject: str, status: ExecutionStatus, seconds: float, note: str = "") -> None:
         if self._seen.get(key, ExecutionStatus.QUEUED) is not status:
             self._seen[key] = status
             took = f" after {span_text(seconds)}" if status.is_terminal and seconds else ""
-            print(safe_line(f"{who} {status}{took}{note}"), file=sys.stderr, flush=True)
+            print(safe_line(f"{subject} {status}{took}{note}"), file=sys.stderr, flush=True)
 
 
 class _Picture:

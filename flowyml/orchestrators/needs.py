@@ -25,14 +25,14 @@ _FEATURES_OF_GROUPS: Mapping[type[Group], Feature] = {
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A feature that a plan uses. ``who`` begins a sentence; ``steps`` are the steps that need it, empty for the whole
-    run.
+    """A feature that a plan uses.
 
-    ``instead`` suggests an alternative.
+    ``subject`` begins a sentence; ``steps`` are those that need it, empty for the whole run; ``instead`` suggests an
+    alternative.
     """
 
     feature: Feature
-    who: str
+    subject: str
     steps: tuple[str, ...] = ()
     instead: str = ""
 
@@ -71,7 +71,7 @@ def first_of_each(plan: Plan) -> dict[Feature, str]:
     """Return the features that a plan uses, each with the first part that needs it."""
     needs: dict[Feature, str] = {}
     for need in needs_of(plan):
-        needs.setdefault(need.feature, need.who)
+        needs.setdefault(need.feature, need.subject)
     return needs
 
 
@@ -98,12 +98,12 @@ def _step_needs(plan: Plan, step: Step) -> Iterator[tuple[Feature, str]]:
 
 def schedule_needs(plan: Plan, schedule: Schedule) -> dict[Feature, str]:
     """Return the features that a schedule of a plan uses, each with the reason."""
-    who = f"the schedule of {plan.name!r} is"
-    needs = {Feature.SCHEDULE_CRON if schedule.cron else Feature.SCHEDULE_INTERVAL: f"{who} {schedule}"}
+    subject = f"the schedule of {plan.name!r} is"
+    needs = {Feature.SCHEDULE_CRON if schedule.cron else Feature.SCHEDULE_INTERVAL: f"{subject} {schedule}"}
     if schedule.timezone != "UTC":
-        needs[Feature.SCHEDULE_TIMEZONE] = f"{who} in {schedule.timezone}"
+        needs[Feature.SCHEDULE_TIMEZONE] = f"{subject} in {schedule.timezone}"
     if schedule.catch_up:
-        needs[Feature.SCHEDULE_CATCH_UP] = f"{who} one with catch-up"
+        needs[Feature.SCHEDULE_CATCH_UP] = f"{subject} one with catch-up"
     if schedule.paused:
-        needs[Feature.SCHEDULE_PAUSE] = f"{who} paused at first"
+        needs[Feature.SCHEDULE_PAUSE] = f"{subject} paused at first"
     return needs

@@ -15,7 +15,7 @@ Check = tuple[str, Callable[[Any], bool]]
 
 
 def check_options(
-    engine: str, who: str, options: Mapping[str, Any], known: Mapping[str, Check], hints: Mapping[str, str] = {}
+    engine: str, subject: str, options: Mapping[str, Any], known: Mapping[str, Check], hints: Mapping[str, str] = {}
 ) -> None:
     """Raise ``UnknownOptionError`` for an unknown name, or an invalid value.
 
@@ -25,10 +25,10 @@ def check_options(
         hint = hints.get(unknown[0], "")
         near = "" if hint else did_you_mean(unknown[0], known)
         raise UnknownOptionError(
-            f"{who}: {engine} has no option {', '.join(map(repr, unknown))}{hint}.{near} "
+            f"{subject}: {engine} has no option {', '.join(map(repr, unknown))}{hint}.{near} "
             + (f"Known: {', '.join(sorted(known))}." if known else "It takes none.")
         )
     for name, value in options.items():
         expected, fits = known[name]
         if not fits(value):
-            raise UnknownOptionError(f"{who}: {engine} {name}={value!r:.80} is not {expected}.")
+            raise UnknownOptionError(f"{subject}: {engine} {name}={value!r:.80} is not {expected}.")

@@ -23,12 +23,12 @@ _PREFIX = "FLOWYML_SECRET_"
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,252}")
 
 
-def check_reference(reference: object, who: str) -> str:
+def check_reference(reference: object, subject: str) -> str:
     """Return the reference, if it is one: ``"warehouse/password"``. Raises ``ValueError``."""
     if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference):
         raise ValueError(
-            f"{who}: {reference!r:.80} does not name a secret. A name has letters, digits and _ . : / @ -, and begins "
-            f"with a letter or digit: 'warehouse/password'."
+            f"{subject}: {reference!r:.80} does not name a secret. A name has letters, digits and _ . : / @ -, and "
+            f"begins with a letter or digit: 'warehouse/password'."
         )
     return reference
 

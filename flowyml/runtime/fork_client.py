@@ -61,15 +61,15 @@ class ForkedProcesses:
         self._closed = False
 
     @contextmanager
-    def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[_Child]:
+    def child(self, subject: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[_Child]:
         """Fork a child for a request, or use the child that is held for steps ``together`` with this one."""
         together = request.get("together", "")
         child = self._held.pop(together, None) if together else None
         if child is None:
             request = {**request, "number": next(self._numbers)}
-            child = _Child(who, self._live_server(who), request, body, on_line)
+            child = _Child(subject, self._live_server(subject), request, body, on_line)
         else:
-            child.take(who, request, body, on_line)
+            child.take(subject, request, body, on_line)
         try:
             yield child
         finally:
@@ -92,10 +92,10 @@ class ForkedProcesses:
         while self._held:
             self._held.popitem()[1].close()
 
-    def _live_server(self, who: str) -> Server:
+    def _live_server(self, subject: str) -> Server:
         with self._lock:
             if self._closed:
-                raise cancelled(who)
+                raise cancelled(subject)
             if not self._server.is_alive():
                 self._server.died = True  # so its other children crashed, and were not cancelled
                 self._server.close()
@@ -283,9 +283,9 @@ class Server:
 class _Child:
     """One forked process: its output, its answer, and its end."""
 
-    def __init__(self, who: str, server: Server, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
+    def __init__(self, subject: str, server: Server, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
         self.hooks = 0
-        self._who = who
+        self._who = subject
         self._server = server
         self._request, self._body = request, body
         self._started = False
@@ -336,10 +336,10 @@ class _Child:
         self.is_idle = self._holds()
         return self._answered()
 
-    def take(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
+    def take(self, subject: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
         """Give it another request; its output goes to the new ``on_line`` from now on."""
         self.is_idle = False
-        self._who, self._body = who, body
+        self._who, self._body = subject, body
         self._request = {**request, "number": self._request["number"]}
         self._answer.clear()
         self._lines = [Lines(stream, on_line) for stream in ("stdout", "stderr")]

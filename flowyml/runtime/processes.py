@@ -47,7 +47,7 @@ class _Children(Protocol):
     """The source of such processes."""
 
     def child(
-        self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine
+        self, subject: str, request: Mapping[str, Any], body: Any, on_line: OnLine
     ) -> AbstractContextManager[_Child]: ...
     def release(self, together: str) -> None: ...
     def close(self) -> None: ...
@@ -208,7 +208,7 @@ class StepProcesses:
 
     def _answer(
         self,
-        who: str,
+        subject: str,
         request: Mapping[str, Any],
         body: Any,
         timeout: float | None,
@@ -216,8 +216,8 @@ class StepProcesses:
         stop: threading.Event | None,
     ) -> dict[str, Any]:
         if self._closed:
-            raise StepCancelledError(f"{who} was not started: its run has ended.")
-        with self._children.child(who, request, body, on_line) as child:
+            raise StepCancelledError(f"{subject} was not started: its run has ended.")
+        with self._children.child(subject, request, body, on_line) as child:
             try:
                 return child.wait(timeout, stop)
             except StepError as error:

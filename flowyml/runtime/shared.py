@@ -29,15 +29,15 @@ class SharedProcesses(SpawnedProcesses):
         self._held: dict[str, _Shared] = {}
 
     @contextmanager
-    def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[Child]:
+    def child(self, subject: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[Child]:
         """Start a process for a request, or use the one that is held for it."""
         together = request.get("together", "")
         held = self._held.pop(together, None) if together else None
         if held is None and not request.get("hold"):
-            with super().child(who, request, body, on_line) as child:
+            with super().child(subject, request, body, on_line) as child:
                 yield child
             return
-        shared = self._begun(held, who, request, body, on_line)
+        shared = self._begun(held, subject, request, body, on_line)
         with self._watched(shared):
             try:
                 yield shared
@@ -47,14 +47,16 @@ class SharedProcesses(SpawnedProcesses):
                 else:
                     shared.end()
 
-    def _begun(self, held: _Shared | None, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> _Shared:
+    def _begun(
+        self, held: _Shared | None, subject: str, request: Mapping[str, Any], body: Any, on_line: OnLine
+    ) -> _Shared:
         """Return a process that has begun a request: the held one, or a new one."""
         folder = held.folder if held else tempfile.TemporaryDirectory(prefix="flowyml-")
         try:
             whole = self._whole(request, body, tempfile.mkdtemp(dir=folder.name))
             if held is None:
-                return _Shared(who, self._command, whole, folder, on_line, self._hooks)
-            held.take(who, whole, on_line)
+                return _Shared(subject, self._command, whole, folder, on_line, self._hooks)
+            held.take(subject, whole, on_line)
         except BaseException:
             held.end() if held else folder.cleanup()
             raise
@@ -75,7 +77,7 @@ class _Shared(Child):
     """A process with a socket for further requests, each a file, with pipes for its output."""
 
     def __init__(
-        self, who: str, command: Sequence[str], request: Mapping[str, Any],
+        self, subject: str, command: Sequence[str], request: Mapping[str, Any],
         folder: tempfile.TemporaryDirectory[str], on_line: OnLine, hooks: int,
     ) -> None:  # fmt: skip
         self.folder = folder
@@ -84,15 +86,15 @@ class _Shared(Child):
         with theirs:
             more = theirs.fileno()
             try:
-                super().__init__(who, command, {**request, "more": more}, on_line, hooks, (more,))
+                super().__init__(subject, command, {**request, "more": more}, on_line, hooks, (more,))
             except BaseException:
                 self._more.close()
                 raise
 
-    def take(self, who: str, request: Mapping[str, Any], on_line: OnLine) -> None:
+    def take(self, subject: str, request: Mapping[str, Any], on_line: OnLine) -> None:
         """Give it another request; its output goes to the new ``on_line`` from now on."""
         self.is_idle = False
-        self._who, self._answer, self._started = who, Path(request["answer"]), time.monotonic()
+        self._who, self._answer, self._started = subject, Path(request["answer"]), time.monotonic()
         pipes = [os.pipe() for _ in range(2)]
         self._listen([os.fdopen(ours, "rb") for ours, _ in pipes], on_line)
         with as_input(request) as standard_input, suppress(OSError):  # it has died, as its end shows

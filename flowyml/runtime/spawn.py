@@ -41,9 +41,9 @@ class SpawnedProcesses:
         self._closed = False
 
     @contextmanager
-    def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[Child]:
+    def child(self, subject: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[Child]:
         with tempfile.TemporaryDirectory(prefix="flowyml-") as folder:
-            child = Child(who, self._command, self._whole(request, body, folder), on_line, self._hooks)
+            child = Child(subject, self._command, self._whole(request, body, folder), on_line, self._hooks)
             with self._watched(child):
                 try:
                     yield child
@@ -83,12 +83,12 @@ class Child:
     """One process, whose streams are read by two threads."""
 
     def __init__(
-        self, who: str, command: Sequence[str], request: Mapping[str, Any], on_line: OnLine, hooks: int,
+        self, subject: str, command: Sequence[str], request: Mapping[str, Any], on_line: OnLine, hooks: int,
         passed: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self.hooks = hooks
         self.unwanted, self.gone = threading.Event(), threading.Event()
-        self._who = who
+        self._who = subject
         self._answer = Path(request["answer"])
         self._out_of_memory = OutOfMemory()
         self._started = time.monotonic()

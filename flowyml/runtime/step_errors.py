@@ -33,8 +33,8 @@ def of_step(step: str, message: str, label: str = "") -> str:
     >>> of_step("load", "ValueError: no"), of_step("load", "step 'load' ran too long", label="load[3]")
     ("step 'load': ValueError: no", "step 'load[3]' ran too long")
     """
-    name, who = f"step {step!r}", f"step {label or step!r}"
-    return message.replace(name, who, 1) if name in message else f"{who}: {message}"
+    name, subject = f"step {step!r}", f"step {label or step!r}"
+    return message.replace(name, subject, 1) if name in message else f"{subject}: {message}"
 
 
 def of_several(messages: Sequence[str], count: int = 0) -> str:
@@ -71,38 +71,39 @@ def failed(step: str, failure: Mapping[str, Any]) -> StepError:
     return error
 
 
-def crashed(who: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashedError:
+def crashed(subject: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashedError:
     """Return the error for a process that ended without an answer; a negative exit code is a signal."""
     if exit_code == -signal.SIGKILL and out_of_memory.happened():
         error: StepCrashedError = StepOutOfMemoryError(
-            f"The process of {who} was killed by the kernel: out of memory. Give it more memory, or let it use less."
+            f"The process of {subject} was killed by the kernel: out of memory. Give it more memory, or let it use "
+            f"less."
         )
     elif exit_code < 0:
-        error = StepCrashedError(f"The process of {who} was killed by {signal_text(-exit_code)}.")
+        error = StepCrashedError(f"The process of {subject} was killed by {signal_text(-exit_code)}.")
     else:
         error = StepCrashedError(
-            f"The process of {who} exited with code {exit_code} without returning the step's result."
+            f"The process of {subject} exited with code {exit_code} without returning the step's result."
         )
     error.exit_code = exit_code
     return error
 
 
-def timed_out(who: str, seconds: float) -> StepTimeoutError:
+def timed_out(subject: str, seconds: float) -> StepTimeoutError:
     """Return the error for a process that is killed after its time."""
-    return StepTimeoutError(f"{who} ran longer than its timeout of {span_text(seconds)} and was stopped.")
+    return StepTimeoutError(f"{subject} ran longer than its timeout of {span_text(seconds)} and was stopped.")
 
 
-def loaded_too_long(who: str, seconds: float) -> StepTimeoutError:
+def loaded_too_long(subject: str, seconds: float) -> StepTimeoutError:
     """Return the error for a process that did not begin, because its code is still being loaded."""
     return StepTimeoutError(
-        f"{who} has a timeout, and its code was not loaded within {span_text(seconds)}. Check what its modules do when "
-        f"they are imported, such as waiting for a lock or a server, and move that into the step."
+        f"{subject} has a timeout, and its code was not loaded within {span_text(seconds)}. Check what its modules do "
+        f"when they are imported, such as waiting for a lock or a server, and move that into the step."
     )
 
 
-def cancelled(who: str) -> StepCancelledError:
+def cancelled(subject: str) -> StepCancelledError:
     """Return the error for a process that is killed with its run: the run's own error has the reason."""
-    return StepCancelledError(f"{who} was stopped with its run.")
+    return StepCancelledError(f"{subject} was stopped with its run.")
 
 
 def _kills() -> int:

@@ -111,8 +111,8 @@ def _printed(lines: Iterable[str]) -> list[str]:
     return list(last)
 
 
-def _last_line(who: str, code: int, last: list[str]) -> str:
+def _last_line(subject: str, code: int, last: list[str]) -> str:
     if code:
         why = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-        raise RuntimeError("\n".join([f"{who} {why}. It said:" if last else f"{who} {why}.", *last]))
+        raise RuntimeError("\n".join([f"{subject} {why}. It said:" if last else f"{subject} {why}.", *last]))
     return last[-1] if last else ""

@@ -82,13 +82,13 @@ class AirflowClient(AuditLogCalls):
         """Return a new token. A password from a file or a command is read again when it is refused."""
         auth = self.transport.auth
         for _ in range(2):
-            who = {"username": auth.username, "password": auth.password.get()}
+            login = {"username": auth.username, "password": auth.password.get()}
             try:
-                return str(self.transport.call("POST", "/auth/token", json=who, anonymous=True)["access_token"])
+                return str(self.transport.call("POST", "/auth/token", json=login, anonymous=True)["access_token"])
             except ProxyLoginError:
                 raise
             except AuthenticationError:
-                if not auth.password.renew(who["password"] or ""):
+                if not auth.password.renew(login["password"] or ""):
                     break
         raise refusal(self.transport.connection, 401)
 

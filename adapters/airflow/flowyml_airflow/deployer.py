@@ -345,11 +345,11 @@ class AirflowDeployer(Deployer):
         client = self.client()
         for pool in sorted({pool for pool in pool_of.values() if pool}):
             if not client.has_pool(pool):
-                who = next(who for who, other_pool in pool_of.items() if other_pool == pool)
+                subject = next(subject for subject, other_pool in pool_of.items() if other_pool == pool)
                 raise ConfigurationError(
-                    f"{who} asks for the pool {pool!r}, but Airflow at {client.transport.connection.url} has no pool "
-                    f"of that name: its tasks would wait forever. Create it, in Airflow's UI under Admin, Pools, or by "
-                    f"`airflow pools set {shlex.quote(pool)} SLOTS DESCRIPTION`."
+                    f"{subject} asks for the pool {pool!r}, but Airflow at {client.transport.connection.url} has no "
+                    f"pool of that name: its tasks would wait forever. Create it, in Airflow's UI under Admin, Pools, "
+                    f"or by `airflow pools set {shlex.quote(pool)} SLOTS DESCRIPTION`."
                 )
 
     def _warn_runs(self, compiled: CompiledDag, deployed: Deployed | None) -> None:

@@ -241,11 +241,11 @@ class Calls:
         """Return a new token. A password from a file or a command is read again when it is refused."""
         auth = self.connection.auth
         while True:
-            who = {"username": auth.username, "password": auth.password.get()}
-            status, answer = self._patient("POST", "/auth/token", who, auth.cookie_header())
+            credentials = {"username": auth.username, "password": auth.password.get()}
+            status, answer = self._patient("POST", "/auth/token", credentials, auth.cookie_header())
             if status < 300:
                 return str(answer["access_token"])
-            if status not in (401, 403) or not auth.password.renew(who["password"] or ""):
+            if status not in (401, 403) or not auth.password.renew(credentials["password"] or ""):
                 raise refusal(self.connection, 401)
 
     def _headers(self) -> dict[str, str]:

@@ -98,19 +98,21 @@ def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Ste
     """
     from flowyml import step
 
-    who = f"airflow_operator({operator!r:.80})"
+    subject = f"airflow_operator({operator!r:.80})"
     if not is_path(operator) or ":" in operator:
-        raise DefinitionError(f"{who} needs the import path of an operator: 'package.module.Operator'.")
+        raise DefinitionError(f"{subject} needs the import path of an operator: 'package.module.Operator'.")
     if ours := [name for name in _OURS if name in arguments]:
-        raise DefinitionError(f"{who}: leave {ours[0]!r} out. The pipeline decides where the task is.")
+        raise DefinitionError(f"{subject}: leave {ours[0]!r} out. The pipeline decides where the task is.")
     rule = arguments.pop("trigger_rule", "all_success")
     rule = str(getattr(rule, "value", rule))
     options: dict[str, Any] = {
         "operator": operator,
-        ARGUMENTS: {name: encoded(value, who) for name, value in arguments.items()},
+        ARGUMENTS: {name: encoded(value, subject) for name, value in arguments.items()},
     }
     if rule not in RUN_IF and rule not in _RULES_OF_AIRFLOW:
-        raise DefinitionError(f"{who}: trigger_rule={rule!r} is not one of {', '.join((*RUN_IF, *_RULES_OF_AIRFLOW))}.")
+        raise DefinitionError(
+            f"{subject}: trigger_rule={rule!r} is not one of {', '.join((*RUN_IF, *_RULES_OF_AIRFLOW))}."
+        )
     if rule in _RULES_OF_AIRFLOW:
         options["trigger_rule"] = rule
     decorate: Any = step(
@@ -162,23 +164,23 @@ def split(path: str) -> tuple[str, str, str]:
     return module, first, dot + rest
 
 
-def encoded(value: Any, who: str) -> Any:
+def encoded(value: Any, subject: str) -> Any:
     """Encode an argument as plain JSON. A value that JSON lacks becomes a dict with one key that begins with ``$``.
 
     >>> encoded({"wait": timedelta(minutes=1), "of": ("a", 1)}, "")
     {'wait': {'$timedelta': 60.0}, 'of': {'$tuple': ['a', 1]}}
     """
     if is_too_deep(value):
-        raise DefinitionError(f"{who}: an argument is nested too deeply.")
+        raise DefinitionError(f"{subject}: an argument is nested too deeply.")
     if isinstance(value, list | tuple):
-        items = [encoded(item, who) for item in value]
+        items = [encoded(item, subject) for item in value]
         return items if isinstance(value, list) else {"$tuple": items}
     if isinstance(value, dict):
-        pairs = {key: encoded(item, who) for key, item in value.items()}
+        pairs = {key: encoded(item, subject) for key, item in value.items()}
         if any(not isinstance(key, str) or key.startswith("$") for key in pairs):
-            return {"$dict": [[encoded(key, who), item] for key, item in pairs.items()]}
+            return {"$dict": [[encoded(key, subject), item] for key, item in pairs.items()]}
         return pairs
-    return value if is_json(value) else _tagged(value, who)
+    return value if is_json(value) else _tagged(value, subject)
 
 
 def _place(function: FunctionType) -> str | None:
@@ -188,13 +190,13 @@ def _place(function: FunctionType) -> str | None:
     return path if module and is_path(path) else None
 
 
-def _tagged(value: Any, who: str) -> dict[str, Any]:
+def _tagged(value: Any, subject: str) -> dict[str, Any]:
     match value:
         case Imported(path):
             return {"$import": path}
         case Made(of, args, kwargs):
-            arguments = {name: encoded(item, who) for name, item in kwargs.items()}
-            return {"$call": [of.path, [encoded(item, who) for item in args], arguments]}
+            arguments = {name: encoded(item, subject) for name, item in kwargs.items()}
+            return {"$call": [of.path, [encoded(item, subject) for item in args], arguments]}
         case Returned(step, key):
             return {"$xcom": [step, key]}
         case FunctionType() if (place := _place(value)) is not None:
@@ -204,8 +206,8 @@ def _tagged(value: Any, who: str) -> dict[str, Any]:
         case datetime():
             return {"$datetime": value.isoformat()}
         case set() | frozenset():
-            return {"$set": [encoded(item, who) for item in sorted(value, key=repr)]}
+            return {"$set": [encoded(item, subject) for item in sorted(value, key=repr)]}
     raise DefinitionError(
-        f"{who}: an argument is {value!r:.80}, which is not plain data. Name what Airflow should import: "
+        f"{subject}: an argument is {value!r:.80}, which is not plain data. Name what Airflow should import: "
         f"imported('module.name'), or imported('module.Class')(…)."
     )

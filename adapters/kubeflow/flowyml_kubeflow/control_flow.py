@@ -77,7 +77,7 @@ class ControlFlow:
         step, loop = self._asking(unit), self.flow.loop_of(unit.group)
         with about_step(step.name):
             parameters_shown = {port: TEXT for member in unit.steps for port in self._ports_shown(member, unit)}
-            check_number(unit.who, len(records), len(parameters_shown))
+            check_number(unit.subject, len(records), len(parameters_shown))
             parameters = self._given(unit.steps) | (from_around([names.CHUNK]) if loop else {})
             # A step whose failure other pods read must not come from the cache.
             caches = self.components.caches(step) and not self.flow.ends_well(step)

@@ -44,7 +44,7 @@ class Unit:
         return self.steps[0].group
 
     @property
-    def who(self) -> str:
+    def subject(self) -> str:
         """Its name in messages."""
         return f"execution_group={self.together.name!r}" if self.together else f"step {self.steps[0].name!r}"
 

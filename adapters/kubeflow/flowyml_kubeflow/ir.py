@@ -185,11 +185,11 @@ def from_around(parameters: Iterable[str]) -> Json:
     return {port: {"componentInputParameter": port} for port in parameters}
 
 
-def check_number(who: str, taken: int, returned: int) -> None:
+def check_number(subject: str, taken: int, returned: int) -> None:
     """Check the number of artifacts. The code of the steps is one more than those taken."""
     if (taken + 1) * _ARTIFACT_BYTES + returned * _OUTPUT_BYTES > _ARGUMENT:
         raise UnsupportedFeatureError(
-            f"{who} takes {taken} values from other steps and returns {returned}. KFP describes all of them in one "
+            f"{subject} takes {taken} values from other steps and returns {returned}. KFP describes all of them in one "
             f"command-line argument, which Linux limits to 128 KiB: at most {_ARGUMENT // _OUTPUT_BYTES} in total, and "
             f"about 110 on a cluster. Combine values in intermediate steps."
         )

@@ -104,11 +104,11 @@ _MEMORY = "memory"
 def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     """Return the checked options of the pipeline. Raises ``UnknownOptionError``."""
     options = plan.options.get("kubeflow", {})
-    who = f"pipeline {plan.name!r}"
-    _check(options, who, {**_STEP, **_PIPELINE_ONLY})
+    subject = f"pipeline {plan.name!r}"
+    _check(options, subject, {**_STEP, **_PIPELINE_ONLY})
     if options.get("runtime") == "image" and "image" not in options:
-        raise UnknownOptionError(f"{who}: runtime='image' needs an image that has FlowyML: give its name as image.")
-    refuse_credentials(options.get("bundle_store", ""), f"{who}: kubeflow bundle_store")
+        raise UnknownOptionError(f"{subject}: runtime='image' needs an image that has FlowyML: give its name as image.")
+    refuse_credentials(options.get("bundle_store", ""), f"{subject}: kubeflow bundle_store")
     return options
 
 
@@ -154,12 +154,12 @@ def _joined(kind: str, values: list[Any]) -> Any:
     return tuple(values[-1]) if kind.startswith("tuple") else values[-1]
 
 
-def _check(options: Mapping[str, Any], who: str, known: Mapping[str, Check]) -> None:
-    check_options("kubeflow", who, options, known, _HINTS)
-    refuse_credentials(options.get("env", {}).get(names.ARTIFACTS, ""), f"{who}: kubeflow env {names.ARTIFACTS}")
+def _check(options: Mapping[str, Any], subject: str, known: Mapping[str, Check]) -> None:
+    check_options("kubeflow", subject, options, known, _HINTS)
+    refuse_credentials(options.get("env", {}).get(names.ARTIFACTS, ""), f"{subject}: kubeflow env {names.ARTIFACTS}")
     checks = (_machine_faults, _affinity_faults, _pod_faults, _volume_faults, _security_faults)
     for fault in (fault for check in checks for fault in check(options)):
-        raise UnknownOptionError(f"{who}: {fault}")
+        raise UnknownOptionError(f"{subject}: {fault}")
 
 
 def _machine_faults(options: Mapping[str, Any]) -> Iterator[str]:

@@ -289,9 +289,9 @@ def error_of_workflow(job_id: str, workflow: Workflow | None, logs: PodLogs) -> 
     said = [workflow.message] if workflow.message else []
     for node in workflow.failed()[:NAMED]:
         task = workflow.task_of(node)
-        who = f"KFP's driver of {task!r}" if node.template.endswith(DRIVER) else f"{task!r}"
+        subject = f"KFP's driver of {task!r}" if node.template.endswith(DRIVER) else f"{task!r}"
         last = _last_of(logs.read(job_id, pod_of(node, workflow)) or () if node.kind == "Pod" else ())
-        said.append("\n".join([f"{who}: {node.message}", *last]))
+        said.append("\n".join([f"{subject}: {node.message}", *last]))
         if any(_SAME_NAME in line for line in last):
             said.append("That is a fault of KFP 2.17, after it had lost a driver's pod. Start a new run.")
     return "\n".join(said)

@@ -153,19 +153,20 @@ class _Runs:
     def _delete(self, run: _Run) -> int:
         """Delete rows, few at a time. Numbers are reused, so each statement checks that the rows are this run's."""
         mine = "(SELECT 1 FROM runs WHERE number = ? AND run_id = ? AND raw_status = ?)"
-        who = (run.number, run.run_id, PRUNED)
+        identity = (run.number, run.run_id, PRUNED)
         with self.store.session() as db:
             freed = db.execute(
                 f"SELECT coalesce(sum(length(message)), 0) FROM lines WHERE run = ? AND EXISTS {mine}",
-                (run.number, *who),
+                (run.number, *identity),
             ).fetchone()[0]
             some = f"SELECT id FROM lines WHERE run = ? LIMIT {_LINES}"
-            while db.execute(f"DELETE FROM lines WHERE id IN ({some}) AND EXISTS {mine}", (run.number, *who)).rowcount:
+            delete_some = f"DELETE FROM lines WHERE id IN ({some}) AND EXISTS {mine}"
+            while db.execute(delete_some, (run.number, *identity)).rowcount:
                 pass
             with transaction(db):
                 for table in ("lines", "steps", "kept", "jobs", "artifacts"):
-                    db.execute(f"DELETE FROM {table} WHERE run = ? AND EXISTS {mine}", (run.number, *who))
-                db.execute("DELETE FROM runs WHERE number = ? AND run_id = ? AND raw_status = ?", who)
+                    db.execute(f"DELETE FROM {table} WHERE run = ? AND EXISTS {mine}", (run.number, *identity))
+                db.execute("DELETE FROM runs WHERE number = ? AND run_id = ? AND raw_status = ?", identity)
         return int(freed)
 
 
