@@ -159,8 +159,11 @@ class Client:
             raise NotThereError(404, "gone")
         return {"dag_id": dag, "tags": [{"name": self.tag}]}
 
+    def dags(self, tag: str) -> list[dict[str, str]]:
+        return [{"dag_id": "report"}, {"dag_id": "train"}]
+
     def unfinished(self, dags: Sequence[str]) -> list[dict[str, str]]:
-        return [{"dag_run_id": run} for run in self.runs]
+        return [{"dag_run_id": run} for run in self.runs if "report" in dags or not run.startswith("report")]
 
     def delete(self, dag: str) -> None:
         self.deleted.append(dag)
@@ -199,3 +202,32 @@ def test_nothing_is_removed_while_a_run_is_in_progress(tmp_path: Path, runs: boo
     assert (files(tmp_path), client.deleted) == (before, [])
     deployer.undeploy("train", force=True)
     assert not (tmp_path / "train.py").exists()
+
+
+def test_a_runtime_stays_while_a_run_of_any_pipeline_is_in_progress(tmp_path: Path) -> None:
+    """A task that has begun names it, although its DAG file was replaced meanwhile."""
+    left = {f"{BUNDLES}/.airflowignore", f"{BUNDLES}/{runtime().name}"}
+    written(tmp_path, "train")
+    deployer_of(Client("flowyml", "report-1"), tmp_path).undeploy("train")
+    assert files(tmp_path) == left
+    written(tmp_path, "train")
+    deployer_of(Client("flowyml"), tmp_path).undeploy("train")
+    assert files(tmp_path) == left - {f"{BUNDLES}/{runtime().name}"}
+
+
+def test_a_deployment_that_takes_a_runtime_up_meanwhile_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "train")
+    deployer = deployer_of(Client("flowyml"), tmp_path)
+    assert deployer.folder is not None
+    remove = deployer.folder.remove_own
+
+    def removed(path: str) -> None:
+        remove(path)
+        if path.endswith(runtime().name):
+            (tmp_path / "report.py").write_bytes(AirflowOrchestrator().compile_pipeline(one("report"))["report.py"])
+
+    monkeypatch.setattr(deployer.folder, "remove_own", removed)
+    deployer.undeploy("train")
+    assert (tmp_path / BUNDLES / runtime().name).read_bytes() == runtime().data

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from flowyml.core.errors import ConfigurationError, PlanError
 from flowyml.core.pruning import Bounds, Prunable, is_unfinished
 from flowyml.plan.bundle import Bundle
 from flowyml_airflow.client import AirflowClient
-from flowyml_airflow.deployed_dag import bundles_needed
 from flowyml_airflow.folder import Folder
-from flowyml_airflow.names import BUNDLES_FOLDER, TAG, dag_id, development_id
+from flowyml_airflow.names import BUNDLES_FOLDER
+from flowyml_airflow.zip_files import has_runs, is_runtime, is_version, named, remove_unnamed
 
 __all__ = ["prunable"]
-
-_BUNDLE = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{8}\.pyz")
-_RUNTIME = re.compile(r"flowyml-[0-9][^-]*-[0-9a-f]{32}\.pyz")
 
 
 def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds: Bounds) -> Iterator[Prunable]:
@@ -28,17 +24,16 @@ def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds:
             "dags_folder in flowyml.toml."
         )
     yield from _unfinished(folder, bounds)
-    names = folder.names(BUNDLES_FOLDER)
-    bundles = [name for name in names if _BUNDLE.fullmatch(name) or _RUNTIME.fullmatch(name)]
-    named = _named(bundles, folder)
-    for name in bundles:
+    names = [name for name in folder.names(BUNDLES_FOLDER) if is_version(name) or is_runtime(name)]
+    needed = named(folder, names)
+    for name in names:
         path = f"{BUNDLES_FOLDER}/{name}"
         size, modified = folder.about(path)
         used = bounds.now if modified is None else modified
         kept = "its age is unknown" if modified is None else bounds.keeps(used)
-        kept = "a DAG file names it" if name in named else kept or _needed(folder, client, name)
+        kept = "a DAG file names it" if name in needed else kept or _needed(folder, client, name)
         yield Prunable(
-            kind="runtime" if _RUNTIME.fullmatch(name) else "bundle", name=name, bytes=size, used=used, kept=kept,
+            kind="runtime" if is_runtime(name) else "bundle", name=name, bytes=size, used=used, kept=kept,
             remove=partial(_remove, folder, client, name, bounds),
         )  # fmt: skip
 
@@ -65,17 +60,12 @@ def _remove_unfinished(folder: Folder, path: str, bounds: Bounds) -> int:
 
 
 def _needed(folder: Folder, client: Callable[[], AirflowClient], name: str) -> str:
-    if _RUNTIME.fullmatch(name):  # a task that has begun names it, although its DAG file was replaced meanwhile
-        ours = [dag["dag_id"] for dag in client().dags(TAG)]
-        return "a run of a pipeline is in progress" if ours and client().unfinished(ours) else ""
+    if is_runtime(name):
+        return "a run of a pipeline is in progress" if has_runs(client(), None) else ""
     pipeline = _pipeline(folder.read(f"{BUNDLES_FOLDER}/{name}") or b"", name)
     if pipeline is None:
         return "it is not a FlowyML bundle"
-    return (
-        "a run of its pipeline is in progress"
-        if client().unfinished([dag_id(pipeline), development_id(pipeline)])
-        else ""
-    )
+    return "a run of its pipeline is in progress" if has_runs(client(), pipeline) else ""
 
 
 def _pipeline(data: bytes, name: str) -> str | None:
@@ -88,23 +78,7 @@ def _pipeline(data: bytes, name: str) -> str | None:
 
 
 def _remove(folder: Folder, client: Callable[[], AirflowClient], name: str, bounds: Bounds) -> int:
-    """Remove a bundle. Put it back if a deployment that uses it has written its DAG file meanwhile."""
-    path = f"{BUNDLES_FOLDER}/{name}"
-    _, modified = folder.about(path)
-    if modified is None or bounds.keeps(modified) or _named([name], folder) or _needed(folder, client, name):
+    _, modified = folder.about(f"{BUNDLES_FOLDER}/{name}")
+    if modified is None or bounds.keeps(modified) or _needed(folder, client, name):
         return 0
-    data = folder.read(path)
-    if data is None:
-        return 0
-    folder.remove_own(path)
-    if folder.read(path) is not None:
-        return 0
-    if _named([name], folder):
-        folder.write(path, data)
-        return 0
-    return len(data)
-
-
-def _named(bundles: Sequence[str], folder: Folder) -> set[str]:
-    """Return the bundles that DAG files need."""
-    return bundles_needed(bundles, folder.read_all([name for name in folder.names() if name.endswith(".py")]))
+    return remove_unnamed(folder, name)

@@ -5,19 +5,18 @@ Airflow keeps the records of its runs, unless they are deleted with it, or later
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from flowyml.core.errors import ConfigurationError, DeploymentError, OwnershipError
 from flowyml.plan.marks import mark_of
-from flowyml.plan.names import slug
 from flowyml_airflow.beside import bundle_in
 from flowyml_airflow.client import AirflowClient, NotThereError
-from flowyml_airflow.deployed_dag import Deployed, bundles_needed
+from flowyml_airflow.deployed_dag import Deployed
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
+from flowyml_airflow.zip_files import has_runs, is_runtime, is_version, named, remove_unnamed
 
 __all__ = ["files_of", "known_dags", "remove_old_bundles", "take_away"]
 
@@ -31,8 +30,13 @@ def known_dags(client: AirflowClient, dags: Sequence[str]) -> list[Mapping[str, 
     return [deployed.dag for deployed in rows if deployed.is_ours]
 
 
-def files_of(folder: Folder, pipeline: str, *, force: bool = False, may_be_none: bool = False) -> list[str]:
+def files_of(
+    folder: Folder, pipeline: str, client: Callable[[], AirflowClient] | None, *,
+    force: bool = False, may_be_none: bool = False,
+) -> list[str]:  # fmt: skip
     """Return the files of a pipeline in a DAGs folder, its DAG files first; all are FlowyML's.
+
+    Without a ``client``, the folder is not what an Airflow runs: no run needs a runtime in it.
 
     Raises ``DeploymentError`` without a DAG file, unless there ``may_be_none``; ``ConfigurationError`` for a DAG file
     that is not this pipeline's; and without ``force`` ``OwnershipError`` for files that were changed by hand.
@@ -63,7 +67,10 @@ def files_of(folder: Folder, pipeline: str, *, force: bool = False, may_be_none:
             f"{folder.name} has no DAG file of pipeline {pipeline!r}. If it was removed, --runs deletes the records of "
             f"its runs as soon as Airflow has noticed that."
         )
-    return [*dag_files, *code, *_only_theirs(folder, pipeline, dag_files, shared)]
+    only_theirs = _only_theirs(folder, pipeline, dag_files, shared)
+    runtimes = [name for name in only_theirs if is_runtime(name)]
+    stay = runtimes if runtimes and client and has_runs(client(), None) else ()
+    return [*dag_files, *code, *(f"{BUNDLES_FOLDER}/{name}" for name in only_theirs if name not in stay)]
 
 
 def _code(facts: Mapping[str, Any], dag: str) -> Iterator[str]:
@@ -73,23 +80,27 @@ def _code(facts: Mapping[str, Any], dag: str) -> Iterator[str]:
             yield path
 
 
-def _only_theirs(folder: Folder, pipeline: str, dag_files: Sequence[str], shared: set[str]) -> Iterator[str]:
-    """Yield the replaced versions of a pipeline, and its runtimes, unless another DAG file names them."""
-    replaced = re.compile(rf"{re.escape(slug(pipeline))}-[0-9a-f]{{8}}\.pyz")
-    names = [name for name in folder.names(BUNDLES_FOLDER) if name in shared or replaced.fullmatch(name)]
-    others = [name for name in folder.names() if name.endswith(".py") and name not in dag_files]
-    needed = bundles_needed(names, folder.read_all(others))
-    yield from (f"{BUNDLES_FOLDER}/{name}" for name in names if name not in needed)
+def _only_theirs(folder: Folder, pipeline: str, dag_files: Sequence[str], shared: set[str]) -> list[str]:
+    """Return the replaced versions of a pipeline, and its runtimes, unless another DAG file names them."""
+    theirs = (name for name in folder.names(BUNDLES_FOLDER) if is_runtime(name) or is_version(name, pipeline))
+    names = [name for name in theirs if name in shared or is_version(name)]
+    needed = named(folder, names, without=dag_files)
+    return [name for name in names if name not in needed]
 
 
 def take_away(folder: Folder, paths: Sequence[str]) -> None:
     """Remove these files in order, and the folders that are empty then. Raises ``ConfigurationError`` if one stays.
 
-    A file of another user stays, and one that is reached through a link.
+    A file of another user stays, and one that is reached through a link; and a runtime that a deployment needs now.
     """
     for path in paths:
-        folder.remove_own(path)
-    if left := [path for path in paths if folder.read(path) is not None]:
+        name = path.removeprefix(f"{BUNDLES_FOLDER}/")
+        if is_runtime(name):
+            remove_unnamed(folder, name)
+        else:
+            folder.remove_own(path)
+    left = [path for path in paths if folder.read(path) is not None]
+    if left := [path for path in left if not named(folder, [path.removeprefix(f"{BUNDLES_FOLDER}/")])]:
         raise ConfigurationError(f"These files of {folder.name} could not be removed: {', '.join(left)}.")
 
 
@@ -100,12 +111,10 @@ def remove_old_bundles(folder: Folder, client: AirflowClient, pipeline: str, kee
     has just ended may be loading. While the pipeline has a run that has not ended, nothing is removed: the tasks of
     that run may have started with any version.
     """
-    ours = re.compile(rf"{re.escape(slug(pipeline))}-[0-9a-f]{{8}}\.pyz")
-    old = [name for name in folder.names(BUNDLES_FOLDER) if ours.fullmatch(name) and name not in keep]
-    if not old or client.unfinished([dag_id(pipeline), development_id(pipeline)]):
+    old = [name for name in folder.names(BUNDLES_FOLDER) if is_version(name, pipeline) and name not in keep]
+    if not old or has_runs(client, pipeline):
         return ()
-    sources = folder.read_all([name for name in folder.names() if name.endswith(".py")])
-    needed = bundles_needed(old, sources)
+    needed = named(folder, old)
     gone = [name for name in old if name not in needed]
     for name in gone:
         folder.remove(f"{BUNDLES_FOLDER}/{name}")
