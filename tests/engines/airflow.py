@@ -270,6 +270,9 @@ def _settings2(airflow: Airflow) -> dict[str, str]:
         "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
         "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(airflow.port),
         "AIRFLOW__WEBSERVER__WORKERS": "1",
+        # Its monitor may take another child of a starting server for a worker. When that child is gone, it wants two
+        # workers, and by default ends a server that has one after two minutes: a busy machine's, just when it answers.
+        "AIRFLOW__WEBSERVER__WEB_SERVER_MASTER_TIMEOUT": "100000",
         "AIRFLOW__WEBSERVER__BASE_URL": airflow.url,
         "AIRFLOW__WEBSERVER__SECRET_KEY": _SECRET,
         "GUNICORN_CMD_ARGS": "--no-control-socket",  # it would lie in the user's home, one for all webservers
