@@ -103,12 +103,12 @@ def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
     place = (into or new_folder()) / safe_name(name)
     root = unfinished_beside(place)
     root.mkdir()
-    left = stored.stat().st_size
+    remaining = stored.stat().st_size
     try:
         with tarfile.open(stored, "r:") as archive:
             for number, entry in enumerate(archive):
-                left -= entry.size
-                if number == MOST_ENTRIES or left < 0:
+                remaining -= entry.size
+                if number == MOST_ENTRIES or remaining < 0:
                     raise ArtifactError("The archive of a folder holds more than its own size, or too many files.")
                 _unpack(archive, entry, root)
         root.rename(place)

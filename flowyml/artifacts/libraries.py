@@ -79,11 +79,11 @@ def write_safetensors(value: dict[str, Any], file: BinaryIO) -> None:
     if not all(part.dtype.name in _TENSORS and part.dtype.byteorder != ">" and part.ndim for part in value.values()):
         raise ValueError("safetensors stores only arrays of little-endian numbers")
     header: dict[str, Any] = {"__metadata__": {"order": json.dumps(list(value))}}
-    names, at = sorted(value, key=lambda name: -value[name].itemsize), 0
+    names, offset = sorted(value, key=lambda name: -value[name].itemsize), 0
     for name in names:
-        array, end = value[name], at + value[name].nbytes
-        header[name] = {"dtype": _TENSORS[array.dtype.name], "shape": array.shape, "data_offsets": [at, end]}
-        at = end
+        array, end = value[name], offset + value[name].nbytes
+        header[name] = {"dtype": _TENSORS[array.dtype.name], "shape": array.shape, "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)

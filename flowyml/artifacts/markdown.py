@@ -41,7 +41,7 @@ def artifacts_in(markdown: Any) -> list[Artifact]:
         return []
     try:
         rows = json.loads(base64.b64decode(match[1]))
-        listed = [artifact_of(str(step), str(name), packed, tuple(map(int, at))) for step, name, at, packed in rows]
+        listed = [artifact_of(str(step), str(name), data, tuple(map(int, index))) for step, name, index, data in rows]
     except (ValueError, TypeError):  # written by hand
         return []
     return [artifact for artifact in listed if artifact]

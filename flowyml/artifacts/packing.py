@@ -152,14 +152,14 @@ def _files_of(value: Any, chosen: Format) -> dict[str, str]:
 
 
 def _paths_in(value: Any) -> Iterator[Path]:
-    left, seen = [value], set[int]()  # a list may be within itself
-    while left:
-        part = left.pop()
+    pending, seen = [value], set[int]()  # a list may be within itself
+    while pending:
+        part = pending.pop()
         if isinstance(part, Path):
             yield part
         elif type(part) in (list, tuple, set, frozenset, dict) and id(part) not in seen:
             seen.add(id(part))
-            left += part.values() if type(part) is dict else part
+            pending += part.values() if type(part) is dict else part
 
 
 def _reference(value: Any, chosen: Format, written: Written, preview: Mapping[str, Any]) -> dict[str, Any]:

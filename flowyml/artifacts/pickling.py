@@ -157,9 +157,9 @@ class Unpickler(pickle.Unpickler):
         self._main = main
         self._sets: dict[int, set[Any] | frozenset[Any]] = {}
 
-    def persistent_load(self, given: tuple[Any, ...]) -> set[Any] | frozenset[Any]:
+    def persistent_load(self, pid: tuple[Any, ...]) -> set[Any] | frozenset[Any]:
         """Return a set of a bundle's pickle, by its number; its first occurrence has its type and its items."""
-        number, *contents = given
+        number, *contents = pid
         if contents:
             mutable, items = contents
             self._sets[number] = set(items) if mutable else frozenset(items)

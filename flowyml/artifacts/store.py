@@ -195,13 +195,13 @@ class LocalStore(Store):
         above, _, name = checked_key(folder).rpartition("/")
         try:
             with suppress(FileNotFoundError), self.opened(above) as opened:
-                for left in range(_TRIES - 1, -1, -1):
+                for tries_left in range(_TRIES - 1, -1, -1):
                     if name not in folders_in(opened):
                         break
                     try:
                         rmtree(name, dir_fd=opened)
                     except OSError as error:  # another process may be writing into it, or removing it
-                        if not left or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                        if not tries_left or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                             raise
         except OSError as error:
             raise ArtifactError(f"{self.root / folder} could not be deleted: {error}") from error
@@ -210,13 +210,13 @@ class LocalStore(Store):
     def _new_file(self, key: str, named: Callable[[], str]) -> Iterator[BinaryIO]:
         """Yield a file to write to. If another process removes its folder while it is empty, create it again."""
         with ExitStack() as stack:
-            for left in range(_TRIES - 1, -1, -1):
+            for tries_left in range(_TRIES - 1, -1, -1):
                 try:
                     folder = stack.enter_context(self.opened(key.rpartition("/")[0], make=True))
                     file = stack.enter_context(whole_file(self.root / key, buffering=0, named=named, folder=folder))
                     break
                 except FileNotFoundError:
-                    if not left:
+                    if not tries_left:
                         raise
             yield file
 

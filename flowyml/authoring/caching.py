@@ -78,16 +78,16 @@ def _live_state(step: Step, function: Callable[..., Any], begun: Reached) -> Liv
 
 
 def _wanted(plan: Plan, step: Step, call: Call, enabled: bool | None) -> Cache | None:
-    asked = call.step.step_options.cache
-    if enabled is False or asked is False:
+    option = call.step.step_options.cache
+    if enabled is False or option is False:
         return None
-    if asked is None:  # by default, a pipeline caches only steps that have a result
+    if option is None:  # by default, a pipeline caches only steps that have a result
         is_plain = step.outputs and not step.secrets and step.run_if == "all_success"
         return Cache() if enabled and is_plain else None
     if plan.structure.is_cleanup(step.group):
         with errors_at(call.line):
             raise DefinitionError(f"step {step.name!r} cleans up, and is not cached. Drop cache=….")
-    return asked if isinstance(asked, Cache) else Cache()
+    return option if isinstance(option, Cache) else Cache()
 
 
 def _reached(step: Step, call: Call) -> Reached:

@@ -110,7 +110,7 @@ class Recorder:
                 bound.setdefault(item.into, []).append(value)
             else:
                 bound[item.name] = value
-        self._add(call.step, name, {key: _given(name, key, value) for key, value in bound.items()}, wired.outputs)
+        self._add(call.step, name, {key: _sources_of(name, key, value) for key, value in bound.items()}, wired.outputs)
         return {FromStep(wired.name, output): CallOutput(FromStep(name, output)) for output in wired.outputs}
 
     def _add(
@@ -203,11 +203,11 @@ def _bind(step: Step[..., Any], name: str, args: tuple[Any, ...], kwargs: Mappin
         if kind is inspect.Parameter.VAR_POSITIONAL:
             raise DefinitionError(f"step {name!r}: wiring is by name, so *{parameter} cannot be filled.")
         extra = value.items() if kind is inspect.Parameter.VAR_KEYWORD else ((parameter, value),)
-        arguments.update({key: _given(name, key, item) for key, item in extra})
+        arguments.update({key: _sources_of(name, key, item) for key, item in extra})
     return arguments
 
 
-def _given(step: str, parameter: str, value: Any) -> Given:
+def _sources_of(step: str, parameter: str, value: Any) -> Given:
     if type(value) is list and any(isinstance(item, Placeholder) for item in value):
         return [_source(step, parameter, item) for item in value]
     return _source(step, parameter, value)

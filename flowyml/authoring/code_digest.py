@@ -131,9 +131,9 @@ class _Walk(FileWalk):
         if state := self._differs(function) if is_code else self._state(function):
             self.held.append(state)
         seen = set[tuple[Path, str]]()
-        while left := self._live_names() - seen:  # values lead to more code
-            seen |= left
-            for path, name in sorted(left, key=lambda key: (self.files[key[0]].name, key[1])):
+        while names := self._live_names() - seen:  # values lead to more code
+            seen |= names
+            for path, name in sorted(names, key=lambda key: (self.files[key[0]].name, key[1])):
                 self._compare(self.files[path], name)
 
     def _live_names(self) -> set[tuple[Path, str]]:

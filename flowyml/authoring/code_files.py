@@ -141,11 +141,11 @@ class FileWalk:
         """Return the names to which the functions lead: by the names alone, whatever they mean."""
         if self.reaches_any:
             return self._names
-        units, names, left = set[Unit](), set[str](), self._roots.copy()
-        while left:
-            if (unit := left.pop()) not in units:
+        units, names, pending = set[Unit](), set[str](), self._roots.copy()
+        while pending:
+            if (unit := pending.pop()) not in units:
                 units.add(unit)
-                left += [reached for _, reached in self._led_to(unit.names, names)]
+                pending += [reached for _, reached in self._led_to(unit.names, names)]
         return names
 
     def _import(self, module: str, file: SourceFile) -> None:
@@ -208,9 +208,9 @@ class FileWalk:
         parts = {part for text in texts for part in text.split("/")} - {"", ".", ".."}
         is_match = _matcher(parts)
         lists, own = not _LISTING.isdisjoint(self._names), tuple(bases)
-        left, listed, seen = list(bases), set(bases), set[Path]()
+        folders, listed, seen = list(bases), set(bases), set[Path]()
         files, size = 0, 0  # of those that no text names in full: there may be very many, and huge ones
-        for folder in left:  # which grows
+        for folder in folders:  # which grows
             self._states[folder] = state_of_file(folder)
             names, place = names_in(folder), os.path.relpath(folder, bases[folder])
             is_below = folder not in own and any(map(folder.is_relative_to, own))
@@ -235,7 +235,7 @@ class FileWalk:
                         continue
                     listed.add(real)  # a link may lead back
                     bases[path] = bases[folder]
-                    left.append(path)
+                    folders.append(path)
 
 
 _MOST_FILES = 10_000

@@ -85,7 +85,7 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
         if isinstance(source, FromParameter):
             kind = types.get(source.name)
         elif isinstance(source, RichConstant):
-            kind, values = source.kind, [source.given]
+            kind, values = source.kind, [source.original]
             typed_input = typed_input if depth else replace(item, source=Constant(source.value))
         if kind is None:
             inputs.append(item)
@@ -144,9 +144,9 @@ def compile_outputs(
     used = [item.source for step in steps for item in step.inputs]
     consumed = set(outputs_in([*used, *(source for group in structure for source in structure.sources(group))]))
     sources = [FromStep(step.name, output) for step in certain for output in step.outputs]
-    left = [source for source in sources if source not in consumed]
-    times = Counter(source.output for source in left)
-    return tuple(PipelineOutput(s.output if times[s.output] == 1 else f"{s.step}.{s.output}", s) for s in left)
+    unused = [source for source in sources if source not in consumed]
+    times = Counter(source.output for source in unused)
+    return tuple(PipelineOutput(s.output if times[s.output] == 1 else f"{s.step}.{s.output}", s) for s in unused)
 
 
 def record_by_names(
@@ -155,7 +155,7 @@ def record_by_names(
 ) -> Any:  # fmt: skip
     """Record the steps of a pipeline by names as calls within another pipeline.
 
-    ``given`` has the value of each parameter in ``context``, or the call that produces it. Returns the pipeline's
+    ``parameters`` has the value of each parameter in ``context``, or the call that produces it. Returns the pipeline's
     outputs, a dict if there are several.
     """
     by_name = {call.name: call for call in calls}
@@ -290,7 +290,7 @@ class _Wiring:
         declared = call.step.step_options.inputs
         if declared is not None:
             return {
-                **{name: self._given(call, name, wanted) for name, wanted in declared.items()},
+                **{name: self._sources(call, name, wanted) for name, wanted in declared.items()},
                 **call.items,
             }
         filled = {*call.items, *call.step.step_options.secrets}
@@ -298,7 +298,7 @@ class _Wiring:
         pairs = ((name, self._found(name, call.group)) for name in names)
         return {**{name: source for name, source in pairs if source is not None}, **call.items}
 
-    def _given(self, call: Call, name: str, source_names: str | Sequence[str]) -> Given:
+    def _sources(self, call: Call, name: str, source_names: str | Sequence[str]) -> Given:
         if isinstance(source_names, str):
             return self._source(call, name, source_names)
         return [self._source(call, name, source_name) for source_name in source_names]

@@ -22,12 +22,12 @@ __all__ = ["RichConstant", "as_in_plan", "constant", "is_constant", "kind_of_val
 
 @dataclass(frozen=True, slots=True)
 class RichConstant(Constant):
-    """The JSON of a ``given`` value from which a step restores one of its annotated type; plans have a ``Constant``.
+    """The JSON of a value from which a step restores one of its annotated type; plans have a ``Constant``.
 
-    ``kind`` is the type of the value, or the annotation of the called pipeline's parameter.
+    ``original`` is the value; ``kind`` is the type of the value, or the annotation of the called pipeline's parameter.
     """
 
-    given: Any = field(compare=False)
+    original: Any = field(compare=False)
     kind: Any = field(compare=False)
 
 

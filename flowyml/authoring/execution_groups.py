@@ -99,9 +99,9 @@ def _as_one(structure: Groups, steps: Sequence[Step]) -> tuple[Mapping[str, set[
 
 def _reached(names: Iterable[str], ways: Mapping[str, Iterable[str]]) -> set[str]:
     reached: set[str] = set()
-    left = list(names)
-    while left:
-        fresh = [name for name in ways[left.pop()] if name not in reached]
+    pending = list(names)
+    while pending:
+        fresh = [name for name in ways[pending.pop()] if name not in reached]
         reached.update(fresh)
-        left += fresh
+        pending += fresh
     return reached

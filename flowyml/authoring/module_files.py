@@ -45,11 +45,11 @@ def imported_files(modules: Iterable[str]) -> tuple[dict[str, bytes], set[str]]:
     files from the folders that the given modules are imported from are returned: a part of another package, such as one
     that is installed in editable form, would hide the whole one that a worker has.
     """
-    left: list[tuple[str, Path | None]] = [(module, None) for module in modules]
-    roots = {import_root(*found) for module, _ in left if (found := found_module(module, None))}
+    pending: list[tuple[str, Path | None]] = [(module, None) for module in modules]
+    roots = {import_root(*found) for module, _ in pending if (found := found_module(module, None))}
     files, packages, own, seen = dict[str, bytes](), set[str](), set[str](), set[tuple[str, Path | None]]()
-    while left:
-        module, beside = left.pop()
+    while pending:
+        module, beside = pending.pop()
         if (module, beside) in seen:
             continue
         seen.add((module, beside))
@@ -65,7 +65,7 @@ def imported_files(modules: Iterable[str]) -> tuple[dict[str, bytes], set[str]]:
             if root in roots:
                 files[place.as_posix()] = source
             around = (".".join(folder.parts) for folder in place.parents if folder.parts)
-            left += ((each, root) for each in (*around, *imported(source, place)))
+            pending += ((each, root) for each in (*around, *imported(source, place)))
     return files, packages - own - sys.stdlib_module_names - {"flowyml", ""}
 
 

@@ -498,8 +498,8 @@ class Pipeline:
         if self._schedule is None:
             return {}
         checked = check_values(self.name, parameters, self._schedule.parameters)
-        given = {name: checked[name] for name in self._schedule.parameters}
-        return replace(self._schedule, parameters=given).to_dict(declared=True)
+        values = {name: checked[name] for name in self._schedule.parameters}
+        return replace(self._schedule, parameters=values).to_dict(declared=True)
 
     @adds_source_line
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -58,13 +58,13 @@ class Unit:
         self.modules: dict[str, None] = {}
         self.imports: dict[str, list[Imported]] = {}
         attributes: set[str] = set()
-        asked = 0  # for an attribute whose name is not in the code
+        computed_names = 0  # for an attribute whose name is not in the code
         for inner in ast.walk(node):
             match inner:
                 case ast.Name(id="getattr"):
-                    asked += 1
+                    computed_names += 1
                 case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]):
-                    asked -= 1
+                    computed_names -= 1
                     self.names.add(name)
                 case ast.Name(id=name):
                     self.names.add(name)
@@ -83,7 +83,7 @@ class Unit:
                     self._import_from(".".join(filter(None, (*base, module))), aliases)
         imported = {name for targets in self.imports.values() for _, name in targets if name}
         used = self.names | (attributes - _METHODS) | imported | {name.partition(".")[0] for name in self.modules}
-        self.reaches_any = bool(asked or REACHING & used or "modules" in attributes | imported)
+        self.reaches_any = bool(computed_names or REACHING & used or "modules" in attributes | imported)
         self.imports_by_name = not _IMPORTING.isdisjoint(used)
         self.is_dynamic = self.reaches_any or self.imports_by_name or bool(used & {"importlib", "pkg_resources"})
         self.loads = not _LOADING.isdisjoint(used) or used >= {"joblib", "load"}
@@ -151,9 +151,9 @@ class SourceFile:
     def codes(self) -> Mapping[str, list[CodeType]]:
         """The code of its functions and classes, as Python compiles it, by their qualified names."""
         found: dict[str, list[CodeType]] = {}
-        left = [compile(self.source, str(self.path), "exec", dont_inherit=True)]
-        for code in left:  # which grows
-            left += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        pending = [compile(self.source, str(self.path), "exec", dont_inherit=True)]
+        for code in pending:  # which grows
+            pending += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
             found.setdefault(code.co_qualname, []).append(code)
         return found
 
@@ -284,8 +284,8 @@ def _says(body: Iterable[ast.stmt], prefix: str) -> dict[str, str]:
                 inner = _says(statements, f"{prefix}{name}.")
             case ast.FunctionDef(name=name, args=args) | ast.AsyncFunctionDef(name=name, args=args):
                 named = dict(zip(args.kwonlyargs, args.kw_defaults, strict=True))
-                given = {ast.Constant(key.arg): value for key, value in named.items() if value}
-                defaults = [ast.Tuple(args.defaults), ast.Dict([*given], [*given.values()])]
+                keyword_defaults = {ast.Constant(key.arg): value for key, value in named.items() if value}
+                defaults = [ast.Tuple(args.defaults), ast.Dict([*keyword_defaults], [*keyword_defaults.values()])]
                 inner = {f"{prefix}{name}()": _literal(ast.Tuple(defaults))}
             case ast.AnnAssign(value=ast.expr() as value):
                 said = _literal(value)

@@ -145,11 +145,11 @@ def check_inputs(inputs: object, step: Step[..., Any], subject: str) -> Mapping[
     return pairs
 
 
-def check_names(given: object, option: str, subject: str) -> tuple[str, ...]:
+def check_names(value: object, option: str, subject: str) -> tuple[str, ...]:
     """Return the names given to an option, as a tuple even for a single one. Raises ``DefinitionError``."""
-    if not isinstance(given, Iterable):
-        raise DefinitionError(f"{subject}: {option}={given!r:.80} must be a list of names.")
-    names = (given,) if isinstance(given, str) else tuple(cast(Iterable[str], given))
+    if not isinstance(value, Iterable):
+        raise DefinitionError(f"{subject}: {option}={value!r:.80} must be a list of names.")
+    names = (value,) if isinstance(value, str) else tuple(cast(Iterable[str], value))
     for name in names:
         check_name(name, f"{subject}: {option}")
     if len(set(names)) < len(names):

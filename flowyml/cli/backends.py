@@ -198,21 +198,21 @@ def _tell_matrix(out: Output, as_json: bool) -> None:
 def _tell_who_can_run(out: Output, file: str, as_json: bool) -> None:
     pipeline = load(file)
     plan = pipeline.compile()
-    verdicts = [_verdict(_examined(item, ask=False), pipeline, plan) for item in _named()]
+    verdicts = [_check_backend(_examined(item, ask=False), pipeline, plan) for item in _named()]
     if as_json:
         out.document({"pipeline": plan.name, "backends": [_plain_verdict(item) for item in verdicts]})
         return
     out.table(("BACKEND", "ENGINE", "CAN RUN IT"), [(item.name, item.engine, _answer(item)) for item in verdicts])
     for item in verdicts:
         if item.lacks:
-            _tell_lacks(out, Word(f"{item.name} cannot run {plan.name}:", "red"), item.lacks)
+            _print_lacks(out, Word(f"{item.name} cannot run {plan.name}:", "red"), item.lacks)
     for item in verdicts:
         if item.limits and item.can_run:
-            _tell_lacks(out, Word(f"{item.name} can run {plan.name}, with these limits:", "yellow"), item.limits)
+            _print_lacks(out, Word(f"{item.name} can run {plan.name}, with these limits:", "yellow"), item.limits)
     note("no engine was contacted: `flowyml backends` shows which are ready")
 
 
-def _tell_lacks(out: Output, title: Word, lacks: Sequence[Lack]) -> None:
+def _print_lacks(out: Output, title: Word, lacks: Sequence[Lack]) -> None:
     from textwrap import wrap
 
     out.line()
@@ -224,7 +224,7 @@ def _tell_lacks(out: Output, title: Word, lacks: Sequence[Lack]) -> None:
             out.line("    " if number else "  - ", line)
 
 
-def _verdict(backend: Backend, pipeline: RunnablePipeline, plan: Plan) -> Verdict:
+def _check_backend(backend: Backend, pipeline: RunnablePipeline, plan: Plan) -> Verdict:
     """Check by the capabilities of the engine, then by its compiler, which needs neither the engine nor its client."""
     can, orchestrator = backend.capabilities, backend.orchestrator
     if can is None or (backend.problem and backend.state is not _UNNAMED):

@@ -37,29 +37,29 @@ def short_id(run: Run) -> str:
     return sha256(run.job_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
-def find_run(orchestrator: Orchestrator, given: str) -> Run:
+def find_run(orchestrator: Orchestrator, identifier: str) -> Run:
     """Return the run of a job id; or of a run id, a short id or the beginning of a UUID, among the newest 200 runs.
 
     Raises the engine's ``RunNotFoundError``, and ``UsageError`` for an ambiguous id.
     """
     try:
-        return orchestrator.get_run(given)
+        return orchestrator.get_run(identifier)
     except RunNotFoundError as error:
-        return _recent_run(orchestrator, given, error)
+        return _recent_run(orchestrator, identifier, error)
 
 
-def _begins(job_id: str, given: str) -> bool:
-    return len(given) >= _FEWEST and job_id.startswith(given) and _UUID.fullmatch(job_id) is not None
+def _begins(job_id: str, identifier: str) -> bool:
+    return len(identifier) >= _FEWEST and job_id.startswith(identifier) and _UUID.fullmatch(job_id) is not None
 
 
-def _recent_run(orchestrator: Orchestrator, given: str, unknown: RunNotFoundError) -> Run:
+def _recent_run(orchestrator: Orchestrator, identifier: str, unknown: RunNotFoundError) -> Run:
     recent = orchestrator.runs(limit=_LOOKED_THROUGH)
-    matches = [run for run in recent if run.run_id == given] or [
-        run for run in recent if short_id(run) == given or _begins(run.job_id, given)
+    matches = [run for run in recent if run.run_id == identifier] or [
+        run for run in recent if short_id(run) == identifier or _begins(run.job_id, identifier)
     ]
     if len(matches) > 1:
         ids = ", ".join(run.job_id for run in matches)
-        raise UsageError(f"{given!r} matches {len(matches)} runs. Give the job id of one: {ids}.")
+        raise UsageError(f"{identifier!r} matches {len(matches)} runs. Give the job id of one: {ids}.")
     if not matches:
         raise unknown
     return orchestrator.get_run(matches[0].job_id)  # whose error an engine's list of runs may lack

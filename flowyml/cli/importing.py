@@ -94,7 +94,7 @@ def airflow(
                 "--report, --verify, --run and --stay need -o DIR: they are about the pipelines that it writes."
             )
         if not as_json:
-            _tell(out, files)
+            _print_dags(out, files)
     return 0
 
 
@@ -109,7 +109,7 @@ def _moment(day: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _tell(out: Output, files: list[FileModel]) -> None:
+def _print_dags(out: Output, files: list[FileModel]) -> None:
     dags = [dag for file in files for dag in file.dags]
     if dags:
         out.table(("DAG", "TASKS", "SCHEDULE", "WARNINGS", "FILE"), [_row(dag) for dag in dags])

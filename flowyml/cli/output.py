@@ -175,13 +175,13 @@ class Output:
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
         drawn = [[Text(safe_line(cell.text), cell.style) for cell in row] for row in cells]
         room = [max(len(header), *(row[index].cell_len for row in drawn)) for index, header in enumerate(headers)]
-        left = (self.columns or 0) - sum(room) - _GAP * (len(headers) - 1)
+        spare = (self.columns or 0) - sum(room) - _GAP * (len(headers) - 1)
         for header, wide in zip(headers, room, strict=True):
             if cut is None:
                 table.add_column(header, overflow="fold", no_wrap=header == "ID")
             else:
-                most = max(_NARROWEST, wide + left) if header == cut else wide
-                table.add_column(header, overflow="ellipsis", no_wrap=True, width=min(wide, most))
+                limit = max(_NARROWEST, wide + spare) if header == cut else wide
+                table.add_column(header, overflow="ellipsis", no_wrap=True, width=min(wide, limit))
         for row in drawn:
             table.add_row(*row)
         console_on(self.stream).print(table)

@@ -416,8 +416,8 @@ def retry(
             note(f"to run edited code, when it has ended: {command_for('retry', again)} --with-new-code FILE")
 
 
-def _attached(orchestrator: Orchestrator, given: str) -> SubmissionResult:
-    run = find_run(orchestrator, given)
+def _attached(orchestrator: Orchestrator, identifier: str) -> SubmissionResult:
+    run = find_run(orchestrator, identifier)
     return SubmissionResult(orchestrator, run.job_id, run=run)
 
 

@@ -42,15 +42,15 @@ def load(reference: str) -> RunnablePipeline:
     return _chosen(module, place, name, stopped)
 
 
-def read_parameters(plan: Plan, given: Iterable[str]) -> dict[str, Any]:
+def read_parameters(plan: Plan, assignments: Iterable[str]) -> dict[str, Any]:
     """Read ``-p NAME=VALUE``: plain text for a text parameter, else JSON if the value is JSON."""
-    return read_values(given, {parameter.name: parameter for parameter in plan.parameters})
+    return read_values(assignments, {parameter.name: parameter for parameter in plan.parameters})
 
 
-def read_values(given: Iterable[str], known: Mapping[str, Parameter] = {}) -> dict[str, Any]:
+def read_values(assignments: Iterable[str], known: Mapping[str, Parameter] = {}) -> dict[str, Any]:
     """Read the same if the pipeline's own parameters are unknown."""
     values = {}
-    for item in given:
+    for item in assignments:
         name, equals, text = item.partition("=")
         if not equals or not name:
             raise UsageError(f"-p {item!r}: write NAME=VALUE, such as -p rows=500.")

@@ -60,9 +60,9 @@ def span_text(seconds: float) -> str:
     """
     if (short := round(seconds, 1 if seconds >= 1 else 3)) < 60:
         return f"{short:{'g' if seconds >= 1 else '.2g'}} s"
-    left, parts = round(seconds), []
+    rest, parts = round(seconds), []
     for unit, factor in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, factor)
+        count, rest = divmod(rest, factor)
         if count:
             parts.append(f"{count} {unit}")
     return " ".join(parts)
@@ -77,14 +77,14 @@ def counted(number: int | str, thing: str) -> str:
     return f"{number} {thing}{'s' * (str(number) != '1')}"
 
 
-def listed(names: Sequence[str], most: int) -> str:
+def listed(names: Sequence[str], limit: int) -> str:
     """Return the first names of a list, and the number of the others.
 
     >>> listed(["a", "b", "c"], 3), listed(["a", "b", "c"], 1)
     ('a, b, c', 'a and 2 more')
     """
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def zone_text(moments: Iterable[datetime]) -> str:

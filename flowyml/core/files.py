@@ -84,12 +84,12 @@ def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
         file.write(data)
 
 
-def end_of(path: Path, most: int) -> bytes:
+def end_of(path: Path, limit: int) -> bytes:
     """Return at most the last ``most`` bytes of a file, however long it is; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
-            return file.read(most)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - limit))
+            return file.read(limit)
     except OSError:
         return b""
 

@@ -42,10 +42,10 @@ def lock(file: int, *, shared: bool = False, wait: float | None = 0) -> bool | N
         try:
             fcntl.flock(file, kind if wait is None else kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 return False
-            time.sleep(min(_PAUSE, left))
+            time.sleep(min(_PAUSE, remaining))
         except OSError:
             return None
         else:

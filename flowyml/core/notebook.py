@@ -161,8 +161,8 @@ def artifacts_html(artifacts: Sequence[Artifact]) -> str | None:
 def _list(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:
     """Return a table that scrolls if the page is too narrow, with a limited number of rows."""
     listed = list(rows)
-    left = len(listed) - _MOST_ROWS
-    more = f"<div>and {left} more</div>" if left > 0 else ""
+    hidden = len(listed) - _MOST_ROWS
+    more = f"<div>and {hidden} more</div>" if hidden > 0 else ""
     return f'<div style="overflow-x:auto">{_table(headers, listed[:_MOST_ROWS])}</div>{more}' if listed else None
 
 

@@ -225,8 +225,8 @@ class _Picture:
         room = max(_FEW, self._console.height - 8)
         if len(rows) <= room:
             return rows
-        order = sorted(range(len(rows)), key=lambda at: (_INTEREST.index(rows[at][0].status), -at))
-        return [rows[at] for at in sorted(order[: room - 1])]
+        order = sorted(range(len(rows)), key=lambda number: (_INTEREST.index(rows[number][0].status), -number))
+        return [rows[number] for number in sorted(order[: room - 1])]
 
     def _mark(self, status: ExecutionStatus) -> Any:
         from rich.text import Text

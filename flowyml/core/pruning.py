@@ -113,10 +113,10 @@ def unfinished(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
 
 def bounded(items: Iterable[Prunable], bounds: Bounds) -> Iterator[Prunable]:
     """Data that can be recreated: beyond ``bounds.max_bytes``, the oldest of those that stay only for their age go."""
-    left = bounds.max_bytes
+    remaining = bounds.max_bytes
     for item in sorted(items, key=lambda item: -item.used):
-        fits = item.bytes <= left
-        left -= item.bytes if fits or item.kept else 0
+        fits = item.bytes <= remaining
+        remaining -= item.bytes if fits or item.kept else 0
         is_young = item.kept == bounds.keeps(item.used) != ""
         yield replace(item, kept="") if is_young and not fits else item
 

@@ -112,9 +112,9 @@ class StepRun:
         """The part of the label after the name: ``[3]``, or `` 37 of 200``."""
         return f" {self.items[0]} of {self.items[1]}" if self.items else labelled("", self.index)
 
-    def short_label(self, most: int) -> str:
+    def short_label(self, limit: int) -> str:
         """Return the label in at most ``most`` characters: the name is cut, never its count or index."""
-        room = most - len(self.which)
+        room = limit - len(self.which)
         return self.label if len(self.name) <= room else f"{self.name[: max(1, room - 1)]}…{self.which}"
 
     @property
@@ -195,7 +195,7 @@ def folded(steps: Iterable[StepRun]) -> list[StepRun]:
     return [_folded(name, runs) if any(run.index for run in runs) else runs[0] for name, runs in by_name.items()]
 
 
-def opened(steps: Sequence[StepRun], most: int = 20) -> Iterator[tuple[StepRun, str]]:
+def opened(steps: Sequence[StepRun], limit: int = 20) -> Iterator[tuple[StepRun, str]]:
     """Yield the steps to display: ``folded``, and below a step of a loop the first ``most`` items that failed.
 
     Each has its note; the note for all items counts those that failed.
@@ -206,9 +206,9 @@ def opened(steps: Sequence[StepRun], most: int = 20) -> Iterator[tuple[StepRun, 
             failed.setdefault(step.name, []).append(step)
     for step in folded(steps):
         items = failed.get(step.name, ()) if step.items else ()
-        more = f", the first {most} are shown" if len(items) > most else ""
+        more = f", the first {limit} are shown" if len(items) > limit else ""
         yield step, f"{len(items)} failed{more}" if items else step.note
-        yield from ((item, item.note) for item in items[:most])
+        yield from ((item, item.note) for item in items[:limit])
 
 
 def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:

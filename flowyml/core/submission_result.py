@@ -307,10 +307,10 @@ class SubmissionResult:
                 silence = error
             if self._run.status.is_terminal:
                 return
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 raise silence or self._still_waiting(timeout)
-            time.sleep(min(pause, left))
+            time.sleep(min(pause, remaining))
             pause = min(pause * 2, poll_interval)
 
     def _still_waiting(self, seconds: float) -> WaitTimeoutError:

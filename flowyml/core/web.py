@@ -124,13 +124,13 @@ class JsonObject(dict[str, Any]):
     {'status': 'ok'}. Another program may answer there, or another version of the engine.
     """
 
-    def __init__(self, content: Mapping[str, Any] = {}, asked: str = "") -> None:
+    def __init__(self, content: Mapping[str, Any] = {}, answer: str = "") -> None:
         super().__init__(content)
-        self.asked = asked
+        self.answer = answer
 
     def __missing__(self, field: str) -> Any:
         raise EngineError(
-            f"{self.asked} without the field {field!r}: {dict(self)!r:.200}. Another program may answer there, or "
+            f"{self.answer} without the field {field!r}: {dict(self)!r:.200}. Another program may answer there, or "
             f"another version of the engine."
         )
 
@@ -254,7 +254,7 @@ def exchange(
     cut: bool = False,
     follow: bool = False,
     keep_headers: bool = False,
-    asked: list[str] | None = None,
+    requested: list[str] | None = None,
 ) -> Answer:
     """Send one request.
 
@@ -262,14 +262,14 @@ def exchange(
 
     A redirect is an answer like any other, unless ``follow``: then it is followed without a body, and without
     ``headers``, which may contain credentials; with ``keep_headers``, a redirect within the same address gets them.
-    ``asked`` receives each requested URL. With ``cut``, an answer longer than ``limit`` bytes is cut off there.
+    ``requested`` receives each requested URL. With ``cut``, an answer longer than ``limit`` bytes is cut off there.
     Credentials in the URL are not sent.
 
     Raises ``OSError``, of which ``TimeoutError`` and ``TooLargeError`` are kinds, ``http.client.HTTPException`` for
     what is not HTTP, and ``ConfigurationError``.
     """
-    asked = [] if asked is None else asked
-    asked.append(redact_url(url))
+    requested = [] if requested is None else requested
+    requested.append(redact_url(url))
     parts = urlsplit(url)
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
     request = Request(bare, body, {"User-Agent": "flowyml"}, method=method)
@@ -278,19 +278,19 @@ def exchange(
     with Deadline(total or 4 * timeout) as deadline:
         try:
             with _opened(
-                _opener(deadline, tls, asked, follow=follow, keep_headers=keep_headers), request, timeout
+                _opener(deadline, tls, requested, follow=follow, keep_headers=keep_headers), request, timeout
             ) as response:
                 content = _read(response, limit, cut=cut)
                 received = {name.lower(): value for name, value in response.headers.items()}
         except ConfigurationError:  # of ``tls``
             raise
         except ValueError as error:
-            raise OSError(f"{asked[-1]} redirects to an address that is not a URL: {error}") from error
+            raise OSError(f"{requested[-1]} redirects to an address that is not a URL: {error}") from error
         except Exception:
             deadline.check()
             raise
         deadline.check()
-        return Answer(response.status, received, content, asked[-1] if len(asked) > 1 else "")
+        return Answer(response.status, received, content, requested[-1] if len(requested) > 1 else "")
 
 
 def _opened(opener: OpenerDirector, request: Request, timeout: float) -> Any:
@@ -309,7 +309,7 @@ def _read(response: Any, limit: int, *, cut: bool) -> bytes:
     return content[:limit]
 
 
-def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool, keep_headers: bool) -> OpenerDirector:
+def _opener(deadline: Deadline, tls: Tls, requested: list[str], *, follow: bool, keep_headers: bool) -> OpenerDirector:
     """Return the parts of ``urllib`` that are used: HTTP and proxies; no files, FTP, or stored passwords."""
 
     class Redirects(HTTPRedirectHandler):
@@ -318,7 +318,7 @@ def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool, kee
         ) -> Request | None:
             if not follow or urlsplit(newurl).scheme not in ("http", "https"):
                 return None
-            asked.append(redact_url(newurl).partition("?")[0])
+            requested.append(redact_url(newurl).partition("?")[0])
             parts = urlsplit(newurl)  # a login in it would be looked up as a part of the host's name
             before, target = req, urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
             follow_up = super().redirect_request(req, fp, code, msg, headers, target)

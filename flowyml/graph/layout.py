@@ -146,16 +146,16 @@ def _connect(slots: Mapping[str, Slot], layers: list[list[Slot]], lines: Sequenc
         for line in lines:
             _link(Link(start, slots[line.end], line.data, line.arrives, leave, line.enter))
         return
-    here, left = start, list(lines)
-    while left:
-        for line in left:
+    here, pending = start, list(lines)
+    while pending:
+        for line in pending:
             if slots[line.end].layer == here.layer + 1:
                 _link(Link(here, slots[line.end], line.data, line.arrives, leave, line.enter))
-        left = [line for line in left if slots[line.end].layer > here.layer + 1]
-        if left:
+        pending = [line for line in pending if slots[line.end].layer > here.layer + 1]
+        if pending:
             passing = Slot(start.node, here.layer + 1, size, is_node=False)
             layers[passing.layer].append(passing)
-            _link(Link(here, passing, any(line.data for line in left), arrives=False, leave=leave))
+            _link(Link(here, passing, any(line.data for line in pending), arrives=False, leave=leave))
             here, leave = passing, 0.0
 
 

@@ -199,10 +199,10 @@ class _Picture:
         left, top, wide = left + column.left, top + slot.position - _HEIGHT / 2, column.boxes
         note = cut(self._note(step), _LONGEST_NAME)
         size = f'width="{wide:.1f}" height="{_HEIGHT}"'
-        behind = f'<rect {_drawn_as("box")} x="{left + 4:.1f}" y="{top + 4:.1f}" {size} rx="7"/>'
+        shadow = f'<rect {_drawn_as("box")} x="{left + 4:.1f}" y="{top + 4:.1f}" {size} rx="7"/>'
         parts = [
             f"<g><title>{_safe(self._details(step))}</title>",
-            behind if step.name in self.closed else "",
+            shadow if step.name in self.closed else "",
             f'<rect {_drawn_as("box")} x="{left:.1f}" y="{top:.1f}" {size} rx="7"/>',
             f'<rect {_drawn_as("bar")} x="{left:.1f}" y="{top + 8:.1f}" width="3" height="{_HEIGHT - 16}" rx="1.5"/>',
             _text("name", left + 15, top + (20 if note else 28), cut(step.name, _LONGEST_NAME)),

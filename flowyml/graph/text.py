@@ -18,18 +18,18 @@ def width(text: str) -> int:
     return len(text) if text.isascii() else sum(_cells(char) for char in text)
 
 
-def cut(text: str, most: int) -> str:
-    """Return the text, or its beginning with an ellipsis, in at most ``cells`` cells.
+def cut(text: str, cells: int) -> str:
+    """Return the text, or its beginning with an ellipsis, in at most so many ``cells`` of a terminal.
 
     >>> cut("preprocess", 6)
     'prepr…'
     """
-    if width(text) <= most:
+    if width(text) <= cells:
         return text
     kept, used = [], 0
     for char in text:
         used += _cells(char)
-        if used > most - 1:
+        if used > cells - 1:
             break
         kept.append(char)
     return "".join(kept) + "…"

@@ -63,18 +63,18 @@ class Site:
     def _ask(self, url: str, headers: Mapping[str, str]) -> Page:
         from flowyml.core.web import exchange
 
-        asked: list[str] = []
-        with _errors_named(asked):
+        requested: list[str] = []
+        with _errors_named(requested):
             answer = exchange(
                 url, headers={"Accept": "application/json", **headers}, timeout=self.timeout, tls=self.tls,
-                limit=_LARGEST_PAGE, cut=True, follow=True, asked=asked,
+                limit=_LARGEST_PAGE, cut=True, follow=True, requested=requested,
             )  # fmt: skip
         return Page(answer.status, answer.media_type, answer.json(), answer.redirected_to)
 
 
 @contextmanager
-def _errors_named(asked: Sequence[str]) -> Iterator[None]:
-    """Name the URLs in errors: ``asked`` are the URL and those to which it redirected."""
+def _errors_named(requested: Sequence[str]) -> Iterator[None]:
+    """Name the URLs in errors: the one that was ``requested``, and those to which it redirected."""
     from http.client import HTTPException, InvalidURL
 
     try:
@@ -85,8 +85,8 @@ def _errors_named(asked: Sequence[str]) -> Iterator[None]:
         reason = redact_urls(getattr(error, "reason", None) or error)
         if isinstance(error, InvalidURL):  # which repeats a part of the URL
             reason = "the URL is malformed"
-        led = f", to which {asked[0]} redirects" if len(asked) > 1 else ""
-        place = redact_url(asked[-1])
+        led = f", to which {requested[0]} redirects" if len(requested) > 1 else ""
+        place = redact_url(requested[-1])
         if cause := tls_cause(error):
             raise EngineUnreachableError(f"TLS with {place}{led} fails: {tls_trouble(cause)}") from error
         raise EngineUnreachableError(

@@ -291,12 +291,12 @@ def why_again(ends: Ends, changed: Mapping[StepInstance, str], kept: Collection[
     read_in_any_case += [source for group in structure for source in structure.sources(group)]
     needed = {(output.step, output.output) for output in outputs_in(read_in_any_case)}
     again: dict[StepInstance, str] = {}
-    left: deque[StepInstance] = deque()
+    pending: deque[StepInstance] = deque()
 
     def add(instance: StepInstance, why: str) -> None:
         if instance not in again:
             again[instance] = why
-            left.append(instance)
+            pending.append(instance)
 
     for (name, index), end in ends.all():
         is_lost = ends.ran(name, index) and any(
@@ -310,8 +310,8 @@ def why_again(ends: Ends, changed: Mapping[StepInstance, str], kept: Collection[
             add((name, index), NOT_SAVED)
         elif structure.is_cleanup(plan.by_name[name].group):
             add((name, index), "it is a cleanup step")
-    while left:
-        instance = left.popleft()
+    while pending:
+        instance = pending.popleft()
         for later in plan.downstream[instance[0]]:
             for index in ends.matching(later, instance):
                 add((later, index), f"it comes after {instance[0]}")

@@ -131,7 +131,7 @@ class StepCache:
             entry = read_entry(self._kept, folder)
             if entry is None or not self._counts(step, entry, folder):
                 return None
-            outputs = {name: self._taken(entry.outputs[name], folder, place(name)) for name in step.outputs}
+            outputs = {name: self._restore(entry.outputs[name], folder, place(name)) for name in step.outputs}
             _note_use(self._kept, folder)
         except ArtifactError as error:
             logger.log(level, "ignored a cached result of step %r: %s", step.name, error)
@@ -147,7 +147,7 @@ class StepCache:
         age = time.time() - entry.created
         return step.caching.ttl_seconds is None or -_SKEW_SECONDS <= age < step.caching.ttl_seconds
 
-    def _taken(self, output: Mapping[str, Any], folder: str, key: str) -> Any:
+    def _restore(self, output: Mapping[str, Any], folder: str, key: str) -> Any:
         """Return an output of an entry, whose artifacts are copied to the run's own, under ``key``."""
         if "files" not in output:
             return output["value"]
@@ -192,7 +192,7 @@ class StepCache:
         self, step: Step, folder: str, parts: Mapping[str, Any], outputs: Mapping[str, Any], started: float
     ) -> None:  # fmt: skip
         assert step.caching is not None
-        kept = {name: self._given(name, packed, folder) for name, packed in outputs.items()}
+        kept = {name: self._save_output(name, packed, folder) for name, packed in outputs.items()}
         now = time.time()
         record = {
             "version": _VERSION, "pipeline": self._pipeline, "step": step.name, "run_id": self._run_id,
@@ -204,7 +204,7 @@ class StepCache:
             raise ArtifactError(f"its record would have {len(data)} bytes")
         self._kept.write(f"{folder}/{_RECORD}", lambda file: file.write(data))
 
-    def _given(self, name: str, packed: Any, folder: str) -> dict[str, Any]:
+    def _save_output(self, name: str, packed: Any, folder: str) -> dict[str, Any]:
         """Return an output for the record; its artifacts are copied into the entry's folder."""
         if not is_reference(packed):
             return {"value": packed}

@@ -50,7 +50,7 @@ class _Child(NamedTuple):
     status: int
 
 
-class _Asked(NamedTuple):
+class _Stopping(NamedTuple):
     """A child that was asked to stop: when to kill it, and its descendants."""
 
     deadline: float
@@ -140,7 +140,7 @@ class _Server:
         self.pid = os.getpid()
         self.parent = os.getppid()
         self.children: dict[int, _Child] = {}
-        self.asked: dict[int, _Asked] = {}
+        self.stopping: dict[int, _Stopping] = {}
         self.woken, self.wake = os.pipe()
         self.early_output = b""
         self.seeds = Seeds()
@@ -162,7 +162,7 @@ class _Server:
         poll.register(self.woken, select.POLLIN)
         requests = self._requests()
         while os.getppid() == self.parent:
-            ready = {number for number, _ in poll.poll(100 if self.asked else 1000)}
+            ready = {number for number, _ in poll.poll(100 if self.stopping else 1000)}
             if self.woken in ready:
                 os.read(self.woken, 4096)
             self._reap()
@@ -240,12 +240,12 @@ class _Server:
             return
         for pid, child in self.children.items():
             if child.number == request["number"]:
-                self.asked[pid] = _Asked(time.monotonic() + GRACE, descendants(pid))
+                self.stopping[pid] = _Stopping(time.monotonic() + GRACE, descendants(pid))
                 signal_process(child.process, signal.SIGTERM)
 
     def _kill_the_late(self) -> None:
         now = time.monotonic()
-        for pid in [pid for pid, request in self.asked.items() if now >= request.deadline and pid in self.children]:
+        for pid in [pid for pid, request in self.stopping.items() if now >= request.deadline and pid in self.children]:
             kill_tree(self.children[pid].process)
 
     def _start(self, request: Mapping[str, Any], files: list[int]) -> None:
@@ -285,7 +285,7 @@ class _Server:
                 child = self.children.pop(ended.si_pid, None)
                 if child:
                     signal_group(child.process, signal.SIGKILL)
-                if request := self.asked.pop(ended.si_pid, None):
+                if request := self.stopping.pop(ended.si_pid, None):
                     kill_all(request.family)
                 _, status = os.waitpid(ended.si_pid, 0)
                 if child:

@@ -63,7 +63,7 @@ class Node:
         """The ``values`` that are not from steps: items of parameters and constants, which are passed on unchanged."""
         return frozenset()
 
-    def given(self) -> Iterator[tuple[str, Node, str]]:
+    def completed_arguments(self) -> Iterator[tuple[str, Node, str]]:
         """Yield the arguments of steps that completed: name, node and output there."""
         return ((name, source, key) for name, source, key in self.arguments if source.end is End.OK)
 
@@ -73,8 +73,8 @@ class Node:
 
     def drop(self, output: str) -> None:
         """Count one consumer fewer; a value is released with its last consumer."""
-        left = self.uses[output] = self.uses[output] - 1
-        if not left:
+        consumers = self.uses[output] = self.uses[output] - 1
+        if not consumers:
             self.values.pop(output, None)
 
     def makers(self, output: str) -> Iterator[tuple[Task, str]]:
@@ -124,13 +124,13 @@ class Task(Node):
 
 
 class Gate(Node):
-    """A node that others wait for before anything else."""
+    """A node that others, the ``guarded`` ones, wait for before anything else."""
 
-    __slots__ = ("behind",)
+    __slots__ = ("guarded",)
 
     def __init__(self, frame: Frame) -> None:
         super().__init__(frame)
-        self.behind: list[Node] = []
+        self.guarded: list[Node] = []
 
     @property
     def label(self) -> str:
@@ -140,16 +140,17 @@ class Gate(Node):
 class Decision(Gate):
     """The choice of a branch: the last of ``branches``, which are tried one after the other.
 
-    ``behind_left`` counts the unfinished nodes behind it; ``any_failed`` is True if some of them have to run again.
+    ``unfinished`` counts those of the ``guarded`` nodes that have not ended; ``any_failed`` is True if some have to run
+    again.
     """
 
-    __slots__ = ("any_failed", "behind_left", "branches", "known")
+    __slots__ = ("any_failed", "branches", "known", "unfinished")
 
     def __init__(self, frame: Frame, branches: Sequence[Branch]) -> None:
         super().__init__(frame)
         self.branches = branches
         self.known: dict[Source, tuple[Node, str]] = {}
-        self.behind_left = 0
+        self.unfinished = 0
         self.any_failed = False
 
     @property
@@ -268,7 +269,18 @@ class Join(Node):
 class Frame:
     """The run itself, or one item of a loop, with its own nodes."""
 
-    __slots__ = ("decisions", "gathers", "index", "item", "left", "loop", "opening", "openings", "parent", "tasks")
+    __slots__ = (
+        "decisions",
+        "gathers",
+        "index",
+        "item",
+        "loop",
+        "opening",
+        "openings",
+        "parent",
+        "tasks",
+        "unfinished",
+    )
 
     def __init__(self, parent: Frame | None = None, opening: Opening | None = None, number: int = 0) -> None:
         self.parent = parent
@@ -280,9 +292,9 @@ class Frame:
         self.decisions: dict[str, Decision] = {}
         self.gathers: dict[tuple[str, str], Gather] = {}
         self.item: Node = Item(self)
-        self.left = 0
+        self.unfinished = 0
 
-    def at(self, depth: int) -> Frame:
+    def ancestor(self, depth: int) -> Frame:
         """Return this frame, or the one around it that is in ``depth`` loops."""
         frame = self
         while len(frame.index) > depth:
@@ -298,7 +310,7 @@ class Scope:
         structure = plan.structure
         around = {group.name: structure.loops(group.name) for group in structure}
         inner = {"": "", **{name: loops[-1].name if loops else "" for name, loops in around.items()}}
-        self.steps = [(at, step) for at, step in enumerate(plan.steps) if inner[step.group] == loop]
+        self.steps = [(position, step) for position, step in enumerate(plan.steps) if inner[step.group] == loop]
         groups = [group for group in structure if inner[group.parent] == loop]
         self.loops = [group for group in groups if isinstance(group, Loop)]
         self.branches = [group for group in groups if isinstance(group, Branch)]

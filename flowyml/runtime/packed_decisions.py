@@ -16,7 +16,7 @@ from flowyml.runtime.decider import Evaluator, Index, checked_lists, has_packed_
 from flowyml.runtime.nodes import Decision, Node, Opening
 from flowyml.runtime.processes import StepProcesses
 
-__all__ = ["PackedDecisions", "PackedEvaluator", "given_to"]
+__all__ = ["PackedDecisions", "PackedEvaluator", "packed_inputs"]
 
 
 class PackedEvaluator(Evaluator):
@@ -64,10 +64,11 @@ class PackedDecisions:
                 node.branches, lambda source: node.value(source, self._parameters), node.frame.index
             )
         assert isinstance(node, Opening)
-        values = {**node.fixed, **{name: source.values[output] for name, source, output in node.given()}}
+        values = {**node.fixed, **{name: source.values[output] for name, source, output in node.completed_arguments()}}
         return self._evaluator.lists(node.loop, values, node.plain_lists, node.frame.index)
 
 
-def given_to(node: Node) -> dict[str, Any]:
+def packed_inputs(node: Node) -> dict[str, Any]:
     """Return the packed inputs of a step that may run."""
-    return {**node.fixed, **{name: listed(source.values[output]) for name, source, output in node.given()}}
+    values = {name: listed(source.values[output]) for name, source, output in node.completed_arguments()}
+    return {**node.fixed, **values}

@@ -77,10 +77,10 @@ class End:
         if error.exc_type is not _Enough:
             self._unraisable(error)
             return
-        left = ", ".join(_own_threads()) or "a hook of a library"
+        running = ", ".join(_own_threads()) or "a hook of a library"
         print(
             f"The step's process was ended {_PATIENCE} s after the step returned, while these were still running: "
-            f"{left}.",
+            f"{running}.",
             file=sys.stderr,
         )
 

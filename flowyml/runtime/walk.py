@@ -55,7 +55,7 @@ class Walk(Generic[T]):
         self.opened: deque[T] = deque()
         self.tasks: list[T] = []
         self.faults: list[str] = []
-        self.left = 0
+        self.unfinished = 0
         self._limited: list[Opening] = []
         self._parameters = parameters
         self._make = make
@@ -141,16 +141,16 @@ class Walk(Generic[T]):
         self.halt()
         for node in [node for node in self._unended() if not self._is_late(node)]:
             self._end_quietly(node, "")
-        self.left = 0
+        self.unfinished = 0
 
     def begin_finale(self) -> bool:
         """Let clean-ups run, when all else has ended. Return False if there are none, or they have begun."""
-        if self._finale.end is not None or not self._finale.behind:
+        if self._finale.end is not None or not self._finale.guarded:
             return False
         self._stopped = False
         self._finale.end = End.OK
         late = [node for node in self._unended() if self._is_late(node)]
-        self.left += len(late)
+        self.unfinished += len(late)
         for node in late:
             self._judge(node)
         self._settle()
@@ -233,13 +233,13 @@ class Walk(Generic[T]):
             self._begin_together(waited)
         has_past = len(nodes) < len(frame.tasks) + len(frame.openings)
         nodes.extend(self._tied_decisions(frame, has_past=has_past))
-        self.left += len(over)
-        frame.left += len(over)
+        self.unfinished += len(over)
+        frame.unfinished += len(over)
         self._reopened.extend(over)
         for node in nodes:
             if self._finale.end is not None or not self._is_late(node):
-                self.left += 1
-                frame.left += 1
+                self.unfinished += 1
+                frame.unfinished += 1
                 self._judge(node)
 
     def _tied_decisions(self, frame: Frame, *, has_past: bool) -> list[Decision]:
@@ -249,7 +249,7 @@ class Walk(Generic[T]):
         """
         decisions = []
         for decision in reversed(frame.decisions.values()):  # a branch comes after the one around it
-            if decision.behind or not has_past:
+            if decision.guarded or not has_past:
                 self._tie(decision)
                 decisions.append(decision)
             else:
@@ -290,9 +290,9 @@ class Walk(Generic[T]):
                 self._take(node, group, "", source)
         if group and (gate := self._gate(frame, group)):
             node.gate = gate
-            gate.behind.append(node)
+            gate.guarded.append(node)
             if isinstance(gate, Decision):
-                gate.behind_left += 1
+                gate.unfinished += 1
         sources = dict.fromkeys((*(source for _, source, _ in node.arguments), *slots))
         for waited_for in sources:
             self._follow(node, waited_for)
@@ -317,7 +317,7 @@ class Walk(Generic[T]):
             case FromStep(step, output):
                 outside = self._structure.loops_between(step, group)
                 depth = len(self._structure.loops(self.plan.by_name[step].group)) - len(outside)
-                holder = frame.at(depth)
+                holder = frame.ancestor(depth)
                 return (holder.gathers[outside[0].name, step] if outside else holder.tasks[step]), output
             case FromItem(loop, name):
                 while frame.loop != loop:
@@ -443,22 +443,22 @@ class Walk(Generic[T]):
             if node.end is End.OK:
                 node.forget_unused()
             for follower in node.followers:
-                self._tell(follower, node)
+                self._notify(follower, node)
             node.followers.clear()
-            for behind in node.behind if isinstance(node, Gate) else ():
-                self._judge(behind)
+            for guarded in node.guarded if isinstance(node, Gate) else ():
+                self._judge(guarded)
 
     def _count_out(self, node: Node) -> None:
-        if isinstance(node, Task) or (isinstance(node, Decision) and not node.behind):
+        if isinstance(node, Task) or (isinstance(node, Decision) and not node.guarded):
             self._over(node, failed=self._may_come_again(node))
-        self.left -= 1
+        self.unfinished -= 1
         if isinstance(node, Opening) and node.end is not End.OK:
             assert node.end is not None
             self._stand_in(node, node.end, node.cause)
         if isinstance(node, Opening) and not node.frames_left:
             self._let_go(node)
-        node.frame.left -= 1
-        if not node.frame.left and node.frame.opening is not None:
+        node.frame.unfinished -= 1
+        if not node.frame.unfinished and node.frame.opening is not None:
             self._end_item(node.frame.opening)
 
     def _over(self, node: Node, *, failed: bool) -> None:
@@ -468,11 +468,11 @@ class Walk(Generic[T]):
                 source.drop(key)
         if isinstance(gate := node.gate, Decision):
             gate.any_failed |= failed
-            gate.behind_left -= 1
-            if not gate.behind_left:
+            gate.unfinished -= 1
+            if not gate.unfinished:
                 self._over(gate, failed=gate.any_failed)
 
-    def _tell(self, follower: Node, ended: Node) -> None:
+    def _notify(self, follower: Node, ended: Node) -> None:
         assert ended.end is not None
         follower.waits -= 1
         follower.tally[ended.end] += 1
@@ -506,11 +506,11 @@ class Walk(Generic[T]):
         if outcome.end is End.OK:
             ok = [part for part in node.parts if part.end is End.OK]
             indexes = [part.frame.index[-1] for part in ok] if node.loop.on_item_error == "continue" else None
-            for output in (name for name, left in node.uses.items() if left):
+            for output in (name for name, consumers in node.uses.items() if consumers):
                 node.values[output] = Gathered([part.values[output] for part in ok], indexes)
         self._end(node, *outcome)
-        for output, left in node.uses.items():
-            if not left:
+        for output, consumers in node.uses.items():
+            if not consumers:
                 node.let_go(output)
 
     # Loops.
@@ -528,7 +528,7 @@ class Walk(Generic[T]):
             self._build(frame)
             self._tie_parts(opening, frame)
             frame.item.forget_unused()
-            if not frame.left:  # all of it has run before
+            if not frame.unfinished:  # all of it has run before
                 opening.frames_left -= 1
                 opening.active -= 1
 
@@ -543,7 +543,7 @@ class Walk(Generic[T]):
             if part.end is None:
                 part.followers.append(gather)
             else:
-                self._tell(gather, part)
+                self._notify(gather, part)
 
     def _end_item(self, opening: Opening) -> None:
         opening.frames_left -= 1

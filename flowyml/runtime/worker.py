@@ -105,7 +105,7 @@ class Worker:
             return ()
 
     @cached_property
-    def _taken(self) -> Taken | None:
+    def _earlier_outputs(self) -> Taken | None:
         if not (self.folder / TAKEN_FILE).is_file():
             return None
         from flowyml.runtime.taken import Taken
@@ -127,7 +127,7 @@ class Worker:
                 self.function(step)
             except Exception:
                 logger.debug("step %r cannot be loaded", step.name, exc_info=True)
-        _ = self.hooks, self._taken  # processes that are forked for steps have them
+        _ = self.hooks, self._earlier_outputs  # processes that are forked for steps have them
         for step in self.plan:
             for package in step.caching.packages if step.caching else ():
                 first_version(package)  # which is the one that these imports got
@@ -154,7 +154,7 @@ class Worker:
         self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int], secrets: Mapping[str, str]
     ) -> AttemptOutputs:
         label = labelled(step.name, index)
-        if (taken := self._taken_outputs(step, label, attempt)) is not None:
+        if (taken := self._read_earlier_outputs(step, label, attempt)) is not None:
             return self._reported(step, label, taken)
         if step.caching is None or not self._is_read:  # people who run a step by hand want to see it run
             return self._run(step, packed, attempt, index, secrets)
@@ -163,7 +163,7 @@ class Worker:
         compute = partial(self._run, step, packed, attempt, index, secrets)
         try:
             contents = {
-                item.name: self._content(step, item, packed) for item in step.inputs if _is_given(step, item, packed)
+                item.name: self._content(step, item, packed) for item in step.inputs if _has_value(step, item, packed)
             }
         except FlowymlError:  # a faulty input is the step's own error
             return compute()
@@ -181,13 +181,13 @@ class Worker:
         )
         return self._reported(step, label, outputs) if outputs.cached_from else outputs
 
-    def _taken_outputs(self, step: Step, label: str, attempt: int) -> AttemptOutputs | None:
-        if self._taken is None:
+    def _read_earlier_outputs(self, step: Step, label: str, attempt: int) -> AttemptOutputs | None:
+        if self._earlier_outputs is None:
             return None
         from flowyml.runtime.taken import not_taken
 
         try:
-            return self._taken.outputs(label, self.store, partial(artifact_key, self._place, label, attempt))
+            return self._earlier_outputs.outputs(label, self.store, partial(artifact_key, self._place, label, attempt))
         except ArtifactError as error:
             raise step_error(StepError, step, not_taken(label, error)) from error
 
@@ -213,7 +213,7 @@ class Worker:
             function = self.function(step)
             self.set_up_logging()
             inputs = {
-                item.name: self._input(step, item, packed) for item in step.inputs if _is_given(step, item, packed)
+                item.name: self._input(step, item, packed) for item in step.inputs if _has_value(step, item, packed)
             }
         except StepStopped:  # the process that stops it fires the hooks
             raise
@@ -428,7 +428,7 @@ def _holds(value: Any, secrets: Mapping[str, str]) -> bool:
     return Mask(secrets.values()).finds(value)
 
 
-def _is_given(step: Step, item: Input, packed: Mapping[str, Any]) -> bool:
+def _has_value(step: Step, item: Input, packed: Mapping[str, Any]) -> bool:
     """Return False for an optional input that is missing: the function's default replaces it."""
     may_be_missing = step.run_if != "all_success" and isinstance(item.source, FromStep | FromEither)
     return not may_be_missing or item.name in packed

@@ -51,7 +51,7 @@ def wait_for_file(
     """
     system, place = _opened(path, options or {})
 
-    def poll(left: float) -> list[str] | None:
+    def poll(remaining: float) -> list[str] | None:
         system.invalidate_cache()
         if "*" not in place:
             return [system.unstrip_protocol(place)] if system.exists(place) else None

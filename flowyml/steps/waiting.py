@@ -22,11 +22,11 @@ def wait_for(what: str, poll: Callable[[float], T | None], poll_interval: float,
         raise ValueError(f"poll_interval={poll_interval!r} must be a number of seconds above 0.")
     deadline = time.monotonic() + patience
     print(f"Waiting for {what}, for up to {span_text(patience)}.")
-    left = patience
-    while (found := poll(left)) is None:
-        left = deadline - time.monotonic()
-        if left <= 0:
+    remaining = patience
+    while (found := poll(remaining)) is None:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError(f"{what} did not exist within {span_text(patience)}.")
-        time.sleep(min(poll_interval, left))
-        left = max(deadline - time.monotonic(), 0)
+        time.sleep(min(poll_interval, remaining))
+        remaining = max(deadline - time.monotonic(), 0)
     return found

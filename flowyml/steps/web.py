@@ -63,8 +63,8 @@ def wait_for_http(
     checked_url(url)
     last = [""]
 
-    def poll(left: float) -> str | None:
-        seconds = max(min(left, _LONGEST_POLL), 1)
+    def poll(remaining: float) -> str | None:
+        seconds = max(min(remaining, _LONGEST_POLL), 1)
         try:
             text = _text_at(url, "GET", None, None, headers or {}, token, seconds, total=seconds)
         except (ConnectionError, RuntimeError) as error:

@@ -286,8 +286,8 @@ def flaky(
             raise getattr(builtins, error)(f"attempt {count} fails")
         return count
 
-    given = context(folder=folder, failures=failures, error=error)
-    return Pipeline(f"conformance flaky {failures}", context=given).add_step(attempt)
+    parameters = context(folder=folder, failures=failures, error=error)
+    return Pipeline(f"conformance flaky {failures}", context=parameters).add_step(attempt)
 
 
 def beating(

@@ -239,8 +239,8 @@ def _in_a_group(add: Callable[..., Any], middle: Callable[..., Any], a: Any, b: 
 def build(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any]) -> Any:
     """Join blocks, each with values of earlier ones; return the last number."""
     ints, lists = list(ints), list(lists)
-    for kind, at, *more in blocks:
-        number, items = ints[at % len(ints)], lists[at % len(lists)] if lists else None
+    for kind, position, *more in blocks:
+        number, items = ints[position % len(ints)], lists[position % len(lists)] if lists else None
         if kind in ("choice", "elif_", "alone", "called"):
             ints.append(_branched(kind, to, number, more, lambda which: partial(build, which, to, ints, lists)))
         elif kind == "risky":
@@ -283,7 +283,7 @@ def _called(blocks: Blocks, to: Language, number: Any) -> Any:
     return build(blocks, to, [number], [])
 
 
-def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False, most: int = 5) -> list[Any]:
+def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False, limit: int = 5) -> list[Any]:
     """Random blocks, in limited nesting of branches and loops; with ``fails`` some steps fail."""
     kinds = [
         "add",
@@ -296,15 +296,15 @@ def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False
     if depth and loops:
         kinds += ["map_add", "each", *(["going_on"] if fails else [])]
     blocks: list[Any] = []
-    for _ in range(random.randint(1, most)):
+    for _ in range(random.randint(1, limit)):
         kind, at = random.choice(kinds), random.randint(0, 9)
         if kind in _BRANCHES:
-            bodies = [drawn(random, depth - 1, loops, fails=fails, most=3) for _ in range(_BRANCHES[kind])]
+            bodies = [drawn(random, depth - 1, loops, fails=fails, limit=3) for _ in range(_BRANCHES[kind])]
             blocks.append((kind, at, random.randint(0, 60), *bodies))
         elif kind == "called":
-            blocks.append((kind, at, drawn(random, depth - 1, loops, fails=fails, most=3)))
+            blocks.append((kind, at, drawn(random, depth - 1, loops, fails=fails, limit=3)))
         elif kind in ("each", "going_on"):
-            blocks.append((kind, at, drawn(random, depth - 1, loops - 1, fails=fails, most=3)))
+            blocks.append((kind, at, drawn(random, depth - 1, loops - 1, fails=fails, limit=3)))
         elif kind == "together":
             middle = random.choice(["square", *(["risky"] if fails else [])])
             blocks.append((kind, at, random.randint(0, 9), middle, random.random() < 0.5))

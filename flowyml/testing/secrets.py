@@ -20,7 +20,7 @@ __all__ = ["SecretConformance"]
 
 _shown = sample(pipelines_secrets.shows_secret, needs=[Feature.SECRETS], shares_run=True)
 _raised = sample(pipelines_secrets.raises_secret, needs=[Feature.SECRETS, Feature.HOOKS])
-_given = sample(pipelines_secrets.gives_secret, needs=[Feature.SECRETS])
+_returned = sample(pipelines_secrets.gives_secret, needs=[Feature.SECRETS])
 _lacking = sample(pipelines_secrets.lacks_secret, needs=[Feature.SECRETS])
 _looped = sample(pipelines_secrets.loops_secret, needs=[Feature.SECRETS, Feature.FAN_OUT], shares_run=True)
 
@@ -100,7 +100,7 @@ class SecretConformance(Conformance):
         assert any("cannot sign in as app:***" in line for line in lines)
         assert VALUE not in "\n".join(lines)
 
-    @_given
+    @_returned
     def test_an_output_that_holds_it_is_refused(self, done: Done) -> None:
         assert done.record.status is FAILED
         assert "output 'url' contains the value of a secret" in str(done.record.error)

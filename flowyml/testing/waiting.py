@@ -26,7 +26,7 @@ def wait_until(condition: Callable[[], Value], what: str = "", *, every: float =
     """
     waited, last = 0.0, time.monotonic()
     while True:
-        asked = time.monotonic()
+        started = time.monotonic()
         if value := condition():
             return value
         now = time.monotonic()
@@ -34,4 +34,4 @@ def wait_until(condition: Callable[[], Value], what: str = "", *, every: float =
         waited, last = waited + (now - last) / max(1.0, load), now
         if waited > PATIENCE:
             raise TimeoutError(f"{what or condition}: not within {PATIENCE:g} s of a quiet machine")
-        time.sleep(max(every, 4 * (now - asked), min(waited / 10, 0.5)))
+        time.sleep(max(every, 4 * (now - started), min(waited / 10, 0.5)))

@@ -313,5 +313,5 @@ def test_what_completes_while_a_run_stops_is_there_for_the_clean_up() -> None:
     walk.stop()
     assert second.end is End.FAILED
     assert walk.begin_finale()
-    given = {node.label: [key for _, _, key in node.given()] for node in walk.ready}
+    given = {node.label: [key for _, _, key in node.completed_arguments()] for node in walk.ready}
     assert given == {"same": ["add"], "other": []}

@@ -22,7 +22,7 @@ from flowyml.plan.values import Constant, FromParameter, Source
 from flowyml.runtime.decider import OK, Decider, End, Evaluator, Facts, Index, Outcome, checked_lists, is_taken, listed
 from flowyml.runtime.due import due
 from flowyml.runtime.nodes import Decision, Node, Opening, Task
-from flowyml.runtime.packed_decisions import given_to
+from flowyml.runtime.packed_decisions import packed_inputs
 from flowyml.runtime.walk import Walk
 from flowyml.testing.pipelines_random import Calls, build, drawn
 
@@ -107,7 +107,7 @@ class Both:
         decider, index = self._decider(), node.frame.index
         try:
             if isinstance(node, Opening):
-                lists = checked_lists(node.loop, given_to(node))
+                lists = checked_lists(node.loop, packed_inputs(node))
                 self.walk.open(node, lists)
                 opened = decider.opened(node.loop.name, index)
                 assert opened is not None
@@ -141,7 +141,7 @@ class Both:
         decider = self._decider()
         assert decider.decide(node.step, node.index) == OK, node.label
         inputs = {name: listed(value) for name, value in decider.inputs(node.step, node.index).items()}
-        assert inputs == given_to(node), node.label
+        assert inputs == packed_inputs(node), node.label
         outcome, outputs = self.result_of(node.step, node.index, inputs)
         self.facts.ends[node.step.name, node.index] = outcome
         self.facts.outputs[node.step.name, node.index] = outputs

@@ -39,14 +39,14 @@ def test_a_record_that_is_locked_for_a_moment_ends_no_server(tmp_path: Path, cap
     stop = threading.Event()
 
     class Locked(ScheduleStore):
-        def sign(self, server: str) -> None:
+        def record_heartbeat(self, server: str) -> None:
             nonlocal looks
             looks += 1
             if looks in (2, 3):
                 raise sqlite3.OperationalError("database is locked")
             if looks == 5:
                 stop.set()
-            super().sign(server)
+            super().record_heartbeat(server)
 
     Server(Locked(RunStore(tmp_path / "runs.db")), stop).run(0.01)
     assert looks == 5

@@ -69,9 +69,9 @@ def _dropped(client: AirflowClient, dag: str, tasks: Iterable[Mapping[str, Any]]
     if client.stops_what_is_gone:
         return ""
     statuses = ((task["task_id"], TASK_INSTANCE.get(task["state"])) for task in tasks)
-    left = {task for task, status in statuses if not (status and status.is_terminal)}
+    unfinished = {task for task, status in statuses if not (status and status.is_terminal)}
     try:
         known = {task["task_id"] for task in client.tasks(dag)}
     except EngineError:
         return ""
-    return ", ".join(map(repr, sorted(left - known)))
+    return ", ".join(map(repr, sorted(unfinished - known)))

@@ -300,13 +300,13 @@ class AirflowClient(AuditLogCalls):
         A task that runs again gets a new id, and with it the last position in the list. If that happens between two
         pages, the task is listed twice and another task not at all.
         """
-        path, most = self._run(dag_id, run_id, "taskInstances"), _READ_AGAIN
+        path, tries = self._run(dag_id, run_id, "taskInstances"), _READ_AGAIN
         while True:
             read = list(self._pages(path, "task_instances", order_by="id"))
             by_place = {(task["task_id"], task.get("map_index", -1)): task for task in read}
-            if len(by_place) == len(read) or not most:
+            if len(by_place) == len(read) or not tries:
                 return list(by_place.values())
-            most -= 1
+            tries -= 1
 
     def note(self, dag_id: str, run_id: str, note: str) -> None:
         """Write a note on a run."""

@@ -273,7 +273,7 @@ class TaskGraph:
         return not before or not all(branch.name in self.structure.path(self.group(other)) for other in before)
 
     @cached_property
-    def behind(self) -> Mapping[tuple[str, str], Sequence[Task]]:
+    def skipped_by_choice(self) -> Mapping[tuple[str, str], Sequence[Task]]:
         """By choice and branch, the tasks that the choice skips itself."""
         by_branch: dict[tuple[str, str], list[Task]] = {}
         for task in self.tasks:

@@ -78,12 +78,12 @@ class DagSchedule:
                 f"timetable, or remove that of the timetable. If its schedule has just changed, wait for its next run."
             )
 
-    def runs(self, most: int) -> Mapping[datetime, Run]:
+    def runs(self, limit: int) -> Mapping[datetime, Run]:
         """Return the newest runs of the schedule, by their time."""
         handed = None
         with suppress(ScheduleError):  # it has none any more
             handed = self._schedule_of(self._client.dag(self.name))
-        return runs_by_time(self._reader, self._client.runs([self.name], most), handed)
+        return runs_by_time(self._reader, self._client.runs([self.name], limit), handed)
 
     def pause(self, paused: bool) -> None:
         """Pause or unpause the DAG."""

@@ -172,11 +172,11 @@ def step_options(step: Step) -> Mapping[str, Any]:
     return options
 
 
-def callbacks(given: Any) -> list[tuple[str, Mapping[str, Any] | None]]:
+def callbacks(option: Any) -> list[tuple[str, Mapping[str, Any] | None]]:
     """Return the import paths of callbacks, each with its arguments if it is a notifier.
 
     >>> callbacks("alerts.page"), callbacks([{"slack.Notifier": {"text": "late"}}]), callbacks(None)
     ([('alerts.page', None)], [('slack.Notifier', {'text': 'late'})], [])
     """
-    listed = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    listed = option if isinstance(option, list | tuple) else [] if option is None else [option]
     return [next(iter(item.items())) if isinstance(item, Mapping) else (item, None) for item in listed]

@@ -59,7 +59,7 @@ def filled(values: Mapping[str, Any], parameters: Iterable[Parameter]) -> dict[s
     {'day': '<logical_date>', 'rows': None}
     """
     dates = {parameter.name: parameter.default for parameter in parameters if _date_of(parameter)}
-    return {name: dates.get(name) if given is None else given for name, given in values.items()}
+    return {name: dates.get(name) if value is None else value for name, value in values.items()}
 
 
 def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
@@ -67,8 +67,8 @@ def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
 
     >>> check_carried({"rows": [2**64 - 1]}, SIXTY_FOUR_BITS)
     """
-    for name, given in values.items():
-        for part in _parts(given):
+    for name, content in values.items():
+        for part in _parts(content):
             if isinstance(part, str) and "\0" in part:
                 raise ParameterError(
                     f"{name!r} contains a NUL character, which PostgreSQL, one of Airflow's databases, rejects. "
@@ -83,17 +83,17 @@ def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
                 )
 
 
-def _parts(given: Any) -> Iterator[Any]:
+def _parts(value: Any) -> Iterator[Any]:
     """Yield the plain values in a parameter, including the keys of dictionaries."""
-    if isinstance(given, Mapping):
-        for key, item in given.items():
+    if isinstance(value, Mapping):
+        for key, item in value.items():
             yield key
             yield from _parts(item)
-    elif isinstance(given, list | tuple):
-        for item in given:
+    elif isinstance(value, list | tuple):
+        for item in value:
             yield from _parts(item)
     else:
-        yield given
+        yield value
 
 
 def _flat(schema: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -99,9 +99,9 @@ def take_away(folder: Folder, paths: Sequence[str]) -> None:
             remove_unnamed(folder, name)
         else:
             folder.remove_own(path)
-    left = [path for path in paths if folder.read(path) is not None]
-    if left := [path for path in left if not named(folder, [path.removeprefix(f"{BUNDLES_FOLDER}/")])]:
-        raise ConfigurationError(f"These files of {folder.name} could not be removed: {', '.join(left)}.")
+    remaining = [path for path in paths if folder.read(path) is not None]
+    if remaining := [path for path in remaining if not named(folder, [path.removeprefix(f"{BUNDLES_FOLDER}/")])]:
+        raise ConfigurationError(f"These files of {folder.name} could not be removed: {', '.join(remaining)}.")
 
 
 def remove_old_bundles(folder: Folder, client: AirflowClient, pipeline: str, keep: Collection[str]) -> Sequence[str]:

@@ -227,10 +227,10 @@ def list_items(
             for index, item in enumerate(items):
                 context["ti"].xcom_push(key=item_key(name, index), value=carried(item))
     count = len(next(iter(lists.values())))
-    most = import_module("airflow.configuration").conf.getint("core", "max_map_length", fallback=1024)
-    if count > most:
+    limit = import_module("airflow.configuration").conf.getint("core", "max_map_length", fallback=1024)
+    if count > limit:
         raise airflow_exceptions().AirflowFailException(
-            f"Loop {loop.name!r} has {count} items, but this Airflow maps over at most {most}. Raise [core] "
+            f"Loop {loop.name!r} has {count} items, but this Airflow maps over at most {limit}. Raise [core] "
             f"max_map_length, or process several items in each step."
         )
     labels = [[label_of(item) or str(index) for index, item in enumerate(items)] for items in lists.values()]

@@ -115,8 +115,8 @@ def _fitting(
         return _fitting(bundle, f"{artifacts.rstrip('/')}/bundles", None, release)
     if not PodGraph(bundle.plan).loops:
         return compiled, size
-    most = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).has_room)
-    for pods in range(most, 0, -1):  # the number itself, which the pods get, takes some room too
+    pods_limit = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).has_room)
+    for pods in range(pods_limit, 0, -1):  # the number itself, which the pods get, takes some room too
         fewer = _Compiler(bundle, store, pods).compile()
         if (less := fewer.size(release)).has_room:
             return fewer, less

@@ -100,8 +100,8 @@ class Connection:
         if self.url.endswith("/pipeline"):
             return self.url
         site = self.site(self.url)
-        behind = site.get(HEALTHZ).status == 404 and site.get(f"/pipeline{HEALTHZ}").json()
-        return f"{self.url}/pipeline" if behind else self.url
+        is_below_dashboard = site.get(HEALTHZ).status == 404 and site.get(f"/pipeline{HEALTHZ}").json()
+        return f"{self.url}/pipeline" if is_below_dashboard else self.url
 
     def about(self) -> About:
         """Return KFP's description of itself, without a login. Raises ``EngineUnreachableError``."""

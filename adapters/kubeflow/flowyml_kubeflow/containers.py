@@ -157,12 +157,12 @@ def container(
     return {**start, **_image(options), **_resources(options, resources)}
 
 
-def limit_facts(spec: Json, most: int) -> None:
+def limit_facts(spec: Json, limit: int) -> None:
     """Have the pods of steps give KFP ``most`` bytes of metadata of an output at most: see ``task_files.described``."""
     for executor in spec["deploymentSpec"]["executors"].values():
         arguments = executor["container"]["args"]
         if arguments[0] == "step":
-            arguments[2] = json.dumps({**json.loads(arguments[2]), "facts": most}, ensure_ascii=False)
+            arguments[2] = json.dumps({**json.loads(arguments[2]), "facts": limit}, ensure_ascii=False)
 
 
 def code_words(bundle: Bundle, url: str | None, *, in_each: bool = False) -> list[str]:
@@ -187,7 +187,7 @@ def bundle_containers(bundle: Bundle, options: StepOptions) -> list[Json]:
     data = compressed(bundle)
     count = ceil(len(_encoded(data)) / room)
     size = ceil(len(data) / count)
-    *parts, rest = (data[at : at + size] for at in range(0, len(data), size))
+    *parts, rest = (data[start : start + size] for start in range(0, len(data), size))
     contents = [[hashlib.sha256(part).hexdigest(), _encoded(part)] for part in parts]
     paths = [f"{{{{$.inputs.artifacts['{names.part(number)}'].path}}}}" for number, _ in enumerate(parts, 1)]
     words = [bundle.digest, *paths, _encoded(rest)]

@@ -66,7 +66,7 @@ class ControlFlow:
         before = [source["producerTask"] for source in sources if source]
         return self.components.pod(replace(pod, after=before or (self.first if pod.code is CODE else [])))
 
-    def _given(self, steps: Iterable[Step]) -> Json:
+    def _parameters(self, steps: Iterable[Step]) -> Json:
         """Return the sources of the run's parameters that a pod of these steps needs, in the DAG around it."""
         return from_around(map(names.port, self.flow.parameters(steps)))
 
@@ -78,7 +78,7 @@ class ControlFlow:
         with about_step(step.name):
             parameters_shown = {port: TEXT for member in unit.steps for port in self._ports_shown(member, unit)}
             check_number(unit.subject, len(records), len(parameters_shown))
-            parameters = self._given(unit.steps) | (from_around([names.CHUNK]) if loop else {})
+            parameters = self._parameters(unit.steps) | (from_around([names.CHUNK]) if loop else {})
             # A step whose failure other pods read must not come from the cache.
             caches = self.components.caches(step) and not self.flow.ends_well(step)
             return self._task(PodTask(
@@ -135,8 +135,8 @@ class ControlFlow:
         if self.flow.fixed_items(name) is None:
             dag.tasks[names.items_task(name)] = self._items(name)
         dag.tasks[names.loop_task(name)] = self._loop(loop)
-        if given_on := self.flow.given_on(name):
-            dag.tasks[names.gather_task(name)] = self._together(name, given_on)
+        if used_outside := self.flow.used_outside(name):
+            dag.tasks[names.gather_task(name)] = self._together(name, used_outside)
 
     def _items(self, loop: str) -> Json:
         """Return the task that prepares a loop.
@@ -146,7 +146,7 @@ class ControlFlow:
         return self._task(PodTask(
             name=names.items_task(loop), kind="items", title=names.shown(f"{loop}: items"),
             about={"loop": names.constant(loop), **({"pods": self.flow.pods} if self.flow.pods < PODS else {})},
-            parameters={**self._given(self.flow.members(loop)), names.TIME: RUN_TIME},
+            parameters={**self._parameters(self.flow.members(loop)), names.TIME: RUN_TIME},
             records=self._outside(self.flow.from_outside(loop)),
             outputs=filled({names.CHUNKS: TEXT}, {names.of_items(loop): ARTIFACT}), code=CODE,
         ))  # fmt: skip
@@ -162,11 +162,11 @@ class ControlFlow:
             for other in self.flow.units(self.flow.beside(unit)):
                 records[other.record] = artifact_of(other.task, other.record)
             inner.tasks[unit.task] = self._unit(unit, records, INNER_CODE)
-        for unit in self.flow.units(self.flow.given_on(loop.name)):
+        for unit in self.flow.units(self.flow.used_outside(loop.name)):
             selector = {"producerSubtask": unit.task, "outputArtifactKey": unit.record}
             inner.outputs.setdefault("artifacts", {})[unit.record] = {"artifactSelectors": [selector]}
             inner.definitions.setdefault("artifacts", {})[unit.record] = ARTIFACTS
-        parameters = self._given(members)
+        parameters = self._parameters(members)
         items: Json = {"inputParameter": names.CHUNKS}
         if artifacts:
             parameters[names.CHUNKS] = output_of(items_task, names.CHUNKS)
@@ -185,9 +185,9 @@ class ControlFlow:
             **({"iteratorPolicy": {"parallelismLimit": loop.max_parallel}} if loop.max_parallel else {}),
         }  # fmt: skip
 
-    def _together(self, loop: str, given_on: Iterable[Step]) -> Json:
+    def _together(self, loop: str, used_outside: Iterable[Step]) -> Json:
         """Return the task that joins the records of a loop's pods, so that other tasks take one artifact."""
-        units = self.flow.units(given_on)
+        units = self.flow.units(used_outside)
         records = {unit.record: artifact_of(names.loop_task(loop), unit.record) for unit in units}
         if len(records) > MOST_ARTIFACTS:
             raise UnsupportedFeatureError(

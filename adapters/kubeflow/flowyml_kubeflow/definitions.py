@@ -40,20 +40,20 @@ class Definitions:
         Modules that nothing reaches are left out, and so are the ``unused`` ones. Lines keep their numbers.
         """
         kept: dict[str, set[str]] = {}
-        left = [(module, name) for module, names in starts.items() for name in ("", *names)]
-        while left:
-            module, name = left.pop()
+        pending = [(module, name) for module, names in starts.items() for name in ("", *names)]
+        while pending:
+            module, name = pending.pop()
             if module not in self._paths or module in unused:
                 continue
             source = self._module(module)
             if module not in kept:
                 kept[module] = set()
-                left += [(package, "") for package in around(module)]
-                left += self._used_by(module, source.always)
+                pending += [(package, "") for package in around(module)]
+                pending += self._used_by(module, source.always)
             definitions = source.by_name.keys() if name == EVERYTHING else {name} & source.by_name.keys()
             for definition in definitions - kept[module]:
                 kept[module].add(definition)
-                left += self._used_by(module, source.by_name[definition], definition)
+                pending += self._used_by(module, source.by_name[definition], definition)
         return {self._paths[module]: self._module(module).with_only(names) for module, names in kept.items()}
 
     def _module(self, name: str) -> _Module:
@@ -145,9 +145,9 @@ def _read(source: bytes, path: str) -> _Module:
 
 def _run(statement: ast.AST) -> Iterator[ast.AST]:
     """Yield the nodes that run, now or in a function: without annotations. An attribute of a name is one node."""
-    left = [statement]
-    while left:
-        node = left.pop()
+    pending = [statement]
+    while pending:
+        node = pending.pop()
         yield node
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             continue
@@ -156,7 +156,7 @@ def _run(statement: ast.AST) -> Iterator[ast.AST]:
             if field in _ANNOTATIONS:
                 within = chain.from_iterable(map(ast.walk, parts))
                 parts = [part for part in within if isinstance(part, ast.Name) and part.id in _EVALUATED]
-            left += parts
+            pending += parts
 
 
 def _defined(statement: ast.stmt) -> list[str]:

@@ -368,7 +368,7 @@ def _parts(pipeline: Json, platform: Json) -> tuple[list[list[str]], Texts]:
     words = []
     for container in (*spec.code_containers(pipeline), *every):
         arguments = [str(word) for word in container.get("args", ())]
-        start = next((at for at, word in enumerate(arguments) if _DIGEST.fullmatch(word)), len(arguments))
+        start = next((number for number, word in enumerate(arguments) if _DIGEST.fullmatch(word)), len(arguments))
         container["args"] = arguments[:start]
         words += [arguments[start:]] if arguments[start:] else []
     different = [list(argument) for argument in dict.fromkeys(map(tuple, words))]

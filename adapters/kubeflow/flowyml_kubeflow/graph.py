@@ -133,15 +133,15 @@ class PodGraph:
         others = (other for step in self.members(loop) for other in self.upstream(step))
         return list({other.name: other for other in others if self.loop_of(other.group) != loop}.values())
 
-    def given_on(self, loop: str) -> list[Step]:
+    def used_outside(self, loop: str) -> list[Step]:
         """Return the steps of a loop whose results are used outside: by other steps, as outputs, or by the run's end.
 
         The latter are those that no step of the loop waits for.
         """
-        return [step for step in self.members(loop) if step.name in self._given_on]
+        return [step for step in self.members(loop) if step.name in self._used_outside]
 
     @cached_property
-    def _given_on(self) -> frozenset[str]:
+    def _used_outside(self) -> frozenset[str]:
         used = {name for output in self.plan.outputs for name in steps_of(output.source)}
         for step in self.plan:
             around = self.loop_of(step.group)
@@ -187,11 +187,11 @@ class PodGraph:
 
     def most_chunks(self, loop: str) -> int:
         """Return the largest number of chunks of items of a loop."""
-        given_on, members = len(self.units(self.given_on(loop))), len(self.units(self.members(loop)))
-        return max(1, min(self.pods, MOST_ARTIFACTS // max(1, given_on), _NODES // max(1, members)))
+        used_outside, members = len(self.units(self.used_outside(loop))), len(self.units(self.members(loop)))
+        return max(1, min(self.pods, MOST_ARTIFACTS // max(1, used_outside), _NODES // max(1, members)))
 
 
-def chunks(count: int, most: int) -> list[str]:
+def chunks(count: int, limit: int) -> list[str]:
     """Return the items of each pod.
 
     KFP cannot join the results of no pod, so a loop without items has a pod without work.
@@ -199,5 +199,5 @@ def chunks(count: int, most: int) -> list[str]:
     >>> chunks(5, 3), chunks(2, 50), chunks(0, 50)
     (['0:2', '2:4', '4:5'], ['0:1', '1:2'], ['0:0'])
     """
-    size = -(-count // most) or 1
+    size = -(-count // limit) or 1
     return [f"{first}:{min(first + size, count)}" for first in range(0, count, size)] or ["0:0"]

@@ -25,32 +25,32 @@ class _Module:
         self.later: set[str] = set()
         self.texts: set[str] = set()
         self.attributes: set[str] = set()  # which may be parts of a module's name
-        self.given: dict[str, str] = {}  # the names that a package provides on demand
+        self.provided: dict[str, str] = {}  # the names that a package provides on demand
         self._gives_late = False
         self._read(tree, in_function=False)
         if not self._gives_late:
-            self.given = {}
+            self.provided = {}
 
     @property
     def everything(self) -> set[str]:
         """All modules that it imports or names, at any time."""
-        return self.imports.union(() if self.given else self.texts, self.later)
+        return self.imports.union(() if self.provided else self.texts, self.later)
 
     def _read(self, node: ast.AST, *, in_function: bool) -> None:
         for child in _children(node):
             if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-                self._note_given(child.body)
+                self._note_provided(child.body)
                 self._read(ast.Module(child.orelse, []), in_function=in_function)
                 continue
             self._note(child, self.later if in_function else self.imports)
             self._read(child, in_function=in_function or isinstance(child, _FUNCTIONS))
 
-    def _note_given(self, body: Iterable[ast.stmt]) -> None:
+    def _note_provided(self, body: Iterable[ast.stmt]) -> None:
         """Note the names that a package with a ``__getattr__`` provides on demand, and imports for type checkers."""
         for node in body:
             if isinstance(node, ast.ImportFrom):
                 names = (alias.asname or alias.name for alias in node.names)
-                self.given.update(zip(names, imported(node, self.package), strict=True))
+                self.provided.update(zip(names, imported(node, self.package), strict=True))
 
     def _note(self, node: ast.AST, imports: set[str]) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -155,28 +155,28 @@ class Modules:
         The imports of the modules in ``but`` are not followed.
         """
         taken = set[str]()
-        left = self.known(self._joined(names))
-        while left:
-            name = left.pop()
+        pending = self.known(self._joined(names))
+        while pending:
+            name = pending.pop()
             if name not in taken:
                 taken.add(name)
-                left |= self.known(self._of(name).everything) if name not in but else set()
+                pending |= self.known(self._of(name).everything) if name not in but else set()
         return taken
 
     def known(self, names: Iterable[str]) -> set[str]:
         """Return the modules of these names, and the packages around them: ``a.b.c`` may be a class in ``a.b``."""
         modules, seen = set[str](), set[str]()
-        left = [*names]
-        while left:
-            name = left.pop()
+        pending = [*names]
+        while pending:
+            name = pending.pop()
             known = {*around(name), name} & self._paths.keys()
             if name in seen or not known:
                 continue
             seen.add(name)
             modules |= known
             inner = max(known)
-            home = self._of(inner).given.get(name.removeprefix(f"{inner}.").partition(".")[0])
-            left += [home] if home else []
+            home = self._of(inner).provided.get(name.removeprefix(f"{inner}.").partition(".")[0])
+            pending += [home] if home else []
         return modules
 
     def _of(self, name: str) -> _Module:
@@ -192,5 +192,5 @@ class Modules:
         for module in sorted(self._paths):  # a package before its content
             parts = ((package, module.removeprefix(f"{package}.")) for package in around(module))
             if {module, f"{module}.*"} & joined or any(joined.issuperset(part) for part in parts):
-                joined |= {module, *self._of(module).given.values()}
+                joined |= {module, *self._of(module).provided.values()}
         return joined

@@ -136,9 +136,10 @@ class _ItemsPod(_Pod):
         count = len(next(iter(items.lists.values()), ()))
         parts = chunks(count, self.flow.most_chunks(loop.name))
         if items.end is End.OK:
-            most = max(int(stop) - int(start) for start, _, stop in (part.partition(":") for part in parts))
+            largest = max(int(stop) - int(start) for start, _, stop in (part.partition(":") for part in parts))
             print(
-                f"Loop {loop.name!r}: items: {count}, pods of each step: {len(parts)}, items in a pod: {most} at most."
+                f"Loop {loop.name!r}: items: {count}, pods of each step: {len(parts)}, "
+                f"items in a pod: {largest} at most."
             )
             note(opened=count)
         result = self._leave(
@@ -161,7 +162,7 @@ class _GatherPod(_Pod):
 
     def run(self) -> Result:
         loop = self._loop().name
-        return self._leave(names.of_all(loop), steps=[step.name for step in self.flow.given_on(loop)])
+        return self._leave(names.of_all(loop), steps=[step.name for step in self.flow.used_outside(loop)])
 
 
 class _StepPod(_Pod):
@@ -194,8 +195,8 @@ class _StepPod(_Pod):
         parameters = {
             self._port(step, output): self._shown(step, output) for step in self.unit.steps for output in step.outputs
         }
-        left = self._leave(self.unit.record, steps=[step.name for step in self.unit.steps])
-        return Result(parameters, left.artifacts)
+        record = self._leave(self.unit.record, steps=[step.name for step in self.unit.steps])
+        return Result(parameters, record.artifacts)
 
     def _port(self, step: Step, output: str) -> str:
         return names.output(step.name, output) if self.unit.together else names.port(output)

@@ -115,9 +115,9 @@ class RunDetails:
         tasks = self.tasks
         if not (tasks.has_flow and tasks.workflow) or tasks.pods(names.RESULT_TASK):
             return ""
-        left = [repr(step) for task, step in tasks.steps.items() if not (tasks.pods(task) or tasks.is_cached(task))]
-        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
-        return f"KFP started no step after that. Not run: {', '.join(left[:NAMED])}{more}." if left else ""
+        missing = [repr(step) for task, step in tasks.steps.items() if not (tasks.pods(task) or tasks.is_cached(task))]
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        return f"KFP started no step after that. Not run: {', '.join(missing[:NAMED])}{more}." if missing else ""
 
     # Steps.
 

@@ -275,24 +275,26 @@ class Simulation:
 
     def _loop(self, name: str, task: Json, scope: _Scope) -> Artifacts:
         ref, iterator = task["componentRef"]["name"], task["parameterIterator"]
-        most = [f"{at}:{at + 1}" for at in range(self.iterations.get(name, 1))]
+        chunks = [f"{number}:{number + 1}" for number in range(self.iterations.get(name, 1))]
         raw = iterator["items"].get("raw")
-        items = json.loads(raw)[: len(most)] if raw else most
+        items = json.loads(raw)[: len(chunks)] if raw else chunks
         path = self._node(f"{scope.path}.{name}", "DAG", f"{ref}-{name}-iterator", scope.path, _PARENT)
         driven = _driven(name, task, scope.component)
         self._dag_driver(name, f"{path}.iteration-driver", path, driven)
         group = f"{path}.iteration-iterations"
         self._add(group, "TaskGroup", f"{ref}-iteration", path, {"children": self._ids(group, len(items))})
-        left: dict[str, list[Json]] = {}
-        for at, item in enumerate(items):
-            inputs = {**_PARENT, "iteration-index": str(at)}
-            around = self._node(f"{group}({at}:{at})", "DAG", f"{ref}-iteration", path, inputs)
-            self._dag_driver(name, f"{around}.iteration-item-driver", around, {**driven, "iteration-index": str(at)})
+        outputs: dict[str, list[Json]] = {}
+        for number, item in enumerate(items):
+            inputs = {**_PARENT, "iteration-index": str(number)}
+            around = self._node(f"{group}({number}:{number})", "DAG", f"{ref}-iteration", path, inputs)
+            self._dag_driver(
+                name, f"{around}.iteration-item-driver", around, {**driven, "iteration-index": str(number)}
+            )
             inner = self._node(f"{around}.iteration-item", "DAG", ref, around, _PARENT)
             parameters = {**scope.parameters, iterator["itemInput"]: item}
             for port, artifacts in self._dag(_Scope(inner, scope.component, parameters, scope.artifacts)).items():
-                left.setdefault(port, []).extend(artifacts)
-        return left
+                outputs.setdefault(port, []).extend(artifacts)
+        return outputs
 
     def _container(self, name: str, task: Json, scope: _Scope, followers: int) -> Artifacts:
         """Return a container: the pod of its driver, a DAG with only its own pod, and that pod."""

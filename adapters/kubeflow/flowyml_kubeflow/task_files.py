@@ -132,7 +132,7 @@ def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
     return {"format": PACKED}
 
 
-def described(packed: Any, stored: Values, kind: str, most: int = FACTS_BYTES) -> Values:
+def described(packed: Any, stored: Values, kind: str, limit: int = FACTS_BYTES) -> Values:
     """Return the metadata of an output, which KFP's UI shows: its format as ``stored``, its kind and facts, or value.
 
     KFP describes the inputs of a task in its pod, with their metadata, so these have at most ``most`` bytes: what is
@@ -153,7 +153,7 @@ def described(packed: Any, stored: Values, kind: str, most: int = FACTS_BYTES) -
     for name, value in facts.items():
         text = json.dumps({name: value}, ensure_ascii=False)
         is_kept = text.encode("utf-8", "ignore").decode() == text and not names.REPLACED.search(text)
-        if is_kept and _bytes_in_pod({**kept_facts, name: value, **stored}) <= most:
+        if is_kept and _bytes_in_pod({**kept_facts, name: value, **stored}) <= limit:
             kept_facts[name] = value
     return {**kept_facts, **stored}
 

@@ -188,8 +188,8 @@ class StepTask:
             target = artifact(self.executor_input, "outputs", names.port(output))
             values[output] = packed if not is_reference(packed) else with_url(packed, self.scratch, target["uri"])
             stored, kind = store(packed, target, self.scratch), self.step.kinds.get(output, "")
-            most = self.executor_input["about"].get("facts", FACTS_BYTES)
-            result.artifacts[names.port(output)] = described(packed, stored, kind, most)
+            limit = self.executor_input["about"].get("facts", FACTS_BYTES)
+            result.artifacts[names.port(output)] = described(packed, stored, kind, limit)
         shutil.rmtree(self.scratch, ignore_errors=True)
         self._publish(values)
         return result

@@ -27,7 +27,7 @@ from flowyml_prefect.records import FlowRun, Log, TaskRun
 if TYPE_CHECKING:
     from flowyml.core.web import Answer
 
-__all__ = ["TAG", "PrefectClient", "never_given", "unknown"]
+__all__ = ["TAG", "PrefectClient", "not_an_id", "unknown"]
 
 Meaning = TypeVar("Meaning")
 
@@ -131,12 +131,12 @@ class PrefectClient(HttpClient):
     def has_unfinished_runs(self, deployment_id: str) -> bool:
         """Return whether a run of a deployment has not ended, including runs that are planned for later."""
         states = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
-        asked = {
+        body = {
             "deployments": {"id": {"any_": [deployment_id]}},
             "flow_runs": {"state": {"type": {"any_": states}}},
             "limit": 1,
         }
-        return bool(self.query("/flow_runs/filter", asked))
+        return bool(self.query("/flow_runs/filter", body))
 
     def delete_deployment(self, deployment_id: str) -> None:
         """Remove a deployment if it exists. Prefect removes those of its runs that have not begun."""
@@ -181,8 +181,8 @@ class PrefectClient(HttpClient):
             # The number of runs of these deployments that were read. Not ``paged``, which sends the same request each
             # time.
             offset = sum(read[deployment] for deployment in wanted)
-            asked = {**body, "limit": _PAGE, "offset": offset}
-            page = listing.page(partial(self.query, "/flow_runs/filter", asked), list)
+            request = {**body, "limit": _PAGE, "offset": offset}
+            page = listing.page(partial(self.query, "/flow_runs/filter", request), list)
             for plain in page:
                 run = self._understood(FlowRun.of, plain)
                 deployment = str(run.deployment_id)
@@ -249,12 +249,12 @@ class PrefectClient(HttpClient):
 
     def delete_run(self, run_id: str) -> None:
         """Remove a run with its tasks, its log and its artifacts, if it exists."""
-        asked = {"artifacts": {"flow_run_id": {"any_": [run_id]}}, "limit": _PAGE}
+        filters = {"artifacts": {"flow_run_id": {"any_": [run_id]}}, "limit": _PAGE}
         gone: set[str] = set()
-        while left := {plain["id"] for plain in self.query("/artifacts/filter", asked)} - gone:
-            for artifact in left:
+        while artifacts := {plain["id"] for plain in self.query("/artifacts/filter", filters)} - gone:
+            for artifact in artifacts:
                 self._delete(f"/artifacts/{artifact}")
-            gone |= left
+            gone |= artifacts
             if len(gone) > _MOST_ARTIFACTS:
                 raise EngineError(f"Prefect at {self.url} lists more than {_MOST_ARTIFACTS} artifacts of run {run_id}.")
         self._delete(f"/flow_runs/{run_id}")
@@ -391,7 +391,7 @@ def unknown(client: PrefectClient, what: str, name: str) -> str:
     return f"Prefect at {client.connection.ui_url} has no {what} {name!r}."
 
 
-def never_given(client: PrefectClient, what: str, name: str, listing: str) -> str:
+def not_an_id(client: PrefectClient, what: str, name: str, listing: str) -> str:
     """Say the same for a text that cannot be an id of Prefect's. Raises if the server cannot be asked."""
     client.version()
     return f"{unknown(client, what, name)} Its id is a UUID, as `{listing}` shows it."

@@ -52,7 +52,7 @@ def _heading(plan: Plan, group: Group) -> str:
 
 
 def _call(plan: Plan, step: Step) -> str:
-    given = [
+    arguments = [
         f"{item.name}={_format_source(plan, item.source)}"
         for item in step.inputs
         if not isinstance(item.source, Constant)
@@ -60,7 +60,7 @@ def _call(plan: Plan, step: Step) -> str:
     has_rule = step.run_if != "all_success" and not plan.structure.is_cleanup(step.group)
     rule = f" if {step.run_if}" if has_rule else ""
     after = f" after {', '.join(step.after)}" if step.after else ""
-    return f"{step.name}({', '.join(given)}){after}{rule}"
+    return f"{step.name}({', '.join(arguments)}){after}{rule}"
 
 
 def _format_source(plan: Plan, source: Source) -> str:

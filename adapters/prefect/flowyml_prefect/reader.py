@@ -21,7 +21,7 @@ from flowyml.orchestrators.log_following import Poll, log_lines
 from flowyml.orchestrators.reader import RunReader
 from flowyml.plan.names import slug
 from flowyml_prefect.automations import HEARTBEAT, SILENCE_SECONDS
-from flowyml_prefect.client import TAG, PrefectClient, never_given, unknown
+from flowyml_prefect.client import TAG, PrefectClient, not_an_id, unknown
 from flowyml_prefect.messages import error_text, is_last_line, is_machinery, task_runs
 from flowyml_prefect.names import PIPELINE, RUN_ID, flow_name, outputs_key, plan_key
 from flowyml_prefect.records import FlowRun, Log, as_id
@@ -122,7 +122,7 @@ class PrefectReader(RunReader):
                 return self.client.run(run_id)
             except NotFoundError as error:
                 raise RunNotFoundError(unknown(self.client, "run", job_id)) from error
-        raise RunNotFoundError(never_given(self.client, "run", job_id, self.client.command("runs")))
+        raise RunNotFoundError(not_an_id(self.client, "run", job_id, self.client.command("runs")))
 
     def get_run(self, job_id: str) -> Run:
         return self.record(self.fetch(job_id))

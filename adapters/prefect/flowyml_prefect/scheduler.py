@@ -11,7 +11,7 @@ from flowyml.core.errors import OwnershipError, ScheduleError, ScheduleNotFoundE
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.http import ConflictError, NotFoundError
 from flowyml.orchestrators.scheduler import Scheduler
-from flowyml_prefect.client import never_given, unknown
+from flowyml_prefect.client import not_an_id, unknown
 from flowyml_prefect.deployer import PrefectDeployer
 from flowyml_prefect.names import deployment_name, flow_name
 from flowyml_prefect.parameters import given_parameters
@@ -99,15 +99,15 @@ class PrefectScheduler(Scheduler):
         """
         schedule = self._own(schedule_id)
         deployment = self.client.deployment_by_id(schedule["deployment_id"])
-        at = time.astimezone(UTC).isoformat()
+        due = time.astimezone(UTC).isoformat()
         request = {
-            "name": f"{deployment['name']} for {at}",
-            "idempotency_key": f"flowyml schedule {at}",
+            "name": f"{deployment['name']} for {due}",
+            "idempotency_key": f"flowyml schedule {due}",
             "parameters": schedule.get("parameters") or {},
             "enforce_parameter_schema": False,
             "tags": [MADE_UP],
-            "labels": {**(deployment.get("labels") or {}), MADE_UP: at},
-            "state": {"type": "SCHEDULED", "state_details": {"scheduled_time": at}},
+            "labels": {**(deployment.get("labels") or {}), MADE_UP: due},
+            "state": {"type": "SCHEDULED", "state_details": {"scheduled_time": due}},
         }
         return self.client.create_run(deployment["id"], request)
 
@@ -164,7 +164,7 @@ class PrefectScheduler(Scheduler):
         deployment_id = as_id(schedule_id)
         if deployment_id is None:
             listing = self.client.command("schedule list")
-            raise ScheduleNotFoundError(never_given(self.client, "schedule", schedule_id, listing))
+            raise ScheduleNotFoundError(not_an_id(self.client, "schedule", schedule_id, listing))
         try:
             schedule = own_schedule(self.client.deployment_by_id(deployment_id))
         except NotFoundError:

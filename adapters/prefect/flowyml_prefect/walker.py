@@ -31,7 +31,7 @@ from flowyml.plan.parameters import days_of
 from flowyml.runtime.decider import End, listed
 from flowyml.runtime.kept_outputs import KeptOutputs
 from flowyml.runtime.nodes import Frame, Node, Opening, Task
-from flowyml.runtime.packed_decisions import PackedDecisions, given_to
+from flowyml.runtime.packed_decisions import PackedDecisions, packed_inputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.walk import Walk
 from flowyml_prefect.worker import Values, Work, current_work, final_status, make_attempt, reason_of, run_dates
@@ -311,7 +311,7 @@ class Walker:
                 self._together[task.together].append(task)
                 return
             self._together[task.together] = []
-        task.inputs, task.stop = (given_to(task) if task.end is None else {}), self._work.stop
+        task.inputs, task.stop = (packed_inputs(task) if task.end is None else {}), self._work.stop
         self.count += 1
         self._busy.add(task)
         self._busy_items += bool(task.index)

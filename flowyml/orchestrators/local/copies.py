@@ -81,9 +81,9 @@ class MappedValue:
         for buffer in buffers:
             start = self._file.seek(-self._file.tell() % _ALIGNMENT, os.SEEK_CUR)
             self._spans.append(slice(start, start + buffer.nbytes))
-            left = buffer
-            while left:
-                left = left[self._file.write(left) :]
+            unwritten = buffer
+            while unwritten:
+                unwritten = unwritten[self._file.write(unwritten) :]
 
     def copy(self) -> Any:
         """Return a copy; while many are alive, one in memory of its own."""
@@ -156,8 +156,8 @@ def _is_block(value: Any) -> bool:
     """Return whether ``deepcopy`` copies all of it as one block: pandas shares the objects in the cells of a table."""
     kind = type(value)
     if kind is loaded_class("pandas", "DataFrame"):
-        objects = (at for at, dtype in enumerate(value.dtypes) if str(dtype) == "object")
-        return all(_is_block(value.iloc[:, at]) for at in objects)
+        objects = (column for column, dtype in enumerate(value.dtypes) if str(dtype) == "object")
+        return all(_is_block(value.iloc[:, column]) for column in objects)
     if kind is loaded_class("pandas", "Series"):
         infer = sys.modules["pandas"].api.types.infer_dtype
         return value.dtype != object or not infer(value, skipna=True).startswith("mixed")

@@ -238,7 +238,7 @@ class Engine:
 
     def _fail(self, node: LocalTask, error: BaseException, started: float) -> None:
         node.error = error
-        status, raw = self._verdict(error)
+        status, raw = self._status_of_error(error)
         delay = None
         if node.step.retry and status != "CANCELLED" and not self.stopping:
             delay = node.step.retry.delay_after(error, node.attempt - node.before)
@@ -250,7 +250,7 @@ class Engine:
         if status != "CANCELLED":
             self._report(node, error, delay)
 
-    def _verdict(self, error: BaseException) -> tuple[str, str]:
+    def _status_of_error(self, error: BaseException) -> tuple[str, str]:
         if self.stopping and isinstance(error, StepCancelledError):
             return "CANCELLED", self.stopping
         if isinstance(error, StepCancelledError | KeyboardInterrupt):
@@ -270,10 +270,10 @@ class Engine:
         with self._condition:
             if done is not None:
                 self._book(done)
-            while self.walk.left and not self.stopping:
+            while self.walk.unfinished and not self.stopping:
                 if self._retries:
                     self._wake_retries()
-                if node := self._taken():
+                if node := self._pop_ready():
                     if self._ready or self._retries:
                         self._call_for_help()
                     return node
@@ -281,7 +281,7 @@ class Engine:
             self._condition.notify_all()
             return None
 
-    def _taken(self) -> Node | None:
+    def _pop_ready(self) -> Node | None:
         """Return the next ready node. Steps of an execution group with a running step have to wait."""
         while self._ready:
             node = self._ready.popleft()

@@ -84,23 +84,23 @@ def bytes_of(value: Any) -> float:
 
 def _is_light(value: Any) -> bool:
     """Return whether it has few parts, all of them plain collections, data classes or immutable."""
-    parts, left = [value], _MOST_PARTS
+    parts, remaining = [value], _MOST_PARTS
     while parts:
         part = parts.pop()
-        left -= 1
+        remaining -= 1
         if isinstance(part, _IMMUTABLE):
             continue
         if type(part) in (list, tuple, set, frozenset):
-            left -= len(part)
+            remaining -= len(part)
             inner: Iterable[Any] = part
         elif type(part) is dict:
-            left -= 2 * len(part)
-            inner = (*part, *part.values()) if left >= 0 else ()
+            remaining -= 2 * len(part)
+            inner = (*part, *part.values()) if remaining >= 0 else ()
         elif dataclasses.is_dataclass(part) and not isinstance(part, type):
             inner = [getattr(part, field.name, None) for field in dataclasses.fields(part)]
         else:
             return False
-        if left < 0:
+        if remaining < 0:
             return False
         parts.extend(inner)
     return True

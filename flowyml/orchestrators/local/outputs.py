@@ -285,18 +285,18 @@ def _small_pickle(value: Any) -> bytes | None:
 
 def _is_small(value: Any) -> bool:
     """Return whether to write a value as JSON, without walking through millions of items."""
-    left = SMALL
+    remaining = SMALL
     parts = [value]
-    while parts and left >= 0:
+    while parts and remaining >= 0:
         part = parts.pop()
         kind = type(part)  # a class of the user's own is not plain, and may do anything when it is walked through
-        left -= len(part) + 1 if kind in (str, list, dict) else 1
-        if left >= 0 and kind is list:
+        remaining -= len(part) + 1 if kind in (str, list, dict) else 1
+        if remaining >= 0 and kind is list:
             parts.extend(part)
-        elif left >= 0 and kind is dict:
+        elif remaining >= 0 and kind is dict:
             parts.extend(part)
             parts.extend(part.values())
-    return left >= 0
+    return remaining >= 0
 
 
 def _kind(value: Any) -> str:

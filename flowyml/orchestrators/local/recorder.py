@@ -66,7 +66,7 @@ class Recorder:
             self._thread.join()
         with self._store.session() as db:
             self._flush(db)
-            if lost := len(_taken(self._lines)):
+            if lost := len(_drain(self._lines)):
                 message = f"The last {lost} lines of this run could not be saved: {self._trouble}."
                 logger.error("%s", message)
                 self._lines.append(Line(None, "ERROR", time.time(), message, ""))
@@ -89,9 +89,9 @@ class Recorder:
                     logger.exception("Monitoring a local run failed; trying again.")
 
     def _flush(self, db: sqlite3.Connection) -> None:
-        rows = {(row.position, row.item): row for row in _taken(self._rows)}
-        kept = _taken(self._kept)
-        lines = _taken(self._lines)
+        rows = {(row.position, row.item): row for row in _drain(self._rows)}
+        kept = _drain(self._kept)
+        lines = _drain(self._lines)
         if not rows and not kept and not lines:
             return
         try:
@@ -114,6 +114,6 @@ class Recorder:
         self._trouble = trouble
 
 
-def _taken(queue: deque[_Item]) -> list[_Item]:
+def _drain(queue: deque[_Item]) -> list[_Item]:
     """Take all that is in the queue now; other threads may keep adding to it."""
     return [queue.popleft() for _ in range(len(queue))]

@@ -63,7 +63,7 @@ class Server:
 
     def run(self, poll_seconds: float) -> None:
         """Run until the stop event; check for changed schedules this often."""
-        self._store.sign(self._id)  # a record that cannot be used is an error at once
+        self._store.record_heartbeat(self._id)  # a record that cannot be used is an error at once
         self._scheduler.start()
         try:
             while True:
@@ -73,7 +73,7 @@ class Server:
         finally:
             self._stop.set()
             self._scheduler.shutdown()
-            self._store.sign_off(self._id)
+            self._store.remove_server(self._id)
 
     def _poll(self) -> None:
         """Read the schedules.
@@ -82,7 +82,7 @@ class Server:
         """
         trouble = ""
         try:
-            self._store.sign(self._id)
+            self._store.record_heartbeat(self._id)
             self._follow_changes()
         except (sqlite3.Error, ConfigurationError) as error:
             trouble = str(error)

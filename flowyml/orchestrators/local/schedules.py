@@ -171,7 +171,7 @@ class ScheduleStore:
 
     # Processes that serve schedules.
 
-    def sign(self, server: str) -> None:
+    def record_heartbeat(self, server: str) -> None:
         """Record that this process serves the schedules of this store."""
         owner = this_process()
         with self.runs.session() as db:
@@ -181,7 +181,7 @@ class ScheduleStore:
                 (server, owner.host, owner.pid, owner.born, time.time()),
             )
 
-    def sign_off(self, server: str) -> None:
+    def remove_server(self, server: str) -> None:
         """Record that this process no longer serves."""
         with self.runs.session() as db:
             db.execute("DELETE FROM servers WHERE id = ?", (server,))

@@ -153,11 +153,11 @@ class StepCalls:
         return AttemptOutputs(self._run_here(node)) if node.step.caching is None else self._call_cached(node)
 
     def _run_here(self, node: LocalTask) -> dict[str, Any]:
-        given: dict[str, Any] = own_copy(node.fixed)  # an attempt may change its own
+        arguments: dict[str, Any] = own_copy(node.fixed)  # an attempt may change its own
         lent: list[Any] = []
-        for name, source, output in node.given():
-            given[name] = self._taken(node, source, output, lent)
-        inputs = _as_declared(node, given)
+        for name, source, output in node.completed_arguments():
+            arguments[name] = self._read_value(node, source, output, lent)
+        inputs = _as_declared(node, arguments)
         with running(self._pipeline, self._run_id, node.step, self._dates, node.index):
             outputs = distinct(run_step(node.step, self._functions[node.step.name], inputs, self._hooks))
             self._note_artifacts(node, outputs)
@@ -218,7 +218,9 @@ class StepCalls:
         from flowyml.artifacts.content_digest import content_of_value
 
         contents: dict[str, Any] = {name: content_of_value(value) for name, value in node.fixed.items()}
-        contents.update((name, self._content(source.values[output])) for name, source, output in node.given())
+        contents.update(
+            (name, self._content(source.values[output])) for name, source, output in node.completed_arguments()
+        )
         return _as_declared(node, contents)
 
     def _content(self, value: Any) -> list[Any]:
@@ -240,10 +242,12 @@ class StepCalls:
         """Evaluate a branch: whether it is taken; or a loop: its lists. Raises ``StepError``."""
         if isinstance(node, Decision):
             return is_taken(node.branches, lambda source: self.live(node.value(source, self._parameters)))
-        given = {name: self._taken(node, source, output) for name, source, output in node.given()}
-        return checked_lists(node.loop, {**own_copy(node.fixed), **given})
+        arguments = {
+            name: self._read_value(node, source, output) for name, source, output in node.completed_arguments()
+        }
+        return checked_lists(node.loop, {**own_copy(node.fixed), **arguments})
 
-    def _taken(self, node: Node, source: Node, output: str, lent: list[Any] | None = None) -> Any:
+    def _read_value(self, node: Node, source: Node, output: str, lent: list[Any] | None = None) -> Any:
         """Return a returned value for a consumer: the value itself for the last one, a copy for the others.
 
         A consumer that is retried needs it again, so only its last attempt gets the value itself. Values passed
@@ -253,7 +257,7 @@ class StepCalls:
         if not is_last:
             self._map_once(source, output)
         lent = None if self._is_shared(source) else lent
-        return listed(mapped(source.values[output], partial(self._taken_value, is_last=is_last, lent=lent)))
+        return listed(mapped(source.values[output], partial(self._hand_over, is_last=is_last, lent=lent)))
 
     def _gets_itself(self, node: Node, source: Node, output: str) -> bool:
         return self._is_shared(source) or (source.uses[output] == 1 and _is_last_attempt(node))
@@ -271,7 +275,7 @@ class StepCalls:
     def _with_large_mapped(self, value: Any) -> Any:
         return value if type(value) in (Stored, Recorded) else with_large_mapped(value, self._folder)
 
-    def _taken_value(self, value: Any, *, is_last: bool, lent: list[Any] | None) -> Any:
+    def _hand_over(self, value: Any, *, is_last: bool, lent: list[Any] | None) -> Any:
         if type(value) in (Recorded, MappedValue):  # a copy in any case
             return self._live(value)
         if is_last:
@@ -284,11 +288,11 @@ class StepCalls:
 
     def _call_apart(self, node: LocalTask) -> AttemptOutputs:
         assert self.apart is not None
-        given = dict(node.fixed)  # plain JSON, which a process takes as it is
-        for name, source, output in node.given():
+        arguments = dict(node.fixed)  # plain JSON, which a process takes as it is
+        for name, source, output in node.completed_arguments():
             is_plain = output in source.plain  # a worker unpacks only values of steps
-            given[name] = source.values[output] if is_plain else self._store_once(node, source, output)
-        inputs = _as_declared(node, given)
+            arguments[name] = source.values[output] if is_plain else self._store_once(node, source, output)
+        inputs = _as_declared(node, arguments)
         sink = self._sink(node.position, node.row.item)
         with self._process_of(node) as (together, hold):
             packed = self.apart.run(
@@ -386,9 +390,9 @@ def _step_of(source: Node) -> str:
     return step if isinstance(step, str) else step.name
 
 
-def _as_declared(node: LocalTask, given: Mapping[str, Any]) -> dict[str, Any]:
+def _as_declared(node: LocalTask, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Sort arguments in the plan's order, which a step sees in its ``**kwargs``."""
-    return {item.name: given[item.name] for item in node.step.inputs if item.name in given}
+    return {item.name: arguments[item.name] for item in node.step.inputs if item.name in arguments}
 
 
 def _is_last_attempt(node: Node) -> bool:

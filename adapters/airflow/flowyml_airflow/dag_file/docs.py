@@ -87,18 +87,18 @@ def _parameter(parameter: Parameter) -> Sequence[str]:
 
 
 def _step(step: Step) -> Sequence[str]:
-    taken = [_taken(item.source) for item in step.inputs if not isinstance(item.source, Constant)]
+    inputs = [_describe_source(item.source) for item in step.inputs if not isinstance(item.source, Constant)]
     from_steps = {output.step for output in outputs_in(item.source for item in step.inputs)}
     waits = [f"after {_code(name)}" for name in step.after if name not in from_steps]
-    return _code(step.name), ", ".join(dict.fromkeys([*taken, *waits])), ", ".join(map(_code, step.outputs))
+    return _code(step.name), ", ".join(dict.fromkeys([*inputs, *waits])), ", ".join(map(_code, step.outputs))
 
 
-def _taken(source: Source) -> str:
+def _describe_source(source: Source) -> str:
     match source:
         case FromStep(step, output):
             return f"{_code(output)} of {_code(step)}"
         case FromEither(outputs):
-            return " or ".join(map(_taken, outputs))
+            return " or ".join(map(_describe_source, outputs))
         case FromItem(loop, _):
             return f"an item of {_code(loop)}"
         case FromParameter(name):
