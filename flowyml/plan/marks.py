@@ -18,7 +18,6 @@ from pathlib import PurePath
 from typing import Any
 
 from flowyml.core.errors import FlowymlError
-from flowyml.plan.bundle import Bundle
 from flowyml.plan.codec import decode
 
 __all__ = ["Mark", "mark_of", "marked", "objection"]
@@ -116,6 +115,8 @@ def _own_format(data: bytes) -> Mark | None:
     """Return whether a file is a plan or a bundle."""
     try:
         if data.startswith(_SHEBANG):
+            from flowyml.plan.bundle import Bundle  # with what builds one, which no worker needs
+
             Bundle.of(data)
             return Mark(is_untouched=True)
         return Mark(decode(data).canonical == data.rstrip())

@@ -13,17 +13,19 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowyml._version import __version__
 from flowyml.core.errors import EngineError
 from flowyml.core.zips import zipped
-from flowyml.plan.bundle import Bundle
 from flowyml.plan.marks import mark_of
 from flowyml.plan.runtime_files import python_files, runtime_files
 from flowyml.runtime.processes import can_fork
 from flowyml.runtime.unpacking import unpack_bundle_bytes
 from flowyml_airflow.names import BUNDLES_FOLDER
+
+if TYPE_CHECKING:
+    from flowyml.plan.bundle import Bundle
 
 __all__ = [
     "Runtime", "bundle_in", "is_airflows", "kept_path", "plain_bundle", "plain_files", "runtime", "unpacked",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import ParameterError
-from flowyml.plan.layout import Group, Pair, Part, text_literal, value
 from flowyml.plan.model import Parameter
 from flowyml.plan.parameters import in_words
+
+if TYPE_CHECKING:
+    from flowyml.plan.layout import Part
 
 __all__ = ["SIXTY_FOUR_BITS", "check_carried", "declared", "filled", "param"]
 
@@ -22,6 +24,8 @@ def param(parameter: Parameter, values: Mapping[str, Any]) -> Part:
 
     A parameter that is filled with a date of the run is an empty field, which may stay empty: see ``filled``.
     """
+    from flowyml.plan.layout import Group, Pair, text_literal, value  # no worker writes a DAG file
+
     schema = {key: part for key, part in _flat(parameter.schema).items() if key != "default"}
     default = values.get(parameter.name, parameter.default)
     if default == parameter.default and (date := _date_of(parameter)):

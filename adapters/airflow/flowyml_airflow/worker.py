@@ -16,18 +16,14 @@ from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from flowyml.artifacts import artifact_key, default_url, is_reference, open_store, pack, run_place
-from flowyml.core.dates import RunDates
 from flowyml.core.errors import StepError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.logs import level_of
-from flowyml.core.schedule import Schedule
 from flowyml.core.urls import without_credentials
 from flowyml.plan.codec import decode
 from flowyml.plan.groups import Loop
-from flowyml.plan.marks import mark_of
 from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Step
 from flowyml.plan.parameters import days_of
 from flowyml.runtime.decider import OK, End, Index, Outcome, listed
@@ -44,6 +40,7 @@ from flowyml_airflow.links import add_links
 from flowyml_airflow.names import CACHED_KEY, RETURNED, given_run_id, parameters_of
 from flowyml_airflow.parameters import filled
 from flowyml_airflow.pod_disks import check_outlives_pod
+from flowyml_airflow.run_dates import dates_of
 from flowyml_airflow.secrets import masked, read_ahead
 from flowyml_airflow.supervisor_line import drop_answers_after, drop_unread_answers
 from flowyml_airflow.task_exceptions import (
@@ -181,7 +178,7 @@ def trigger(
     graph = _graph(bundle)
     step = graph.plan.by_name[operator.step]
     inputs, _ = _inputs(graph, step, operator, context, bundle, python, artifacts)
-    parameters = _dates(context).filled(_parameters(context, bundle), days_of(graph.plan.parameters))
+    parameters = dates_of(context).filled(_parameters(context, bundle), days_of(graph.plan.parameters))
     operator.conf = {**operator.conf, **conf_of(step, inputs, parameters)}
     operator.trigger_run_id = _external_run(operator, context, bundle)
     execute(context)
@@ -401,7 +398,7 @@ def _processes(
     """
     return StepProcesses(
         bundle, run_id=_run_id(context), artifacts=artifacts or default_url(), place=_place(context, bundle),
-        parameters=_parameters(context, bundle), dates=_dates(context), python=python,
+        parameters=_parameters(context, bundle), dates=dates_of(context), python=python,
         fork_here=is_airflows(python), host_packages=("airflow",), read_secret=read_secret,
     )  # fmt: skip
 
@@ -421,42 +418,6 @@ def _address() -> str:
         return ""
     url = conf.get("api", "base_url", fallback="") or conf.get("webserver", "base_url", fallback="")
     return without_credentials(url or "")
-
-
-def _dates(context: Mapping[str, Any]) -> RunDates:
-    """Return the dates of a run by FlowyML's schedule or a backfill.
-
-    The timetables that FlowyML uses have no interval: Airflow uses the logical date for its start and its end. A run by
-    hand, or by an operator in another DAG, is for the time of the request, unless it was given a logical date, and has
-    a data interval only if it was given one.
-    """
-    run = context.get("dag_run")
-    began = getattr(run, "run_after", None) or getattr(run, "start_date", None)
-    moment = getattr(run, "logical_date", None) or began
-    if moment is None:
-        return RunDates()
-    schedule = _schedule(context)
-    if schedule and str(getattr(run, "run_type", "manual")).rpartition(".")[2].lower() in ("scheduled", "backfill"):
-        return schedule.dates_at(moment, picks="later")  # source: make_aware of Airflow
-    zone = ZoneInfo(schedule.timezone if schedule else "UTC")
-    interval = getattr(run, "data_interval_start", None), getattr(run, "data_interval_end", None)
-    start, end = (None, None) if interval == (moment, moment) else interval  # as Airflow fills it in
-    return RunDates(
-        logical_date=moment.astimezone(zone),
-        data_interval_start=start and start.astimezone(zone),
-        data_interval_end=end and end.astimezone(zone),
-    )
-
-
-def _schedule(context: Mapping[str, Any]) -> Schedule | None:
-    """Return the schedule in the DAG file."""
-    try:
-        mark = mark_of(Path(context["dag"].fileloc).read_bytes())
-        plain = mark.facts.get("schedule") if mark else None
-        return Schedule.from_dict(plain) if plain else None
-    except (OSError, AttributeError, KeyError, TypeError, ValueError):
-        logger.warning("The schedule of this run cannot be read from its DAG file.", exc_info=True)
-        return None
 
 
 def _parameters(context: Mapping[str, Any], bundle: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from flowyml_airflow.beside import runtime
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.external_run import conf_of
 from flowyml_airflow.names import ERROR_KEY
+from flowyml_airflow.run_dates import dates_of
 from tests.adapters.airflow.task_instance import Ti
 from tests.engines.airflow import airflow_python
 
@@ -136,7 +137,7 @@ def test_a_run_that_an_operator_started_has_no_interval_of_the_schedule(
     schedule = Schedule(cron="0 6 * * *", start=datetime(2026, 1, 1, tzinfo=UTC))
     file.write_text(compile_dag(Pipeline("dated").add_step(nothing).bundle(), schedule=schedule).text)
     run = SimpleNamespace(run_type=kind, logical_date=datetime(2026, 3, 1, 6, tzinfo=UTC))
-    dates = worker._dates({"dag_run": run, "dag": SimpleNamespace(fileloc=str(file))})
+    dates = dates_of({"dag_run": run, "dag": SimpleNamespace(fileloc=str(file))})
     assert dates.logical_date == run.logical_date
     assert (dates.data_interval_start is not None) is has_interval
 
@@ -160,6 +161,6 @@ def test_intervals_have_no_gap_where_the_clocks_change(
     moments = [datetime(2026, month, day, hour, 30, tzinfo=UTC) for day, hour in times]
     for before, time in itertools.pairwise(moments):
         run = SimpleNamespace(run_type="scheduled", logical_date=time)
-        dates = worker._dates({"dag_run": run, "dag": SimpleNamespace(fileloc=str(file))})
+        dates = dates_of({"dag_run": run, "dag": SimpleNamespace(fileloc=str(file))})
         interval = dates.data_interval_start, dates.data_interval_end
         assert [each and each.astimezone(UTC) for each in interval] == [before, time]
