@@ -71,4 +71,5 @@ def project_in(folder: Path, monkeypatch: pytest.MonkeyPatch, files: Mapping[str
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
     (folder / "project").mkdir()
+    monkeypatch.chdir(folder / "project")  # what may be read there counts: of a checkout it would be the whole of it
     return Project(folder / "project", files)

@@ -7,10 +7,15 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-__all__ = ["NEGATED", "NINE", "REPLACED"]
+__all__ = ["NEGATED", "NINE", "REPLACED", "wrapped"]
 
 NEGATED: Callable[[int], int] = lambda x: -x  # noqa: E731  # a lambda has no name of its own
 NINE: Callable[[], int] = lambda: 9  # noqa: E731  # the same
+
+
+def wrapped(function: Callable[..., Any], value: int = 9) -> Callable[..., Any]:
+    return wraps(function)(lambda *_: value)
+
 
 REPLACED: dict[str, Callable[[Any, int], None]] = {
     "replace a global": lambda helper, value: setattr(helper, "RATE", value),
@@ -18,11 +23,9 @@ REPLACED: dict[str, Callable[[Any, int], None]] = {
     "replace a method": lambda helper, value: setattr(helper.Kind, "factor", lambda self: value),
     "replace a default": lambda helper, value: setattr(helper.closure, "__defaults__", (value,)),
     "replace a registered function": lambda helper, value: helper.registered.update(one=lambda: value),
-    "replace a function by a wrapper": lambda helper, value: setattr(
-        helper, "scaled", wraps(helper.scaled)(lambda x: value)
-    ),
+    "replace a function by a wrapper": lambda helper, value: setattr(helper, "scaled", wrapped(helper.scaled, value)),
     "replace a method by a wrapper": lambda helper, value: setattr(
-        helper.Kind, "factor", wraps(helper.Kind.factor)(lambda self: value)
+        helper.Kind, "factor", wrapped(helper.Kind.factor, value)
     ),
     "replace a dataclass's field": lambda helper, value: setattr(helper, "Shape", lambda: value),
 }

@@ -174,9 +174,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    project = project_in(tmp_path, monkeypatch, FILES)
-    monkeypatch.chdir(project.folder)  # what may be read there counts: of a checkout it would be the whole of it
-    return project
+    return project_in(tmp_path, monkeypatch, FILES)
 
 
 @pytest.fixture

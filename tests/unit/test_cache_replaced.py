@@ -3,7 +3,6 @@
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.projects import Project, project_in
+from tests.unit.replacing import NINE, wrapped
 
 FILES = {
     "flow.py": """
@@ -64,12 +64,10 @@ REPLACED: dict[str, Callable[[Any, pytest.MonkeyPatch], None]] = {
     "a class's function under another name": lambda helper, patch: patch.setattr(
         helper.Kind, "chosen", staticmethod(helper.two)
     ),
-    "a method by a wrapper": lambda helper, patch: patch.setattr(
-        helper.Kind, "sized", wraps(helper.Kind.sized)(lambda self: 9)
-    ),
-    "a function by a wrapper": lambda helper, patch: patch.setattr(helper, "one", wraps(helper.one)(lambda: 9)),
+    "a method by a wrapper": lambda helper, patch: patch.setattr(helper.Kind, "sized", wrapped(helper.Kind.sized)),
+    "a function by a wrapper": lambda helper, patch: patch.setattr(helper, "one", wrapped(helper.one)),
     "a class's object": lambda helper, patch: patch.setattr(helper.Kind, "made", helper.Made(9)),
-    "a class by a function": lambda helper, patch: patch.setattr(helper, "Other", lambda: 9),
+    "a class by a function": lambda helper, patch: patch.setattr(helper, "Other", NINE),
     "a class by another": lambda helper, patch: patch.setattr(helper, "Other", helper.Kind),
     "the code of a function": lambda helper, patch: patch.setattr(helper.one, "__code__", helper.two.__code__),
     "a default": lambda helper, patch: patch.setattr(helper.more, "__defaults__", (9,)),
