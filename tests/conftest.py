@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """No test touches the user's data, and none phones home. Child processes inherit it."""
+    gc.disable()  # until all tests are collected
     signal.signal(signal.SIGINT, signal.default_int_handler)  # processes inherit that it is ignored in a background job
     home = Path(tempfile.mkdtemp(prefix="flowyml-tests-"))
     os.environ["FLOWYML_HOME"] = str(home)
@@ -39,6 +41,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["FLOWYML_HOME"], ignore_errors=True)
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays, so no later collection of garbage goes through it: that took a third of the time of
+    some tests.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
