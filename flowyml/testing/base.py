@@ -26,7 +26,8 @@ class Conformance:
     """The fixtures of the suite.
 
     ``run_timeout`` is the limit for a run, also on a busy machine, and ``patience`` the time that a step waits for
-    another step that should run beside it, both in seconds. ``at_once`` is the number of parallel runs of sample
+    another step that should run beside it, both in seconds. ``step_timeout`` is the timeout of steps that exceed it,
+    also in seconds; a step that does not must end within it. ``at_once`` is the number of parallel runs of sample
     pipelines, and ``steps_per_run`` the largest number of steps of samples that share a run; with 0, each has a run of
     its own. ``refused`` is for an engine that supports something partly: it maps the names of pipelines beyond its
     limits to words of the error that refuses them.
@@ -39,6 +40,7 @@ class Conformance:
 
     run_timeout = 1200.0
     patience = 240
+    step_timeout = 20.0
     at_once = 8
     steps_per_run = 60
     refused: ClassVar[Mapping[str, str]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,9 @@ class FailureConformance(Conformance):
         assert done.run.outputs == {"attempt": 2}
 
     @sample(
-        # A busy machine takes seconds to begin a step.
-        lambda folder: pipelines.beating(folder, name="conformance step timeout", step_timeout=15),
+        partial(pipelines.beating, name="conformance step timeout"),
         needs=[Feature.STEP_TIMEOUT],
+        settings=["step_timeout"],
     )
     def test_a_step_timeout_stops_the_work(self, done: Done) -> None:
         assert done.record.status is FAILED

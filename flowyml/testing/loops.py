@@ -204,7 +204,12 @@ class FanOutConformance(Conformance):
             "flaky[2]": 1,
         }
 
-    @sample(pipelines.slow_items, needs=[Feature.FAN_OUT, Feature.STEP_TIMEOUT], shares_run=True)
+    @sample(
+        pipelines.slow_items,
+        needs=[Feature.FAN_OUT, Feature.STEP_TIMEOUT],
+        settings=["step_timeout"],
+        shares_run=True,
+    )
     def test_each_item_has_a_timeout_of_its_own(self, done: Done) -> None:
         assert [list(pair) for pair in done.outputs["slow"]] == [[0, 0], [2, 2]]
         assert done.statuses("slow") == {"slow[0]": COMPLETED, "slow[1]": TIMEOUT, "slow[2]": COMPLETED}

@@ -249,10 +249,10 @@ def flaky_items(folder: str, note: Any) -> Any:
 
 
 @flow
-def slow_items() -> Any:
+def slow_items(step_timeout: float) -> Any:
     """An item that takes too long, and is left out."""
 
-    @step(timeout=20, on_item_error="continue")
+    @step(timeout=step_timeout, on_item_error="continue")
     def slow(n: int) -> int:
         time.sleep(120 if n == 1 else 0)
         return n

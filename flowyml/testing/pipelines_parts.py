@@ -69,15 +69,16 @@ def parts(folder: str) -> Parts:
     return Parts(note, numbers, double, add, total, same, risky)
 
 
-def flow(function: Callable[..., Any]) -> Callable[[str], Pipeline]:
+def flow(function: Callable[..., Any]) -> Callable[..., Pipeline]:
     """Decorate the function of a sample pipeline, whose name follows ``conformance``; a folder makes it a pipeline.
 
-    The function takes parts, and ``folder``, by their names; its other parameters are those of a run.
+    The function takes parts, ``folder``, and settings of the suite by their names; its other parameters are those of a
+    run.
     """
 
-    def of(folder: str) -> Pipeline:
+    def of(folder: str, **settings: Any) -> Pipeline:
         signature = inspect.signature(function, eval_str=True)
-        filled = {**parts(folder)._asdict(), "folder": folder}
+        filled = {**parts(folder)._asdict(), "folder": folder, **settings}
         filled = {name: filled[name] for name in filled.keys() & signature.parameters.keys()}
 
         @wraps(function)

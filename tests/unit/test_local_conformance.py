@@ -26,6 +26,7 @@ from flowyml.testing import (
 @pytest.mark.processes
 class TestLocal(OrchestratorConformance):
     compiles_files = False
+    step_timeout = 8
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -59,6 +60,7 @@ class TestControlFlowInProcesses(RandomFlowConformance, ExecutionGroupConformanc
     test_clean_up_after_a_cancellation = CleanupConformance.test_clean_up_after_a_cancellation
     test_retries = RetryConformance.test_a_retry_runs_the_failed_items_of_a_loop
 
+    step_timeout = 8
     has_tidied = CleanupConformance.has_tidied
     retried = RetryConformance.retried
 
