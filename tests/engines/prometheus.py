@@ -135,7 +135,8 @@ def pushgateway() -> Iterator[str]:
 
 
 def values(url: str, query: str) -> list[float]:
-    """What a Prometheus server answers to a query: the value of each series."""
+    """What VictoriaMetrics answers to a query: the value of each series, with all that it was sent by now."""
+    page(f"{url}/internal/force_flush")  # it shows nothing for ten seconds otherwise
     answer = json.loads(page(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"))
     return [float(series["value"][1]) for series in answer["data"]["result"]]
 

@@ -97,6 +97,9 @@ def test_a_step_that_waits_for_another_run_says_so(
 FORKS = """
 import os, sys, time
 from flowyml import pipeline, step
+from flowyml.runtime import caching
+
+caching._SAY_SECONDS = 0  # not after ten
 
 @step(cache=True)
 def forks() -> int:

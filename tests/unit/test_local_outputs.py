@@ -154,14 +154,10 @@ print(local.get_run("r").status)
 
 
 def test_a_run_in_the_background_that_could_not_record_its_outputs_has_not_completed(local: LocalOrchestrator) -> None:
-    @step(outputs=["x"])
-    def close() -> int:
-        import os
-
-        os.closerange(3, 200)  # those of the record too
-        return 42
-
-    handle = Pipeline("closing").add_step(close).submit(on=local)
+    with local.store.session() as db:
+        fails = "BEGIN SELECT RAISE(ABORT, 'no space'); END"
+        db.execute(f"CREATE TRIGGER full BEFORE UPDATE ON runs WHEN NEW.status = 'COMPLETED' {fails}")
+    handle = chain(1).submit(on=local)
     handle.wait_for_completion(2400, progress=False)
     assert (handle.status, handle.raw_status) == (FAILED, "crashed")
     assert "its outputs and steps could not be recorded" in (handle.error or "")

@@ -214,8 +214,9 @@ def test_damaged_schedules_are_logged_and_do_not_keep_the_others_from_firing(
 
 @quietly
 def test_a_run_that_cannot_be_started_for_a_moment_is_not_lost(
-    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("flowyml.orchestrators.local.schedule_server._AGAIN_SECONDS", 0.2)
     due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
     created = noting(tmp_path).schedule("interval", 3600, start=due, on=local)
     bundle = Path(ScheduleStore(local.store).get(created.schedule_id).bundle)
