@@ -7,10 +7,17 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-__all__ = ["NEGATED", "NINE", "REPLACED", "wrapped"]
+__all__ = ["NEGATED", "NINE", "REPLACED", "Kind", "wrapped"]
 
 NEGATED: Callable[[int], int] = lambda x: -x  # noqa: E731  # a lambda has no name of its own
 NINE: Callable[[], int] = lambda: 9  # noqa: E731  # the same
+
+
+class Kind:
+    """With a method of the name of one that it replaces, as mocks have that keep the name."""
+
+    def factor(self) -> int:
+        return 4
 
 
 def wrapped(function: Callable[..., Any], value: int = 9) -> Callable[..., Any]:

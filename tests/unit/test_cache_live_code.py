@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from flowyml.core.runs import PipelineResult
 from tests.engines.notebook import run_notebook
 from tests.unit.projects import Project, project_in
-from tests.unit.replacing import NEGATED, NINE, REPLACED
+from tests.unit.replacing import NEGATED, NINE, REPLACED, Kind
 
 FLOW = """
 from flowyml import pipeline, step
@@ -263,11 +263,7 @@ def test_what_is_replaced_or_changed_in_this_process_counts(living: Living, monk
             assert not living.run().step_results["work"].is_cached
         assert living.run().step_results["work"].is_cached
 
-    def factor(self: object) -> int:
-        return 4
-
-    factor.__qualname__ = "Kind.factor"  # as a mock that keeps the name
-    for name, value in {"SIZE": 8, "factor": factor, "new": 3}.items():
+    for name, value in {"SIZE": 8, "factor": Kind.factor, "new": 3}.items():
         with monkeypatch.context() as patched:
             patched.setattr(helper.Kind, name, value, raising=False)
             assert not living.run().step_results["work"].is_cached

@@ -137,7 +137,7 @@ from flowyml.orchestrators.downloading import download
 def fill():
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     print("a line to record")
-    time.sleep(3)  # the recorder tries many times meanwhile
+    time.sleep(1)  # the recorder tries many times meanwhile
     return 42
 
 local = LocalOrchestrator(store=sys.argv[1])

@@ -306,7 +306,7 @@ class Lingering(LocalOrchestrator):
         try:
             return super().execute(*args, **options)
         finally:
-            time.sleep(2)
+            time.sleep(1)
 
 
 def test_the_process_of_the_first_try_is_waited_for(notes: Path) -> None:
