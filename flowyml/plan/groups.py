@@ -92,7 +92,7 @@ class ExecutionGroup:
 
 
 class Groups:
-    """The groups of a plan, from the outermost inwards, and the positions of its steps in them.
+    """The groups of a plan, which are its ``structure``: from the outermost inwards, with the steps in them.
 
     A *path* is the names of the groups around a step, the outermost first.
     """
@@ -154,6 +154,14 @@ class Groups:
     def loops_between(self, step: str, group: str) -> tuple[Loop, ...]:
         """Return the loops whose items' outputs of a step reach ``group`` as lists, outermost first."""
         return tuple(scope for scope in self.between(step, group) if isinstance(scope, Loop))
+
+    def item_errors(self, source: Source) -> tuple[str, ...]:
+        """Return the ``on_item_error`` of each loop whose items make the list that an output of the pipeline is.
+
+        The outermost loop comes first, as ``read_outputs`` takes it.
+        """
+        loops = self.loops_between(source.step, "") if isinstance(source, FromStep) else ()
+        return tuple(loop.on_item_error for loop in loops)
 
     def exclude(self, group: str, other: str) -> bool:
         """Return whether two groups never both run: they are in different branches of one choice."""

@@ -183,6 +183,11 @@ class Decider:
             if self.end(source, step.group, index) == OK
         }
 
+    def outputs(self) -> dict[str, Any]:
+        """Return the outputs of the pipeline; those of steps that did not end OK are missing."""
+        sources = {output.name: output.source for output in self.plan.outputs}
+        return {name: self.value(source, "", ()) for name, source in sources.items() if self.end(source, "", ()) == OK}
+
     # The sources of values, for a step or group within ``group``.
 
     def end(self, source: Source, group: str, index: Index) -> Outcome | None:

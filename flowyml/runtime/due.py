@@ -1,31 +1,77 @@
-"""Find the runs of steps that can be decided now, for an engine that runs a whole pipeline in one program."""
+"""Find the steps that can be decided now, and run them, for a program that has several steps of a pipeline to run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
+from flowyml.core.errors import StepCancelledError
+from flowyml.core.item_names import labelled
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Step
-from flowyml.runtime.decider import NO_ITEMS, OK, Decider, End, Index, Outcome
+from flowyml.runtime.decider import NO_ITEMS, OK, Decider, End, Index, Outcome, listed
+from flowyml.runtime.execution import AttemptOutputs
+from flowyml.runtime.processes import StepProcesses
+from flowyml.runtime.step_runner import StepEvent, run_attempts
 
-__all__ = ["due"]
+__all__ = ["due", "run_due"]
 
 
-def due(decider: Decider, *, is_cleanup: bool = False) -> Iterator[tuple[Step, Index, Outcome]]:
-    """Yield each step that can be decided now, with its item's index and its outcome: OK to run, else its end.
+def due(decider: Decider, steps: Collection[str]) -> Iterator[tuple[Step, Index, Outcome]]:
+    """Yield each of ``steps`` that can be decided now, with its item's index and its outcome: OK to run, else its end.
 
     Steps outside of loops come first, then those of each item. Call it again after each end. A loop that has no items,
-    or does not begin, yields each of its steps once, with the index around the loop. ``is_cleanup`` selects the steps
-    of clean-ups; by default, all others are yielded.
+    or does not begin, yields each of its steps once, with the index around the loop. Name the steps of clean-ups when
+    all others have ended.
     """
     structure, runs = decider.structure, []
     for step in decider.plan:
-        if structure.is_cleanup(step.group) is is_cleanup:
+        if step.name in steps:
             runs += [(step, index) for index in _indexes(decider, structure.loops(step.group), ())]
     for step, index in sorted(runs, key=lambda run: run[1]):
         outcome = _outcome(decider, step, index) if decider.facts.end(step.name, index) is None else None
         if outcome is not None:
             yield step, index, outcome
+
+
+def run_due(
+    decider: Decider, steps: Collection[str], processes: StepProcesses, *, on_event: Callable[[StepEvent], object],
+    on_line: Callable[[Step, Index, str, str], object], stop: threading.Event,
+) -> None:  # fmt: skip
+    """Run ``steps`` one after another as they are due, until none is, or ``stop`` is set.
+
+    ``on_event`` gets each change, and must add the ends to the decider's facts. ``on_line`` gets each line that a step
+    prints, after the step, its index and ``stdout``, ``stderr`` or a level. A step that is stopped has no end.
+    """
+    while not stop.is_set() and (first := next(due(decider, steps), None)):
+        step, index, outcome = first
+        if outcome != OK:
+            on_event(StepEvent(step, index, 0, outcome))
+            continue
+        attempt = partial(_attempt, decider, processes, step, index, stop=stop, on_line=partial(on_line, step, index))
+        with suppress(StepCancelledError):
+            run_attempts(step, index, attempt, on_event, wait=partial(_wait, stop))
+
+
+def _attempt(
+    decider: Decider, processes: StepProcesses, step: Step, index: Index, number: int, may_follow: bool, **options: Any
+) -> AttemptOutputs:
+    """Make one attempt. The steps of an execution group share a process, until the last one has no other attempt."""
+    group = step.execution_group
+    is_last = not group or step.name == decider.structure.execution_groups[group].steps[-1]
+    return processes.run(
+        step.name, {name: listed(value) for name, value in decider.inputs(step, index).items()}, attempt=number,
+        index=index, secrets=step.secrets, timeout=step.timeout_seconds,
+        together=labelled(group, index) if group else "", hold=may_follow or not is_last, **options,
+    )  # fmt: skip
+
+
+def _wait(stop: threading.Event, seconds: float) -> None:
+    if stop.wait(seconds):
+        raise StepCancelledError("The run was stopped.")
 
 
 def _indexes(decider: Decider, loops: Sequence[Loop], index: Index) -> Iterator[Index]:

@@ -38,6 +38,24 @@ class StepEvent:
     error: StepError | None = None
     delay: float | None = None
 
+    @property
+    def state(self) -> str:
+        """The state of the step in a word: ``running``, which includes the time between attempts, or that of its end.
+
+        An attempt ends ``completed``, ``failed`` or ``timeout``, a step that did not run ``skipped``, ``no_items`` or
+        ``upstream_failed``. ``StepRun.raw_status`` knows these words.
+        """
+        if self.outcome is None:
+            return "running"
+        if not self.attempt:
+            return _NOT_RUN[self.outcome.end]
+        if self.error is None:
+            return "completed"
+        return "timeout" if isinstance(self.error, StepTimeoutError) else "failed"
+
+
+_NOT_RUN = {End.OK: "no_items", End.SKIPPED: "skipped", End.FAILED: "upstream_failed"}
+
 
 def run_decided(
     step: Step, index: Index, decider: Decider, call: Callable[[Mapping[str, Any], int, bool], AttemptOutputs],

@@ -300,7 +300,8 @@ def only_asks(both: Both) -> None:
     facts = Recorded(both.parameters)
     decider = Decider(both.plan, facts, Unpacked())
     for is_cleanup in (False, True):
-        while found := next(due(decider, is_cleanup=is_cleanup), None):
+        steps = [step.name for step in both.plan if both.plan.structure.is_cleanup(step.group) is is_cleanup]
+        while found := next(due(decider, steps), None):
             step, index, outcome = found
             if outcome == OK:
                 outcome, facts.outputs[step.name, index] = both.result_of(step, index, decider.inputs(step, index))

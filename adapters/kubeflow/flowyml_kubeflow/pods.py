@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 
 from flowyml.artifacts import open_store, pack, unpack
 from flowyml.artifacts.packing import is_reference
-from flowyml.core.errors import StepError, StepTimeoutError
+from flowyml.core.errors import StepError
 from flowyml.core.item_names import checked_items, labelled
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.parameters import days_of
 from flowyml.plan.values import Source
-from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, Outcome, is_plain, listed, mapped, parts_of
+from flowyml.runtime.decider import Decider, End, Gathered, Index, Outcome, is_plain, listed, mapped, parts_of
 from flowyml.runtime.execution import AttemptOutputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.step_runner import StepEvent, run_decided
@@ -53,7 +53,6 @@ __all__ = ["perform"]
 Decided = TypeVar("Decided")
 
 _SHOWN = 65536  # bytes of a parameter that shows an output
-_RAW = {End.OK: "no_items", End.SKIPPED: "skipped", End.FAILED: "upstream_failed"}
 
 
 class _Pod:
@@ -204,7 +203,7 @@ class _StepPod(_Pod):
     def _run_chunk(self) -> None:
         first, _, last = self.values[names.CHUNK].partition(":")
         if first == last:
-            self._stand_in((), *_ended(self.decider.opened(self.inside, ())).outcome)
+            self._stand_in((), _ended(self.decider.opened(self.inside, ())).outcome)
         for number in range(int(first), checked_items(int(last), self.inside)):
             self._run_item((number,))
 
@@ -217,14 +216,14 @@ class _StepPod(_Pod):
         inner = loops[len(prefix)]
         opened = _ended(self.decider.opened(inner.name, prefix))
         if not opened.count:
-            self._stand_in(prefix, *opened.outcome)
+            self._stand_in(prefix, opened.outcome)
         for number in range(opened.count):
             self._run_item((*prefix, number))
 
-    def _stand_in(self, prefix: Index, end: End, cause: str) -> None:
+    def _stand_in(self, prefix: Index, outcome: Outcome) -> None:
         """Add a stand-in for all items of a loop that has none, or did not begin."""
         for step in self.unit.steps:
-            self._note_end(step, prefix, _RAW[end], cause, Entry(end, cause))
+            self._on_event(StepEvent(step, prefix, 0, outcome))
 
     def _run_steps(self, index: Index) -> None:
         """Run each step. They share a process until the last of them has begun, or one of them has to be killed."""
@@ -255,26 +254,24 @@ class _StepPod(_Pod):
         elif event.error:
             self._fail(event, event.error, outcome)
         elif not event.attempt:
-            self._note_end(step, index, _RAW[outcome.end], outcome.cause, Entry(*outcome))
+            self._note_end(event, outcome.cause, Entry(*outcome))
         else:
             outputs, cached = event.outputs, event.outputs.cached_from
             artifacts = {name: _placeless(packed) for name, packed in outputs.items() if isinstance(packed, dict)}
             more = {**({"artifacts": artifacts} if artifacts else {}), **({"cached": cached} if cached else {})}
-            self._note_end(step, index, "completed", "", Entry(End.OK, "", outputs), event.attempt, **more)
+            self._note_end(event, "", Entry(End.OK, "", outputs), **more)
 
     def _fail(self, event: StepEvent, error: StepError, outcome: Outcome) -> None:
-        step, raw = event.step, "timeout" if isinstance(error, StepTimeoutError) else "failed"
-        self._note_end(step, event.index, raw, str(error), Entry(*outcome), event.attempt)
+        step = event.step
+        self._note_end(event, str(error), Entry(*outcome))
         if not self.flow.ends_well(step):
             raise TaskFailed(reason(error))
         if not self.plan.structure.may_fail(step.group):
             self.known.fail([of_step(step.name, str(error), labelled(step.name, event.index))])
 
-    def _note_end(
-        self, step: Step, index: Index, raw: str, error: str, entry: Entry, attempt: int = 0, **more: Any
-    ) -> None:  # fmt: skip
-        self.known.steps[step.name][index] = entry
-        self._note(step, index, ended=raw, attempt=attempt, error=error, **more)
+    def _note_end(self, event: StepEvent, error: str, entry: Entry, **more: Any) -> None:
+        self.known.steps[event.step.name][event.index] = entry
+        self._note(event.step, event.index, ended=event.state, attempt=event.attempt, error=error, **more)
 
     def _note(self, step: Step, index: Index, **facts: Any) -> None:
         named = {"task": names.task(step.name)} if self.unit.together else {}
@@ -291,21 +288,24 @@ class _ResultPod(_Pod):
     """Ends a run: returns the outputs of the pipeline, calls the hooks, and fails if a step did."""
 
     def run(self) -> Result:
-        result, published, files = Result(), dict[str, Any](), list[str]()
+        result, published, values = Result(), dict[str, Any](), self.decider.outputs()
+        files = [
+            name
+            for name, value in values.items()
+            if isinstance(value, Gathered) and any(map(_is_file, parts_of(value)))
+        ]
+        for name in files:
+            del values[name]
         for output in self.plan.outputs:
             port = names.port(output.name)
             target = artifact(self.executor_input, "outputs", port)
-            is_there = self.decider.end(output.source, "", ()) == OK
-            value = self.decider.value(output.source, "", ()) if is_there else None
-            if isinstance(value, Gathered) and any(map(_is_file, parts_of(value))):
-                files.append(output.name)
-                is_there, value = False, None
+            value = values.get(output.name)
             packed = self._packed(value, output.source)
             public = with_url(packed, self.scratch, target["uri"]) if packed and is_reference(packed) else packed
             is_metrics = str((target.get("type") or {}).get("schemaTitle", "")).endswith(".Metrics")
             stored = store(packed, target, self.scratch)
             result.artifacts[port] = described(packed, stored, "metrics" if is_metrics else "")
-            if is_there:
+            if output.name in values:
                 published[output.name] = public
         publish(outputs=published, files=files)
         self.known.fail(self.decider.faults)

@@ -26,7 +26,7 @@ from prefect.states import Cancelled, Completed, Failed
 from flowyml.artifacts import default_url, run_place
 from flowyml.orchestrators.resuming import Before, Ended, before
 from flowyml.plan.bundle import Bundle
-from flowyml.plan.model import FromStep, Plan, Step
+from flowyml.plan.model import Plan, Step
 from flowyml.plan.parameters import days_of
 from flowyml.runtime.decider import End, listed
 from flowyml.runtime.kept_outputs import KeptOutputs
@@ -241,9 +241,9 @@ class Walker:
         """Return an output of the pipeline, with the handling of failed items in the loops that its list is from."""
         node, output = place
         source = next(each.source for each in self.plan.outputs if each.name == name)
-        loops = self.plan.structure.loops_between(source.step, "") if isinstance(source, FromStep) else ()
+        loops = self.plan.structure.item_errors(source)
         row = {"output": name, "value": json.dumps(listed(node.values[output]))}
-        return {**row, "loops": ", ".join(loop.on_item_error for loop in loops)} if loops else row
+        return {**row, "loops": ", ".join(loops)} if loops else row
 
     def _failures(self) -> Iterator[str]:
         """Yield the failures that fail the run: not those of items that may fail, and not those of clean-ups."""
