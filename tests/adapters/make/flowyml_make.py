@@ -255,7 +255,7 @@ class MakeReader(RunReader):
 
 def _step_run(record: Mapping[str, Any], run: Mapping[str, Any]) -> StepRun:
     state = record["state"]
-    if "ended" in run and "end" not in record:
+    if "end" not in record and status_of(run["state"]).is_terminal:
         state = "cancelled" if run["state"] in ("cancelled", "timeout") else "lost"
     not_run = f"not run, since {record['cause']}" if state == "upstream_failed" else None
     return StepRun(

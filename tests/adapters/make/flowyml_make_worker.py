@@ -116,7 +116,7 @@ def main(run: Path, task: str, code: str = "") -> None:
     records = Records(run, dates.filled(job["parameters"], days_of(plan.parameters)), steps)
     with StepProcesses(
         Path(job["bundle"]), run_id=job["run_id"], artifacts=str(run / "artifacts"), place=job["place"],
-        parameters=job["parameters"], dates=dates,
+        parameters=job["parameters"], dates=dates, fork_here=True,
     ) as processes:  # fmt: skip
         decider = Decider(plan, records, PackedEvaluator(processes.evaluate))
         if task == "end":

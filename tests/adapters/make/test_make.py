@@ -77,6 +77,7 @@ def test_a_run_whose_make_died_is_lost(tmp_path: Path) -> None:
     os.killpg(os.getpgid(int((tmp_path / handle.job_id / "pid").read_text())), signal.SIGKILL)
     wait_until(lambda: handle.status.is_terminal, "make has died")
     assert (handle.status, handle.raw_status) == (ExecutionStatus.FAILED, "lost")
+    assert handle.step_statuses() == {"sleep": ExecutionStatus.FAILED}
     assert handle.cancel() is False
 
 
