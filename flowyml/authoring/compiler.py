@@ -239,7 +239,7 @@ class _Wiring:
         return wired or source
 
     def _found(self, name: str, group: str) -> FromStep | FromEither | None:
-        """The producer of an output, as seen from a group: a step, or one of several in mutually exclusive branches."""
+        """Return the producer of an output, as seen from a group: a step, or one of several in exclusive branches."""
         producers = self.producers.get(name, [])
         for source, inside in producers:
             if not any(isinstance(scope, Branch) for scope in self.structure.beyond(inside, group)):

@@ -503,7 +503,7 @@ class Pipeline:
 
     @adds_source_line
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Within the function of another pipeline: add this pipeline's steps there, as a group with its name.
+        """Add this pipeline's steps to the pipeline within whose function it is called, as a group with its name.
 
         Arguments are its parameters; each can be an output of a step. Returns what its function returns; for a pipeline
         by names, its outputs, a dict if there are several. Hooks, a timeout and engine options are for whole runs: a

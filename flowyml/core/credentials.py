@@ -22,7 +22,7 @@ _refused: ContextVar[Mapping[str, str] | None] = ContextVar("flowyml_refused_sou
 
 @contextmanager
 def refusing_sources(reasons: Mapping[str, str]) -> Iterator[None]:
-    """Within this block, refuse options: files and commands of credentials, and those of TLS.
+    """Refuse options within the block: files and commands of credentials, and those of TLS.
 
     A ``Secret`` or a ``Tls`` that is created in it with one of them reads no file and runs no command: if its value is
     needed, it raises ``ConfigurationError`` with the option's reason.

@@ -56,7 +56,7 @@ def command_line(command: str, *words: str, on: str | None = None) -> str:
 
 @contextmanager
 def cancel_on_interrupt(submission: SubmissionResult, write: Callable[[str], None] = say) -> Iterator[None]:
-    """On Ctrl-C, cancel the run, as for a run in this process, print its ids, and raise the interrupt again.
+    """Cancel the run on Ctrl-C, as for a run in this process, print its ids, and raise the interrupt again.
 
     A second Ctrl-C does not wait for the engine's answer.
     """

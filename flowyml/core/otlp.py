@@ -92,7 +92,7 @@ def _is_of_variables(endpoint: str) -> bool:
 
 
 def _refuse_redirect(answer: requests.Response, **_: object) -> None:
-    """Metrics and credentials go only to the given address, and the exporter would take a redirect for success."""
+    """Raise ``OSError`` for a redirect: the exporter would take it for success, and send credentials elsewhere."""
     if answer.is_redirect:
         answer.close()
         raise OSError(f"it redirects ({answer.status_code}): set the endpoint to the address that it redirects to")

@@ -125,9 +125,9 @@ def _group_bears(group: int, variable: bytes) -> bool:
 
 
 def started_with(variable: bytes) -> Iterator[int]:
-    """The processes that were started with ``NAME=value`` in their environment, as far as this user may read that.
+    """Yield the processes that were started with ``NAME=value`` in their environment, as far as this user may read it.
 
-    Only Linux shows it: elsewhere there are none.
+    Yields nothing except on Linux.
     """
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is another user's
@@ -174,7 +174,7 @@ def _host() -> str:
 
 @cache
 def _boot() -> str:
-    """The id of the boot: ticks since the boot are the birth of a process, and may be the same after the next boot."""
+    """Return the id of the boot: ticks since then are the birth of a process, and may be the same after the next."""
     try:
         return _BOOT_ID.read_text().strip().replace("-", "")
     except OSError:

@@ -26,7 +26,7 @@ _ERASE = "\r\x1b[2K"
 
 
 def guard_terminals() -> None:
-    """From now on, text that this process prints by ``sys.stdout`` and ``sys.stderr`` does not control a terminal.
+    """Keep text that this process prints by ``sys.stdout`` and ``sys.stderr`` from controlling a terminal.
 
     A stream that is not a terminal, such as a pipe, is unchanged.
     """

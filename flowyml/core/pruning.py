@@ -112,7 +112,7 @@ def unfinished(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
 
 
 def bounded(items: Iterable[Prunable], bounds: Bounds) -> Iterator[Prunable]:
-    """Data that can be recreated: beyond ``bounds.max_bytes``, the oldest of those that stay only for their age go."""
+    """Yield data that can be recreated; beyond ``bounds.max_bytes``, the oldest that stay only for their age may go."""
     remaining = bounds.max_bytes
     for item in sorted(items, key=lambda item: -item.used):
         fits = item.bytes <= remaining

@@ -95,7 +95,7 @@ class StepRun:
 
     @property
     def note(self) -> str:
-        """Why the step did not complete: its error's first line, else ``skipped``, ``no items`` or ``cached``."""
+        """The first line of its error, or why it did not run: ``skipped``, ``no items`` or ``cached``; else empty."""
         if self.error:
             return self.error.partition("\n")[0]
         if self.cached_from:
@@ -321,7 +321,7 @@ class Artifacts(list[Artifact]):
 
 
 class Failure(NamedTuple):
-    """How a run failed. ``exception`` is the error itself if it happened in this process."""
+    """The failure of a run. ``exception`` is the error itself if it happened in this process."""
 
     run_id: str
     pipeline: str

@@ -249,7 +249,7 @@ def _is_fixed(cron: str) -> bool:
 
 
 def _covers_every_hour(cron: str) -> bool:
-    """Source: the function of this name in ``airflow.timetables._cron``."""
+    """Return whether a cron expression has every hour, as ``airflow.timetables._cron`` does; False without croniter."""
     try:
         from croniter import croniter
     except ImportError:

@@ -212,7 +212,7 @@ class SubmissionResult:
     def wait_for_completion(
         self, timeout: float = 3600, poll_interval: float = 5, *, progress: bool | None = None
     ) -> SubmissionResult:
-        """Block until the run has ended, in whatever way; then read ``status``.
+        """Block until the run has ended, however it did; then read ``status``.
 
         ``timeout``, which may be ``inf``, and ``poll_interval`` are seconds. The first polls come faster than
         ``poll_interval``, so a short run is noticed soon. ``progress`` shows the steps live; by default in a

@@ -185,7 +185,7 @@ def same_address(one: str, other: str) -> bool:
 
 
 def _address(url: str) -> tuple[str, str, int, str]:
-    """Scheme, host, port and path.
+    """Return scheme, host, port and path of a URL.
 
     Paths that only a server could equate, such as ``/a`` and ``/%61``, count as different: credentials are then
     withheld, which is safe.

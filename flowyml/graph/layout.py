@@ -198,7 +198,10 @@ def _middle(slot: Slot, before: bool | None) -> float:
 
 
 def _wanted(layer: Sequence[Slot], before: bool) -> list[float]:
-    """The best position of each slot if it were alone: passing lines go straight, unlinked nodes stay with the rest."""
+    """Return the best position of each slot if it were alone.
+
+    Lines that pass a layer go straight; nodes without links stay with the rest.
+    """
     linked = [slot.position for slot in layer if slot.before or slot.after]
     middle = sum(linked) / len(linked) if linked else 0.0
     return [_straight(slot, before) if slot.before or slot.after else middle for slot in layer]

@@ -43,7 +43,7 @@ def _cells(char: str) -> int:
 
 
 def title_of(group: Group) -> str:
-    """The title of a group: ``each rate of configs``, ``if score > 0.9``, ``otherwise (too low)`` with a name."""
+    """Return the title of a group: ``each rate of configs``, ``if score > 0.9``, ``otherwise (too low)``."""
     match group:
         case Loop(max_parallel=int(most)):
             return f"{_each(group)}, {most} at a time"

@@ -96,7 +96,7 @@ class Trial:
 
 
 def parse_module(text: str) -> libcst.Module:
-    """``libcst.parse_module``. Raises SyntaxError also for a text that crashes the parser or keeps it busy."""
+    """Call ``libcst.parse_module``. Raises SyntaxError also for a text that crashes the parser or keeps it busy."""
     import libcst
 
     if not _of_parser().ends("libcst", "parse_module", text, seconds=20, megabytes=3000):

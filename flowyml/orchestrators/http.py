@@ -335,7 +335,7 @@ class HttpClient:
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
-        """Within this block, a connection that fails is an ``EngineUnreachableError``."""
+        """Raise ``EngineUnreachableError`` for a connection that fails within the block."""
         import httpcore
 
         try:

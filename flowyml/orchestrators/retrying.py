@@ -61,7 +61,7 @@ def end_of(status: str, raw_status: str) -> End | None:
 
 
 class Ends:
-    """How the steps of a run, and their items, have ended: ``ends`` has None for those that did not end by themselves.
+    """The ends of the steps of a run, and of their items: ``ends`` has None for those that did not end by themselves.
 
     A step of a loop without items, or of a skipped loop, stands under the index of the loops around that one. Such an
     entry is left out if items of the step exist by now, as after an earlier retry.

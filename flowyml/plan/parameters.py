@@ -313,7 +313,7 @@ def _misfit(parameter: Parameter, value: Any) -> str | None:
 
 @cache
 def _validator_class() -> Callable[..., Any]:
-    """JSON Schema's own rules, except for ``3.0``, which is an integer to JSON Schema but not to a Python step."""
+    """Return JSON Schema's validator, which takes ``3.0`` for an integer, changed to refuse it: a step would."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
 
@@ -323,7 +323,7 @@ def _validator_class() -> Callable[..., Any]:
 
 @cache
 def _formats() -> FormatChecker:
-    """Dates and times by RFC 3339, as engines check them: a time has a time zone."""
+    """Return the checks of dates and times by RFC 3339, as engines check them: a time has a time zone."""
     from jsonschema import FormatChecker
 
     def is_moment(text: object) -> bool:

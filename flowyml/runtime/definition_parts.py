@@ -1,4 +1,4 @@
-"""What stands on a worker for things that define or start pipelines: modules may use them while they are loaded."""
+"""Stand-ins on a worker for what defines or starts pipelines: modules may use them while they are loaded."""
 
 from __future__ import annotations
 

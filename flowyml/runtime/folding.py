@@ -78,7 +78,7 @@ _FORMS = (
     _Form(_is_more_than_quoting, 4),
     _Form(lambda character: character not in "\r\n", 4),
 )
-"""How much of a value is compared: the first form in which it has enough left."""
+"""The parts of a value that are compared: the first form in which enough remains."""
 
 
 class _Pattern(NamedTuple):
@@ -171,7 +171,7 @@ class FoldedLines:
 
     def __init__(self, folding: Folding, shown: str) -> None:
         self.has_found = False
-        """Whether a whole value was in the lines so far."""
+        """True if a whole value was in the lines so far."""
         self._shown = shown
         self._states = [(form, patterns, _State()) for form, patterns in folding.forms]
 
@@ -215,7 +215,7 @@ class FoldedLines:
 
 
 class _State:
-    """What earlier lines leave open."""
+    """The beginnings of values at the end of earlier lines."""
 
     def __init__(self) -> None:
         self.open: dict[_Pattern, list[int]] = {}

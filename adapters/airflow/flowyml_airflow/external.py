@@ -84,7 +84,7 @@ def run_dag(
     poll_interval: float = 5,
     patience: float = 600,
 ) -> dict[str, Any]:
-    """Within a step: trigger an existing Airflow DAG, wait for its end, and fail if the DAG's run fails.
+    """Trigger an existing Airflow DAG from within a step, wait for its end, and fail if the DAG's run fails.
 
     Like ``external_dag``, for a ``conf`` that the step computes; ``conf`` is plain JSON. Call it once for each step and
     DAG: a second call with the same ``conf`` waits for the run of the first. Returns ``dag_id``, ``run_id``, ``state``

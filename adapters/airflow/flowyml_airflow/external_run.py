@@ -137,7 +137,7 @@ def run_page(root: str, dag_id: str, run_id: str, major: int) -> str:
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """Within the block, raise ``KeyboardInterrupt`` for a SIGTERM, which would otherwise end this process at once."""
+    """Raise ``KeyboardInterrupt`` for a SIGTERM within the block; otherwise it would end this process at once."""
     before = None
     with suppress(ValueError):  # signals go to the main thread only
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # else this step is asked to stop by an exception

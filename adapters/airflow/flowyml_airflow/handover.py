@@ -214,7 +214,7 @@ def cron_or_words(dag: Mapping[str, Any]) -> str | None:
 
 
 def _of_interval(interval: Mapping[str, Any]) -> Any:
-    """Airflow 2's schedule in Airflow 3's words: version 2 does not describe a schedule without a cron expression."""
+    """Describe Airflow 2's schedule in Airflow 3's words: version 2 describes none without a cron expression."""
     parts = {name: value for name, value in interval.items() if name != "__type" and value}
     match interval.get("__type"):
         case "CronExpression":

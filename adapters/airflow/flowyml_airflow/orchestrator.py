@@ -144,7 +144,7 @@ class AirflowOrchestrator(Orchestrator):
             return self._client
 
     def api_client(self) -> ApiClient:
-        """Airflow's own Python client, signed in, for all that FlowyML does not cover: pools, variables, connections, …
+        """Return Airflow's own Python client, signed in, for what FlowyML lacks: pools, variables, connections, …
 
         ``apache-airflow-client`` documents it. Its token is new and expires as Airflow's settings say, by default after
         a day: call this again then. Raises ``UnsupportedFeatureError`` on Airflow 2.

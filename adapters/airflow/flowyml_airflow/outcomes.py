@@ -91,7 +91,7 @@ def had_ended(task: str, state: str, run: Mapping[str, Any]) -> bool:
 
 
 def _queued(run: Mapping[str, Any]) -> str:
-    """The time that changes when a run is cleared: on Airflow 2, which shows no time of queueing, that of its start."""
+    """Return the time that changes when a run is cleared: that of queueing, or of the start on Airflow 2."""
     return str(run.get("queued_at") or run.get("start_date") or "")
 
 

@@ -46,7 +46,7 @@ class Transport(HttpClient):
         return self.credentials.renew(refused) if self.credentials else False
 
     def foreign_answer(self, answer: Answer, method: str, path: str) -> EngineError:
-        """The error for an answer that is not JSON: Airflow 2 has a page for unknown paths, such as Airflow 3's API."""
+        """Return the error for an answer that is not JSON: Airflow 2 has a page for paths of Airflow 3's API."""
         if answer.status == 404:
             return NotThereError(f"{self.engine} at {self.url} has no {path}. Is the address right?")
         return super().foreign_answer(answer, method, path)

@@ -202,7 +202,7 @@ class _Compiler:
     # FlowyML's own tasks.
 
     def _code_tasks(self) -> Json:
-        """The task that provides the code, after those that provide the parts of code that is too large for one."""
+        """Return the task that provides the code, after those with the parts of code that is too large for one."""
         options = step_options(self.options, None)
         *parts, whole = containers.bundle_containers(self.bundle, options)
         tasks = {

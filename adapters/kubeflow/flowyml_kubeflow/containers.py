@@ -35,7 +35,7 @@ _SECRET = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+")
 
 Json = dict[str, Any]
 Kind = Literal["step", "start", "last", "end", "items", "turn", "together", "result"]
-"""What a pod does: see ``worker``. From "items" on, it is a pod of a pipeline with control flow: see ``pods``."""
+"""The work of a pod: see ``worker``. From "items" on, it is a pod of a pipeline with control flow: see ``pods``."""
 
 # The step's process is killed at its timeout; if that fails, the pod is, this many seconds later: Kubernetes begins to
 # count before the image is pulled and packages are installed.

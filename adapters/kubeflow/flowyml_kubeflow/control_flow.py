@@ -204,7 +204,7 @@ class ControlFlow:
     # The end.
 
     def _result(self, dag: Dag) -> Json:
-        """The last task: it returns the outputs of the pipeline, calls its hooks and fails the run if a step failed."""
+        """Return the last task: it returns the outputs, calls the hooks and fails the run if a step failed."""
         steps, loops = self.flow.at_the_end()
         members = [self.plan.by_name[self.flow.structure.members(loop.name)[0]] for loop in loops]
         records = self._outside([*steps, *members])

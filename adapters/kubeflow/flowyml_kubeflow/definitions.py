@@ -30,7 +30,7 @@ class Definitions:
     """The definitions in some modules."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
-        """``files`` are the modules' sources, by path."""
+        """Take the modules' sources, by path."""
         self._files = files
         self._paths = {module_name(path): path for path in files}
 

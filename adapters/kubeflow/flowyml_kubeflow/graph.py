@@ -62,7 +62,7 @@ class PodGraph:
     """A plan with control flow, as tasks of KFP."""
 
     def __init__(self, plan: Plan, pods: int = PODS) -> None:
-        """``pods`` is the largest number of pods for each step of a loop."""
+        """Plan at most ``pods`` pods for each step of a loop."""
         self.plan = plan
         self.pods = pods
         self.structure = plan.structure

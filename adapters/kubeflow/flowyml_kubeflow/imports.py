@@ -65,7 +65,7 @@ class _Module:
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
-    """The same as ``ast.iter_child_nodes``, in a third of the time: without the nodes for reading or setting a name."""
+    """Yield child nodes as ``ast`` does, in a third of the time: without the nodes for reading or setting a name."""
     for name in node._fields:
         value = getattr(node, name, None)
         if isinstance(value, list):

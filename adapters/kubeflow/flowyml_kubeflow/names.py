@@ -106,7 +106,7 @@ def port(name: str) -> str:
 
 
 def constant(step: str) -> str:
-    """The constant that identifies its step to a task: the name, or a text in which KFP and Kubernetes replace nothing.
+    """Return the constant that identifies a step to its task: the name, or a text that KFP and Kubernetes leave alone.
 
     >>> constant("Train model"), constant("{{$.pipeline_job_name}}"), constant("$(HOME)")
     ('Train model', 'pipeline-job-name-00159226', 'home-b01d8556')

@@ -103,7 +103,7 @@ def restored(value: Any, parameter: Parameter) -> Any:
 
 
 def described(parameter: Parameter) -> dict[str, str]:
-    """The description of a parameter in KFP's form, which ``read_back`` reads: its own name, if KFP has another."""
+    """Return the description of a parameter in KFP's form, for ``read_back``: its own name, if KFP has another."""
     about = [parameter.name] if names.port(parameter.name) != parameter.name else []
     about += [_JSON] if is_json_text(parameter) else []
     return {"description": ", ".join(about)} if about else {}

@@ -174,7 +174,7 @@ def without_prose(source: bytes) -> bytes:
 
 
 def _prose(text: str) -> Iterator[TokenInfo]:
-    """Comments, and texts that are statements."""
+    """Yield comments, and texts that are statements."""
     statement: list[TokenInfo] = []
     for token in generate_tokens(StringIO(text).readline):
         if token.type == COMMENT:

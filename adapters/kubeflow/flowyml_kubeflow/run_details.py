@@ -263,7 +263,7 @@ class RunDetails:
 
 
 class _Log:
-    """What is kept of a pod's log: FlowyML's results, and the last lines of the step or, without any, of all."""
+    """The part of a pod's log that counts: FlowyML's results, and the last lines of the step; without any, of all."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.results: list[Json] = []

@@ -142,7 +142,7 @@ def _list(numbers: list[int], size: int) -> str:
 
 
 def _written(field: str, numbers: list[int], size: int) -> str:
-    """The field unchanged, unless it has a range: KFP's scheduler refuses a range that wraps around, as ``22-2``."""
+    """Return the field unchanged unless it has a range: KFP's scheduler refuses one that wraps around, as ``22-2``."""
     return _list(numbers, size) if "-" in field else field
 
 

@@ -118,7 +118,10 @@ class Tasks:
         return self.workflow.executors(self.run_by.get(task, task)) if self.workflow else []
 
     def _names(self, task: str, node: str) -> tuple[str, ...]:
-        """``WORKFLOW-TEMPLATE-HASH``. Source: KFP, ``RetrievePodName``; the last form is that of Argo before 3.4."""
+        """Return a pod's possible names, ``WORKFLOW-TEMPLATE-HASH``; the last form is that of Argo before 3.4.
+
+        Source: KFP, ``RetrievePodName``.
+        """
         workflow, _, number = node.rpartition("-")
         return *(f"{workflow}-{template}-{number}" for template in self._templates(task)), node
 

@@ -32,7 +32,7 @@ def api_client(connection: Connection) -> Any:
 
 
 class Http(HttpClient):
-    """What the official client uses of ``urllib3.PoolManager``.
+    """The part of ``urllib3.PoolManager`` that the official client uses.
 
     Answers are limited in bytes and in time, however slowly they come; logs and files, read in pieces, only in bytes.
     """
@@ -89,7 +89,7 @@ class Http(HttpClient):
 
 
 class Response:
-    """What the official client, and FlowyML's, use of ``urllib3.HTTPResponse``."""
+    """The part of ``urllib3.HTTPResponse`` that the official client, and FlowyML's, use."""
 
     def __init__(
         self, status: int, headers: Mapping[str, str], parts: Iterable[bytes], close: Callable[[], None] = lambda: None

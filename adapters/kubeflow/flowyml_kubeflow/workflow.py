@@ -132,8 +132,9 @@ class Workflow:
         return [node for node in last.values() if node.state == "FAILED"]
 
     def failed(self) -> list[Node]:
-        """The failed pods with messages. If there is none, the first other failed node that has one, unless the
-        workflow itself has a message.
+        """Return the failed pods with messages; without any, the first other failed node with one.
+
+        That node is left out if the workflow itself has a message.
         """
         others = [node for node in self.nodes if node.kind in ("Retry", "DAG", "TaskGroup") and node.state == "FAILED"]
         pods, rest = ([node for node in nodes if node.message] for nodes in (self.failed_pods, others))

@@ -26,9 +26,9 @@ _DEFINED = frozenset({
     "Any", "BUNDLE", "DIGEST", "FlowPipeline", "GRACE", "Path", "State", "StepTask", "Values", "flow", "json",
     "retry_on", "run_path", "sha256", "sys", "task",
 })  # fmt: skip
-"""What a compiled flow imports and defines, beside what is called in its functions."""
+"""Names that a compiled flow imports and defines, beside those that are called in its functions."""
 _RESERVED = frozenset({"PIPELINE", "finish_run", "run_all", "run_step", "return_state", "wait_for"})
-"""What is called in the functions of a compiled flow, and the arguments of a call that Prefect uses itself."""
+"""Names that are called in the functions of a compiled flow, and arguments of a call that Prefect uses itself."""
 _BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
 
 

@@ -1,4 +1,4 @@
-"""What a compiled flow imports from its bundle: the processes of its steps, their logs, and the end of the run.
+"""The code that a compiled flow imports from its bundle: the processes of its steps, their logs, the end of the run.
 
 A flow with loops, branches and rules runs its steps by ``flowyml_prefect.walker`` instead.
 """

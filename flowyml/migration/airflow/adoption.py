@@ -100,7 +100,7 @@ def _adoption(
 
 
 def _in_common(one: str, other: str) -> int:
-    """The number of parts that two paths share, from their ends: Airflow has the same files in another folder."""
+    """Count the parts that two paths share, from their ends: Airflow has the same files in another folder."""
     pairs = zip(reversed(PurePosixPath(one).parts), reversed(PurePosixPath(other).parts), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
@@ -206,7 +206,7 @@ def _csv(found: Sequence[Adoption]) -> str:
 
 
 def _in_csv(text: str) -> str:
-    """A cell that spreadsheets read as text: a cell that begins like a formula would be run (OWASP, *CSV Injection*).
+    """Return a cell that spreadsheets read as text: they run one that begins like a formula (OWASP, *CSV Injection*).
 
     Some spreadsheets also run the wide forms of these characters, as in Japanese text.
     """

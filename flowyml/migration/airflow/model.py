@@ -44,7 +44,7 @@ def values_in(value: Value) -> Iterator[Value]:
 
 
 OF_CLASS = "class"
-"""Where an argument was written that an operator's class sets in its own ``__init__``: see `Argument`."""
+"""The origin of an argument that an operator's class sets in its own ``__init__``: see `Argument`."""
 
 
 @dataclass(frozen=True, slots=True)

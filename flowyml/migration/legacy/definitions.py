@@ -150,7 +150,7 @@ def _literal(key: str, value: cst.BaseExpression) -> Any:
 
 
 def _requirements(value: cst.Dict) -> cst.Call:
-    """``{"cpu": "2"}`` as ``ResourceRequirements(cpu="2")``, with the same lines and comments."""
+    """Write ``{"cpu": "2"}`` as ``ResourceRequirements(cpu="2")``, with the same lines and comments."""
     arguments = []
     for element in value.elements:
         assert isinstance(element, cst.DictElement)

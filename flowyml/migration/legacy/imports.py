@@ -144,7 +144,7 @@ def _has(module: str, name: str) -> bool:
 
 @cache
 def _public(module: str) -> frozenset[str]:
-    """The ``__all__`` of a module, read without importing it: the user's file names it, and some modules do work."""
+    """Return the ``__all__`` of a module, read without importing it: the user's file names it, and some do work."""
     spec = find_spec(module) if _exists(module) else None
     if spec is None or spec.origin is None:
         return frozenset()

@@ -82,7 +82,7 @@ class Kinds:
         return self._values.get(assignment.node) if isinstance(assignment, Assignment) else None
 
     def class_kind(self, node: cst.ClassDef) -> str:
-        """``pipeline`` or ``orchestrator`` for a class that derives from one, in this file or by import."""
+        """Return ``pipeline`` or ``orchestrator`` for a class that derives from one, in this file or by import."""
         return self._own_classes.get(node.name.value, "")
 
     def makes_pipeline(self, function: cst.BaseExpression) -> bool:

@@ -70,7 +70,7 @@ def project_files(paths: Sequence[str]) -> Iterator[File | tuple[str, str]]:
 
 
 def kind_of(path: Path) -> str:
-    """``python``, ``notebook``, ``requirements``, ``toml``, ``lock``, ``shell`` or ``""``."""
+    """Return ``python``, ``notebook``, ``requirements``, ``toml``, ``lock``, ``shell`` or ``""``."""
     name, suffix = path.name.lower(), path.suffix.lower()
     if name in _LOCKS:
         return "lock"
@@ -159,7 +159,7 @@ class Report:
         return not ((self.changes and not self.is_written) or waiting or self.unreadable)
 
     def state(self, item: Item) -> str:
-        """``done``, ``nothing to do`` or ``needs you``."""
+        """Return ``done``, ``nothing to do`` or ``needs you``."""
         if self.needs_you[item] or (item.is_a_test and item is Item.TEST_ALL and self.uses_flowyml):
             return "needs you"
         return "done" if self.done[item] else "nothing to do"

@@ -104,7 +104,7 @@ def _wanted() -> str:
 
 
 def _kept_uppers(spec: str) -> list[tuple[str, str]]:
-    """Upper bounds that allow 1.0."""
+    """Return the upper bounds that allow 1.0."""
     bounds = re.findall(r"(?<![=!~<>])(<=|<)\s*(v?(\d+)[\w.*+!-]*)", spec)
     return [(operator, bound) for operator, bound, major in bounds if int(major) >= 2]
 

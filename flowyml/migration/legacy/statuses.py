@@ -213,7 +213,7 @@ class _Statuses:
             self._source.edits.change(inner.attr, always(cst.Name("status")))
 
     def _initial_words(self, status: cst.BaseExpression) -> None:
-        """A name that is first bound to a word, before a loop, becomes a member too."""
+        """Turn the word that a name is first bound to, before a loop, into a member too."""
         name = _unwrapped(status)
         if not isinstance(name, cst.Name):
             return

@@ -201,7 +201,7 @@ Step.link = Together.link = Link if BaseOperatorLink else None
 
 
 def pod(*, selector=None, limits=None, **requests):
-    """What a step asks of its pod, for an executor that makes pods. Others need neither it nor the slow import."""
+    """Return a step's pod, for an executor that makes pods. Others need neither it nor the slow import."""
     from airflow.configuration import conf
 
     if "kubernetes" not in conf.get("core", "executor").lower():

@@ -283,13 +283,13 @@ def on_end(context):
 
 BACKOFF = '''\
 def backoff(factor):
-    """How the delay grows with every retry. Before Airflow 3.2 it could only double."""
+    """Return how the delay grows with every retry. Before Airflow 3.2 it could only double."""
     return factor if type(getattr(BaseOperator, "retry_exponential_backoff", False)) is not bool else True
 '''
 
 POD = '''\
 def pod(*, selector=None, limits=None, **requests):
-    """What a step asks of its pod, for an executor that makes pods. Others need neither it nor the slow import."""
+    """Return a step's pod, for an executor that makes pods. Others need neither it nor the slow import."""
     from airflow.configuration import conf
 
     if "kubernetes" not in conf.get("core", "executor").lower():

@@ -23,7 +23,7 @@ _GIVEN_CODE = re.compile(r"\bexit\b[\s\"'(]*\{")
 
 
 def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
-    """`flowyml.steps.bash` for a command whose templates are known. Raises ``Unclear`` for any other."""
+    """Return `flowyml.steps.bash` for a command whose templates are known. Raises ``Unclear`` for any other."""
     command, kept = _of_bash(dag, task)
     asking = Asking(dag, task, moving.names)
     arguments = asking.rendered({"command": command, **kept})

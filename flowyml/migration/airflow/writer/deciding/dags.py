@@ -412,7 +412,7 @@ def _rendered(decision: Decision, moving: Moving) -> Iterator[str]:
 
 
 def _picked(dag: DecidedDag) -> Mapping[str, Sequence[ValueEdge]]:
-    """Single values of dicts that tasks returned, each at the first use in a pipeline."""
+    """Return the single values of dicts that tasks returned, each at the first use in a pipeline."""
     by_id = {each.task.task_id: each for each in dag.decisions}
     found: dict[str, list[ValueEdge]] = {}
     _pick(dag, dag.order, set(), by_id, found)

@@ -68,7 +68,7 @@ def imported_from(function: FunctionModel, moving: Moving) -> Function | None:
 
 
 def functions_in(values: Iterable[Any]) -> Iterator[FunctionModel]:
-    """Functions of the DAG file among an operator's arguments."""
+    """Yield the functions of the DAG file among an operator's arguments."""
     for part in (each for value in values for each in values_in(value)):
         if isinstance(part, FunctionModel) and part.module in ("", "__main__"):
             yield part

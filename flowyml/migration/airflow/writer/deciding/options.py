@@ -43,7 +43,7 @@ _LOOKS = frozenset({"default_view", "orientation"})
 
 
 def pipeline_options(dag: DagModel, kinds: Collection[str]) -> tuple[Mapping[str, Any], list[Note]]:
-    """``timeout`` in seconds, ``tags`` and ``airflow`` of a pipeline, and notes on arguments without such an option.
+    """Return ``timeout`` in seconds, ``tags`` and ``airflow`` of a pipeline, and notes on arguments without an option.
 
     ``kinds`` are those of the DAG's steps.
     """

@@ -26,7 +26,7 @@ from flowyml.plan.layout import FreeNames, Group, Pair, Part, docstring, source,
 
 
 def pipeline(names: Names, dag: DecidedDag, name: str, uses: Counter[Key]) -> str:
-    """The function of a pipeline. ``uses`` counts the steps of each function."""
+    """Return the function of a pipeline. ``uses`` counts the steps of each function."""
     parameters = list(_parameters(names, dag))
     options = list(_options(names, dag, name))
     decorator = names.word("pipeline")
@@ -39,7 +39,7 @@ def pipeline(names: Names, dag: DecidedDag, name: str, uses: Counter[Key]) -> st
 
 
 def nested_pipelines(names: Names, dag: DecidedDag, uses: Counter[Key]) -> Iterator[str]:
-    """The functions of the pipelines that a pipeline calls, for its task groups."""
+    """Yield the functions of the pipelines that a pipeline calls, for its task groups."""
     for group in groups_in(dag.order):
         if id(group) not in names.in_loops:
             yield _nested(_Body(names, dag, uses), group, names.nested[id(group)])
@@ -64,12 +64,12 @@ def _nested(body: _Body, group: Nested, name: str) -> str:
 
 
 def annotation(dag: DecidedDag, name: str) -> str:
-    """The type of a parameter, for a step."""
+    """Return the type of a parameter, for a step."""
     return (dag.declared.get(name) or declared(dag.parameters.get(name))).base
 
 
 def _checked(names: Names, dag: DecidedDag, name: str) -> str:
-    """The annotation of a parameter, with the checks of its values."""
+    """Return the annotation of a parameter, with the checks of its values."""
     said = dag.declared.get(name)
     if said is not None and said.choices:
         return source(
@@ -154,18 +154,18 @@ class _Body:
         return made
 
     def holds(self, task: str, name: str = "") -> str:
-        """A variable for the output of a task, by its id or its name in this pipeline."""
+        """Return a variable for the output of a task, by its id or its name in this pipeline."""
         made = self._fresh(f"{variable_of(name or task)}_value")
         self.outputs[task, "return_value"] = made
         return made
 
     def takes(self, item: str) -> str:
-        """A variable for an argument of a mapped task group."""
+        """Return a variable for an argument of a mapped task group."""
         self.items[item] = item if item in self.names.items else self._fresh(variable_of(item))
         return self.items[item]
 
     def calls(self, order: Sequence[Unit], depth: int) -> Iterator[str]:
-        """The calls of some tasks, and branches with those in them."""
+        """Yield the calls of some tasks, and branches with those in them."""
         lines = [self._lines(unit) or (-number,) for number, unit in enumerate(order, 1)]
         passed = 0
         for at, unit in enumerate(order):
@@ -191,7 +191,7 @@ class _Body:
                 yield from self.calls(tasks, depth + 1)
 
     def _of_unit(self, unit: TaskModel | Nested, depth: int, *, again: bool = False) -> Iterator[str]:
-        """The lines of a task, or of the call of a pipeline; ``again`` if those of a loop's other iterations follow."""
+        """Yield the lines of a task, or of a pipeline's call; ``again`` if a loop's other iterations follow."""
         if isinstance(unit, TaskModel):
             yield from self._statements(self.decisions[unit.task_id], depth, again=again)
         elif not again:
@@ -255,7 +255,7 @@ class _Body:
         return self.variables[name]
 
     def _nested(self, group: Nested, depth: int, name: str) -> Iterator[str]:
-        """The call of a pipeline within the pipeline, for each item if its group is mapped."""
+        """Yield the call of a pipeline within the pipeline, for each item if its group is mapped."""
         yield from self._comments(group.group.place, depth, again=self.again)
         if group.over is not None:
             (item,) = group.items
@@ -301,7 +301,7 @@ class _Body:
         yield f"{'    ' * depth}{source(call, depth)}"
 
     def _pick(self, edge: ValueEdge, depth: int, within: str) -> str:
-        """A step for one value of the dict that a task returned."""
+        """Return a step for one value of the dict that a task returned."""
         name = f"{edge.task_id}.{edge.key}".removeprefix(within)
         wanted = self._fresh(variable_of(name))
         whole = self.outputs[edge.task_id, "return_value"]

@@ -18,7 +18,7 @@ from flowyml.plan.layout import Group, Lines, Pair, Part, Text, source, text_lit
 
 
 def decorator(names: Names, decision: Decision, named: str) -> Part:
-    """``@step`` of a function of one task, with all options."""
+    """Return ``@step`` of a function of one task, with all options."""
     step = names.word("step")
     options = list(step_options(names, decision, named))
     return Group(f"{step}(", options, ")") if options else step
