@@ -35,7 +35,7 @@ demo-migration: .venv/.test ## Move DAGs of a real Airflow to Prefect, and back:
 	@$(BIN)/python scripts/demo_migration.py
 
 test: .venv/.test ## Run every check and test, real engines included
-	@$(MAKE) -j2 lint types docs airflow-env
+	@$(MAKE) -j4 lint types docs airflow-env
 	@$(BIN)/python scripts/run_tests.py $(ARGS)
 
 test-pythons: .venv/.test ## Run what needs no engine on every other Python from 3.11 on that this machine has
