@@ -23,9 +23,9 @@ __all__ = ["due", "run_due"]
 def due(decider: Decider, steps: Collection[str]) -> Iterator[tuple[Step, Index, Outcome]]:
     """Yield each of ``steps`` that can be decided now, with its item's index and its outcome: OK to run, else its end.
 
-    Steps outside of loops come first, then those of each item. Call it again after each end. A loop that has no items,
-    or does not begin, yields each of its steps once, with the index around the loop. Name the steps of clean-ups when
-    all others have ended.
+    Steps outside of loops come first, then those of each item. Each is decided when it is its turn, by what has ended
+    until then; call this again for those that had to wait. A loop that has no items, or does not begin, yields each of
+    its steps once, with the index around the loop. Name the steps of clean-ups when all others have ended.
     """
     structure, runs = decider.structure, []
     for step in decider.plan:
@@ -46,14 +46,20 @@ def run_due(
     ``on_event`` gets each change, and must add the ends to the decider's facts. ``on_line`` gets each line that a step
     prints, after the step, its index and ``stdout``, ``stderr`` or a level. A step that is stopped has no end.
     """
-    while not stop.is_set() and (first := next(due(decider, steps), None)):
-        step, index, outcome = first
-        if outcome != OK:
-            on_event(StepEvent(step, index, 0, outcome))
-            continue
-        attempt = partial(_attempt, decider, processes, step, index, stop=stop, on_line=partial(on_line, step, index))
-        with suppress(StepCancelledError):
-            run_attempts(step, index, attempt, on_event, wait=partial(_wait, stop))
+    is_done = False
+    while not is_done:
+        is_done = True
+        for step, index, outcome in due(decider, steps):
+            if stop.is_set():
+                return
+            is_done = False
+            if outcome != OK:
+                on_event(StepEvent(step, index, 0, outcome))
+                continue
+            print_line = partial(on_line, step, index)
+            attempt = partial(_attempt, decider, processes, step, index, stop=stop, on_line=print_line)
+            with suppress(StepCancelledError):
+                run_attempts(step, index, attempt, on_event, wait=partial(_wait, stop))
 
 
 def _attempt(

@@ -301,11 +301,14 @@ def only_asks(both: Both) -> None:
     decider = Decider(both.plan, facts, Unpacked())
     for is_cleanup in (False, True):
         steps = [step.name for step in both.plan if both.plan.structure.is_cleanup(step.group) is is_cleanup]
-        while found := next(due(decider, steps), None):
-            step, index, outcome = found
-            if outcome == OK:
-                outcome, facts.outputs[step.name, index] = both.result_of(step, index, decider.inputs(step, index))
-            facts.ends[step.name, index] = outcome
+        is_done = False
+        while not is_done:
+            is_done = True
+            for task, index, outcome in islice(due(decider, steps), both.random.choice([1, None])):
+                is_done, end = False, outcome
+                if outcome == OK:
+                    end, facts.outputs[task.name, index] = both.result_of(task, index, decider.inputs(task, index))
+                facts.ends[task.name, index] = end
     depths = {step.name: len(both.plan.structure.loops(step.group)) for step in both.plan}
     ends = {key: outcome.end for key, outcome in facts.ends.items() if len(key[1]) == depths[key[0]]}
     assert ends == {key: outcome.end for key, outcome in both.facts.ends.items()}
