@@ -130,7 +130,7 @@ class Pipeline:
         super().__init_subclass__()
         if "run" in cls.__dict__:
             raise OverrideError(
-                f"{cls.__name__} overrides Pipeline.run(), which no longer executes anything. Subclass "
+                f"{cls.__name__} overrides Pipeline.run(), which executes nothing since 1.0. Subclass "
                 f"flowyml.orchestrators.LocalOrchestrator, override execute(pipeline, run_id, context), and run with "
                 f"pipeline.run(on={cls.__name__}Orchestrator())."
             )

@@ -7,7 +7,7 @@ exit    meaning
 1       the run failed, timed out, or was cancelled; or the disk is full
 2       wrong usage or input: the command, the pipeline, a parameter
 3       the engine does not answer, or its extra is not installed
-4       there is no such run, schedule, or orchestrator
+4       the run, schedule, or orchestrator does not exist
 70      a bug in FlowyML itself; ``FLOWYML_DEBUG=1`` shows where
 124     waiting took longer than ``--timeout``; the run goes on
 130     Ctrl-C

@@ -133,7 +133,10 @@ def _record_of(dag_id: str, place: str, to: str | None, pipeline: str | None, *,
     record = Cutover.recorded(place, dag_id)
     if record is None or (record.phase == "back" and not back):
         if back:
-            raise UsageError(f"{dag_id!r} was not cut over from here: there is nothing to undo.")
+            raise UsageError(
+                f"{dag_id!r} was not cut over from here, or is back already. To undo a cut-over, run this with the "
+                f"data folder of FlowyML in which it was made."
+            )
         if to is None or pipeline is None:
             raise UsageError("Say where to, and which pipeline: --to TARGET --pipeline FILE.")
         return Record(dag=dag_id, old=place, new=to, file=pipeline, pipeline=load(pipeline).name)

@@ -104,10 +104,10 @@ def backends(
         if run is not None and matrix:
             raise UsageError("Use either --for or --matrix, not both.")
         if run is not None:
-            _tell_who_can_run(out, run, as_json)
+            _print_who_can_run(out, run, as_json)
             return
         if matrix:
-            _tell_matrix(out, as_json)
+            _print_matrix(out, as_json)
             return
         examined = list(map(_examined, _named()))
         if as_json:
@@ -151,7 +151,10 @@ def sign_in(
     with Output(as_json) as out:
         account = _engine(name).sign_in()
         if account is None:
-            raise UsageError(f"No {name} server that FlowyML started is running, so there is no password.")
+            raise UsageError(
+                f"FlowyML started no {name} server that runs on this machine now. Run a pipeline on {name!r}, then ask "
+                f"again."
+            )
         out.answer(asdict(account), account.url, f"password: {account.password}")
         if not as_json:
             note("Its pages ask for the password once in each browser.")
@@ -182,7 +185,7 @@ def _named() -> list[Target]:
     return [configured.get(name) or Target(name, name) for name in names]
 
 
-def _tell_matrix(out: Output, as_json: bool) -> None:
+def _print_matrix(out: Output, as_json: bool) -> None:
     engines: dict[str, Capabilities] = {}
     for name in registry.declared():
         with suppress(FlowymlError):  # a broken plug-in, which `flowyml backends` reports
@@ -195,7 +198,7 @@ def _tell_matrix(out: Output, as_json: bool) -> None:
     _draw_capabilities(out, engines)
 
 
-def _tell_who_can_run(out: Output, file: str, as_json: bool) -> None:
+def _print_who_can_run(out: Output, file: str, as_json: bool) -> None:
     pipeline = load(file)
     plan = pipeline.compile()
     verdicts = [_check_backend(_examined(item, ask=False), pipeline, plan) for item in _named()]

@@ -63,7 +63,7 @@ def compile_(
         if pipeline.compile().schedule and to != "plan" and not any(map(_schedule_in, files.values())):
             note("the files of this engine hold no schedule: `flowyml deploy` sets the one that the pipeline declares")
         if check and output is not None:
-            return _tell_changed(out, to, _paths(files, output))
+            return _print_changed(out, to, _paths(files, output))
         if output is None:
             main = next(iter(files.values()))
             if as_json:
@@ -187,7 +187,7 @@ def _paths(files: Mapping[str, bytes], output: Path) -> dict[Path, bytes]:
     return {(first if name == main else folder / name): data for name, data in files.items()}
 
 
-def _tell_changed(out: Output, to: str, places: Mapping[Path, bytes]) -> int:
+def _print_changed(out: Output, to: str, places: Mapping[Path, bytes]) -> int:
     """Print how the files there differ from these, and return the exit code. Line ends do not count: git changes them.
 
     Files that are not text are only named.

@@ -71,7 +71,7 @@ def airflow(
     with Output(as_json) as out:
         options = options_of(root, env, variables)
         if missing := [path for path in paths if not Path(path).exists()]:
-            raise UsageError(f"There is no {missing[0]}.")
+            raise UsageError(f"{missing[0]} does not exist. Name DAG files, or folders that contain some.")
         dag_files = find_files(paths, root)
         files: list[FileModel] = []
         with show_counting("DAG files read", len(dag_files)) as count:
@@ -160,13 +160,13 @@ def _write_pipelines(
     if out.as_json:
         out.document({**document(results), **({"verified": verified} if python else {})})
     else:
-        _tell_results(out, results, folder)
-        _tell_copies(out, results, len(copies), folder)
+        _print_results(out, results, folder)
+        _print_copies(out, results, len(copies), folder)
         out.line(totals(results))
     return FAILED if any(row["differences"] or row["problem"] for row in verified) else 0
 
 
-def _tell_results(out: Output, results: Sequence[FileResult], folder: Path) -> None:
+def _print_results(out: Output, results: Sequence[FileResult], folder: Path) -> None:
     from flowyml.migration.airflow.writer.writing import namesakes
 
     rows = [_result_row(file, dag, folder) for file in results for dag in file.dags]
@@ -187,7 +187,7 @@ def _tell_results(out: Output, results: Sequence[FileResult], folder: Path) -> N
                     out.line(Word("refused", _KINDS["refused"]), f"  {item.place}: {item.construct}: {item.reason}")
 
 
-def _tell_copies(out: Output, results: Sequence[FileResult], copies: int, folder: Path) -> None:
+def _print_copies(out: Output, results: Sequence[FileResult], copies: int, folder: Path) -> None:
     if copies:
         out.line(f"{counted(copies, 'module')} of the repository that pipelines import copied below {folder}.")
     lacking = {module.name: module for file in results for module in file.beside if module.is_elsewhere}

@@ -10,7 +10,7 @@ from flowyml.cli.finding import find_run
 from flowyml.cli.options import Argument, AsJson, Job, On, Option, Parameters, RunId
 from flowyml.cli.output import Output, note
 from flowyml.cli.records import plain_run
-from flowyml.cli.running import tell_submission
+from flowyml.cli.running import print_submission
 from flowyml.cli.source import read_values
 from flowyml.core.following import command_on
 from flowyml.orchestrators.targets import resolve
@@ -30,7 +30,7 @@ def trigger(
     """Start a run of a deployed workflow, without its code, and do not wait for it."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
-        tell_submission(out, orchestrator.trigger(name, run_id, parameters=read_values(parameters or ())), run_id)
+        print_submission(out, orchestrator.trigger(name, run_id, parameters=read_values(parameters or ())), run_id)
 
 
 def clear(
@@ -44,7 +44,7 @@ def clear(
         orchestrator = resolve(on)
         job_id = find_run(orchestrator, job).job_id
         orchestrator.clear(job_id, failed_only=not everything)
-        tell_submission(out, orchestrator.attach(job_id))
+        print_submission(out, orchestrator.attach(job_id))
 
 
 def backfill(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flowyml.orchestrators.local import LocalOrchestrator
     from flowyml.plan.bundle import Bundle
 
-__all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait"]
+__all__ = ["deploy", "run", "print_outputs", "runs_here", "print_submission", "wait"]
 
 _TABLES = 3
 """The most tables of a list that are shown."""
@@ -72,7 +72,7 @@ def run(
         orchestrator = resolve(on)
         if detach:
             submission = orchestrator.run_pipeline(pipeline, run_id, parameters=values, force=force)
-            tell_submission(out, submission, run_id)
+            print_submission(out, submission, run_id)
             return 0
         if timeout is None and runs_here(orchestrator):
             return _run_here(out, orchestrator, pipeline, values, run_id)
@@ -153,10 +153,10 @@ def wait(out: Output, submission: SubmissionResult, timeout: float | None, *, st
         if not stops:
             note(f"\nThe run goes on. To see it again: {command_for('watch', submission)}")
         raise
-    return tell_end(out, submission.orchestrator, submission.run, submission.outputs)
+    return print_end(out, submission.orchestrator, submission.run, submission.outputs)
 
 
-def tell_end(out: Output, orchestrator: RunOperations, run: Run, outputs: Outputs) -> int:
+def print_end(out: Output, orchestrator: RunOperations, run: Run, outputs: Outputs) -> int:
     """Print an ended run; return the exit code, even if the output has no reader or is closed by a step."""
     try:
         _print_end(out, orchestrator, run, outputs)
@@ -242,10 +242,10 @@ def _run_here(
         run = replace(run, status=result.status, error=result.error)
     if run.ended_at and run.ended_at < began:
         note(_RAN_BEFORE)
-    return tell_end(out, orchestrator, run, result.outputs)
+    return print_end(out, orchestrator, run, result.outputs)
 
 
-def tell_submission(out: Output, submission: SubmissionResult, run_id: str | None = None) -> None:
+def print_submission(out: Output, submission: SubmissionResult, run_id: str | None = None) -> None:
     """Print the run that a command has started, or that has its ``run_id`` already, and commands for details."""
     run = submission.run
     if out.as_json:

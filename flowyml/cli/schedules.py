@@ -120,7 +120,7 @@ def serve(on: On = None) -> None:
 
     orchestrator = resolve(on or "local")
     if not isinstance(orchestrator, LocalOrchestrator):
-        raise UsageError(f"{orchestrator.name!r} fires its schedules itself. There is nothing to serve.")
+        raise UsageError(f"{orchestrator.name!r} fires its schedules itself. Serve only those of 'local'.")
     form, time = "%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S %Z"
     logging.basicConfig(level=logging.INFO, handlers=[Notes()], format=form, datefmt=time)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)

@@ -103,7 +103,7 @@ def _bundled(place: str, name: str | None) -> RunnablePipeline:
     from flowyml.orchestrators.bundled import BundledPipeline
 
     if not Path(place).is_file():
-        raise UsageError(f"{place}: there is no such file.")
+        raise UsageError(f"{place} does not exist. Name a bundle, as `flowyml bundle` writes it.")
     pipeline = BundledPipeline(place)
     if name not in (None, pipeline.name):
         raise UsageError(f"{place} contains the pipeline {pipeline.name!r}, not {name!r}.")
@@ -123,7 +123,7 @@ def _module(place: str) -> tuple[ModuleType, bool]:
             f"{place}: importing its package runs a pipeline. Move that out of the package's __init__.py."
         ) from None
     if spec is None or spec.loader is None:
-        raise UsageError(f"{place}: there is no such file or module.")
+        raise UsageError(f"{place!r} is neither a file nor a module. Name a Python file, a module, or a bundle.")
     return _execute(spec, place)
 
 
@@ -143,7 +143,7 @@ def _of_file(path: Path) -> tuple[ModuleType, bool]:
     if path.is_dir():
         raise UsageError(f"{path} is a folder. Name a Python file in it, a module such as package.train, or a bundle.")
     if not path.is_file():
-        raise UsageError(f"{path}: there is no such file.")
+        raise UsageError(f"{path} does not exist. Name a Python file, a module such as package.train, or a bundle.")
     if path.suffix != ".py":
         raise UsageError(f"{path} is neither a Python file (.py) nor a bundle (.pyz).")
     root, name = _importable(path.resolve())

@@ -14,7 +14,7 @@
     ├── DeploymentError                         a deployment or schedule that cannot be made
     │   └── OwnershipError (PermissionError)    another pipeline has its name there, or it was changed by hand
     ├── UnsupportedFeatureError                 the plan needs what the engine cannot do; nothing was sent
-    │   └── NoFileFormatError                   the engine takes no files: there is nothing to compile to
+    │   └── NoFileFormatError                   the engine takes no files to compile to
     ├── OrchestratorNotFoundError (LookupError) no orchestrator of that name, no engine at that URL
     ├── MissingExtraError (ImportError)         the engine's client library is not installed
     ├── PluginError                             a third-party orchestrator that cannot be loaded
@@ -116,7 +116,7 @@ class UnsupportedFeatureError(FlowymlError):
 
 
 class NoFileFormatError(UnsupportedFeatureError):
-    """An engine takes no files, so there is nothing to compile to. It may still run the pipeline."""
+    """An engine takes no files that a pipeline could be compiled to. It may still run the pipeline."""
 
 
 class OrchestratorNotFoundError(FlowymlError, LookupError):

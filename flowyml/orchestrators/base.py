@@ -368,7 +368,7 @@ class Orchestrator(ABC):
 
         Pure: needs no engine and no network.
         """
-        raise NoFileFormatError(f"{self.name!r} has no file format of its own: there is nothing to compile to.")
+        raise NoFileFormatError(f"{self.name!r} has no file format to compile to. Run the pipeline on it instead.")
 
     @classmethod
     def stop_server(cls) -> bool:

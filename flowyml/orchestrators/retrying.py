@@ -38,7 +38,7 @@ def check_retry(
             f"Run {run.run_id!r} is {run.status}: it can be retried when it has ended. Cancel it, or wait."
         )
     if run.status.is_successful:
-        raise RetryRefusedError(f"Run {run.run_id!r} completed: there is nothing to retry. Start a new run.")
+        raise RetryRefusedError(f"Run {run.run_id!r} completed, so a retry would run nothing. Start a new run.")
     if steps is None:
         return
     if not steps:

@@ -146,7 +146,7 @@ def _target(name: str, tables: Tables, origins: Mapping[str, Mapping[str, str]],
     if name in engines and engine != name:
         raise ConfigurationError(f"{where}: {name!r} is an engine itself and cannot be {engine!r}. Rename the table.")
     if engine not in engines:
-        raise ConfigurationError(f"{where}: there is no engine {engine!r}. Known: {', '.join(engines)}.")
+        raise ConfigurationError(f"{where}: engine {engine!r} is unknown. Name one of {', '.join(engines)}.")
     if engine != name and engine in tables:
         defaults = {key: value for key, value in tables[engine].items() if key != "engine"}
         table = {**defaults, **table}

@@ -370,4 +370,4 @@ def wanted(schema: Mapping[str, Any]) -> str:
 def _unknown(name: str, known: Mapping[str, Parameter]) -> str:
     near = nearest(name, known)
     hint = f"; did you mean {near!r}?" if near else f"; it has {', '.join(map(repr, known)) or 'none'}"
-    return f"there is no parameter {name!r}{hint}"
+    return f"it has no parameter {name!r}{hint}"

@@ -198,7 +198,7 @@ def _listed(names: Sequence[str]) -> str:
 def _known_step(plan: Plan, options: argparse.Namespace) -> Step:
     name = options.same_step or options.step
     if name not in plan.by_name:
-        raise _UsageError(f"there is no step {name!r}; the pipeline has {', '.join(map(repr, plan.by_name))}")
+        raise _UsageError(f"the pipeline has no step {name!r}; it has {', '.join(map(repr, plan.by_name))}")
     return plan.by_name[name]
 
 

@@ -30,7 +30,7 @@ def from_environment(reference: str) -> str:
     """Return the value in the environment of this process."""
     if value := os.environ.get(variable_of(reference)):
         return value
-    raise MissingSecretError(f"There is no secret {reference!r}: set {variable_of(reference)}.")
+    raise MissingSecretError(f"Secret {reference!r} is missing: set {variable_of(reference)}.")
 
 
 def secrets_of(step: str, names: Mapping[str, str], read: ReadSecret) -> dict[str, str]:

@@ -109,7 +109,7 @@ class SecretConformance(Conformance):
     @_lacking
     def test_a_missing_one_fails_its_step(self, done: Done) -> None:
         assert done.steps["lacks"].status is FAILED
-        assert f"There is no secret {MISSING!r}" in str(done.steps["lacks"].error)
+        assert f"Secret {MISSING!r} is missing" in str(done.steps["lacks"].error)
         assert str(done.record.error).count("step 'lacks'") == 1
 
     @_lacking

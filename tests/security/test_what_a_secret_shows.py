@@ -152,4 +152,4 @@ def test_by_hand_a_command_line_is_no_place_for_it(project: Path) -> None:
     without = {name: value for name, value in os.environ.items() if name != VARIABLE}
     missing = subprocess.run(words, capture_output=True, text=True, check=False, env=without)
     assert missing.returncode == 2
-    assert f"step 'shows': There is no secret 'warehouse/password': set {VARIABLE}" in missing.stderr
+    assert f"step 'shows': Secret 'warehouse/password' is missing: set {VARIABLE}" in missing.stderr

@@ -293,7 +293,7 @@ def test_contexts_hold_json_and_never_change() -> None:
     [
         ({"rows": "many"}, "'rows' must be of type integer, not 'many'"),
         ({"rows": True}, "'rows' must be of type integer, not True"),
-        ({"row": 1}, "there is no parameter 'row'; did you mean 'rows'"),
+        ({"row": 1}, "it has no parameter 'row'; did you mean 'rows'"),
         ({"rows": {1}}, "not plain JSON"),
     ],
 )

@@ -331,10 +331,10 @@ def test_a_target_that_cannot_be_used_is_one_line_of_backends() -> None:
     Path("flowyml.toml").write_text('[orchestrators.un]\nengine = "spark"\n')
     found = {item["name"]: item for item in flowyml("backends", "--json").json}
     assert (found["un"]["engine"], found["un"]["state"]) == ("spark", "not configured")
-    assert "there is no engine 'spark'" in found["un"]["problem"]
+    assert "engine 'spark' is unknown" in found["un"]["problem"]
     said = flowyml("backends", "--for", "train.py", "--json").json["backends"]
     (un,) = [item for item in said if item["name"] == "un"]
-    assert (un["can_run"], "there is no engine 'spark'" in un["problem"]) == (False, True)
+    assert (un["can_run"], "engine 'spark' is unknown" in un["problem"]) == (False, True)
     assert re.search(r"^un +spark +not known: ", flowyml("backends", "--for", "train.py").out, re.MULTILINE)
 
 

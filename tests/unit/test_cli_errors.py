@@ -107,7 +107,7 @@ def test_an_output_whose_class_is_elsewhere_says_how_to_read_it(
 
 def test_an_error_is_one_line_for_people_unless_they_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     done = flowyml("run", "train.py", "-p", "row=5")
-    assert done.err.splitlines()[-1].startswith("error: Parameters of pipeline 'training': there is no parameter 'row'")
+    assert done.err.splitlines()[-1].startswith("error: Parameters of pipeline 'training': it has no parameter 'row'")
     assert "Traceback" not in done.err
     monkeypatch.setenv("FLOWYML_DEBUG", "1")
     debugged = flowyml("run", "train.py", "-p", "row=5")

@@ -108,7 +108,7 @@ def test_a_bundle() -> None:
     assert load(f"{path}:only").name == "only"
     with pytest.raises(UsageError, match="contains the pipeline 'only', not 'other'"):
         load(f"{path}:other")
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match=r"gone\.pyz does not exist"):
         load("gone.pyz")
     with pytest.raises(PlanError, match="is not a FlowyML bundle"):
         load(write("junk", "junk.pyz"))
@@ -158,11 +158,11 @@ def test_a_mistake_in_a_decorator_is_one_line(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("gone.py", "gone.py: there is no such file"),
-        ("gone.module:x", "gone.module: there is no such file or module"),
-        ("gone", "gone: there is no such file or module"),
-        ("", "there is no such file or module"),
-        ("a/b", "a/b: there is no such file"),
+        ("gone.py", "gone.py does not exist"),
+        ("gone.module:x", "'gone.module' is neither a file nor a module"),
+        ("gone", "'gone' is neither a file nor a module"),
+        ("", "'' is neither a file nor a module"),
+        ("a/b", "a/b does not exist"),
         ("/tmp", "/tmp is a folder. Name a Python file in it"),
     ],
 )

@@ -107,7 +107,7 @@ def test_a_table_becomes_a_record_into_which_the_environment_reaches(monkeypatch
         ('[orchestrators.prod]\nengine = "toy"\nworkers = "many"', r"\[orchestrators.prod\]: workers: .*valid integer"),
         ('[orchestrators.prod]\nengine = "toy"\nmode = "c"', r"\[orchestrators.prod\]: mode: .*'a' or 'b'"),
         ('[orchestrators.prod]\nurl = "x"', r"\[orchestrators.prod\]: say which engine 'prod' runs on: engine = "),
-        ('[orchestrators.prod]\nengine = "tyo"', r"\[orchestrators.prod\]: there is no engine 'tyo'. Known: .*toy"),
+        ('[orchestrators.prod]\nengine = "tyo"', r"\[orchestrators.prod\]: engine 'tyo' is unknown. Name one of .*toy"),
         ('[orchestrators.toy]\nengine = "local"', r"'toy' is an engine itself and cannot be 'local'"),
         ("[orchestrators]\nprod = 3", r"\[orchestrators.prod\]: this is a table of keys, not int"),
         ("orchestrators = 3", r"flowyml.toml: \[orchestrators\]: this is a table of keys, not int"),
@@ -117,7 +117,7 @@ def test_a_table_becomes_a_record_into_which_the_environment_reaches(monkeypatch
         ),
         ('[orchestrator.prod]\nengine = "toy"', r"'namespace' and 'allow_pickle' here, not 'orchestrator'"),
         ("[orchestrators.prod\n", r"flowyml.toml cannot be read: "),
-        ("[orchestrators.prod]\nengine = 3", r"\[orchestrators.prod\]: there is no engine 3"),
+        ("[orchestrators.prod]\nengine = 3", r"\[orchestrators.prod\]: engine 3 is unknown"),
         ("[orchestrators.prod]\n", r"\[orchestrators.prod\]: say which engine"),
     ],
 )  # fmt: skip

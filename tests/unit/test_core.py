@@ -78,7 +78,7 @@ class TestRetryPolicy:
         assert OrchestratorRetryPolicy(retryable_errors=[wanted]).retries_on(error) is retried
 
     def test_a_missing_secret_is_retried_only_if_it_may_come(self) -> None:
-        error = MissingSecretError("There is no secret 'a'.")
+        error = MissingSecretError("Secret 'a' is missing.")
         assert not OrchestratorRetryPolicy(retryable_errors=[Exception]).retries_on(error)
         error.may_come = True
         assert OrchestratorRetryPolicy().retries_on(error)

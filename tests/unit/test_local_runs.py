@@ -183,7 +183,7 @@ def test_the_log_names_a_failed_step_once(local: LocalOrchestrator, caplog: pyte
     assert [text.partition("\n")[0].partition("set FLOWYML")[0] for text in said] == [
         "Step 'load' failed (attempt 1 of 2); trying again in 0 s: ConnectionError: no answer",
         "Step 'load' failed (attempt 2 of 2): Traceback (most recent call last):",
-        "Step 'sign_in' failed: There is no secret 'no/such': ",
+        "Step 'sign_in' failed: Secret 'no/such' is missing: ",
         "The process of step 'die' exited with code 3 without returning the step's result.",
     ]
 

@@ -103,7 +103,7 @@ def test_deploying_moves_the_schedule_and_a_dry_run_tells(local: LocalOrchestrat
     assert local.schedules() == [made]
     assert ScheduleStore(local.store).get(made.schedule_id).bundle.endswith(new.bundle().filename)
     other = Pipeline("noting", context=context(words="later")).add_step(step(name="note")(lambda words: words))
-    with pytest.raises(ParameterError, match="there is no parameter 'word'"):
+    with pytest.raises(ParameterError, match="it has no parameter 'word'"):
         local.deploy_pipeline(other)
 
 

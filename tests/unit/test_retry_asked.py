@@ -47,7 +47,7 @@ def test_what_is_refused() -> None:
     works = Pipeline("works").add_step(step(name="one")(lambda: 1)).run(on=engine).run_id
     failed = fails().run(on=engine).run_id
     for run_id, steps, why in (
-        (works, ["one"], "completed: there is nothing to retry"),
+        (works, ["one"], "completed, so a retry would run nothing"),
         (failed, ["lode"], "no step 'lode'. It has: load"),
         (failed, [], "names no step"),
     ):

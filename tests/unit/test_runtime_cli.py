@@ -215,7 +215,7 @@ def test_failures_say_what_to_do(bundle: Path, step: str, message: str) -> None:
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["step", "nope"], "there is no step 'nope'; the pipeline has 'load', 'count'"),
+        (["step", "nope"], "the pipeline has no step 'nope'; it has 'load', 'count'"),
         (["step", "count"], "step 'count' needs --inputs with 'rows' (output 'data' of step 'load')"),
         (["step", "load", "--inputs", '{"x": 1}'], "step 'load' has no input 'x'; it has 'rows', 'unit'"),
         (["step", "load", "--inputs", "{"], "--inputs: Expecting property name"),

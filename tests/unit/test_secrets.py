@@ -158,7 +158,7 @@ class TestLocalRuns:
         lacks = says.options(retry=OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0))
         run = one(lacks).submit().wait_for_completion(2400)
         assert [(item.status, item.attempt) for item in run.step_runs()] == [(ExecutionStatus.FAILED, 1)]
-        assert "There is no secret 'other'" in str(run.error)
+        assert "Secret 'other' is missing" in str(run.error)
 
     def test_names_of_a_target_count_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Also in a submitted run, whose bundle has them already."""
@@ -210,7 +210,7 @@ class TestWhereLocalRunsLook:
         assert LocalSecrets(file)(NAME) == value
 
     def test_a_file_that_is_not_there_or_no_text(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigurationError, match="there is no such file"):
+        with pytest.raises(ConfigurationError, match="does not exist"):
             LocalSecrets(tmp_path / ".env")(NAME)
         (tmp_path / ".env").write_bytes(b"A=\xff\xfe")
         with pytest.raises(ConfigurationError, match="cannot be read"):

@@ -28,8 +28,8 @@ def cancel(client: AirflowClient, dag_run: Mapping[str, Any]) -> bool:
         if dropped := _dropped(client, dag, tasks):
             _withdraw(client, dag, run_id)
             raise EngineError(
-                f"Airflow 2 does not stop run '{dag}/{run_id}', since its DAG no longer has {dropped}. Cancel the run "
-                f"once it has started, or deploy a pipeline with these steps first."
+                f"Airflow 2 does not stop run '{dag}/{run_id}', since its DAG lacks {dropped} now. Cancel the run once "
+                f"it has started, or deploy a pipeline with these steps first."
             ) from error
         raise  # Airflow may still stop the run; if the run completes, the note does not count
     except EngineUnreachableError:

@@ -61,7 +61,7 @@ class DagSchedule:
     def _schedule_of(self, dag: Mapping[str, Any]) -> Schedule:
         words = cron_or_words(dag)
         if words is None:
-            raise ScheduleError(f"The DAG {self.name!r} has no schedule: there is nothing to hand over.")
+            raise ScheduleError(f"The DAG {self.name!r} has no schedule to hand over. Deploy the pipeline instead.")
         try:
             return Schedule(cron=words, timezone=str(dag.get("timezone") or "UTC"))
         except ScheduleError as error:

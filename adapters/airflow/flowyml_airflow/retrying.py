@@ -36,7 +36,7 @@ def run_again(reader: AirflowReader, deployer: AirflowDeployer, job_id: str, ste
     was_stopped = reader.record(dag_run, whole=False).status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
     marked = to_clear(tasks, graph, reader.dags.facts(dag_run), steps=steps, was_stopped=was_stopped)
     if not marked:
-        raise RetryRefusedError(f"Run {job_id!r} has no task that failed or was stopped: there is nothing to clear.")
+        raise RetryRefusedError(f"Run {job_id!r} has no task that failed or was stopped. Start a new run.")
     of_task: dict[str, set[int]] = {}
     for task, index in marked:
         of_task.setdefault(task, set()).add(index)

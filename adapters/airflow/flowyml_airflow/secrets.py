@@ -86,7 +86,7 @@ def _read(reference: str) -> str:
 
 def _missing(reference: str, place: Place, why: str = "") -> str:
     return (
-        f"There is no secret {reference!r}: Airflow gave no {place}.{f' It raised{why}.' if why else ''} Create it in "
+        f"Secret {reference!r} is missing: Airflow gave no {place}.{f' It raised{why}.' if why else ''} Create it in "
         f"Airflow, or give the secret another name for this target: [orchestrators.NAME.secrets] in flowyml.toml."
     )
 

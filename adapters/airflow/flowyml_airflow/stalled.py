@@ -50,9 +50,8 @@ def why_stalled(client: AirflowClient, dag_run: Mapping[str, Any]) -> str:
         cancel = client.command("cancel", f"{dag_id}/{run_id}")
         also = ", or" if client.stops_what_is_gone else "; after that, you can also"
         return (
-            f"Airflow no longer has DAG {dag_id!r}: its file is gone, or no longer defines it. None of the tasks of "
-            f"run {run_id!r} can start until the file exists again. Deploy the pipeline again{also} cancel the run: "
-            f"{cancel}"
+            f"Airflow has lost DAG {dag_id!r}: its file is gone, or defines other DAGs now. The tasks of run "
+            f"{run_id!r} cannot start until the file is back. Deploy the pipeline again{also} cancel the run: {cancel}"
         )
     if dag["is_paused"]:
         is_ours = Deployed(dag, client).is_ours and has_schedule(dag)

@@ -142,7 +142,7 @@ def _of_kubernetes(reference: str) -> str:
         return value
     name, _, key = reference.partition("/")
     raise MissingSecretError(
-        f"There is no secret {reference!r} in the namespace of the run. To create it: kubectl create secret generic "
+        f"Secret {reference!r} is missing in the namespace of the run. Create it: kubectl create secret generic "
         f"{name} --from-literal={key}=…"
     )
 

@@ -199,7 +199,7 @@ def secret_block(reference: str) -> str:
             value = client.read_block_document_by_name(name, block_type_slug="secret").data["value"]
     except ObjectNotFound:
         raise MissingSecretError(
-            f"There is no secret {reference!r}: Prefect has no Secret block {name!r}. Create it there."
+            f"Secret {reference!r} is missing: Prefect has no Secret block {name!r}. Create it there."
         ) from None
     return value if isinstance(value, str) else json.dumps(value)
 

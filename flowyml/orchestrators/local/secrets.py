@@ -30,7 +30,7 @@ class LocalSecrets:
                 return value
         file = f" in the environment or in {self._dotenv}" if self._dotenv else " in the environment"
         raise MissingSecretError(
-            f"There is no secret {reference!r}: set {variable_of(reference)}{file}, or with flowyml[secrets] installed "
+            f"Secret {reference!r} is missing: set {variable_of(reference)}{file}, or with flowyml[secrets] installed "
             f"run `keyring set {KEYRING_SERVICE} {reference}`."
         )
 
@@ -38,7 +38,7 @@ class LocalSecrets:
         if self._dotenv is None:
             return {}
         if not self._dotenv.is_file():
-            raise ConfigurationError(f"dotenv={str(self._dotenv)!r}: there is no such file.")
+            raise ConfigurationError(f"dotenv={str(self._dotenv)!r} does not exist. Create the file, or drop dotenv.")
         if is_of_another_user(self._dotenv):
             raise ConfigurationError(f"dotenv={str(self._dotenv)!r} belongs to another user.")
         try:

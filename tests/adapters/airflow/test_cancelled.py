@@ -163,7 +163,7 @@ def test_airflow_2_stops_no_queued_run_with_a_task_that_its_dag_no_longer_has(in
         assert isinstance(caught.value, ServerTroubleError)
         assert was_cancelled(airflow.found), "it may be late"
     else:
-        assert "does not stop run 'd/r', since its DAG no longer has 'work'. Cancel" in str(caught.value)
+        assert "does not stop run 'd/r', since its DAG lacks 'work' now. Cancel" in str(caught.value)
         assert airflow.found["note"].splitlines() == COULD_NOT
 
 

@@ -163,7 +163,7 @@ def test_a_schedule_that_was_changed_by_hand_is_shown(ask: Ask, on: Airflow) -> 
     assert '"rows": 4' in ask("status", "made_by_cli/t1", "--on", "airflow", "--json")
     with pytest.raises(AssertionError, match="has no failed tasks to run again"):
         ask("clear", "made_by_cli/t1", "--on", "airflow")
-    with pytest.raises(AssertionError, match="there is no parameter 'rosw'; did you mean 'rows'"):
+    with pytest.raises(AssertionError, match="it has no parameter 'rosw'; did you mean 'rows'"):
         ask("backfill", "made_by_cli", "2026-03-01", "2026-03-31", "-p", "rosw=4", "--on", "airflow")
     with pytest.raises(AssertionError, match="END 'March' is not a date"):
         ask("backfill", "made_by_cli", "2026-03-01", "March", "--on", "airflow")

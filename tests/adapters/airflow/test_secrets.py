@@ -63,7 +63,7 @@ def test_values_reach_the_step_alone(airflow: Airflow, python: str, tmp_path: Pa
     assert "logged: *** and ***" in lines
     assert "warned: *** and ***" in lines
     assert "ValueError: cannot sign in: app:***" in lines
-    assert "There is no secret 'flowyml_nowhere/password': Airflow gave no field 'password' of connection" in lines
+    assert "Secret 'flowyml_nowhere/password' is missing: Airflow gave no field 'password' of connection" in lines
     assert not holds(lines)
     assert orchestrator.missing_secrets(["flowyml_warehouse/host", "flowyml_none/host", "flowyml/none"]).keys() == {
         "flowyml_none/host", "flowyml/none",

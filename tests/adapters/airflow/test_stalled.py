@@ -76,10 +76,10 @@ def test_a_run_whose_file_was_deleted_waits_and_says_so(
     handle = orchestrator.run_pipeline(pipeline)
     wait_until((tmp_path / "begun").exists)
     assert not handle.status.is_terminal
-    assert "no longer has DAG" not in caplog.text
+    assert "has lost DAG" not in caplog.text
     (airflow.dags_folder / dag_file(pipeline.name)).unlink()
-    wait_until(lambda: not handle.refresh().status.is_terminal and "no longer has DAG" in caplog.text)
-    assert caplog.text.count("no longer has DAG") == 1
+    wait_until(lambda: not handle.refresh().status.is_terminal and "has lost DAG" in caplog.text)
+    assert caplog.text.count("has lost DAG") == 1
     assert f"flowyml cancel {handle.job_id} --on airflow" in caplog.text
     if airflow.major == 2:
         with pytest.raises(EngineError, match="is gone, and Airflow 2 cannot stop a run without it"):

@@ -45,7 +45,7 @@ def test_a_step_with_a_missing_one_is_not_retried(renaming: PrefectOrchestrator)
     handle = renaming.run_pipeline(Pipeline("secrets lacking").add_step(lacks))
     assert handle.wait_for_completion(timeout=1200, poll_interval=0.5).status is ExecutionStatus.FAILED
     assert [item.attempt for item in handle.step_runs()] == [1]
-    assert "There is no secret 'nowhere/password'" in str(handle.error)
+    assert "Secret 'nowhere/password' is missing" in str(handle.error)
 
 
 def test_the_flow_names_them_and_holds_none(renaming: PrefectOrchestrator) -> None:
