@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -61,6 +61,8 @@ class TestConformanceOverTheApi(OnKubeflow, OrchestratorConformance, RandomFlowC
     """The whole suite, on a real server or the fake, which is a stock KFP 2.17 unless FLOWYML_TEST_KFP_RELEASE says
     otherwise.
     """
+
+    compile_options: ClassVar = {"artifacts": "s3://code", "release": "2.16"}  # with less room, files are refused
 
     @pytest.fixture(scope="class")
     @classmethod

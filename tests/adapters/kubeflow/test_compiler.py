@@ -167,12 +167,13 @@ def test_no_two_names_become_one(pair: list[str]) -> None:
 
 
 def _other_pythons() -> list[Path]:
-    """Interpreters of other releases on this machine."""
+    """One interpreter of each other release on this machine."""
     found = [
-        *Path("~/.pyenv/versions").expanduser().glob("3.1[1-9]*/bin/python3"),
-        *Path("/usr/bin").glob("python3.1?"),
+        *Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3.1[1-9]"),
+        *Path("/usr/bin").glob("python3.1[1-9]"),
     ]
-    return [path for path in found if path.exists()]
+    by_release = {path.name: path for path in found if path.exists()}
+    return [path for name, path in by_release.items() if name != f"python3.{sys.version_info.minor}"]
 
 
 def test_the_same_bytes_on_each_python(tmp_path: Path) -> None:
