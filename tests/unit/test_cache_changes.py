@@ -274,13 +274,16 @@ def test_code_that_an_installed_library_registers_counts(project: Project) -> No
     "imports",
     [
         "import os\nimport pytest\n\ntry:\n    import yaml, nowhere\nexcept ImportError:\n    yaml = None\n",
-        "from importlib import import_module\nload = lambda: list(map(import_module, ['yaml', 'pytest.x', 'no']))\n",
+        "from importlib import import_module\nload = lambda: [*map(import_module, ['yaml', 'pytest.x', 'no', 'data'])]\n",
         "from importlib import metadata, util\nutil.find_spec('yaml')\nmetadata.version('pytest')\n",
         "__import__('yaml', __import__('pytest').__name__)\n",
     ],
 )
 def test_the_distributions_that_the_code_imports_count(project: Project, imports: str) -> None:
-    project.write({**APART, "used.py": imports + APART["used.py"]})
+    project.write({
+        **APART, "used.py": imports + APART["used.py"], "data/rows.csv": "",
+        "mine.egg-info/PKG-INFO": "Name: mine\nVersion: 1\n", "mine.egg-info/top_level.txt": "data\n",
+    })  # fmt: skip
     sys.path.insert(0, str(project.folder))
     try:
         plan = importlib.import_module("flow").flow.compile()
