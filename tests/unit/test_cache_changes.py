@@ -274,7 +274,7 @@ def test_code_that_an_installed_library_registers_counts(project: Project) -> No
     "imports",
     [
         "import os\nimport pytest\n\ntry:\n    import yaml, nowhere\nexcept ImportError:\n    yaml = None\n",
-        "from importlib import import_module\nload = lambda: [*map(import_module, ['yaml', 'pytest.x', 'no', 'data'])]\n",
+        "from importlib import import_module\ngo = lambda: [*map(import_module, ['yaml', 'pytest.x', 'no', 'data'])]\n",
         "from importlib import metadata, util\nutil.find_spec('yaml')\nmetadata.version('pytest')\n",
         "__import__('yaml', __import__('pytest').__name__)\n",
     ],
