@@ -1,6 +1,7 @@
 """The Kubeflow options of a pipeline and its steps: ``Pipeline(…, kubeflow={…})`` and ``@step(kubeflow={…})``.
 
-A step's options override those of its pipeline; mappings such as ``env`` are merged.
+A step's options override those of its pipeline; mappings such as ``env`` are merged. Quantities of the step override
+its ``resources``, which override quantities of the pipeline.
 """
 
 from __future__ import annotations
@@ -127,15 +128,21 @@ def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
     if step:
         with about_step(step.name):
             _check(own, f"step {step.name!r}", _STEP)
+    inherited = {name: value for name, value in pipeline.items() if not (step and _requests(step, name))}
     merged: dict[str, Any] = {}
     for name, kind in _TYPES.items():
-        values = [options[name] for options in (pipeline, own) if name in options]
+        values = [options[name] for options in (inherited, own) if name in options]
         if values:
             merged[name] = _joined(kind, values)
     with about_step(step.name if step else ""):
         for fault in _pod_as_a_whole_faults(merged):
             raise UnknownOptionError(f"{f'step {step.name!r}' if step else 'the pipeline'}: {fault}")
     return StepOptions(**merged)
+
+
+def _requests(step: Step, option: str) -> bool:
+    """Return whether ``option`` is a quantity of something of which the step's own ``resources`` have a quantity."""
+    return option in _QUANTITIES and getattr(step.resources, option.partition("_")[0], None) is not None
 
 
 def empty_dir(text: str) -> tuple[str, str]:

@@ -373,6 +373,17 @@ def test_a_union_of_plain_types_is_a_list_of_them() -> None:
     assert "anyOf=[" in text(one_step(parameters=(Parameter(name="code", schema=other),)))
 
 
+def test_an_option_of_airflow_counts_before_a_shared_one() -> None:
+    own = {"airflow": {"trigger_rule": "all_skipped", "doc_md": "Of Airflow.", "pool": "gpu"}}
+    last = Step(name="last", function="m:f", after=("first",), run_if="all_done", description="Shared.", options=own)
+    steps = (Step(name="first", function="m:f"), last)
+    dag = text(Plan(name="called", steps=steps, options={"airflow": {"pool": "cpu"}}))
+    assert 'trigger_rule="all_skipped"' in dag
+    assert 'trigger_rule="all_done"' not in dag
+    assert 'doc_md="Of Airflow."' in dag
+    assert 'pool="gpu"' in dag.partition('task_id="last"')[2], "the step's pool, not the pipeline's"
+
+
 def test_trigger_rules_and_callbacks() -> None:
     notifier = {"my_alerts.Slack": {"text": 'it\'s "late"'}}
     steps = (

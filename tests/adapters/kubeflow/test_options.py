@@ -11,6 +11,7 @@ import yaml
 
 from flowyml import Pipeline, step
 from flowyml.core.errors import UnknownOptionError
+from flowyml.core.resources import ResourceRequirements
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
 from flowyml_kubeflow.compiler import compile_pipeline
@@ -135,3 +136,24 @@ def test_the_code_is_cached_where_a_step_is(cached: bool | None, code: bool) -> 
     steps = (Step(name="a", function="m:f", options=options),)
     made = compile_pipeline(build(Plan(name="p", steps=steps, options={"kubeflow": {"cache": False}})))
     assert made.spec["root"]["dag"]["tasks"]["flowyml--bundle"]["cachingOptions"] == {"enableCache": code}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "own", "memory", "expected"),
+    [
+        ({"memory_limit": "8Gi"}, {}, "1Gi", ("1Gi", "1Gi")),
+        ({"memory_limit": "8Gi"}, {"memory_limit": "4Gi"}, "1Gi", ("1Gi", "4Gi")),
+        ({"memory_limit": "8Gi", "memory_request": "2Gi"}, {}, None, ("2Gi", "8Gi")),
+    ],
+)
+def test_what_a_step_says_counts_before_the_pipeline(
+    pipeline: dict[str, str], own: dict[str, str], memory: str | None, expected: tuple[str, str]
+) -> None:
+    """Of a step's own, Kubeflow's option counts before ``resources``."""
+    add = Step(
+        name="add", function="m:f", options={"kubeflow": own}, resources=ResourceRequirements(cpu="2", memory=memory)
+    )
+    made = compile_pipeline(build(Plan(name="p", steps=(add,), options={"kubeflow": pipeline})))
+    resources = made.spec["deploymentSpec"]["executors"]["exec-add"]["container"]["resources"]
+    assert (resources["resourceMemoryRequest"], resources["resourceMemoryLimit"]) == expected
+    assert resources["resourceCpuLimit"] == "2"
