@@ -96,6 +96,21 @@ class AuditLogCalls(ABC):
         "order_by": "-event_log_id",
     }  # fmt: skip
 
+    def why_ended(self, run: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+        """Return why Airflow's scheduler ended the last attempt of a task; empty if the audit log has no reason.
+
+        It writes one for a task whose worker is gone, and for one that a worker reports as ended before it has run.
+        """
+        which = {"run_id": run["dag_run_id"], "task_id": task["task_id"], "try_number": task["try_number"]}
+        item = {"map_index": index} if (index := task.get("map_index", -1)) >= 0 else {}
+        entries = self._entries(run["dag_id"], limit=1, **which, **item, **self._end_events)
+        return str(entries[0].get("extra") or "") if entries else ""
+
+    _end_events: Mapping[str, Any] = {
+        "included_events": ["heartbeat timeout", "state mismatch", "stuck in queued tries exceeded"],
+        "order_by": "-event_log_id",
+    }
+
 
 class AuditLog:
     """Reads the audit log through a client, once for each run."""

@@ -96,6 +96,9 @@ class Airflow2Client(AirflowClient):
         "api.patch_task_instance,ui.patch_task_instance,api.patch_mapped_task_instance,ui.patch_mapped_task_instance",
         "order_by": "-when",
     }
+    _end_events: Mapping[str, Any] = {
+        "included_events": "heartbeat timeout,state mismatch,stuck in queued tries exceeded", "order_by": "-when"
+    }  # fmt: skip
     _dates = ("execution_date_gte", "execution_date_lte")
 
     def _task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:

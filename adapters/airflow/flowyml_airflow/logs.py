@@ -127,9 +127,13 @@ class TaskLogs:
             kind, said = str(error.get("exc_type", "")), str(error.get("exc_value", ""))
             return _described(kind, said), _class_of(kind)
         errors = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
+        if errors:
+            return errors[-1], ""
+        if ended := self._client.why_ended(run, task):
+            return f"Airflow ended the task: {ended}", ""
         why = [event.message for event in events if event.is_reason]
         killed = "the process of the task ended without an error in its log; was its worker killed?"
-        return errors[-1] if errors else " ".join([killed, *why[-1:]]), ""
+        return " ".join([killed, *why[-1:]]), ""
 
     def _recorded(self, run: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str] | None:
         """Return the same from the XCom that a task of FlowyML's pushes before it fails; None without it."""

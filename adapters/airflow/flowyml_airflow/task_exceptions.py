@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 
+logger = logging.getLogger("airflow.task")
 _NO_ERRORS = frozenset({"AirflowSkipException", "DagRunTriggerException"})  # with the latter, Airflow 3 runs a DAG
 _NAMED = 5  # items that an error names
 _LONGEST = 1 << 16  # characters of an error in an XCom
@@ -120,9 +122,11 @@ def recorded(run: Callable[..., _T]) -> Callable[..., _T]:
         except BaseException as error:
             name = type(error).__name__  # Airflow 3 and 2 have these in other modules; its timeout is not an Exception
             if name == "AirflowTaskTimeout" or (isinstance(error, Exception) and name not in _NO_ERRORS):
-                with suppress(Exception):  # it is in the log, too
+                try:
                     said = {"class": name, "said": masked(str(error))[:_LONGEST], "try": context["ti"].try_number}
                     context["ti"].xcom_push(key=ERROR_KEY, value=said)
+                except Exception as refused:
+                    logger.warning("The next error is in this log alone: Airflow did not take its XCom: %r", refused)
             raise
 
     return call

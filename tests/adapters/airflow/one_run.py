@@ -56,6 +56,9 @@ class OneRun:
     def marked_failed(self, dag: str, run_id: str) -> list[Mark]:
         return []
 
+    def why_ended(self, run: Any, task: Any) -> str:
+        return ""
+
     def run_url(self, dag: str, run_id: str) -> str:
         return "http://airflow"
 

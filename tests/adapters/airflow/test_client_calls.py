@@ -88,6 +88,22 @@ def test_who_marked_something_as_failed(
     assert client.marked_failed("d", "r") == [Mark(each, "ada", MARKED) for each in expected]
 
 
+@pytest.mark.parametrize("kind", [AirflowClient, Airflow2Client])
+def test_why_airflow_ended_a_task(kind: type[AirflowClient]) -> None:
+    asked: list[Mapping[str, Any]] = []
+    entries: list[dict[str, Any]] = []
+
+    def answer(path: str, params: Mapping[str, Any], body: Any) -> Any:
+        asked.append(params)
+        return {"event_logs": entries}
+
+    client, run = kind(Answers(answer), "0"), {"dag_id": "d", "dag_run_id": "r"}
+    assert client.why_ended(run, {"task_id": "t", "map_index": 2, "try_number": 1}) == ""
+    entries.append({"event": "heartbeat timeout", "extra": "Task did not emit heartbeat"})
+    assert client.why_ended(run, {"task_id": "t", "map_index": -1, "try_number": 1}) == "Task did not emit heartbeat"
+    assert [params.get("map_index") for params in asked] == [2, None]
+
+
 def test_all_tasks_of_airflow_2_are_one_page() -> None:
     """It gives them in another order each time."""
     asked: list[Any] = []

@@ -138,6 +138,9 @@ CALLS: Mapping[str, Callable[[AirflowClient], Any]] = {
     "task_instances": lambda client: client.task_instances("d", "r"),
     "note": lambda client: client.note("d", "r", "a note"),
     "marked_failed": lambda client: client.marked_failed("d", "r"),
+    "why_ended": lambda client: client.why_ended(
+        {"dag_id": "d", "dag_run_id": "r"}, {"task_id": "t", "map_index": 0, "try_number": 1}
+    ),
     "notes_written": lambda client: client.notes_written("d"),
     "fail": lambda client: client.fail("d", "r"),
     "clear": lambda client: client.clear("d", "r", True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -175,6 +176,43 @@ def test_who_may_not_read_xcoms_gets_the_error_from_the_log() -> None:
     run = {"dag_id": "d", "dag_run_id": "r"}
     task = {"task_id": "t", "operator": "Step", "try_number": 1, "map_index": -1}
     assert TaskLogs(cast(AirflowClient, Client())).error(run, task) == ("no connection", "")
+
+
+def test_the_log_says_why_an_error_is_in_no_xcom(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Ti:
+        try_number = 1
+
+        def xcom_push(self, key: str, value: Any) -> None:
+            raise OSError("no connection to the API")
+
+    @recorded
+    def fails(operator: Any, context: Any, bundle: Path) -> None:
+        raise ValueError("no rows")
+
+    with pytest.raises(ValueError, match="no rows"):
+        fails(None, {"ti": Ti()}, lambda: tmp_path)
+    assert [record.message for record in caplog.records] == [
+        "The next error is in this log alone: Airflow did not take its XCom: OSError('no connection to the API')"
+    ]
+
+
+def test_of_a_task_that_airflow_ended_itself_its_reason_is_said() -> None:
+    """The error of an earlier try is not that of this one."""
+
+    class Client:
+        def xcom(self, *_: Any) -> Any:
+            return {"class": "KeyError", "said": "'rows'", "try": 1}
+
+        def log(self, *_: Any) -> list[LogEvent]:
+            return []
+
+        def why_ended(self, run: Any, task: Any) -> str:
+            return "Task did not emit heartbeat within time limit."
+
+    run = {"dag_id": "d", "dag_run_id": "r"}
+    task = {"task_id": "t", "operator": "Step", "try_number": 2, "map_index": -1}
+    said = TaskLogs(cast(AirflowClient, Client())).error(run, task)
+    assert said == ("Airflow ended the task: Task did not emit heartbeat within time limit.", "")
 
 
 @pytest.mark.parametrize(
