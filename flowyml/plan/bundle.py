@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import io
 import json
 import os
 import re
 import sys
-import warnings
 import zlib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -24,7 +22,7 @@ from flowyml.core.errors import DefinitionError, PlanError
 from flowyml.core.files import write_whole
 from flowyml.core.home import data_folder, is_data
 from flowyml.core.origin import Origin
-from flowyml.core.syntax import imported, parsed
+from flowyml.core.syntax import imported
 from flowyml.core.zips import zipped
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Plan
@@ -164,8 +162,13 @@ def build(
     is the folder among ``files`` with the pipeline's own file. ``packages`` are installed pure-Python packages and
     modules to include, such as the adapter that a script imports to name its engine.
     """
-    code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values(), plan.canonical]
-    home = frozenset(room for room in _AT_HOME if not any(_names(room, data) for data in code))
+    sources = [*(data for path, data in files.items() if path.endswith(".py")), plan.canonical]
+    home = frozenset(
+        room
+        for room in _AT_HOME
+        if not any(_imports(room, data) for data in sources)
+        and not any(_mentions(room, data) for data in objects.values())
+    )
     runtime = runtime_files(home)
     about = {"main": main, "origin": origin.to_dict() if origin else None, "versions": dict(versions)}
     if folder != ".":
@@ -187,21 +190,18 @@ def build(
     return _packed(plan, contents)
 
 
-def _names(room: str, code: bytes) -> bool:
+def _mentions(room: str, code: bytes) -> bool:
+    """Return whether code, or a pickle of it, has the words of a subpackage of FlowyML."""
+    return all(re.search(rb"\b%s\b" % word.encode(), code) for word in ("flowyml", room))
+
+
+def _imports(room: str, source: bytes) -> bool:
     """Return whether code may import a subpackage of FlowyML."""
-    if f"flowyml.{room}".encode() in code:
-        return True
-    if not all(re.search(rb"\b%s\b" % word.encode(), code) for word in ("flowyml", room)):
-        return False
+    name = f"flowyml.{room}"
     try:
-        with warnings.catch_warnings(action="ignore"):  # of the user's code, which is not compiled here
-            nodes = ast.walk(parsed(code))
-    except (SyntaxError, ValueError):  # a pickle
+        return _mentions(room, source) and (name.encode() in source or name in imported(source, PurePosixPath("code")))
+    except (SyntaxError, ValueError):
         return True
-    return any(
-        isinstance(node, ast.ImportFrom) and node.module == "flowyml" and any(item.name == room for item in node.names)
-        for node in nodes
-    )
 
 
 def _packed(plan: Plan, contents: Mapping[str, bytes]) -> Bundle:
