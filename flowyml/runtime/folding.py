@@ -62,7 +62,7 @@ class _Form(dict[int, int | None]):
 
     def kept(self, text: str) -> list[int]:
         """Return the positions of the characters that are not dropped."""
-        return [at for at, character in enumerate(text) if self[ord(character)] is not None]
+        return [position for position, character in enumerate(text) if self[ord(character)] is not None]
 
 
 def _is_telling(character: str) -> bool:
@@ -98,7 +98,7 @@ class _Pattern(NamedTuple):
 
 class _Match(NamedTuple):
     pattern: _Pattern
-    at: int
+    start: int
     length: int
 
 
@@ -134,8 +134,8 @@ class _Patterns:
         self.keys: dict[str, list[tuple[_Pattern, int]]] = {}
         self._starts: dict[str, list[_Pattern]] = {}
         for pattern in patterns:
-            for at in reversed(range(self._stride)):
-                self.keys.setdefault(pattern.text[at : at + _KEY], []).append((pattern, at))
+            for offset in reversed(range(self._stride)):
+                self.keys.setdefault(pattern.text[offset : offset + _KEY], []).append((pattern, offset))
             for length in () if pattern.is_word else range(_TELLING, self._shortest):
                 self._starts.setdefault(pattern.text[:length], []).append(pattern)
 
@@ -147,22 +147,22 @@ class _Patterns:
         get, size = self.keys.get, len(folded)
         for key in range(0, size - _KEY + 1, self._stride):
             for pattern, before in get(folded[key : key + _KEY], ()):
-                text, at = pattern.text, key - before
-                if at < ends.get(id(pattern), 0):
+                text, start = pattern.text, key - before
+                if start < ends.get(id(pattern), 0):
                     continue
-                if at + len(text) <= size:
-                    if folded.startswith(text, at):
-                        whole.append(_Match(pattern, at, len(text)))
-                        ends[id(pattern)] = at + len(text)
+                if start + len(text) <= size:
+                    if folded.startswith(text, start):
+                        whole.append(_Match(pattern, start, len(text)))
+                        ends[id(pattern)] = start + len(text)
                 elif not pattern.is_word:
                     lengths = begun.setdefault(id(pattern), (pattern, []))[1]
-                    if len(lengths) < _MOST_BEGUN and text.startswith(folded[at:]):
-                        lengths.append(size - at)
-        for at in range(max(0, size - self._shortest + 1), size - _TELLING + 1):
-            for pattern in self._starts.get(folded[at:], ()):
+                    if len(lengths) < _MOST_BEGUN and text.startswith(folded[start:]):
+                        lengths.append(size - start)
+        for start in range(max(0, size - self._shortest + 1), size - _TELLING + 1):
+            for pattern in self._starts.get(folded[start:], ()):
                 lengths = begun.setdefault(id(pattern), (pattern, []))[1]
-                if size - at not in lengths:
-                    lengths.append(size - at)
+                if size - start not in lengths:
+                    lengths.append(size - start)
         return whole, {pattern: lengths for pattern, lengths in begun.values() if lengths}
 
 
@@ -321,45 +321,45 @@ def _meaning(escape: re.Match[str]) -> str:
 
 def _located(text: str, reading: int, form: _Form) -> _Located:
     """Return a reading of a text, by its number."""
-    spans = [(at, at + 1) for at in range(len(text))]
+    spans = [(position, position + 1) for position in range(len(text))]
     passes = [_ESCAPE] * _decoded(text)[1] if reading else []
     for pattern in [*passes, _LETTER] if reading == 2 else passes:
-        pieces, places, at = [], [], 0
+        pieces, places, position = [], [], 0
         for escape in pattern.finditer(text):
             meaning = _meaning(escape)
-            pieces += [text[at : escape.start()], meaning]
-            places += spans[at : escape.start()]
+            pieces += [text[position : escape.start()], meaning]
+            places += spans[position : escape.start()]
             places += [(spans[escape.start()][0], spans[escape.end() - 1][1])] * len(meaning)
-            at = escape.end()
-        text, spans = "".join(pieces) + text[at:], places + spans[at:]
+            position = escape.end()
+        text, spans = "".join(pieces) + text[position:], places + spans[position:]
     return _Located(text, spans, form.kept(text))
 
 
 def _span(located: _Located, match: _Match, before: int) -> Span | None:
     """Return the span of a match that begins so many characters before a line; None if it is none after all."""
-    pattern, at, text = match.pattern, match.at - before, located.text
-    first, last = located.kept[max(at, 0)], located.kept[at + match.length - 1]
-    if pattern.is_word and (at < 0 or _is_in_word(text[:first][-1:]) or _is_in_word(text[last + 1 : last + 2])):
+    pattern, begin, text = match.pattern, match.start - before, located.text
+    first, last = located.kept[max(begin, 0)], located.kept[begin + match.length - 1]
+    if pattern.is_word and (begin < 0 or _is_in_word(text[:first][-1:]) or _is_in_word(text[last + 1 : last + 2])):
         return None
     if (
         not pattern.has_space
-        and at >= 0
+        and begin >= 0
         and _SPACE.search(text, first, last + 1)
         and not _BREAK.search(text, first, last)
     ):
         return None
-    return _first_of(located, pattern, at), _end_of(located, pattern, at + match.length)
+    return _first_of(located, pattern, begin), _end_of(located, pattern, begin + match.length)
 
 
 def _is_in_word(character: str) -> bool:
     return character.isalnum() or character == "_"
 
 
-def _first_of(located: _Located, pattern: _Pattern, at: int) -> int:
+def _first_of(located: _Located, pattern: _Pattern, begin: int) -> int:
     """Return where a value begins whose first folded character is this one of the line, or before it."""
-    if at < 0:
+    if begin < 0:
         return 0
-    first = located.kept[at]
+    first = located.kept[begin]
     before = located.text[max(0, first - _WIDEST_EDGE) : first][::-1]
     if pattern.is_coded:
         before = before.partition("=")[0]  # of token=…
@@ -376,26 +376,26 @@ def _end_of(located: _Located, pattern: _Pattern, length: int) -> int:
 def _edge(pattern: _Pattern, text: str, characters: str) -> int:
     """Return the number of characters beside a folded value that belong to it: those that folding dropped."""
     if pattern.is_coded:
-        return next((at for at, character in enumerate(text[:4]) if character not in _CODED), min(4, len(text)))
-    at = 0
+        return next((edge for edge, character in enumerate(text[:4]) if character not in _CODED), min(4, len(text)))
+    edge = 0
     for character in characters:
-        place = at
+        place = edge
         while place < len(text) and text[place] != character and text[place] in _QUOTING:
             place += 1
         if place < len(text) and text[place] == character:
-            at = place + 1
+            edge = place + 1
         elif character not in _QUOTING:
             break
-    return at
+    return edge
 
 
 def _replaced(text: str, spans: list[Span], replacement: str) -> str:
     """Return the text with each span replaced; ends of lines and indentation within a span stay."""
     pieces: list[str] = []
-    at = 0
+    done = 0
     for start, end in sorted(spans):
-        if end > at:
-            hidden = replacement if start > at or not at else ""  # of spans that overlap, the first one shows
-            pieces += [text[at:start], re.sub(r"\S[^\r\n]*", hidden, text[max(start, at) : end])]
-            at = end
-    return "".join(pieces) + text[at:]
+        if end > done:
+            hidden = replacement if start > done or not done else ""  # of spans that overlap, the first one shows
+            pieces += [text[done:start], re.sub(r"\S[^\r\n]*", hidden, text[max(start, done) : end])]
+            done = end
+    return "".join(pieces) + text[done:]

@@ -177,8 +177,8 @@ class _Server:
         """Kill all children and whatever they started, orphans included."""
         for child in self.children.values():
             kill_tree(child.process)
-        while left := descendants(os.getpid()):
-            for process in left:
+        while running := descendants(os.getpid()):
+            for process in running:
                 signal_process(process, signal.SIGKILL)
             with suppress(ChildProcessError):
                 os.waitpid(-1, 0)

@@ -87,8 +87,8 @@ def _make(cache: Path, target: Path, parts: Sequence[bytes]) -> None:
         if not _is_whole(target, parts):  # else another process was faster, with the same files
             raise
     finally:
-        for left in (fresh, Path(f"{fresh}.old")):
-            shutil.rmtree(left, ignore_errors=True)
+        for path in (fresh, Path(f"{fresh}.old")):
+            shutil.rmtree(path, ignore_errors=True)
     _forget_unused(cache)
 
 

@@ -25,7 +25,7 @@ class ArtifactConformance(Conformance):
 
     @pytest.fixture
     def found(self, orchestrator: Orchestrator, done: Done) -> Mapping[str, Artifact]:
-        """The artifacts of the run by their labels."""
+        """Return the artifacts of the run by their labels."""
         self.needs(orchestrator, Feature.ARTIFACTS, done.run.artifacts)
         return {artifact.label: artifact for artifact in done.run.artifacts()}
 

@@ -72,7 +72,7 @@ class Conformance:
 
     @pytest.fixture
     def folder(self, new_folder: Callable[[], str]) -> str:
-        """Such a folder, for one test."""
+        """Create such a folder, for one test."""
         return new_folder()
 
     @pytest.fixture(scope="class")
@@ -80,7 +80,7 @@ class Conformance:
     def ahead(
         cls, request: pytest.FixtureRequest, make_orchestrator: MakeOrchestrator, new_folder: Callable[[], str]
     ) -> Iterator[Ahead]:
-        """Submits the samples of those tests of the class that were selected."""
+        """Submit the samples of those tests of the class that were selected."""
         tests = [
             item for item in request.session.items if isinstance(item, pytest.Function) and item.cls is request.cls
         ]
@@ -91,7 +91,7 @@ class Conformance:
 
     @pytest.fixture
     def done(self, request: pytest.FixtureRequest, ahead: Ahead) -> Done:
-        """The run of the test's ``sample``, ended."""
+        """Return the run of the test's ``sample``, ended."""
         return ahead.take(request.function.sample)
 
     @classmethod

@@ -37,7 +37,7 @@ class CachingConformance(Conformance):
     @pytest.fixture(scope="class")
     @classmethod
     def cached_runs(cls, make_orchestrator: MakeOrchestrator, new_folder: Callable[[], str]) -> Sequence[Done]:
-        """The three runs, each started when the one before has ended; empty if the engine cannot cache."""
+        """Run three times, each when the run before has ended; not at all if the engine cannot cache."""
         orchestrator = make_orchestrator()
         has = {feature: orchestrator.capabilities[feature].level is not Level.NO for feature in Feature}
         if not has[Feature.CACHING]:
@@ -59,13 +59,13 @@ class CachingConformance(Conformance):
 
     @pytest.fixture
     def three(self, cached_runs: Sequence[Done], orchestrator: Orchestrator, folder: str) -> Sequence[Done]:
-        """The three runs; if the engine refuses a pipeline with cached steps, the refusal is the whole test."""
+        """Return the three runs; if the engine refuses a pipeline with cached steps, the refusal is the whole test."""
         self.needs(orchestrator, Feature.CACHING, lambda: orchestrator.run_pipeline(caches(folder)))
         return cached_runs
 
     @pytest.fixture
     def with_items(self, three: Sequence[Done], orchestrator: Orchestrator, folder: str) -> Sequence[Done]:
-        """The three runs; if the engine refuses a loop, the refusal is the whole test."""
+        """Return the three runs; if the engine refuses a loop, the refusal is the whole test."""
         self.needs(orchestrator, Feature.FAN_OUT, lambda: orchestrator.run_pipeline(caches(folder)))
         return three
 

@@ -35,7 +35,7 @@ class FiringConformance(Conformance):
     @pytest.fixture(scope="class")
     @classmethod
     def fired(cls, make_orchestrator: MakeOrchestrator, schedule: Schedule) -> Sequence[SubmissionResult]:
-        """The first two runs, ended; empty if the engine has no such schedules."""
+        """Return the first two runs, ended; none if the engine has no such schedules."""
         orchestrator, pipeline = make_orchestrator(), pipelines.on_time()
         if orchestrator.capabilities[Feature.SCHEDULE_INTERVAL].level is Level.NO:
             return ()
@@ -57,7 +57,7 @@ class FiringConformance(Conformance):
     def seen(
         self, fired: Sequence[SubmissionResult], schedule: Schedule, orchestrator: Orchestrator
     ) -> Sequence[Sequence[Any]]:
-        """The steps' reports on their runs; if the engine refuses the schedule, the refusal is the whole test."""
+        """Return the steps' reports on their runs; if the engine refuses the schedule, that is the whole test."""
         self.needs(
             orchestrator,
             Feature.SCHEDULE_INTERVAL,

@@ -199,8 +199,8 @@ class AirflowDeployer(Deployer):
         is_over = bool(known) and all(map(is_gone, known))
         if place is None and not is_over:
             raise ConfigurationError("The pipeline's files are in the DAGs folder: give dags_folder=…, or --output.")
-        asked = None if folder else self.client
-        paths = files_of(place, pipeline, asked, force=force, may_be_none=is_over) if place else []
+        client = None if folder else self.client
+        paths = files_of(place, pipeline, client, force=force, may_be_none=is_over) if place else []
         # Airflow keeps the records while a task runs.
         if not folder and (runs or not force) and (busy := self.client().unfinished(dags)):
             forced = ", or use --force: they wait forever then, since Airflow starts no task without a DAG file"

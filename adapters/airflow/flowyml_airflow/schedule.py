@@ -106,8 +106,8 @@ def timetable_class(schedule: Schedule) -> str:
 
 
 def _written(when: datetime) -> str:
-    at = when.astimezone(UTC)
-    parts = [at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond]
+    moment = when.astimezone(UTC)
+    parts = [moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, moment.microsecond]
     while len(parts) > 3 and parts[-1] == 0:
         parts.pop()
     return f"datetime({', '.join(map(str, parts))}, tzinfo=timezone.utc)"

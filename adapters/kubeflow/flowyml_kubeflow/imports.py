@@ -150,7 +150,7 @@ class Modules:
         self._paths = {module_name(path): path for path in files if path.endswith(".py")}
 
     def needed(self, names: Iterable[str], but: Collection[str]) -> set[str]:
-        """Return the modules that are ``asked`` for, and those that they import or name, at any time.
+        """Return the modules of these names, and those that they import or name, at any time.
 
         The imports of the modules in ``but`` are not followed.
         """

@@ -442,10 +442,10 @@ class Cutover:
 
 def shadowed(old: Orchestrator, new: Orchestrator, record: Record, last: int) -> Comparison:
     """Compare the newest times that both sides were to run."""
-    most = 100 + 10 * last  # runs by hand are among them
+    limit = 100 + 10 * last  # runs by hand are among them
     sides = (
-        handover.foreign_schedule(old, record.dag).runs(most),
-        handover.scheduled_runs(new, record.pipeline, limit=most),
+        handover.foreign_schedule(old, record.dag).runs(limit),
+        handover.scheduled_runs(new, record.pipeline, limit=limit),
     )
     since, until = _time(record.shadow), _time(record.last) if record.last else _now()
     times = sorted(time for time in sides[0].keys() | sides[1].keys() if since <= time <= until)[-last:]

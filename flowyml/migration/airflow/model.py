@@ -258,8 +258,8 @@ class TaskModel:
     @property
     def multiple_outputs(self) -> bool:
         """True if each key of the dict that it returns is an XCom of its own, as TaskFlow decides by annotation."""
-        if (given := self.argument("multiple_outputs")) is not None:
-            return given.value is True
+        if (argument := self.argument("multiple_outputs")) is not None:
+            return argument.value is True
         return self.decorator is not None and self.function is not None and self.function.returns_dict
 
     def argument(self, name: str) -> Argument | None:

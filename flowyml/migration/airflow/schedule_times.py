@@ -21,9 +21,9 @@ def time_before(schedule: Schedule, moment: datetime) -> datetime:
 def times_between(schedule: Schedule, after: datetime, until: datetime) -> list[datetime]:
     """Return the times of a schedule after one moment until another. Raises ``DefinitionError`` for too many."""
     found: list[datetime] = []
-    at = after
-    while (at := schedule.next_times(1, at)[0]) <= until:
-        found.append(at.astimezone(UTC))
+    time = after
+    while (time := schedule.next_times(1, time)[0]) <= until:
+        found.append(time.astimezone(UTC))
         if len(found) > MOST_TIMES:
             raise DefinitionError(
                 f"More than {MOST_TIMES} times of the schedule are after {after.astimezone(UTC).isoformat()}: too many "

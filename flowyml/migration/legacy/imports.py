@@ -113,8 +113,8 @@ def _split(line: cst.SimpleStatementLine, homes: list[str]) -> cst.FlattenSentin
     for home in dict.fromkeys(homes):
         names = [
             alias.with_changes(comma=cst.MaybeSentinel.DEFAULT)
-            for alias, at in zip(node.names, homes, strict=True)
-            if at == home
+            for alias, place in zip(node.names, homes, strict=True)
+            if place == home
         ]
         made = cst.ImportFrom(module=_dotted(home), names=names)
         if lines:
@@ -217,7 +217,7 @@ def _place(body: list[_Line], home: str) -> int:
     """Return the position of an import."""
     ours = [(index, _home_of(line)) for index, line in enumerate(body) if _is_ours(line)]
     if ours:
-        before = [index for index, at in ours if at <= home]
+        before = [index for index, number in ours if number <= home]
         return before[-1] + 1 if before else ours[0][0]
     imports = [index for index, line in enumerate(body) if _home_of(line)]
     if imports:

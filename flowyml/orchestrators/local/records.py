@@ -24,7 +24,6 @@ from flowyml.runtime.tracebacks import traceback_text
 
 __all__ = [
     "Outcome",
-    "at",
     "in_order",
     "log_failure",
     "log_line",
@@ -136,7 +135,7 @@ def run_of(row: RunRow) -> Run:
     return Run(
         job_id=row.run_id, run_id=row.run_id, pipeline=row.pipeline,
         status=ExecutionStatus[row.status], raw_status=row.raw_status,
-        created_at=at(row.created), started_at=at(row.started), ended_at=at(row.ended),
+        created_at=moment(row.created), started_at=moment(row.started), ended_at=moment(row.ended),
         error=row.error, parameters=json.loads(row.parameters),
         origin=Origin.from_dict(json.loads(row.origin or "null")), code_digest=row.code_digest,
         revision=row.revision, not_kept=_not_kept(row.outputs), packages=json.loads(row.packages or "{}"),
@@ -171,7 +170,7 @@ def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
 def step_of(name: str, row: StepRow) -> StepRun:
     return StepRun(
         name=name, status=ExecutionStatus[row.status], raw_status=row.raw_status, attempt=row.attempt,
-        started_at=at(row.started), ended_at=at(row.ended), error=row.error, index=index_of(row.item),
+        started_at=moment(row.started), ended_at=moment(row.ended), error=row.error, index=index_of(row.item),
         cached_from=row.cached_from or "",
     )  # fmt: skip
 
@@ -179,8 +178,8 @@ def step_of(name: str, row: StepRow) -> StepRun:
 def log_line(line: Line, names: list[str]) -> LogLine:
     """Return the record of a log line. ``names`` are those of the steps in the plan's order."""
     step = "" if line.position is None else names[line.position]
-    return LogLine(line.message, step=step, level=line.level, time=at(line.time), index=index_of(line.item))
+    return LogLine(line.message, step=step, level=line.level, time=moment(line.time), index=index_of(line.item))
 
 
-def at(seconds: float | None) -> datetime | None:
+def moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -207,9 +207,10 @@ def _with_empty(reached: set[int], pattern: Sequence[str]) -> set[int]:
 
 
 def find_root(path: Path, given: Path | None = None) -> Path:
-    """The folder that a DAG file may read from: its repository, else the parent of its dags folder, else its package's.
+    """Return the folder that a DAG file may read from.
 
-    ``given`` is a folder that the user named; the root is not below it.
+    That is its repository, else the parent of its dags folder, else its package's. ``given`` is a folder that the user
+    named; the root is not below it.
     """
     start = path.resolve().parent
     if any(one.name in ("site-packages", "dist-packages") for one in start.parents):
@@ -239,7 +240,7 @@ def find_root(path: Path, given: Path | None = None) -> Path:
 
 
 def _working_folder(start: Path) -> Path | None:
-    """The working folder, if that is a project with the file in it, or the project in it, if it contains several."""
+    """Return the working folder if it is a project with the file in it, or the project in it if it contains several."""
     here = Path.cwd().resolve()
     if (here not in start.parents and here != start) or here in (Path.home().resolve(), Path(here.anchor)):
         return None

@@ -186,7 +186,7 @@ class Loops(Assignments):
         return inside
 
     def _maybe_loop(self, node: Any, over: ast.expr, before: list[Callable[[], None]]) -> None:
-        """A loop with unknown items: its body is evaluated once, or twice if only a later pass creates a task."""
+        """Evaluate the body of a loop with unknown items: once, or twice if only a later pass creates a task."""
         before_all, made = self.context.effects, (self.context.made, self.context.edges)
 
         def body() -> None:

@@ -250,7 +250,7 @@ class Protocols(Members):
         return list(items)
 
     def _until(self, end: str, value: values.Instance, name: str, node: ast.AST) -> list[Any] | None:
-        """The results of repeated calls of a method, with an index for ``__getitem__``, until it raises ``end``."""
+        """Call a method until it raises ``end``, with an index for ``__getitem__``, and return the results."""
         if (method := value.special(name)) is None:
             return self.iterate(value, node) if name == "__next__" and not value.special("__iter__") else None
         found: list[Any] = []

@@ -209,8 +209,8 @@ def run_dag(
     Retries have no delay. Returns the run's outcome and interval, and the states and XComs of its tasks, which have
     their display names and map indexes. ``conf`` is for the params that the DAG declares.
     """
-    given = [dag_id, moment.isoformat(), dict(conf)]
-    return _answer(python, _RUN, [path], folders, f"run {dag_id} of {path}", given)
+    request = [dag_id, moment.isoformat(), dict(conf)]
+    return _answer(python, _RUN, [path], folders, f"run {dag_id} of {path}", request)
 
 
 def _answer(

@@ -24,8 +24,8 @@ class Constants:
     def value(self, node: ast.expr) -> Any:
         """Return the value of literals, times, texts made of these, and other constants. Raises ``ValueError``."""
         match node:
-            case ast.Name(id=name) if (given := self._definition(name)) is not None:
-                return self.value(given)
+            case ast.Name(id=name) if (definition := self._definition(name)) is not None:
+                return self.value(definition)
             case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
                 kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
                 return kind(map(self.value, parts))
@@ -58,6 +58,10 @@ class Constants:
 
     def needed_by(self, name: str) -> frozenset[str]:
         """Return the names in the definition of a constant whose value is known, and its own."""
-        given = self._definition(name)
-        inner = {each.id for each in ast.walk(given) if isinstance(each, ast.Name)} if given is not None else set()
+        definition = self._definition(name)
+        inner = (
+            {each.id for each in ast.walk(definition) if isinstance(each, ast.Name)}
+            if definition is not None
+            else set()
+        )
         return frozenset({name}.union(*(self.needed_by(each) if each not in TIMES else {each} for each in inner)))

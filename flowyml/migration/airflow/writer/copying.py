@@ -90,8 +90,8 @@ class _Copies:
                 for module in modules:
                     if module.name not in found:
                         found[module.name] = self._copy(module, place, repository, home, wanted, reason)
-                        at = repository.shown(module)
-                        waiting += [(each, Place(at, each.line)) for each in repository.imports(module)]
+                        path = repository.shown(module)
+                        waiting += [(each, Place(path, each.line)) for each in repository.imports(module)]
         lacking = [
             Note(Kind.REFUSED, f"module {each.name}", each.place, each.reason, each.to_do)
             for each in found.values()

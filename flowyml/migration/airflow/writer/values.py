@@ -121,18 +121,18 @@ class Words:
         """Return an asset, or an alias of assets."""
         if value.kind not in ("asset", "alias"):
             raise Unwritable(f"asset {value}")
-        given = [f"{name}={text_literal(each)}" for name in ("name", "uri") if (each := getattr(value, name))]
-        if len(given) == 1:  # Airflow 3 takes one for both; Airflow 2 has the second alone
-            given = [text_literal(value.name or value.uri)]
+        arguments = [f"{name}={text_literal(each)}" for name in ("name", "uri") if (each := getattr(value, name))]
+        if len(arguments) == 1:  # Airflow 3 takes one for both; Airflow 2 has the second alone
+            arguments = [text_literal(value.name or value.uri)]
         name = "Asset" if value.kind == "asset" else "AssetAlias"
-        return Group(f'{self._word("imported")}("airflow.sdk.{name}")(', given, ")")
+        return Group(f'{self._word("imported")}("airflow.sdk.{name}")(', arguments, ")")
 
     def symbolic(self, value: Symbolic) -> Part:
         """Return a value that only Airflow knows when it reads the file: Airflow evaluates it there again."""
         if value.parts:
             text = "".join(_braced(each) if isinstance(each, str) else "{}" for each in value.parts)
-            given = [self.part(each) for each in value.parts if not isinstance(each, str)]
-            return Group(f'{self._word("imported")}("builtins:str.format")(', [Text(text), *given], ")")
+            arguments = [self.part(each) for each in value.parts if not isinstance(each, str)]
+            return Group(f'{self._word("imported")}("builtins:str.format")(', [Text(text), *arguments], ")")
         if value.derived:
             raise Unwritable(f"only Airflow knows what comes of {' '.join(value.source.split())!r:.80}")
         kind, _, name = value.origin.partition(":")

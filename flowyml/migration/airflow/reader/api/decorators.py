@@ -124,7 +124,7 @@ def decorates(world: Making, decorator: str, path: str, arguments: values.Argume
 
 
 def _marks(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``@setup`` and ``@teardown``."""
+    """Evaluate ``@setup`` and ``@teardown``."""
     side = function.name
 
     def mark(target: Any) -> Any:

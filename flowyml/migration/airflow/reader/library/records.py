@@ -11,7 +11,7 @@ from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Ins
 
 
 def annotated(cls: Class) -> list[tuple[str, str]]:
-    """The annotated names in the body of a class, each with the name of its annotation: ``ClassVar``, ``str``."""
+    """Return the annotated names in the body of a class, with the names of their annotations: ``ClassVar``, ``str``."""
     lines = [one for one in cls.node.body if isinstance(one, ast.AnnAssign)]
     return [(one.target.id, _called(one.annotation)) for one in lines if isinstance(one.target, ast.Name)]
 
@@ -181,7 +181,7 @@ def validated(machine: Any, cls: Class, name: str, value: Any) -> Any:
 
 
 def changing_validators(cls: Class) -> list[ast.FunctionDef]:
-    """Validators of a pydantic model that may change its fields; the caller warns, since none is run."""
+    """Return the validators of a pydantic model that may change its fields; the caller warns, since none is run."""
     found = [one for one in cls.node.body if isinstance(one, ast.FunctionDef) and _validates(one)]
     return [one for one in found if any(map(_may_change, ast.walk(one)))]
 

@@ -219,19 +219,19 @@ T = TypeVar("T")
 
 def sorted_units(units: Sequence[T], waits: Mapping[T, set[T]]) -> list[T] | None:
     """Sort units, each after those that it waits for, otherwise stable; None if there is a cycle."""
-    at = {unit: number for number, unit in enumerate(units)}
-    left = {unit: len(waits[unit]) for unit in units}
+    positions = {unit: number for number, unit in enumerate(units)}
+    counts = {unit: len(waits[unit]) for unit in units}
     waiting: dict[T, list[T]] = {}
     for unit in units:
         for each in waits[unit]:
             waiting.setdefault(each, []).append(unit)
-    ready = [at[unit] for unit in units if not left[unit]]
+    ready = [positions[unit] for unit in units if not counts[unit]]
     done: list[T] = []
     while ready:
         unit = units[heappop(ready)]
         done.append(unit)
         for each in waiting.get(unit, ()):
-            left[each] -= 1
-            if not left[each]:
-                heappush(ready, at[each])
+            counts[each] -= 1
+            if not counts[each]:
+                heappush(ready, positions[each])
     return done if len(done) == len(units) else None

@@ -40,16 +40,16 @@ class Choice:
 
 def choice_of(
     function: ast.FunctionDef | ast.AsyncFunctionDef,
-    given: Mapping[str, Any],
+    arguments: Mapping[str, Any],
     constant: Callable[[str], ast.expr | None],
 ) -> Choice:
     """Return the ids that a function can return. Raises ``Unclear``.
 
-    ``given`` are its arguments, by position or by name; ``constant`` finds the value that the module assigns to a name,
+    ``arguments`` are its own, by position or by name; ``constant`` finds the value that the module assigns to a name,
     once.
     """
     try:
-        reader = _OfFunction(function, given, constant)
+        reader = _OfFunction(function, arguments, constant)
         found = [value for each in reader.returned() for value in reader.values(each)]
     except RecursionError:
         raise Unclear("its choice nests too deeply") from None
@@ -131,7 +131,7 @@ class _OfFunction(_OfModule):
     """Values of expressions in a function."""
 
     def __init__(
-        self, function: ast.FunctionDef | ast.AsyncFunctionDef, given: Mapping[str, Any],
+        self, function: ast.FunctionDef | ast.AsyncFunctionDef, arguments: Mapping[str, Any],
         constant: Callable[[str], ast.expr | None],
     ) -> None:  # fmt: skip
         super().__init__(constant, count(1))
@@ -156,7 +156,7 @@ class _OfFunction(_OfModule):
         self.unclear |= {each.arg for each in (function.args.vararg, function.args.kwarg) if each}
         self.uses = Counter(_loaded(every))
         self.uses.subtract(name for node in every for name in _loaded(_looked_at(node)))
-        self.parameters = _arguments(function.args, given)
+        self.parameters = _arguments(function.args, arguments)
 
     def returned(self) -> Iterator[ast.expr]:
         for node in self.nodes:
@@ -170,7 +170,7 @@ class _OfFunction(_OfModule):
         if name in self.unclear or self.sets[name] != len(assigned):
             raise Unclear(_UNKNOWN)
         if name in self.parameters:
-            found = list(self._given(self.parameters[name]))
+            found = list(self._values_of(self.parameters[name]))
         else:
             found = [] if assigned else list(self.module.named(name))
         found += [each for one in assigned for each in self.values(one)]
@@ -178,7 +178,7 @@ class _OfFunction(_OfModule):
             raise Unclear(_UNKNOWN)
         return found
 
-    def _given(self, value: Any) -> list[Any]:
+    def _values_of(self, value: Any) -> list[Any]:
         if isinstance(value, ast.expr):
             return self.module.values(value)
         if value is None or (isinstance(value, str) and "{" not in value):
@@ -188,13 +188,14 @@ class _OfFunction(_OfModule):
         raise Unclear(_UNKNOWN)
 
 
-def _arguments(spec: ast.arguments, given: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(spec: ast.arguments, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the value of each argument, else its default, else ``Unclear``."""
     names = [each.arg for each in (*spec.posonlyargs, *spec.args)]
     found: dict[str, Any] = {names[-1 - n]: each for n, each in enumerate(reversed(spec.defaults))}
     found |= {arg.arg: each for arg, each in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if each}
     found |= {
-        names[int(name)] if name.isdigit() and int(name) < len(names) else name: value for name, value in given.items()
+        names[int(name)] if name.isdigit() and int(name) < len(names) else name: value
+        for name, value in arguments.items()
     }
     return {name: found.get(name, Unclear) for name in (*names, *(each.arg for each in spec.kwonlyargs))}
 

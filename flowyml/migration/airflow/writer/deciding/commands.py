@@ -46,22 +46,22 @@ def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
 
 def _of_bash(dag: DagModel, task: TaskModel) -> tuple[str, dict[str, Any]]:
     """Return a command that Bash runs as it does for Airflow, and its options. Raises ``Unclear``."""
-    given = _defaults(dag, task) | {each.name: each.value for each in task.arguments}
-    command = given.get("bash_command")
+    arguments = _defaults(dag, task) | {each.name: each.value for each in task.arguments}
+    command = arguments.get("bash_command")
     known = {"bash_command", "default_args", *OF_BASH, *OURS, *CALLBACKS}
-    known |= {name for name in OPTIONS if fits(name, given.get(name))}
+    known |= {name for name in OPTIONS if fits(name, arguments.get(name))}
     if task.mapped:
         raise Unclear("it is mapped")
     if not isinstance(command, str):
         raise Unclear("only Airflow knows its command")
-    if held := held_by(task) or sorted(set(given) - known):
+    if held := held_by(task) or sorted(set(arguments) - known):
         raise Unclear(f"it has {held[0]}")
     if command.rstrip().endswith((".sh", ".bash")):
         raise Unclear("its command is a file, which Airflow renders")
-    if may_skip([command, given.get("env")]):
+    if may_skip([command, arguments.get("env")]):
         raise Unclear(f"its command may end with {_SKIPS}, by which Airflow skips")
-    kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
-    if "env" in kept and given.get("append_env") is not True:
+    kept = {name: arguments[name] for name in ("env", "cwd") if arguments.get(name) is not None}
+    if "env" in kept and arguments.get("append_env") is not True:
         raise Unclear("its env takes the place of the whole environment, without append_env=True")
     if unknown := [name for name, value in kept.items() if not is_plain(value)]:
         raise Unclear(f"only Airflow knows its {unknown[0]}")
@@ -76,31 +76,31 @@ def _defaults(dag: DagModel, task: TaskModel) -> dict[str, Any]:
 def options_of_command(asking: Asking, moved: Function) -> dict[str, Any]:
     """Return the options of Bash for a function that returns a command without templates. Raises ``Unclear``."""
     dag, task = asking.dag, asking.task
-    given = _defaults(dag, task) | {each.name: each.value for each in task.arguments if each.name not in OURS}
-    given.pop("default_args", None)
+    arguments = _defaults(dag, task) | {each.name: each.value for each in task.arguments if each.name not in OURS}
+    arguments.pop("default_args", None)
     text = moved.home.code(moved.node)
-    if is_template(text) or may_skip([text, given, call_arguments(dag, task)]) or set(given) - {*OF_BASH}:
+    if is_template(text) or may_skip([text, arguments, call_arguments(dag, task)]) or set(arguments) - {*OF_BASH}:
         raise Unclear("it is @task.bash, whose command has templates, skips or has more options")
-    if (given.get("env") is not None and given.get("append_env") is not True) or task.mapped:
+    if (arguments.get("env") is not None and arguments.get("append_env") is not True) or task.mapped:
         raise Unclear("it is @task.bash with its own environment, or for each item")
-    kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
+    kept = {name: arguments[name] for name in ("env", "cwd") if arguments.get(name) is not None}
     if not is_plain(kept):
         raise Unclear("it is @task.bash, whose options are not plain JSON")
     rendered: dict[str, Any] = asking.rendered(kept)
     return rendered
 
 
-def may_skip(given: Any) -> bool:
+def may_skip(value: Any) -> bool:
     """Return whether a command contains the exit code by which Airflow skips, in any notation, or a variable one."""
-    if isinstance(given, str):
-        if _GIVEN_CODE.search(given):
+    if isinstance(value, str):
+        if _GIVEN_CODE.search(value):
             return True
-        found = _NUMBER.findall(given)
+        found = _NUMBER.findall(value)
         octal = [int(each, 8) for each in found if each[0] == "0" and each.isdigit() and not set(each) & {"8", "9"}]
         whole = [int(each, 16 if each[:2].lower() == "0x" else 10) for each in found if len(each) < 20]
         return any(each % 256 == _SKIPS for each in (*octal, *whole))
-    if isinstance(given, int):
-        return given % 256 == _SKIPS
-    if isinstance(given, dict):
-        given = list(given.values())
-    return isinstance(given, list | tuple) and any(map(may_skip, given))
+    if isinstance(value, int):
+        return value % 256 == _SKIPS
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list | tuple) and any(map(may_skip, value))

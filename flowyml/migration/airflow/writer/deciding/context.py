@@ -224,11 +224,11 @@ class Asking:
         """Return the return value of another task, which this one waits for."""
         if not isinstance(of, ast.Name) or of.id not in ("ti", "task_instance"):
             return None
-        given = dict(zip(("task_ids", "dag_id", "key"), arguments, strict=False))
-        given |= {each.arg or "**": each.value for each in named}
-        if isinstance(own := given.get("dag_id"), ast.Constant) and own.value == self.dag.dag_id:
-            del given["dag_id"]
-        match given:
+        by_name = dict(zip(("task_ids", "dag_id", "key"), arguments, strict=False))
+        by_name |= {each.arg or "**": each.value for each in named}
+        if isinstance(own := by_name.get("dag_id"), ast.Constant) and own.value == self.dag.dag_id:
+            del by_name["dag_id"]
+        match by_name:
             case {"task_ids": ast.Constant(value=str() as name), "key": ast.Constant(value=str() as key), **rest}:
                 pass
             case {"task_ids": ast.Constant(value=str() as name), **rest}:
@@ -289,13 +289,13 @@ class Asking:
             return None
         if made.kind == "moment" and name == "to_date_string" and not texts:
             return self._filtered(made, "ds")
-        given = ", ".join(f"'{text}'" for text in texts)
+        passed = ", ".join(f"'{text}'" for text in texts)
         if made.kind == "moment" and (name, len(texts)) in (("strftime", 1), ("isoformat", 0)):
-            return _Made((*made.code, f".{name}({given})"), "text")
+            return _Made((*made.code, f".{name}({passed})"), "text")
         if made.kind == "day":
             made = _Made(("str(", *made.code, ")"), "text")
         if made.kind == "text" and name in _TEXT_METHODS:
-            return _Made((*made.code, f".{name}({given})"), "text")
+            return _Made((*made.code, f".{name}({passed})"), "text")
         return None
 
     def _macro(self, name: str, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
@@ -355,8 +355,8 @@ class Asking:
         return name
 
     def _parameter(self, name: str) -> _Made:
-        given = self.task.argument("params")
-        if given is not None:
+        params = self.task.argument("params")
+        if params is not None:
             raise Unclear("it has its own params")
         found = dict(self.dag.params)
         if name not in found:
@@ -413,12 +413,12 @@ def notes_of_intervals(asking: Asking) -> Iterator[Note]:
 
 def pieces(text: str) -> Iterator[str]:
     """Yield the texts outside of templates' expressions, and the expressions, alternately."""
-    at = 0
-    while (start := text.find("{{", at)) >= 0 and (end := text.find("}}", start + 2)) >= 0:
-        yield text[at:start]
+    position = 0
+    while (start := text.find("{{", position)) >= 0 and (end := text.find("}}", start + 2)) >= 0:
+        yield text[position:start]
         yield text[start + 2 : end]
-        at = end + 2
-    yield text[at:]
+        position = end + 2
+    yield text[position:]
 
 
 def is_template(value: Any) -> bool:

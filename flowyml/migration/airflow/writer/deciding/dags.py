@@ -234,9 +234,9 @@ def _check_operator(decision: Decision, moved: Moved) -> None:
 
     words = Words(function, str)
     try:
-        for name, given in decision.arguments.items():
+        for name, value in decision.arguments.items():
             words.keyword(name)
-            words.part(given)
+            words.part(value)
     except Unwritable as error:
         decision.kind = "hole"
         to_do = "Write the operator with airflow_operator(…), or write a step."
@@ -256,14 +256,14 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     dag.notes += _of_failed_choices(dag)
     dag.notes += _labels(model)
     dag.notes += _renamed(model)
-    asked = [each.asking for each in dag.decisions if each.asking]
-    for name in dict.fromkeys(name for asking in asked for name in asking.conf):
+    askings = [each.asking for each in dag.decisions if each.asking]
+    for name in dict.fromkeys(name for asking in askings for name in asking.conf):
         dag.parameters[name] = None
         dag.notes.append(
             Note(Kind.CHANGED, f"dag_run.conf of {name}", model.place, "it is a parameter of the pipeline",
                  "Give it to a run as a parameter, and its type in the pipeline's function.")
         )  # fmt: skip
-    dag.dates = {name: asked[0].default(name) for asking in asked for name in asking.dates}
+    dag.dates = {name: askings[0].default(name) for asking in askings for name in asking.dates}
     logical = [name for name in dag.dates if DATES[name][1] == "LOGICAL_DATE"]
     operators = [each for each in dag.decisions if each.kind == "operator"]
     by_operators = any(asks_for_dates(text) for each in operators for text in _rendered(each, moving))
@@ -344,9 +344,9 @@ def _template_files(dag: DecidedDag, files: Files) -> Iterator[Note]:
             continue
         of_class = {one.name: one.value for one in each.task.arguments if one.inherited == OF_CLASS}
         defaults = each.arguments.get("default_args")
-        given = of_class | (defaults if isinstance(defaults, dict) else {}) | each.arguments | each.over
-        others = {*OURS, "default_args", *(() if "templates_exts" in given else OF_PYTHON)}
-        for name, value in given.items():
+        arguments = of_class | (defaults if isinstance(defaults, dict) else {}) | each.arguments | each.over
+        others = {*OURS, "default_args", *(() if "templates_exts" in arguments else OF_PYTHON)}
+        for name, value in arguments.items():
             found = [
                 text for text in texts_of(value)
                 if text.endswith(_TEMPLATES) or (text.endswith(_MAY_BE_TEMPLATES) and files.resolve(text))
@@ -376,9 +376,9 @@ def _groups(dag: DecidedDag, apart: Mapping[str, str]) -> Iterator[Note]:
     parents = {each.group_id: each.parent for each in dag.model.groups}
     for group in dag.model.groups:
         about = f"task group {group.group_id}"
-        given = next((each for each in group.arguments if each.name == "default_args"), None)
+        defaults = next((each for each in group.arguments if each.name == "default_args"), None)
         kinds = [each.kind for each in dag.decisions if group.group_id in groups_around(each.task.group, parents)]
-        yield from lost_of(given, kinds, f" of {about}")
+        yield from lost_of(defaults, kinds, f" of {about}")
         if group.group_id not in apart:
             how = "for_each calls it for each item" if group.mapping else "it is a pipeline within the pipeline"
             yield Note(Kind.KEPT, about, group.place, how)
@@ -392,11 +392,11 @@ def _groups(dag: DecidedDag, apart: Mapping[str, str]) -> Iterator[Note]:
 
 def _parameters(dag: DecidedDag, moved: Moved) -> Iterator[Note]:
     """Fill in the parameters that the pipeline can have, and note the others."""
-    for name, given in dag.model.params:
-        default = default_of(given)
+    for name, param in dag.model.params:
+        default = default_of(param)
         if may_be_argument(name) and name not in moved.taken and is_plain(default):
             dag.parameters[name] = default
-            dag.declared[name] = declared(given)
+            dag.declared[name] = declared(param)
             for what, why in dag.declared[name].unsaid:
                 yield Note(Kind.CHANGED, f"{what} of parameter {name}", dag.model.place, why,
                            "Check it in a step, or in the parameter's annotation.")  # fmt: skip

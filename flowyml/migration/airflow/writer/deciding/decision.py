@@ -74,7 +74,7 @@ class Decision:
     a command. ``starts`` is the DAG that it runs instead, with its arguments as that run's conf. ``others`` are
     functions among an operator's arguments, ``defaults`` the DAG's default arguments if it takes all of them by name.
     ``within`` is the prefix of its id by the task group that calls it. Several calls may be of one step, that of
-    ``like``, which takes what is ``given`` beside the values of its asking.
+    ``like``, which takes its ``own_values`` beside those of its asking.
     """
 
     task: TaskModel
@@ -95,7 +95,7 @@ class Decision:
     defaults: Argument | None = None
     within: str = ""
     like: Decision | None = field(default=None, repr=False, compare=False)
-    given: dict[str, Any] = field(default_factory=dict)
+    own_values: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

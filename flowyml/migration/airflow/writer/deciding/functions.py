@@ -78,23 +78,23 @@ def call_arguments(dag: DagModel, task: TaskModel) -> dict[str, Any]:
     """Return the arguments of the function: by position, or by name."""
     if task.decorator is None:
         return from_operator({each.name: each.value for each in task.arguments})
-    given = {each.name: each.value for each in task.call_arguments}
+    arguments = {each.name: each.value for each in task.call_arguments}
     if task.mapped or task.function is None:
-        return given
+        return arguments
     # Source: airflow.sdk.bases.decorator.DecoratedOperator._hook_apply_defaults.
-    free = task.function.parameters[sum(name.isdigit() for name in given) :]
+    free = task.function.parameters[sum(name.isdigit() for name in arguments) :]
     taken = {name: each.value for name, each in defaults_of(dag, task).items() if name in free and name != "params"}
-    return taken | given  # Airflow takes `params` out of the default arguments: they are the run's
+    return taken | arguments  # Airflow takes `params` out of the default arguments: they are the run's
 
 
-def taken_by(task: TaskModel, moved: Function, given: dict[str, Any]) -> dict[str, Any]:
+def taken_by(task: TaskModel, moved: Function, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments that a PythonOperator passes to its function: it leaves out names that this does not take.
 
     Source: airflow.utils.operator_helpers.determine_kwargs.
     """
     if task.decorator or moved.node.params.star_kwarg:
-        return given
-    return {name: each for name, each in given.items() if name.isdigit() or name in moved.model.parameters}
+        return arguments
+    return {name: each for name, each in arguments.items() if name.isdigit() or name in moved.model.parameters}
 
 
 def from_operator(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,27 +105,27 @@ def from_operator(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {**{str(number): value for number, value in enumerate(positional)}, **named}
 
 
-def to_operator(given: dict[str, Any]) -> dict[str, Any]:
-    positional = [value for name, value in given.items() if name.isdigit()]
-    named = {name: value for name, value in given.items() if not name.isdigit()}
+def to_operator(arguments: dict[str, Any]) -> dict[str, Any]:
+    positional = [value for name, value in arguments.items() if name.isdigit()]
+    named = {name: value for name, value in arguments.items() if not name.isdigit()}
     return {**({"op_args": positional} if positional else {}), **({"op_kwargs": named} if named else {})}
 
 
-def with_bound(task: TaskModel, moved: Function, given: Mapping[str, Any]) -> dict[str, Any]:
+def with_bound(task: TaskModel, moved: Function, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a function, and its defaults that only exist when the DAG is created."""
-    found = dict(given)
+    found = dict(arguments)
     for name, value in moved.model.defaults:
-        if name in moved.bound and name not in CONTEXT and name not in filled_by(task, moved, given):
+        if name in moved.bound and name not in CONTEXT and name not in filled_by(task, moved, arguments):
             if is_template([value]):
                 raise Hole(f"its default of {name} has a template, which Airflow does not render")
             found[name] = value
     return found
 
 
-def filled_by(task: TaskModel, moved: Function, given: Mapping[str, Any]) -> set[str]:
+def filled_by(task: TaskModel, moved: Function, arguments: Mapping[str, Any]) -> set[str]:
     spec = moved.node.params
     names = [each.name.value for each in (*spec.posonly_params, *spec.params)]
-    return {*names[: sum(name.isdigit() for name in given)], *given, *mapped_names(task)}
+    return {*names[: sum(name.isdigit() for name in arguments)], *arguments, *mapped_names(task)}
 
 
 def returns_dict(task: TaskModel, moved: Function) -> bool:
@@ -145,7 +145,7 @@ def tree_of(moved: Function) -> ast.FunctionDef | ast.AsyncFunctionDef:
     return tree
 
 
-def of_context(asking: Asking, moved: Function, given: dict[str, Any]) -> tuple[Function, dict[str, Any]]:
+def of_context(asking: Asking, moved: Function, arguments: dict[str, Any]) -> tuple[Function, dict[str, Any]]:
     """Return a function, and its arguments from Airflow's context, by name. Raises ``Unclear``.
 
     A function that pulls values of other tasks takes them as arguments instead.
@@ -153,25 +153,25 @@ def of_context(asking: Asking, moved: Function, given: dict[str, Any]) -> tuple[
     tree = tree_of(moved)
     spec = tree.args
     names = [each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
-    filled = {*names[: sum(name.isdigit() for name in given)], *given, *mapped_names(asking.task)}
+    filled = {*names[: sum(name.isdigit() for name in arguments)], *arguments, *mapped_names(asking.task)}
     used = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name)}
     if "get_current_context" in used:
         raise Unclear("it asks for Airflow's context")
-    if spec.vararg and "0" in given:
+    if spec.vararg and "0" in arguments:
         raise Unclear(f"it takes *{spec.vararg.arg}")
     if missing := [name for name in _without_default(spec) if name not in filled and name not in CONTEXT]:
         raise Unclear(f"nothing gives it {missing[0]}")
-    asked: dict[str, Callable[[ast.AST], bool]] = {
+    tests: dict[str, Callable[[ast.AST], bool]] = {
         name: partial(_is_name, name=name) for name in names if name in CONTEXT and name not in filled
     }
     rest = spec.kwarg.arg if spec.kwarg else ""
     if rest in used:
         for key in sorted(_keys_of(tree, rest) - filled):
-            asked[key] = partial(_is_item, of=rest, key=key)
-    found: dict[str, Any] = {name: _by_name(asking, name, tree, is_it) for name, is_it in asked.items()
+            tests[key] = partial(_is_item, of=rest, key=key)
+    found: dict[str, Any] = {name: _by_name(asking, name, tree, is_it) for name, is_it in tests.items()
                              if name not in TASK}  # fmt: skip
-    if tasks := [is_it for name, is_it in asked.items() if name in TASK]:
-        moved, pulled = with_parameters(asking, moved, tree, lambda node: any(each(node) for each in tasks), given)
+    if tasks := [is_it for name, is_it in tests.items() if name in TASK]:
+        moved, pulled = with_parameters(asking, moved, tree, lambda node: any(each(node) for each in tasks), arguments)
         found |= pulled
     return moved, found
 

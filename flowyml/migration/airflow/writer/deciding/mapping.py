@@ -16,23 +16,23 @@ def lists_of(task: TaskModel) -> dict[str, Any]:
     """Return the lists of a mapped task, by argument, equally long."""
     if task.mapping is None:
         return {}
-    given = {each.name: each.value for each in task.mapping.arguments}
+    arguments = {each.name: each.value for each in task.mapping.arguments}
     if task.mapping.kind != "expand":
-        return _rows(given)
-    if any(isinstance(value, dict) for value in given.values()):
+        return _rows(arguments)
+    if any(isinstance(value, dict) for value in arguments.values()):
         raise Hole("it is mapped over a dict")
-    if len(given) == 1:
-        return _one_list(*next(iter(given.items())))
-    lists = [list(value) if isinstance(value, list | tuple) else None for value in given.values()]
+    if len(arguments) == 1:
+        return _one_list(*next(iter(arguments.items())))
+    lists = [list(value) if isinstance(value, list | tuple) else None for value in arguments.values()]
     if any(value is None or not is_plain(value) for value in lists):
         raise Hole("it is mapped over several lists, not all of them constant")
     rows = list(product(*(value or [] for value in lists)))
-    return {name: [row[number] for row in rows] for number, name in enumerate(given)}
+    return {name: [row[number] for row in rows] for number, name in enumerate(arguments)}
 
 
-def _rows(given: dict[str, Any]) -> dict[str, Any]:
+def _rows(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the lists in the argument of ``expand_kwargs``: each argument's values, row by row."""
-    rows = next(iter(given.values())) if len(given) == 1 else None
+    rows = next(iter(arguments.values())) if len(arguments) == 1 else None
     if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, dict) for row in rows):
         raise Hole("it is mapped by expand_kwargs over what is only known when it runs")
     if len({tuple(sorted(row, key=str)) for row in rows}) > 1 or not is_plain(list(rows)):
@@ -56,8 +56,8 @@ def over_parameters(task: TaskModel, function: FunctionModel) -> TaskModel:
         raise Hole(f"it is mapped over {' and '.join(over)}, and not over one list in the file")
     if name == "op_args":
         rows = [_as_named(row, function) for row in rows]
-    given = replace(task.mapping.arguments[0], value=rows)
-    return replace(task, mapping=Mapping("expand_kwargs", (given,)))
+    argument = replace(task.mapping.arguments[0], value=rows)
+    return replace(task, mapping=Mapping("expand_kwargs", (argument,)))
 
 
 def _as_named(row: Any, function: FunctionModel) -> dict[str, Any]:
@@ -66,12 +66,12 @@ def _as_named(row: Any, function: FunctionModel) -> dict[str, Any]:
     return by_names({str(number): each for number, each in enumerate(row)}, function)
 
 
-def by_names(given: Items[str, Any], function: FunctionModel) -> dict[str, Any]:
+def by_names(arguments: Items[str, Any], function: FunctionModel) -> dict[str, Any]:
     """Return arguments by the names of a function's parameters, including positional ones."""
     names = function.parameters
-    if beyond := [name for name in given if name.isdigit() and int(name) >= len(names)]:
+    if beyond := [name for name in arguments if name.isdigit() and int(name) >= len(names)]:
         raise Hole(f"argument {beyond[0]} of its function has no name")
-    return {names[int(name)] if name.isdigit() else name: value for name, value in given.items()}
+    return {names[int(name)] if name.isdigit() else name: value for name, value in arguments.items()}
 
 
 def loop_of(dag: DagModel, task: TaskModel) -> Loop | None:
@@ -89,10 +89,10 @@ def loop_of(dag: DagModel, task: TaskModel) -> Loop | None:
         raise Hole("it is mapped within a mapped task group")
     if mapping is None or mapping.kind != "expand" or len(mapping.arguments) != 1:
         raise Hole("its task group is mapped over several arguments")
-    (given,) = mapping.arguments
-    if isinstance(given.value, dict):
+    (argument,) = mapping.arguments
+    if isinstance(argument.value, dict):
         raise Hole("its task group is mapped over a dict")
-    return Loop(mapped[0].group_id, *next(iter(_one_list(given.name, given.value).items())))
+    return Loop(mapped[0].group_id, *next(iter(_one_list(argument.name, argument.value).items())))
 
 
 def mapped_names(task: TaskModel) -> list[str]:

@@ -62,11 +62,11 @@ def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path
         raise Hole("it reads the source of its function, which is in the DAG file: move it into a module")
     made.others = [moved_over(each, moving) for each in functions_in(list(arguments.values()))]
     for each in made.others:
-        left = each.bound - CONTEXT
+        unbound = each.bound - CONTEXT
         if each.model is arguments.get("python_callable"):
-            left -= filled_by(task, each, from_operator(arguments))
-        if left:
-            raise Hole(f"its function has a default of {min(left)} that is only known where the DAG is made")
+            unbound -= filled_by(task, each, from_operator(arguments))
+        if unbound:
+            raise Hole(f"its function has a default of {min(unbound)} that is only known where the DAG is made")
     shown = path.rpartition(".")[2]
     made.notes.append(
         Note(Kind.OPAQUE, named(task), task.place, f"it is {shown}, which runs on Airflow alone",
@@ -79,8 +79,8 @@ def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path
 def _fill_in_times(task: TaskModel, arguments: dict[str, Any]) -> None:
     """Fill in a task's values: from the DAG's defaults, or the file's defaults for values that only Airflow knows."""
     for name in ("retries", "retry_delay", "execution_timeout"):
-        given = arguments.get(name)
-        if isinstance(given, Symbolic) and given.derived and given.has_default:
+        argument = arguments.get(name)
+        if isinstance(argument, Symbolic) and argument.derived and argument.has_default:
             del arguments[name]  # the report says that this is the file's default
         value = getattr(task, name)
         if name not in arguments and (name == "retries" or is_time(value)) and _is_said(task, name):
@@ -88,7 +88,7 @@ def _fill_in_times(task: TaskModel, arguments: dict[str, Any]) -> None:
 
 
 def _is_said(task: TaskModel, name: str) -> bool:
-    given = task.argument(name)
-    return (given is None or given.inherited != OF_CLASS) and bool(
+    argument = task.argument(name)
+    return (argument is None or argument.inherited != OF_CLASS) and bool(
         getattr(task, name) != {"retries": 0, "retry_delay": 300.0, "execution_timeout": None}[name]
     )

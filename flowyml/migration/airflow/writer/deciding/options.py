@@ -48,8 +48,8 @@ def pipeline_options(dag: DagModel, kinds: Collection[str]) -> tuple[Mapping[str
     ``kinds`` are those of the DAG's steps.
     """
     options: dict[str, Any] = {}
-    given = {each.name: each for each in dag.arguments}
-    limit = given.get("dagrun_timeout")
+    by_name = {each.name: each for each in dag.arguments}
+    limit = by_name.get("dagrun_timeout")
     notes: list[Note] = []
     if limit is not None and isinstance(limit.value, timedelta) and limit.value > timedelta():
         options["timeout"] = limit.value.total_seconds()
@@ -72,7 +72,7 @@ def pipeline_options(dag: DagModel, kinds: Collection[str]) -> tuple[Mapping[str
         each.name: found for each in dag.callbacks if each.name in _OF_DAG and (found := callback_of(each.value))
     }
     notes += [*_callbacks(dag, engine), *_other_arguments(dag)]
-    notes += [*lost_defaults(dag.default_args, kinds, _DEFAULTS), *_taken(dag)]
+    notes += [*lost_defaults(dag.default_args, kinds, _DEFAULTS), *_file_defaults(dag)]
     if engine:
         options["airflow"] = engine
     return options, notes
@@ -99,7 +99,7 @@ def _other_arguments(dag: DagModel) -> Iterator[Note]:
 
 
 def lost_defaults(
-    given: Iterable[Argument], kinds: Collection[str], options: Collection[str], about: str = ""
+    defaults: Iterable[Argument], kinds: Collection[str], options: Collection[str], about: str = ""
 ) -> Iterator[Note]:
     """Yield notes on default arguments that no step has.
 
@@ -108,7 +108,7 @@ def lost_defaults(
     """
     only_operators = all(kind == "operator" for kind in kinds)
     of_steps = _OF_STEPS - {"start_date", "params"} if about else _OF_STEPS
-    for each in given:
+    for each in defaults:
         kept = fits(each.name, each.value) if each.name in options else each.name in of_steps
         if kept or each.name == "provide_context" or each.value in (None, ""):
             continue
@@ -131,11 +131,11 @@ def lost_defaults(
                         f"{why}; operators keep it" if _is_sure(each.value) else why, to_do)  # fmt: skip
 
 
-def _taken(dag: DagModel) -> Iterator[Note]:
+def _file_defaults(dag: DagModel) -> Iterator[Note]:
     """Yield notes on values that the file has as defaults for a Variable or the environment."""
-    given = [(f"{each.name} of the DAG", each) for each in dag.arguments if each.name in _TAKEN_OF_DAG]
-    given += [(f"default argument {each.name}", each) for each in dag.default_args if each.name in TAKEN]
-    for construct, each in given:
+    arguments = [(f"{each.name} of the DAG", each) for each in dag.arguments if each.name in _TAKEN_OF_DAG]
+    arguments += [(f"default argument {each.name}", each) for each in dag.default_args if each.name in TAKEN]
+    for construct, each in arguments:
         if is_by_default(each.value):
             yield _left_out(construct, each, BY_DEFAULT, "Set it in the pipeline.")
 
@@ -149,36 +149,36 @@ def is_by_default(value: Any) -> bool:
     )  # fmt: skip
 
 
-def _left_out(construct: str, given: Argument, reason: str, to_do: str) -> Note:
-    return Note(Kind.CHANGED, construct, given.place, reason, to_do)
+def _left_out(construct: str, argument: Argument, reason: str, to_do: str) -> Note:
+    return Note(Kind.CHANGED, construct, argument.place, reason, to_do)
 
 
-def fits(name: str, given: Any) -> bool:
+def fits(name: str, value: Any) -> bool:
     """Return whether an option of a step or of all steps can have a value. Source: flowyml_airflow.options."""
     match name:
         case "weight_rule":
-            return given in ("downstream", "upstream", "absolute")
+            return value in ("downstream", "upstream", "absolute")
         case "depends_on_past":
-            return isinstance(given, bool)
+            return isinstance(value, bool)
         case "priority_weight":
-            return isinstance(given, int) and not isinstance(given, bool)
+            return isinstance(value, int) and not isinstance(value, bool)
         case "pool_slots" | "max_active_tis_per_dag":
-            return isinstance(given, int) and not isinstance(given, bool) and given >= 1
-    return isinstance(given, str) and given != ""
+            return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, str) and value != ""
 
 
-def unfit(given: Any) -> str:
+def unfit(value: Any) -> str:
     """Say why an existing option cannot have a value."""
-    if isinstance(given, FunctionModel):
+    if isinstance(value, FunctionModel):
         return "its function is in the DAG file, from which Airflow cannot import it"
     known = "a step cannot have this value of it"
-    return known if _is_sure(given) else "only Airflow knows it when it reads the file"
+    return known if _is_sure(value) else "only Airflow knows it when it reads the file"
 
 
 def inherited(dag: DagModel, task: TaskModel, name: str) -> Any:
     """Return an argument of a task: its own, or the default."""
-    given = task.argument(name) or defaults_of(dag, task).get(name)
-    return None if given is None else given.value
+    argument = task.argument(name) or defaults_of(dag, task).get(name)
+    return None if argument is None else argument.value
 
 
 def defaults_of(dag: DagModel, task: TaskModel) -> Mapping[str, Argument]:
@@ -189,43 +189,43 @@ def defaults_of(dag: DagModel, task: TaskModel) -> Mapping[str, Argument]:
 def default_arguments(dag: DagModel, task: TaskModel) -> Mapping[str, Any]:
     """Return the default arguments for an operator, if it has arguments of these names."""
     by_pipeline = _OF_STEPS - {"retry_exponential_backoff", "max_retry_delay"}
-    given = [each for each in dag.default_args if each.name not in by_pipeline]
-    given += [each for each in task.defaults if each.name not in TAKEN]
-    found = {each.name: each.value for each in given if task.argument(each.name) is None}
+    arguments = [each for each in dag.default_args if each.name not in by_pipeline]
+    arguments += [each for each in task.defaults if each.name not in TAKEN]
+    found = {each.name: each.value for each in arguments if task.argument(each.name) is None}
     return {name: value for name, value in found.items() if _is_sure(value)}
 
 
 def constant_defaults(dag: DagModel, task: TaskModel, moving: Moving) -> Argument | None:
     """Return the DAG's ``default_args`` if they are a constant of its file, which an operator can take as it is."""
-    given = next((each for each in dag.arguments if each.name == "default_args"), None)
-    if given is None or task.defaults or not isinstance(given.value, dict) or not given.source.isidentifier():
+    argument = next((each for each in dag.arguments if each.name == "default_args"), None)
+    if argument is None or task.defaults or not isinstance(argument.value, dict) or not argument.source.isidentifier():
         return None
-    return given if repr(moving.constants.known(ast.Name(given.source))) == repr(given.value) else None
+    return argument if repr(moving.constants.known(ast.Name(argument.source))) == repr(argument.value) else None
 
 
-def _is_sure(given: Any) -> bool:
+def _is_sure(value: Any) -> bool:
     """Return whether a value can certainly be written."""
-    if isinstance(given, FunctionModel):
-        return callback_of(given) is not None
-    return is_plain(given) or isinstance(given, timedelta | datetime)
+    if isinstance(value, FunctionModel):
+        return callback_of(value) is not None
+    return is_plain(value) or isinstance(value, timedelta | datetime)
 
 
-def callback_of(given: Any) -> Any:
+def callback_of(value: Any) -> Any:
     """Return a callback in the form of ``airflow={…}``, if Airflow can import it; None for any other.
 
     Source of the forms: flowyml_airflow.options.
     """
-    match given:
-        case FunctionModel(module=module) if module not in ("", "__main__") and not given.nested:
-            return given.import_path if not given.is_task and path_of(given.import_path) else None
+    match value:
+        case FunctionModel(module=module) if module not in ("", "__main__") and not value.nested:
+            return value.import_path if not value.is_task and path_of(value.import_path) else None
         case Reference(call=False):
-            return given.import_path if path_of(given.import_path) else None
+            return value.import_path if path_of(value.import_path) else None
         case Reference():
-            arguments = {each.name: each.value for each in given.arguments}
-            if path_of(given.import_path) is None or any(map(str.isdigit, arguments)) or not is_plain(arguments):
+            arguments = {each.name: each.value for each in value.arguments}
+            if path_of(value.import_path) is None or any(map(str.isdigit, arguments)) or not is_plain(arguments):
                 return None
-            return {given.import_path: arguments}
+            return {value.import_path: arguments}
         case list() | tuple():
-            found = [callback_of(each) for each in given]
+            found = [callback_of(each) for each in value]
             return found if found and None not in found else None
     return None

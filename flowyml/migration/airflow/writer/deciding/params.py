@@ -54,45 +54,45 @@ class Declared:
     unsaid: Sequence[tuple[str, str]] = ()
 
 
-def default_of(given: Any) -> Any:
+def default_of(param: Any) -> Any:
     """Return the default of a parameter, which may be a ``Param``."""
-    if not _is_param(given):
-        return given
-    found = [each.value for each in given.arguments if each.name in ("0", "default")]
+    if not _is_param(param):
+        return param
+    found = [each.value for each in param.arguments if each.name in ("0", "default")]
     return found[0] if found else None
 
 
-def declared(given: Any) -> Declared:
+def declared(param: Any) -> Declared:
     """Return the annotation of a parameter, from the DAG's default for it."""
-    default = default_of(given)
-    schema = _schema_of(given) if _is_param(given) else {}
+    default = default_of(param)
+    schema = _schema_of(param) if _is_param(param) else {}
     kinds = _kinds(schema, default)
     base = _base(kinds, default)
-    asked = {name: value for name, value in schema.items() if name not in _LOOKS and value is not None}
-    unsaid = [(name, "only Airflow knows it") for name, value in asked.items() if not is_plain(value)]
-    asked = {name: value for name, value in asked.items() if is_plain(value)}
+    keywords = {name: value for name, value in schema.items() if name not in _LOOKS and value is not None}
+    unsaid = [(name, "only Airflow knows it") for name, value in keywords.items() if not is_plain(value)]
+    keywords = {name: value for name, value in keywords.items() if is_plain(value)}
     if schema and default is None and "null" not in (schema.get("type") or "null"):
         unsaid.append(("default", "a run of the DAG must be given a value; here it is None without one"))
-    choices = asked.get("enum")
+    choices = keywords.get("enum")
     if isinstance(choices, list) and _are_choices(choices, default):
         return Declared(base, tuple(choices), unsaid=tuple(unsaid))
-    if (shown := asked.get("format")) is not None and shown not in _FORMATS:
-        del asked["format"]
+    if (shown := keywords.get("format")) is not None and shown not in _FORMATS:
+        del keywords["format"]
         if shown != "multiline":  # which is for the form alone
             unsaid.append(("format", f"nothing checks that a value is {shown!r:.40}"))
     words = _WORDS.get(base, {})
-    limits = {words[name]: value for name, value in asked.items() if name in words}
+    limits = {words[name]: value for name, value in keywords.items() if name in words}
     return Declared(
-        base, (), limits, {name: value for name, value in asked.items() if name not in words}, tuple(unsaid)
+        base, (), limits, {name: value for name, value in keywords.items() if name not in words}, tuple(unsaid)
     )
 
 
-def _is_param(given: Any) -> bool:
-    return isinstance(given, Reference) and given.call and given.import_path.rpartition(".")[2] == "Param"
+def _is_param(value: Any) -> bool:
+    return isinstance(value, Reference) and value.call and value.import_path.rpartition(".")[2] == "Param"
 
 
-def _schema_of(given: Reference) -> dict[str, Any]:
-    found = {each.name: each.value for each in given.arguments}
+def _schema_of(param: Reference) -> dict[str, Any]:
+    found = {each.name: each.value for each in param.arguments}
     whole = found.get("schema")
     return {**found, **whole} if isinstance(whole, dict) else found
 

@@ -21,11 +21,11 @@ TASK = ("ti", "task_instance")
 
 def with_parameters(
     asking: Asking, moved: Function, tree: ast.FunctionDef | ast.AsyncFunctionDef,
-    is_task: Callable[[ast.AST], bool], given: Collection[str],
+    is_task: Callable[[ast.AST], bool], arguments: Collection[str],
 ) -> tuple[Function, Mapping[str, ValueEdge | None]]:  # fmt: skip
     """Return the function with a parameter for each value that it pulls, and these values.
 
-    ``is_task`` recognizes the running task in its ``tree``, ``given`` are its other arguments. Raises ``Unclear`` if
+    ``is_task`` recognizes the running task in its ``tree``, ``arguments`` are its other ones. Raises ``Unclear`` if
     it uses its task in any other way, or cannot be changed.
     """
     calls, kept = _pulls(tree, is_task)
@@ -35,7 +35,7 @@ def with_parameters(
         return moved, {each.arg: None for each in ast.walk(tree.args) if isinstance(each, ast.arg) and each.arg in TASK}
     nodes = list(ast.walk(tree))
     used = {each.id for each in nodes if isinstance(each, ast.Name)}
-    taken = [*given, *(each.arg for each in nodes if isinstance(each, ast.arg))]
+    taken = [*arguments, *(each.arg for each in nodes if isinstance(each, ast.arg))]
     taken += [name for each in nodes if isinstance(each, ast.Global | ast.Nonlocal) for name in each.names]
     taken += [each.id for each in nodes if isinstance(each, ast.Name) and not _is_read(each)]
     assigned = {each.value: each for each in tree.body if isinstance(each, ast.Assign)}
@@ -56,7 +56,7 @@ def with_parameters(
     texts = {ast.unparse(call): parameters[asking.pulled(call)] for call in calls}
     node = moved.node.visit(_Rewritten(moved, texts, gone))
     assert isinstance(node, cst.FunctionDef)
-    node = node.with_changes(params=_signature(node, list(parameters.values()), given))
+    node = node.with_changes(params=_signature(node, list(parameters.values()), arguments))
     needed = moved.home.needed(node, moved.model.name)
     made = replace(moved, node=node, needed=needed, signature=moved.home.code(node.params))
     return made, {name: edge for edge, name in parameters.items()}
@@ -124,7 +124,7 @@ class _Rewritten(cst.CSTTransformer):
         return updated_node.with_changes(body=body, footer=[*comments, *updated_node.footer])
 
 
-def _signature(node: cst.FunctionDef, names: Sequence[str], given: Collection[str]) -> cst.Parameters:
+def _signature(node: cst.FunctionDef, names: Sequence[str], arguments: Collection[str]) -> cst.Parameters:
     """Return a signature with names in place of the task, by name only where they could shift other arguments.
 
     ``**context`` goes with the task, unless the function takes more of it.
@@ -141,7 +141,7 @@ def _signature(node: cst.FunctionDef, names: Sequence[str], given: Collection[st
     own = {each.name.value for each in (*params, *kwonly)}
     rest = spec.star_kwarg
     is_needed = bool(m.findall(node.body, m.Name(rest.name.value))) if rest else False
-    if not is_needed and own >= {each for each in given if not each.isdigit()}:
+    if not is_needed and own >= {each for each in arguments if not each.isdigit()}:
         rest = None
     is_bare = isinstance(spec.star_arg, cst.ParamStar) and not kwonly
     for some in (params, kwonly):

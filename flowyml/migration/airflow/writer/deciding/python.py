@@ -55,13 +55,13 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
         return _of_other_module(dag, task, function, moving)
     if task.mapped and task.decorator is None:
         task = over_parameters(task, function)
-    given = functions.with_bound(task, moved, functions.taken_by(task, moved, functions.call_arguments(dag, task)))
-    given = by_names(given, function) if task.mapped else given
+    arguments = functions.with_bound(task, moved, functions.taken_by(task, moved, functions.call_arguments(dag, task)))
+    arguments = by_names(arguments, function) if task.mapped else arguments
     try:
         if task.task_id in held:
             raise Unclear(held[task.task_id])
-        made = _step_of(Asking(dag, task, moving.names), moved, given)
-        made.choice = _choice(task, moved, given)
+        made = _step_of(Asking(dag, task, moving.names), moved, arguments)
+        made.choice = _choice(task, moved, arguments)
     except Unclear as error:
         if task.decorator == "@task.bash":
             raise Hole(str(error)) from error
@@ -69,7 +69,7 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
             task,
             moved.model,
             moving,
-            given,
+            arguments,
             str(error),
             "Take what it asks Airflow for as arguments to run it anywhere.",
         )
@@ -87,7 +87,7 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
     return made
 
 
-def _step_of(asking: Asking, moved: Function, given: dict[str, Any]) -> Decision:
+def _step_of(asking: Asking, moved: Function, values: dict[str, Any]) -> Decision:
     """Return the function as a step, or a step that calls it. Raises ``Unclear``."""
     task = asking.task
     kind = task.decorator or task.operator
@@ -96,8 +96,8 @@ def _step_of(asking: Asking, moved: Function, given: dict[str, Any]) -> Decision
     if task.decorator is None and (taken := _of_defaults(asking.dag, task)):
         raise Unclear(f"it takes {taken[0]} of the default arguments")
     through_bash = options_of_command(asking, moved) if kind == "@task.bash" else None
-    moved, asked = functions.of_context(asking, moved, given)
-    arguments = {**asking.rendered(given), **asked}
+    moved, from_context = functions.of_context(asking, moved, values)
+    arguments = {**asking.rendered(values), **from_context}
     for edge in edges_in(arguments.values()):
         source = asking.dag.task(edge.task_id)
         if edge.key != "return_value" and source is not None and source.function is None:
@@ -119,11 +119,11 @@ def _step_of(asking: Asking, moved: Function, given: dict[str, Any]) -> Decision
 def _of_defaults(dag: DagModel, task: TaskModel) -> list[str]:
     """Return the arguments of a PythonOperator from its default arguments, beside the options of each task."""
     own = {each.name for each in task.arguments}
-    given = defaults_of(dag, task).items()
-    return [name for name, each in given if name in OF_PYTHON and each.value and name not in own]
+    defaults = defaults_of(dag, task).items()
+    return [name for name, each in defaults if name in OF_PYTHON and each.value and name not in own]
 
 
-def _choice(task: TaskModel, moved: Function, given: dict[str, Any]) -> Choice | None:
+def _choice(task: TaskModel, moved: Function, arguments: dict[str, Any]) -> Choice | None:
     """Return the choice of a task for the tasks after it; None for any other task. Raises ``Unclear``."""
     kind = task.decorator or task.operator
     if kind not in (*_BRANCHES, *_SHORT_CIRCUITS):
@@ -137,19 +137,19 @@ def _choice(task: TaskModel, moved: Function, given: dict[str, Any]) -> Choice |
         return Choice(whole=said is None or said.value is True)
     if moved.node.decorators:
         raise Unclear("its decorator may change what it returns")
-    return choice_of(functions.tree_of(moved), given, moved.home.constant)
+    return choice_of(functions.tree_of(moved), arguments, moved.home.constant)
 
 
-def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:
+def _check_rules(task: TaskModel, arguments: dict[str, Any]) -> bool:
     """Return whether inputs of a task may be missing. Raises ``Unclear`` for a request that no step has."""
     rule = task.trigger_rule
     if rule not in RUN_IF and not task.teardown:
         raise Unclear(rule_of(task))
-    if wrong := [name for name, value in given.items() if not _may_be_given(value)]:
+    if wrong := [name for name, value in arguments.items() if not _may_be_argument(value)]:
         raise Unclear(f"it is given {wrong[0]}, which is not plain JSON")
     if held := held_by(task):
         raise Unclear(f"it has {held[0]}")
-    taken = list(edges_in(list(given.values())))
+    taken = list(edges_in(list(arguments.values())))
     if rule == "all_success" and not task.teardown:
         return False
     if task.mapped or any(edge.key != "return_value" for edge in taken):
@@ -157,7 +157,7 @@ def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:
     return bool(taken)
 
 
-def _may_be_given(value: Any) -> bool:
+def _may_be_argument(value: Any) -> bool:
     """Return whether a step can be called with a value, or call its function with it."""
     if is_item(value):
         return True
@@ -167,9 +167,9 @@ def _may_be_given(value: Any) -> bool:
         case Template() | Asked():
             return True
         case list():
-            return all(map(_may_be_given, value))
+            return all(map(_may_be_argument, value))
         case dict():
-            return all(isinstance(key, str) for key in value) and all(map(_may_be_given, value.values()))
+            return all(isinstance(key, str) for key in value) and all(map(_may_be_argument, value.values()))
     return is_plain(value)
 
 
@@ -181,14 +181,14 @@ def _may_be_passed(value: Any) -> bool:
 
 
 def _as_its_operator(
-    task: TaskModel, function: FunctionModel, moving: Moving, given: dict[str, Any], why: str, to_do: str
+    task: TaskModel, function: FunctionModel, moving: Moving, passed: dict[str, Any], why: str, to_do: str
 ) -> Decision:
     """Return the operator of a function that only Airflow can call."""
     if task.mapped or task.decorator == "@task.bash":
         raise Hole(f"it is {'mapped' if task.mapped else '@task.bash'}, and {why}")
     arguments: dict[str, Any] = {"python_callable": function}
     arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"} - OF_OPERATORS}
-    arguments |= functions.to_operator(given)
+    arguments |= functions.to_operator(passed)
     if task.multiple_outputs:
         arguments["multiple_outputs"] = True
     made = as_operator(task, arguments, moving, CLASSES.get(task.decorator or "", ""))

@@ -57,16 +57,16 @@ def dated(dag: DagModel) -> Dated:
 def zone_of(dag: DagModel) -> str | None:
     """Return the time zone of a DAG's schedule: that of its timetable, else the DAG's. None if it is unknown."""
     table = timetable_of(dag)
-    given = {each.name: each.value for each in table.arguments} if table else {}
-    zone = given.get("timezone", given.get("1", dag.timezone))
+    arguments = {each.name: each.value for each in table.arguments} if table else {}
+    zone = arguments.get("timezone", arguments.get("1", dag.timezone))
     return zone if isinstance(zone, str) else None
 
 
 def timetable_of(dag: DagModel) -> Reference | None:
     """Return the timetable in the DAG's schedule argument."""
-    given = dag.schedule_value
-    given = given.default if isinstance(given, Symbolic) else given
-    return given if isinstance(given, Reference) else None
+    value = dag.schedule_value
+    value = value.default if isinstance(value, Symbolic) else value
+    return value if isinstance(value, Reference) else None
 
 
 def asks_for_dates(text: str) -> bool:
@@ -153,23 +153,23 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
     return made, None, [Note(Kind.KEPT, "schedule", place, why), *_unknown_start(dag, made)]
 
 
-def _start(given: Any) -> datetime | None:
+def _start(value: Any) -> datetime | None:
     """Return the start of a schedule, in UTC unless the file names a zone; None if the file does not say it."""
-    if isinstance(given, str):  # which Airflow takes too
+    if isinstance(value, str):  # which Airflow takes too
         with suppress(ValueError):
-            given = datetime.fromisoformat(given)
-    if not isinstance(given, datetime):
+            value = datetime.fromisoformat(value)
+    if not isinstance(value, datetime):
         return None
-    return given if given.tzinfo else given.replace(tzinfo=UTC)
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def _end(dag: DagModel) -> datetime | None:
     """Return the end of a schedule: in the DAG's time zone, unless the file names another."""
-    given = next((each.value for each in dag.arguments if each.name == "end_date"), None)
-    if not isinstance(given, datetime) or given.tzinfo:
-        return given if isinstance(given, datetime) else None
+    end = next((each.value for each in dag.arguments if each.name == "end_date"), None)
+    if not isinstance(end, datetime) or end.tzinfo:
+        return end if isinstance(end, datetime) else None
     with suppress(LookupError, TypeError, ValueError):
-        return given.replace(tzinfo=ZoneInfo(dag.timezone or ""))
+        return end.replace(tzinfo=ZoneInfo(dag.timezone or ""))
     return None
 
 
@@ -179,9 +179,9 @@ def lost_of_schedule(dag: DagModel, made: Schedule | None) -> Iterator[Note]:
         if each.name == "end_date" and each.value is not None and (made is None or made.end is None):
             yield Note(Kind.CHANGED, "end_date of the DAG", each.place, "it is not the end of a schedule of the "
                        "pipeline", "Give end= to the schedule, or stop the runs by hand.")  # fmt: skip
-    given = [(each, dag.schedule_argument) for each in values_in(dag.schedule_value)]
-    given += [(each, of) for task in dag.tasks for of in task.arguments for each in values_in(of.value)]
-    for value, argument in given:
+    values = [(each, dag.schedule_argument) for each in values_in(dag.schedule_value)]
+    values += [(each, of) for task in dag.tasks for of in task.arguments for each in values_in(of.value)]
+    for value, argument in values:
         for asset in _flat(value):
             if asset.more and argument is not None:
                 yield Note(Kind.CHANGED, f"{', '.join(asset.more)} of the asset {asset}", argument.place, "an asset "
@@ -220,26 +220,26 @@ def _start_of_own(dag: DagModel) -> Iterator[Note]:
 def _own(dag: DagModel) -> Any:
     if dag.schedule in ("@once", "@continuous"):
         return dag.schedule
-    given = dag.schedule_value
+    value = dag.schedule_value
     try:
-        if isinstance(given, AssetRef) and given.parts:
-            return _asset(given)
-        return [_asset(each) for each in (given if isinstance(given, list | tuple | set) else [given])]
+        if isinstance(value, AssetRef) and value.parts:
+            return _asset(value)
+        return [_asset(each) for each in (value if isinstance(value, list | tuple | set) else [value])]
     except Unwritable:
         return None
 
 
-def _asset(given: Any) -> Any:
+def _asset(value: Any) -> Any:
     """Return an asset in Airflow's own form. Raises ``Unwritable`` for one that a pipeline cannot name."""
-    if not isinstance(given, AssetRef) or any("{" in each for each in (given.name, given.uri)):
+    if not isinstance(value, AssetRef) or any("{" in each for each in (value.name, value.uri)):
         raise Unwritable
-    match given.kind:
+    match value.kind:
         case "all" | "any":
-            return {given.kind: [_asset(each) for each in given.parts]}
+            return {value.kind: [_asset(each) for each in value.parts]}
         case "alias":
-            return {"alias": given.name}
-        case "asset" if given.name and given.uri and given.name != given.uri:
-            return {"name": given.name, "uri": given.uri}
+            return {"alias": value.name}
+        case "asset" if value.name and value.uri and value.name != value.uri:
+            return {"name": value.name, "uri": value.uri}
         case "asset":
-            return given.name or given.uri
+            return value.name or value.uri
     raise Unwritable

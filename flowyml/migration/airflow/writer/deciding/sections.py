@@ -47,7 +47,7 @@ def nested(dag: DagModel, order: Sequence[Unit], decisions: Sequence[Decision]) 
             nesting.apart.setdefault(group.group_id, "the group around it stays without one")
     choosers = Counter(_choosers(found))
     for each in groups_in(found):
-        each.gives = nesting.given(each, choosers)
+        each.gives = nesting.outputs_used(each, choosers)
     return found, nesting.apart
 
 
@@ -152,7 +152,7 @@ class _Nesting:
         around = self.around[group.group_id]
         made = Nested(group, group.group_id.removeprefix(f"{around}.") if around else group.group_id, inside)
         gone = set(inside)
-        left: list[Unit] = [
+        remaining: list[Unit] = [
             made if unit is inside[0] else unit for unit in units if unit is inside[0] or unit not in gone
         ]
         of_left = {
@@ -161,7 +161,7 @@ class _Nesting:
             if unit not in gone
         }
         of_left[made] = set().union(*(waits[unit] for unit in inside)) - gone
-        found = sorted_units(left, of_left)
+        found = sorted_units(remaining, of_left)
         if found is None:
             raise Unclear("tasks outside it are between its tasks")
         own[made] = set().union(*(own[unit] for unit in inside))
@@ -206,11 +206,11 @@ class _Nesting:
         apart = (each for each in inside.values() if each.loop and not each.loop.around(name))
         takes += [edge.task_id for each in apart for edge in each.sources]
         made.needs = [name for name in dict.fromkeys(takes) if name not in inside and name in self.decisions]
-        asked = [each.asking for each in inside.values() if each.asking]
-        made.names = list(dict.fromkeys(name for asking in asked for name in (*asking.dates, *asking.parameters)))
+        askings = [each.asking for each in inside.values() if each.asking]
+        made.names = list(dict.fromkeys(name for asking in askings for name in (*asking.dates, *asking.parameters)))
         return made
 
-    def given(self, made: Nested, choosers: Counter[str]) -> list[str]:
+    def outputs_used(self, made: Nested, choosers: Counter[str]) -> list[str]:
         """Return the tasks of a group whose outputs are used outside of it. ``choosers`` are those of the whole DAG."""
         order = list(tasks_in(made.order))
         inside = {task.task_id for task in order}

@@ -125,7 +125,7 @@ def _check(dag: DagModel, task: TaskModel, made: Decision) -> None:
     if not all(map(_is_same_in_each_run, texts_of(list(default_arguments(dag, task).values())))):
         raise Unclear("a default argument has a template")
     for each in task.arguments:
-        inner = [given.value for found in _objects(each.value) for given in found.arguments]
+        inner = [argument.value for found in _objects(each.value) for argument in found.arguments]
         if each.name not in CALLBACKS and not all(map(_is_same_in_each_run, texts_of(inner))):
             raise Unclear(f"an object in its {each.name} has a template")
     command = [inherited(dag, task, name) for name in ("bash_command", "env")]

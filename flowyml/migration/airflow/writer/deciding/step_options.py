@@ -35,11 +35,11 @@ def step_options(dag: DagModel, task: TaskModel) -> dict[str, Any]:
         found["retries"] = task.retries
         found["retry_delay"] = task.retry_delay if is_time(task.retry_delay) else 300.0
         if (growth := options.inherited(dag, task, "retry_exponential_backoff")) and _may_grow_by(growth):
-            most = options.inherited(dag, task, "max_retry_delay")
-            most = most.total_seconds() if isinstance(most, timedelta) else most
+            limit = options.inherited(dag, task, "max_retry_delay")
+            limit = limit.total_seconds() if isinstance(limit, timedelta) else limit
             found["backoff"] = 2.0 if growth is True else float(growth)
-            is_known = isinstance(most, int | float) and 0 <= most <= timedelta.max.total_seconds()
-            found["max_delay"] = float(most) if is_known else float(_LONGEST)
+            is_known = isinstance(limit, int | float) and 0 <= limit <= timedelta.max.total_seconds()
+            found["max_delay"] = float(limit) if is_known else float(_LONGEST)
     if is_time(task.execution_timeout) and task.execution_timeout > 0:
         found["timeout"] = task.execution_timeout
     if task.trigger_rule in RUN_IF and task.trigger_rule != "all_success":
@@ -48,8 +48,8 @@ def step_options(dag: DagModel, task: TaskModel) -> dict[str, Any]:
         found["run_if"] = "all_done"
     elif isinstance(task.trigger_rule, str) and task.trigger_rule != "all_success":
         found["trigger_rule"] = task.trigger_rule
-    given = {each.name: each.value for each in (*task.defaults, *task.arguments)}
-    engine = {name: value for name, value in given.items() if name in OPTIONS and options.fits(name, value)}
+    arguments = {each.name: each.value for each in (*task.defaults, *task.arguments)}
+    engine = {name: value for name, value in arguments.items() if name in OPTIONS and options.fits(name, value)}
     for name in options.CALLBACKS:
         if (callback := options.callback_of(options.inherited(dag, task, name))) is not None:
             engine[name] = callback
@@ -75,7 +75,7 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
             Kind.CHANGED, f"{word} of {task.task_id}", task.place, "it runs by the ends of the tasks before it",
             "with cleanup(): runs a step when all others have ended.",
         )  # fmt: skip
-    yield from _taken(task, made)
+    yield from _file_defaults(task, made)
     yield from _looks(task, made)
     if made.kind in ("operator", "hole"):
         return
@@ -87,8 +87,8 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
             Kind.CHANGED, f"retry_exponential_backoff of {task.task_id}", task.place,
             "a retry policy cannot grow by this factor" if is_known else unknown, "Set retry= on the step.",
         )  # fmt: skip
-    most = options.inherited(dag, task, "max_retry_delay")
-    if growth and most is not None and not isinstance(most, int | float | timedelta):
+    limit = options.inherited(dag, task, "max_retry_delay")
+    if growth and limit is not None and not isinstance(limit, int | float | timedelta):
         yield Note(Kind.CHANGED, f"max_retry_delay of {task.task_id}", task.place, unknown, "Set retry= on the step.")
     if made.kind == "empty" and "airflow" in made.options:
         yield Note(
@@ -104,21 +104,21 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
         )  # fmt: skip
 
 
-def lost_of(given: Argument | None, kinds: Collection[str], about: str) -> Iterator[Note]:
+def lost_of(argument: Argument | None, kinds: Collection[str], about: str) -> Iterator[Note]:
     """Yield notes on ``default_args`` of a group or task that no step has; ``kinds`` are those of its steps."""
-    if given is None or given.value is None:
+    if argument is None or argument.value is None:
         return
-    if not isinstance(given.value, dict):
+    if not isinstance(argument.value, dict):
         yield Note(
-            Kind.CHANGED, f"default_args{about}", given.place, "only Airflow knows them when it reads the file",
+            Kind.CHANGED, f"default_args{about}", argument.place, "only Airflow knows them when it reads the file",
             "Set them on the tasks in the DAG file, or on their steps.",
         )  # fmt: skip
         return
-    each = [Argument(str(name), "", given.place, value) for name, value in given.value.items()]
+    each = [Argument(str(name), "", argument.place, value) for name, value in argument.value.items()]
     yield from options.lost_defaults(each, kinds, OPTIONS, about)
 
 
-def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
+def _file_defaults(task: TaskModel, made: Decision) -> Iterator[Note]:
     """Yield notes on numbers, times and rules that are unknown, or only the file's default."""
     to_do = "Set it in the pipeline."
     for name in options.TAKEN:
@@ -168,8 +168,8 @@ def held_by(task: TaskModel) -> list[str]:
     return [each.name for each in task.arguments if each.value and _holds(each)]
 
 
-def _holds(given: Argument) -> bool:
+def _holds(argument: Argument) -> bool:
     """Return whether an argument requires Airflow to run the task."""
-    if given.name.endswith("_callback"):
-        return given.name not in options.CALLBACKS or options.callback_of(given.value) is None
-    return given.name in ("inlets", "outlets")
+    if argument.name.endswith("_callback"):
+        return argument.name not in options.CALLBACKS or options.callback_of(argument.value) is None
+    return argument.name in ("inlets", "outlets")

@@ -71,12 +71,12 @@ class Names(FreeNames):
         self._commented: set[int] = set()
         self.words = Words(self._function_name, self.word)
         decisions = [each for dag in dags for each in dag.decisions]
-        asked = {name for each in decisions if each.asking for name in (*each.asking.dates, *each.over)}
+        reserved = {name for each in decisions if each.asking for name in (*each.asking.dates, *each.over)}
         parameters = {name for dag in dags for name, _ in dag.model.params if may_be_argument(name)}
         parameters |= {name for dag in dags for name in dag.parameters}
         elsewhere = {*moved.taken, *parameters, *moved.looked, *DATES, "annotations"}
         self.items = {item for each in decisions for item in each.items} - elsewhere
-        super().__init__({*elsewhere, *asked, *self.items})
+        super().__init__({*elsewhere, *reserved, *self.items})
         self.functions = dict(moved.kept)
         for key, function in moved.functions.items():
             if function.is_imported:
@@ -153,7 +153,7 @@ class Names(FreeNames):
         self._commented.update([] if again else self.source.lines_at(place.line))
         return self.source.comments_at(place.line)
 
-    def argument(self, said: Argument | ast.expr | None, given: Any, plain: Callable[[Any], Part]) -> Part:
+    def argument(self, said: Argument | ast.expr | None, value: Any, plain: Callable[[Any], Part]) -> Part:
         """Return an argument with the constants that the DAG file has in it, which the module then has too.
 
         ``said`` is the argument or its expression in the DAG file; ``plain`` returns a value without constants.
@@ -162,33 +162,33 @@ class Names(FreeNames):
             try:
                 said = ast.parse(said.source, mode="eval").body
             except (SyntaxError, ValueError, RecursionError):
-                return plain(given)
-        match said, given:
-            case ast.List(elts=parts), list() if len(parts) == len(given):
-                return Group("[", [self.argument(*each, plain) for each in zip(parts, given, strict=True)], "]")
+                return plain(value)
+        match said, value:
+            case ast.List(elts=parts), list() if len(parts) == len(value):
+                return Group("[", [self.argument(*each, plain) for each in zip(parts, value, strict=True)], "]")
             case ast.Dict(keys=keys, values=parts), dict() if [
                 key.value if isinstance(key, ast.Constant) else None for key in keys
-            ] == [*given]:
-                found = zip(given.items(), parts, strict=True)
+            ] == [*value]:
+                found = zip(value.items(), parts, strict=True)
                 pairs = [
                     Pair(f"{self.words.key(key)}: ", self.argument(part, one, plain)) for (key, one), part in found
                 ]
                 return Group("{", pairs, "}")
-            case ((ast.Name() | ast.JoinedStr()), _) if text := self._constant(said, given):
+            case ((ast.Name() | ast.JoinedStr()), _) if text := self._constant(said, value):
                 return text
             case ast.Name(id=name), Reference() | Symbolic() if self._moving.constant(name) is not None and (
                 name in self.objects or name not in {*self.taken, *self.locals}
             ):
-                self.objects.setdefault(name, plain(given))
+                self.objects.setdefault(name, plain(value))
                 self.taken.add(name)
                 return name
-        return plain(given)
+        return plain(value)
 
-    def _constant(self, node: ast.Name | ast.JoinedStr, given: Any) -> str:
+    def _constant(self, node: ast.Name | ast.JoinedStr, value: Any) -> str:
         """Return a constant of the DAG file, or a text with some in it, if it has this value; else ""."""
         known, names = self._moving.constants.known(node), _names_in(node)
         needed = {each for name in names for each in self._moving.constants.needed_by(name)}
-        if given is None or repr(known) != repr(given) or not all(map(self._is_free, needed)):
+        if value is None or repr(known) != repr(value) or not all(map(self._is_free, needed)):
             return ""
         text = node.id if isinstance(node, ast.Name) else _f_string(node)
         self.keep(names if text else ())

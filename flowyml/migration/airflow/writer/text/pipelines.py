@@ -103,28 +103,28 @@ def _options(names: Names, dag: DecidedDag, name: str) -> Iterator[Part]:
         yield f"timeout={as_number(dag.options['timeout'])}"
     for option in ("tags", "airflow"):
         if option in dag.options:
-            shown, given = dag.options[option], None
+            shown, tags = dag.options[option], None
             if option == "tags":
-                given = next((each for each in dag.model.arguments if each.name == "tags"), None)
-                if given and isinstance(given.value, list) and sorted(map(str, given.value)) == sorted(shown):
-                    shown = given.value  # in the order of the file
-            yield Pair(f"{option}=", names.argument(given, shown, value))
+                tags = next((each for each in dag.model.arguments if each.name == "tags"), None)
+                if tags and isinstance(tags.value, list) and sorted(map(str, tags.value)) == sorted(shown):
+                    shown = tags.value  # in the order of the file
+            yield Pair(f"{option}=", names.argument(tags, shown, value))
 
 
 def _schedule(names: Names, schedule: Schedule) -> Part:
     if schedule.cron:
-        given: list[Part] = [f"cron={text_literal(schedule.cron)}"]
+        arguments: list[Part] = [f"cron={text_literal(schedule.cron)}"]
     else:
-        given = [f"interval_seconds={as_number(schedule.interval_seconds or 0)}"]
+        arguments = [f"interval_seconds={as_number(schedule.interval_seconds or 0)}"]
     if schedule.timezone != "UTC":
-        given.append(f"timezone={text_literal(schedule.timezone)}")
+        arguments.append(f"timezone={text_literal(schedule.timezone)}")
     for name, moment in (("start=", schedule.start), ("end=", schedule.end)):
         if moment:
             shown = moment.astimezone(ZoneInfo(schedule.timezone)).replace(tzinfo=None)
-            given.append(Pair(name, names.words.moment(shown)))
+            arguments.append(Pair(name, names.words.moment(shown)))
     if schedule.catch_up:
-        given.append("catch_up=True")
-    return Group(f"{names.word('Schedule')}(", given, ")")
+        arguments.append("catch_up=True")
+    return Group(f"{names.word('Schedule')}(", arguments, ")")
 
 
 @dataclass(slots=True)
@@ -168,25 +168,25 @@ class _Body:
         """Yield the calls of some tasks, and branches with those in them."""
         lines = [self._lines(unit) or (-number,) for number, unit in enumerate(order, 1)]
         passed = 0
-        for at, unit in enumerate(order):
-            if at < passed:
+        for position, unit in enumerate(order):
+            if position < passed:
                 continue
             if not isinstance(unit, Chain):
-                size, count = repeated(lines, at)
-                if loop := self._loop(order[at : at + size * count], size, depth):
+                size, count = repeated(lines, position)
+                if loop := self._loop(order[position : position + size * count], size, depth):
                     yield loop
-                    passed = at + size * count
+                    passed = position + size * count
                 else:
                     yield from self._of_unit(unit, depth, again=self.again)
                 continue
             last = list(unit.blocks)[-1]
             choice = self.decisions[last.by].choice  # all branches of a chain are of one choice
             assert choice is not None
-            left = set(choice.values or ())
+            rest = set(choice.values or ())
             for number, (block, tasks) in enumerate(unit.blocks.items()):
-                ends = block == last and number > 0 and bool(left) and left <= set(block.values)
+                ends = block == last and number > 0 and bool(rest) and rest <= set(block.values)
                 ends = ends and not choice.may_be_none
-                left -= set(block.values)
+                rest -= set(block.values)
                 yield f"{'    ' * depth}with {source(self._opening(block, number, ends), depth)}:"
                 yield from self.calls(tasks, depth + 1)
 
@@ -259,13 +259,13 @@ class _Body:
         yield from self._comments(group.group.place, depth, again=self.again)
         if group.over is not None:
             (item,) = group.items
-            over = Group(f"{self.names.word('for_each')}(", [self._given(group.over)], f") as {self.takes(item)}")
+            over = Group(f"{self.names.word('for_each')}(", [self._part(group.over)], f") as {self.takes(item)}")
             yield f"{'    ' * depth}with {source(over, depth)}:"
             depth += 1
-        given: list[Part] = [self.outputs[task, "return_value"] for task in group.needs]
-        given += [self.items[item] for item in group.items]
-        given += [Pair(f"{each}=", each) for each in group.names]
-        call: Part = Group(f"{name}(", given, ")")
+        arguments: list[Part] = [self.outputs[task, "return_value"] for task in group.needs]
+        arguments += [self.items[item] for item in group.items]
+        arguments += [Pair(f"{each}=", each) for each in group.names]
+        call: Part = Group(f"{name}(", arguments, ")")
         if group.gives:
             call = Pair(f"{', '.join(self.holds(task) for task in group.gives)} = ", call)
         yield f"{'    ' * depth}{source(call, depth)}"
@@ -340,7 +340,7 @@ class _Body:
             base = source(Group(f"{base}.options(", options, ")"), depth)
         if decision.over:
             fixed = [] if decision.kind == "operator" else list(self._arguments(decision))
-            over = [Pair(f"{names.words.keyword(name)}=", self._given(each)) for name, each in decision.over.items()]
+            over = [Pair(f"{names.words.keyword(name)}=", self._part(each)) for name, each in decision.over.items()]
             partial = source(Group(f"{base}.partial(", fixed, ")"), depth) if fixed else base
             return Group(f"{partial}.map(", over, ")")
         called = self._arguments(decision) if decision.kind in ("function", "call", "bash") else ()
@@ -354,33 +354,33 @@ class _Body:
             if name in after and (loop := self._around(self.names.lines_of(decision.task))):
                 of_loops.setdefault(loop, []).append(name)
         made = {loop: listed(found, loop, self.names) for loop, found in of_loops.items() if len(found) > 2}
-        left = [name for name in after if not any(name in of_loops[loop] for loop, text in made.items() if text)]
+        others = [name for name in after if not any(name in of_loops[loop] for loop, text in made.items() if text)]
         texts = [text for text in made.values() if text]
-        if len(texts) == 1 and not left:
+        if len(texts) == 1 and not others:
             return f"[{texts[0]}]"
-        return Group("[", [*map(text_literal, left), *(f"*({text})" for text in texts)], "]")
+        return Group("[", [*map(text_literal, others), *(f"*({text})" for text in texts)], "]")
 
     def _arguments(self, decision: Decision) -> Iterator[Part]:
         if decision.asking:
             own, values = wrapper_arguments(self.names, decision)
             for name in own:
-                if name in decision.given:
-                    yield Pair(f"{name}=", value(decision.given[name]))
+                if name in decision.own_values:
+                    yield Pair(f"{name}=", value(decision.own_values[name]))
                 elif name not in decision.over:
                     yield Pair(f"{name}=", self.items[name] if name in decision.items else name)
             edges = dict.fromkeys((edge.task_id, edge.key) for edge in decision.whole)
-            given = zip(values.values(), edges, strict=True)
-            yield from (Pair(f"{name}=", self.outputs.get(edge, "None")) for name, edge in given)
+            argument = zip(values.values(), edges, strict=True)
+            yield from (Pair(f"{name}=", self.outputs.get(edge, "None")) for name, edge in argument)
             return
-        for name, given in decision.arguments.items():
-            part = self.names.argument(said_of(decision, name), given, self._given)
+        for name, argument in decision.arguments.items():
+            part = self.names.argument(said_of(decision, name), argument, self._part)
             yield part if name.isdigit() else Pair(f"{self.names.words.keyword(name)}=", part)
 
-    def _given(self, given: Any) -> Part:
-        if isinstance(given, ValueEdge):
-            return self.outputs.get((given.task_id, given.key), "None")
-        if is_item(given):
-            return self.items[given.source]
-        if isinstance(given, list) and any(isinstance(each, ValueEdge) for each in given):
-            return Group("[", [self._given(each) for each in given], "]")
-        return value(given)
+    def _part(self, content: Any) -> Part:
+        if isinstance(content, ValueEdge):
+            return self.outputs.get((content.task_id, content.key), "None")
+        if is_item(content):
+            return self.items[content.source]
+        if isinstance(content, list) and any(isinstance(each, ValueEdge) for each in content):
+            return Group("[", [self._part(each) for each in content], "]")
+        return value(content)

@@ -39,7 +39,7 @@ def share(decisions: Iterable[Decision], columns: Columns, taken: Collection[str
             merged[name] = parameters.merged([value, *(each.arguments[name] for each in group[1:])], wanted)
         first.arguments = merged
         for number, each in enumerate(group):
-            each.like, each.given = first, {name: values[number] for name, values in parameters.found.items()}
+            each.like, each.own_values = first, {name: values[number] for name, values in parameters.found.items()}
     return shared
 
 

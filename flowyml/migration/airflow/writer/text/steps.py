@@ -36,18 +36,18 @@ def step_options(names: Names, decision: Decision, named: str = "") -> Iterator[
     if "run_if" in options:
         yield f"run_if={text_literal(options['run_if'])}"
     if named and "airflow" in options:
-        given = options["airflow"]
-        yield Pair("airflow=", names.engine.get(repr(given), "") or value(given))
+        engine = options["airflow"]
+        yield Pair("airflow=", names.engine.get(repr(engine), "") or value(engine))
 
 
 def retry(names: Names, policy: Policy) -> Part:
     """Return a retry policy."""
     options = dict(policy)
-    given: list[Part] = [f"max_attempts={int(options['retries']) + 1}"]
-    given.append(f"initial_delay_seconds={as_number(options['retry_delay'])}")
-    given.append(f"backoff_multiplier={options.get('backoff', 1.0)}")
-    given += [f"max_delay_seconds={as_number(options['max_delay'])}"] if "max_delay" in options else []
-    return Group(f"{names.word('OrchestratorRetryPolicy')}(", given, ")")
+    arguments: list[Part] = [f"max_attempts={int(options['retries']) + 1}"]
+    arguments.append(f"initial_delay_seconds={as_number(options['retry_delay'])}")
+    arguments.append(f"backoff_multiplier={options.get('backoff', 1.0)}")
+    arguments += [f"max_delay_seconds={as_number(options['max_delay'])}"] if "max_delay" in options else []
+    return Group(f"{names.word('OrchestratorRetryPolicy')}(", arguments, ")")
 
 
 def hole(names: Names, decision: Decision, text: str) -> str:
@@ -67,9 +67,9 @@ def hole(names: Names, decision: Decision, text: str) -> str:
 def operator(names: Names, decision: Decision) -> Part:
     """Return an operator, unchanged."""
     arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(decision.name)}"]
-    for name, given in decision.arguments.items():
+    for name, argument in decision.arguments.items():
         said = decision.defaults if name == "default_args" else decision.task.argument(name)
-        written = names.argument(said, given, names.words.part)
+        written = names.argument(said, argument, names.words.part)
         arguments.append(Pair(f"{names.words.keyword(name)}=", written))
     rule = decision.options.get("run_if") or decision.options.get("trigger_rule")
     if rule:
@@ -84,7 +84,7 @@ def wrapper_arguments(names: Names, decision: Decision) -> tuple[list[str], Vari
     """Return the names of its arguments: what calls give it, dates, parameters, items, and values of other tasks."""
     decision = decision.like or decision
     assert decision.asking
-    own = [*decision.given, *decision.asking.dates, *decision.asking.parameters, *decision.over, *decision.items]
+    own = [*decision.own_values, *decision.asking.dates, *decision.asking.parameters, *decision.over, *decision.items]
     values: dict[tuple[str, str], str] = {}
     for edge in decision.whole:
         if (edge.task_id, edge.key) in values:
@@ -107,17 +107,17 @@ def wrapper(names: Names, decision: Decision, parameters: Mapping[str, str]) -> 
     returns = _returns(decision)
     own, values = wrapper_arguments(names, decision)
     said = {**parameters, **{each: word(DATES[each][0]) for each in own if each in DATES}}
-    for each in decision.given:
-        kinds = {type(call.given[each]) for call in names.calls[id(decision)]}
+    for each in decision.own_values:
+        kinds = {type(call.own_values[each]) for call in names.calls[id(decision)]}
         if len(kinds) == 1 and kinds <= {str, int, float, bool}:
             said[each] = kinds.pop().__name__
     arguments: list[Part] = [f"{keyword(each)}: {said[each]}" if each in said else keyword(each) for each in own]
     arguments += [f"{each}=None" if decision.may_be_missing else each for each in values.values()]
     part = partial(_part, values=values, word=word)
-    given = {name: names.argument(said_of(decision, name), each, part) for name, each in decision.arguments.items()}
-    given |= {each: each for each in decision.over}
+    passed = {name: names.argument(said_of(decision, name), each, part) for name, each in decision.arguments.items()}
+    passed |= {each: each for each in decision.over}
     head = source(Group(f"def {name}(", arguments, ")"), trail=len(returns) + 5) + (f" -> {returns}" if returns else "")
-    call = _run(names, decision, given) if decision.starts else _call(names, decision, given)
+    call = _run(names, decision, passed) if decision.starts else _call(names, decision, passed)
     if decision.through_bash is not None:
         extra = [Pair(f"{keyword(each)}=", _part(one, values, word)) for each, one in decision.through_bash.items()]
         call = Group(f"{word('bash')}(", [call, *extra], ")")
@@ -132,8 +132,8 @@ def said_of(decision: Decision, name: str) -> Argument | ast.expr | None:
         return task.argument("bash_command" if name == "command" else name)
     if found := next((each for each in task.call_arguments if each.name == name), None):
         return found
-    given = task.argument("op_args" if name.isdigit() else "op_kwargs")
-    match ast.parse(given.source, mode="eval").body if given and given.source else None:
+    argument = task.argument("op_args" if name.isdigit() else "op_kwargs")
+    match ast.parse(argument.source, mode="eval").body if argument and argument.source else None:
         case ast.List(elts=parts) if name.isdigit() and int(name) < len(parts):
             return parts[int(name)]
         case ast.Dict(keys=keys, values=parts):
@@ -142,19 +142,19 @@ def said_of(decision: Decision, name: str) -> Argument | ast.expr | None:
     return None
 
 
-def _call(names: Names, decision: Decision, given: Mapping[str, Part]) -> Group:
+def _call(names: Names, decision: Decision, passed: Mapping[str, Part]) -> Group:
     """Return the call of its function, or of ``bash``."""
     function = names.functions[decision.function.key] if decision.function else names.word("bash")
     arguments = [
-        part if each.isdigit() else Pair(f"{names.words.keyword(each)}=", part) for each, part in given.items()
+        part if each.isdigit() else Pair(f"{names.words.keyword(each)}=", part) for each, part in passed.items()
     ]
     return Group(f"{function}(", arguments, ")")
 
 
-def _run(names: Names, decision: Decision, given: Mapping[str, Part]) -> Group:
+def _run(names: Names, decision: Decision, arguments: Mapping[str, Part]) -> Group:
     """Return the call that runs a DAG."""
-    conf = Group("{", [Pair(f"{text_literal(each)}: ", part) for each, part in given.items()], "}")
-    return Group(f"{names.word('run_dag')}(", [text_literal(decision.starts), *([conf] if given else [])], ")")
+    conf = Group("{", [Pair(f"{text_literal(each)}: ", part) for each, part in arguments.items()], "}")
+    return Group(f"{names.word('run_dag')}(", [text_literal(decision.starts), *([conf] if arguments else [])], ")")
 
 
 def _returns(decision: Decision) -> str:
@@ -169,24 +169,24 @@ def _returns(decision: Decision) -> str:
     return cst.Module([]).code_for_node(returns.annotation) if returns else ""
 
 
-def _part(given: Any, values: Variables, word: Callable[[str], str]) -> Part:
-    match given:
+def _part(content: Any, values: Variables, word: Callable[[str], str]) -> Part:
+    match content:
         case Template():
-            return Lines(_f_string(given, values, word), [_f_string(each, values, word) for each in _lines(given)])
-        case Asked() if given.parameters or not given.code:
-            return Group("{", [Pair(f"{text_literal(each)}: ", each) for each in given.parameters], "}")
+            return Lines(_f_string(content, values, word), [_f_string(each, values, word) for each in _lines(content)])
+        case Asked() if content.parameters or not content.code:
+            return Group("{", [Pair(f"{text_literal(each)}: ", each) for each in content.parameters], "}")
         case Asked():
-            return _code(given.code, values, word)
+            return _code(content.code, values, word)
         case ValueEdge():
-            return values[given.task_id, given.key]
+            return values[content.task_id, content.key]
         case Symbolic():
-            return given.source
+            return content.source
         case list():
-            return Group("[", [_part(each, values, word) for each in given], "]")
+            return Group("[", [_part(each, values, word) for each in content], "]")
         case dict():
-            pairs = [Pair(f"{text_literal(key)}: ", _part(each, values, word)) for key, each in given.items()]
+            pairs = [Pair(f"{text_literal(key)}: ", _part(each, values, word)) for key, each in content.items()]
             return Group("{", pairs, "}")
-    return value(given)
+    return value(content)
 
 
 def _code(code: Code, values: Variables, word: Callable[[str], str]) -> str:
