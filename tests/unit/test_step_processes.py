@@ -339,27 +339,32 @@ def test_what_a_step_registers_for_the_exit_happens(processes: StepProcesses) ->
 
 
 def test_a_timeout_kills_a_sleeping_step(processes: StepProcesses, tmp_path: Path) -> None:
-    message = r"step 'stuck' ran longer than its timeout of 3 s and was stopped\."
+    message = r"step 'stuck' ran longer than its timeout of 1 s and was stopped\."
     children = set(psutil.Process().children(recursive=True))
     with pytest.raises(StepTimeoutError, match=message) as caught:
-        processes.run("stuck", {"file": str(tmp_path / "pid")}, timeout=3)
+        processes.run("stuck", {"file": str(tmp_path / "pid")}, timeout=1)
     assert caught.value.step == "stuck"
     left = set(psutil.Process().children(recursive=True)) - children
     assert not any(is_running(process.pid) for process in left)
-    file = tmp_path / "pid"  # there is none where the step's process took 3 s to begin
+    file = tmp_path / "pid"  # there is none where the step's process took 1 s to begin
     assert not file.exists() or not any(map(is_running, pids_in(file)))
 
 
-@pytest.mark.parametrize("how", ["finally", "own handler", "deaf"])
-def test_a_step_is_asked_to_stop_before_it_is_killed(processes: StepProcesses, tmp_path: Path, how: str) -> None:
+def test_a_step_is_asked_to_stop_before_it_is_killed(processes: StepProcesses, tmp_path: Path) -> None:
     """It is timed by ``stop``: the process that loads the code may take longer than any timeout."""
-    file, stop, lines = tmp_path / "file", threading.Event(), Lines()
-    threading.Thread(target=lambda: (wait_until((tmp_path / "file.begun").exists), stop.set())).start()
+
+    def stopped(how: str) -> tuple[str, list[str]]:
+        file, stop, lines = tmp_path / how, threading.Event(), Lines()
+        threading.Thread(target=lambda: (wait_until(Path(f"{file}.begun").exists), stop.set())).start()
+        with pytest.raises(StepCancelledError, match="step 'tidy' was stopped"):
+            processes.run("tidy", {"file": str(file), "how": how}, stop=stop, on_line=lines)
+        return file.read_text() if file.exists() else "", lines.of("stdout")
+
     children = set(psutil.Process().children(recursive=True))
-    with pytest.raises(StepCancelledError, match="step 'tidy' was stopped"):
-        processes.run("tidy", {"file": str(file), "how": how}, stop=stop, on_line=lines)
-    assert (file.read_text() if file.exists() else None) == (None if how == "deaf" else "tidied up")
-    assert lines.of("stdout") == (["tidying up"] if how == "finally" else [])
+    with ThreadPoolExecutor() as threads:  # each waits for three seconds
+        assert [*threads.map(stopped, ("finally", "own handler", "deaf"))] == [
+            ("tidied up", ["tidying up"]), ("tidied up", []), ("", []),
+        ]  # fmt: skip
     wait_until(lambda: set(psutil.Process().children(recursive=True)) <= children)
 
 
