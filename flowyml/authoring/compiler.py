@@ -366,4 +366,4 @@ def _hint(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if near := did_you_mean(name, known):
         return near
-    return f" There is {', '.join(map(repr, known[:12]))}{' …' if len(known) > 12 else ''}." if known else ""
+    return f" Known: {', '.join(map(repr, known[:12]))}{' …' if len(known) > 12 else ''}." if known else ""

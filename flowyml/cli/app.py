@@ -230,6 +230,6 @@ def _show_completion(context: click.Context, _: click.Parameter, is_asked: bool)
         shell = Path(os.environ.get("SHELL", "")).name
         complete = get_completion_class(shell)
         if complete is None:
-            raise click.UsageError(f"There is completion for bash, fish and zsh, but $SHELL is {shell or 'not set'}.")
+            raise click.UsageError(f"$SHELL is {shell or 'not set'}. Set it to bash, fish or zsh for completion.")
         print(complete(context.command, {}, "flowyml", _COMPLETE).source())
         context.exit()

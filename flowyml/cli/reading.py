@@ -222,7 +222,7 @@ def _partial_outputs(submission: SubmissionResult, name: str | None) -> Outputs:
     recorded = submission.step_outputs().items()
     places = {f"{label}.{output}": (outputs, output) for label, outputs in recorded for output in outputs}
     if name is not None and name not in places:
-        raise UsageError(f"No completed step of this run has an output {name!r}. There are: {', '.join(places)}.")
+        raise UsageError(f"No completed step of this run has an output {name!r}. Known: {', '.join(places)}.")
     for place in places if name is None else (name,):
         outputs, output = places[place]
         try:

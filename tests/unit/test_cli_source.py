@@ -341,7 +341,7 @@ def test_completion_names_the_shells_that_have_it(
 ) -> None:
     monkeypatch.setenv("SHELL", "/bin/ash")
     assert main(["--show-completion"]) == 2
-    assert capsys.readouterr().err.endswith("There is completion for bash, fish and zsh, but $SHELL is ash.\n")
+    assert capsys.readouterr().err.endswith("$SHELL is ash. Set it to bash, fish or zsh for completion.\n")
 
 
 def test_the_usual_line_imports_neither_rich_nor_pydantic(tmp_path: Path) -> None:

@@ -172,20 +172,22 @@ def _split(texts: Sequence[str], columns: Sequence[Column]) -> Hole | None:
     ends, seen = tuple(map(len, texts)), set[tuple[int, ...]]()
     todo: list[tuple[tuple[int, ...], tuple[str | Column, ...]]] = [((0,) * len(texts), ())]
     while todo:
-        at, parts = todo.pop()
-        if at == ends:
+        starts, parts = todo.pop()
+        if starts == ends:
             return Hole(parts)
-        if at in seen or len(seen) > _LONGEST:
+        if starts in seen or len(seen) > _LONGEST:
             continue
-        seen.add(at)
-        left = [text[start : start + 1] for text, start in zip(texts, at, strict=True)]
-        if left[0] and len({*left}) == 1:
-            head = (*parts[:-1], parts[-1] + left[0]) if parts and isinstance(parts[-1], str) else (*parts, left[0])
-            todo.append((tuple(start + 1 for start in at), head))
+        seen.add(starts)
+        heads = [text[start : start + 1] for text, start in zip(texts, starts, strict=True)]
+        if heads[0] and len({*heads}) == 1:
+            head = (*parts[:-1], parts[-1] + heads[0]) if parts and isinstance(parts[-1], str) else (*parts, heads[0])
+            todo.append((tuple(start + 1 for start in starts), head))
         for column in columns:
             shown = [str(each) for each in column]
-            if all(each and text.startswith(each, start) for each, text, start in zip(shown, texts, at, strict=True)):
-                todo.append((tuple(start + len(each) for start, each in zip(at, shown, strict=True)), (*parts, column)))
+            places = zip(shown, texts, starts, strict=True)
+            if all(each and text.startswith(each, start) for each, text, start in places):
+                ends_here = tuple(start + len(each) for start, each in zip(starts, shown, strict=True))
+                todo.append((ends_here, (*parts, column)))
     return None
 
 

@@ -49,8 +49,8 @@ def write_module(file: FileModel, text: str, repository: Repository | None = Non
         refused[id(dag.source)] += without_tasks(dag) or refused_names(dag)
     if not any(refused.values()):
         return whole.written()
-    left = tuple(dag for dag in file.dags if not refused[id(dag)])
-    made = _Module(replace(file, dags=left), text, repository, staying).written() if left else Written("", [])
+    written = tuple(dag for dag in file.dags if not refused[id(dag)])
+    made = _Module(replace(file, dags=written), text, repository, staying).written() if written else Written("", [])
     usable = iter(made.dags)
     dags: list[DagResult] = []
     for dag in whole.dags:
@@ -189,8 +189,8 @@ class _Module:
                 f'    """One value of a dict that a task returned."""\n    return values[key]\n'
             )
         for dag in self.dags:
-            given = {name: declared(each) for name, each in dag.model.params} | dag.declared
-            parameters = {name: each.base for name, each in given.items()}
+            declarations = {name: declared(each) for name, each in dag.model.params} | dag.declared
+            parameters = {name: each.base for name, each in declarations.items()}
             parameters |= {name: annotation(dag, name) for name in dag.parameters}
             for decision in dag.decisions:
                 if decision.kind == "hole":
