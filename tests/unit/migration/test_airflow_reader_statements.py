@@ -159,6 +159,13 @@ parser.read_string("[main]\\nDays = 3\\nlive = yes\\n[job]\\ncmd = run %(cmd2)s\
 out = [parser.sections(), parser.options("main"), parser.items("job"), parser["main"]["Days"], "job" in parser]
 out += [parser.has_option("main", "none"), parser.getint("main", "days"), parser["main"].getboolean("LIVE")]
 out += [parser.get("main", "none", fallback="else"), parser["job"].get("none", "else"), dict(parser["main"])]
+parser["new"] = {"a": "%(b)s", "b": "c"}
+parser["new"]["d"] = "e"
+out += [{**parser["new"]}, "{a}".format(**parser["new"]), len(parser), isinstance(parser["new"], dict)]
+try:
+    out.append(parser.get("new", "none"))
+except configparser.Error:
+    out.append([*parser["new"].items()])
 out += [tomllib.loads('[[dag]]\\nid = "a"\\ntasks = ["x"]')["dag"][0]["tasks"]]
 """,
     "versions, and fields in the width of a field": """

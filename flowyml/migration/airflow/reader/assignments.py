@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 
@@ -128,6 +128,8 @@ class Assignments(Expressions):
             self.call(self.bound(method, owner, node), values.Arguments.of(key, value), node)
         elif isinstance(owner, (dict, list)) and self.light(key):
             self.attempt(node, owner.__setitem__, key, value)
+        elif isinstance(owner, MutableMapping):
+            self.call_method(owner, "__setitem__", values.Arguments.of(key, value), node)
         else:
             self.world.assign_item(owner, key, value, node)
 

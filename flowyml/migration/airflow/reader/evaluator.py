@@ -20,7 +20,17 @@ from flowyml.migration.airflow.reader.library.text import format_text
 from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Return
 from flowyml.migration.airflow.reader.machine import Options
 from flowyml.migration.airflow.reader.nodes import Dag
-from flowyml.migration.airflow.reader.values import Arguments, Foreign, Given, Module, OutOfSteps, Raised, Scope, hard
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Either,
+    Foreign,
+    Given,
+    Module,
+    OutOfSteps,
+    Raised,
+    Scope,
+    hard,
+)
 
 
 class Imports(Calls):
@@ -240,9 +250,9 @@ class Evaluator(Imports):
     def dags(self) -> list[Dag]:
         """The DAGs that the module has or that registered themselves, in the order of their creation."""
         found = {id(hard(value)) for value in self.module.scope.names.values()}
-        for value in self.module.scope.names.values():
-            options = getattr(hard(value), "options", ())
-            found.update(id(one) for one in options if isinstance(one, Dag))
+        for value in map(hard, self.module.scope.names.values()):
+            if isinstance(value, Either):
+                found.update(id(one) for one in value.options if isinstance(one, Dag))
         kept = [dag for dag in self.world.dags if dag.ready and (dag.registered or id(dag) in found)]
         kept += [one for dag in kept for one in _below(dag) if one not in kept]
         last: dict[Any, Dag] = {}
@@ -267,7 +277,7 @@ class Evaluator(Imports):
         if name == "format" and isinstance(value, str):
             return self.attempt(node, format_text, self, value, arguments, node)
         if name == "format_map" and isinstance(value, str):
-            items = hard(arguments.value("mapping", 0))
+            items = self.mapped(arguments.value("mapping", 0), node)
             named = {str(key): Given(one) for key, one in items.items()} if isinstance(items, dict) else {}
             return self.attempt(node, format_text, self, value, Arguments([], named), node)
         if name == "sort" and isinstance(value, list):

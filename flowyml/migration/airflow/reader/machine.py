@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import configparser
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -121,6 +122,17 @@ class Base(values.Machine):
         *found, count = parts.settle(args, kwargs)
         self.step(count // 8)
         return found[0], found[1], found[2], found[3]
+
+    def is_lost(self, value: Any) -> bool:
+        """Return whether an object of Python was changed in an unknown way; a section is a part of its parser."""
+        return id(value.parser if isinstance(value, configparser.SectionProxy) else value) in self.lost
+
+    def mapped(self, value: Any, node: ast.AST) -> Any:
+        """Return an INI file, or a section of one, as a dictionary; any other value without the mark of a default."""
+        value = values.hard(value)
+        if not isinstance(value, (configparser.RawConfigParser, configparser.SectionProxy)):
+            return value
+        return self.unknown(node) if self.is_lost(value) else self.attempt(node, dict, value)
 
     def ends_in_time(self, module: str, function: str, *args: Any, **kwargs: Any) -> bool:
         """Return whether a call ends within the rest of a file's seconds for such calls."""
@@ -305,6 +317,8 @@ def is_code(value: values.Foreign) -> bool:
 _PARENTS = {
     "AirflowNotFoundException": "AirflowException",
     "JSONDecodeError": "ValueError",
+    "NoOptionError": "Error",
+    "NoSectionError": "Error",
     "ParserError": "ValueError",
     "ZoneInfoNotFoundError": "KeyError",
 }

@@ -72,7 +72,7 @@ class Members(Base):
                 if operations.changes(value, name):
                     self.lost[id(value)] = value
                 return self.unknown(node, text=self.partial_text(value, name, args), parts=parts)
-            if id(value) in self.lost:
+            if self.is_lost(value):
                 return self.unknown(node)
             return self.soft(self._called(value, name, args, kwargs, node), *soft, parts=parts)
         self.context.changed += name in operations.CHANGES
@@ -98,7 +98,7 @@ class Members(Base):
         return self.soft(self._called(value, name, args, kwargs, node), *froms[:1])
 
     def _called(self, value: Any, name: str, args: list[Any], kwargs: dict[str, Any], node: ast.AST) -> Any:
-        self.step(operations.effort(value, name, args))
+        self.step(operations.effort(value, name, [*args, *kwargs.values()]))
         return self.attempt(
             node, lambda *args, **kwargs: operations.method(value, name, list(args), kwargs), *args, **kwargs
         )

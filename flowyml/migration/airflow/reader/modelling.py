@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import datetime
 import symtable
 from collections.abc import Container, Iterator
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import lru_cache
@@ -105,6 +107,9 @@ class Modelling:
             return str(value)
         if isinstance(value, datetime.tzinfo):
             return zone_name(value)
+        if isinstance(value, configparser.SectionProxy):
+            with suppress(configparser.Error, values.NotKnown):
+                return dict(value)
         if isinstance(value, MappedArgument):
             return model.Symbolic(value.name, self.here, "mapped")
         if isinstance(value, values.Native):

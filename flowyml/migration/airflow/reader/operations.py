@@ -93,30 +93,6 @@ class PythonVersion(NamedTuple):
     micro: int
 
 
-class Section(dict[str, str]):
-    """A section of an INI file; option names are in lower case."""
-
-    def __contains__(self, option: object) -> bool:
-        return super().__contains__(str(option).lower())
-
-    def __missing__(self, option: str) -> str:
-        if option == option.lower():
-            raise KeyError(option)
-        return self[option.lower()]
-
-    def get(self, option: str, fallback: Any = None) -> Any:
-        return super().get(str(option).lower(), fallback)
-
-    def getint(self, option: str, fallback: Any = None) -> Any:
-        return int(self[option]) if option in self else fallback
-
-    def getfloat(self, option: str, fallback: Any = None) -> Any:
-        return float(self[option]) if option in self else fallback
-
-    def getboolean(self, option: str, fallback: Any = None) -> Any:
-        return configparser.ConfigParser.BOOLEAN_STATES[self[option].lower()] if option in self else fallback
-
-
 BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -175,7 +151,11 @@ METHODS: Mapping[type, frozenset[str]] = {
     PythonVersion: frozenset(),
     collections.Counter: _names("most_common subtract total") | _DICT,
     collections.OrderedDict: _names("move_to_end") | _DICT,
-    Section: _names("getboolean getfloat getint") | _DICT,
+    configparser.RawConfigParser: _names(
+        "__setitem__ add_section defaults get getboolean getfloat getint has_option has_section items keys options "
+        "read_dict read_string remove_option remove_section sections set values"
+    ),
+    configparser.SectionProxy: _names("__setitem__ get getboolean getfloat getint items keys values"),
     dict: _names("__contains__ __getitem__ __setitem__") | _DICT,
     set: _names(
         "add clear copy difference difference_update discard intersection intersection_update isdisjoint issubset "
@@ -206,8 +186,9 @@ FIELDS: Mapping[type, frozenset[str]] = {
     PythonVersion: _names("major minor micro"),
 }
 CHANGES = _names(
-    "__setitem__ add append appendleft clear difference_update discard extend extendleft insert intersection_update "
-    "move_to_end pop popitem popleft remove reverse rotate setdefault subtract symmetric_difference_update update"
+    "__setitem__ add add_section append appendleft clear difference_update discard extend extendleft insert "
+    "intersection_update move_to_end pop popitem popleft read_dict read_string remove remove_option remove_section "
+    "reverse rotate set setdefault subtract symmetric_difference_update update"
 )
 """Methods of containers that change them."""
 
@@ -325,6 +306,9 @@ def joined(separator: Any, items: Iterable[Any]) -> Any:
 
 def effort(value: Any, name: str, args: Sequence[Any]) -> int:
     """Return the number of steps of a method for the items of its owner; its arguments are charged separately."""
+    if isinstance(value, configparser.RawConfigParser):  # its pattern for a line takes quadratic time for blanks
+        lines = [line for one in args if isinstance(one, str) for line in one.splitlines()]
+        return sum(len(line) ** 2 // 2000 + len(line) // 5 for line in lines)
     if not isinstance(value, (str, bytes, list, tuple, set, frozenset, dict)):
         return 0
     if name in _SEARCHES and isinstance(value, (str, bytes)):  # the worst case is a product: "aaa…b" in "aaa…"

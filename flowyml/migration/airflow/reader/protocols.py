@@ -178,12 +178,12 @@ class Protocols(Members):
             return self._instance_item(one, key, node)
         if isinstance(name, values.Unknown) or not self.light(name):
             return self._one_of(one, node)
+        if self.is_lost(one):
+            return self.unknown(node)
         return self.soft(self.attempt(node, lambda: one[name]), value, key)
 
     def _instance_item(self, value: values.Instance, key: Any, node: ast.AST) -> Any:
-        sections, name = value.attributes.get("__sections__"), values.hard(key)
-        if isinstance(sections, dict) and isinstance(name, str) and name in sections:
-            return sections[name]
+        name = values.hard(key)
         if method := value.special("__getitem__"):
             return self.call(self.bound(method, value, node), values.Arguments.of(key), node)
         if isinstance(value, values.Items):
@@ -217,10 +217,8 @@ class Protocols(Members):
             return None
         if isinstance(value, values.Once):
             return self.take(value, len(value), node)
-        try:
-            items = list(value)
-        except TypeError:
-            self.fail("TypeError", f"{type(value).__name__} is not iterable", node)
+        items = self.unknown(node) if self.is_lost(value) else self.attempt(node, list, value)
+        if not isinstance(items, list):
             return None
         self.step(len(items) // 10)
         return items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from flowyml.migration.airflow.reader import nodes, values
 from flowyml.migration.airflow.reader.api import decorators, edges, outside
 from flowyml.migration.airflow.reader.api.making import SCHEDULES, Handler, Making, given_items, is_operator
+from flowyml.migration.airflow.reader.library.data import parser_attribute
 from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack
 from flowyml.migration.airflow.reader.library.natives import native
 from flowyml.migration.airflow.reader.library.paths import Opened, opened_attribute, path_attribute
@@ -376,6 +378,8 @@ _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     values.Class: _of_class,
     PurePosixPath: lambda world, value, name, node: _known(path_attribute(world.machine, value, name, node)),
     Opened: lambda world, value, name, _: _known(opened_attribute(value, name)),
+    configparser.ConfigParser: lambda world, value, name, _: _known(parser_attribute(world.machine, value, name)),
+    configparser.RawConfigParser: lambda world, value, name, _: _known(parser_attribute(world.machine, value, name)),
     PartialCall: _of_partial_call,
     Stack: _of_stack,
     values.Native: lambda world, value, name, _: _known(native_attribute(world.machine, value, name)),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import collections
 import configparser
 import csv
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,130 +17,42 @@ from flowyml.migration.airflow.reader.files import parse_json, parse_yaml
 from flowyml.migration.airflow.reader.library.natives import natives, plain
 from flowyml.migration.airflow.reader.library.paths import Opened
 from flowyml.migration.airflow.reader.library.paths import read as text_of
-from flowyml.migration.airflow.reader.operations import LARGEST, Section
-from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, NotKnown, hard
+from flowyml.migration.airflow.reader.machine import MISSING
+from flowyml.migration.airflow.reader.operations import LARGEST
+from flowyml.migration.airflow.reader.values import Arguments, Given, Native, NotKnown, hard
 
 
-class Settings(Instance):
-    """``configparser.ConfigParser`` or ``RawConfigParser``: sections of files of the root, and of texts."""
+class _Inserted(collections.ChainMap[str, str]):
+    """The options of a section: those that one of them inserts (``%(name)s``) are charged, and bounded together."""
 
-    def __init__(self, parser: configparser.RawConfigParser) -> None:
-        super().__init__(None)
-        self.parser = parser
-        self.complete = True
-        """True if everything that was read is known. If not, a missing option may be in the unknown part."""
-        self.attributes = {
-            "read": Native("read", self._read),
-            "read_file": Native("read_file", self._read_text("f")),
-            "read_string": Native("read_string", self._read_text("string")),
-            "read_dict": Native("read_dict", self._read_dict),
-            "sections": Native("sections", lambda *_: parser.sections()),
-            "has_section": self._plain(parser.has_section),
-            "has_option": self._plain(parser.has_option),
-            "options": self._plain(parser.options),
-            "defaults": self._plain(lambda: dict(parser.defaults())),
-            "items": self._plain(self._items),
-            "get": self._getter(str),
-            "getint": self._getter(int),
-            "getfloat": self._getter(float),
-            "getboolean": self._getter(lambda text: text.lower() in ("1", "yes", "true", "on")),
-            "__sections__": {},
-        }
+    charge: Callable[[str], None]
 
-    def _read(self, machine: Any, arguments: Arguments, node: ast.AST) -> None:
-        """Read files; a missing one is ignored, as in Python."""
-        names = hard(arguments.value("filenames", 0))
-        for name in map(hard, names if isinstance(names, (list, tuple)) else [names]):
-            if not isinstance(name, (str, PurePosixPath)):
-                self.complete = False
-            elif isinstance(text := machine.attempt(node, text_of, machine, str(name)), str):
-                self._take(machine, self.parser.read_string, text, node)
+    def __getitem__(self, option: str) -> str:
+        text = super().__getitem__(option)
+        self.charge(text)
+        return text
 
-    def _read_text(self, name: str) -> Callable[[Any, Arguments, ast.AST], None]:
-        """Read an open file or a text, the argument of this name."""
 
-        def read(machine: Any, arguments: Arguments, node: ast.AST) -> None:
-            self._take(machine, self.parser.read_string, text_in(machine, arguments.value(name, 0)), node)
+class _Interpolation(configparser.BasicInterpolation):
+    """``%(name)s`` of Python's, within bounds."""
 
-        return read
+    def __init__(self, machine: Any) -> None:
+        self._machine = machine
 
-    def _read_dict(self, machine: Any, arguments: Arguments, node: ast.AST) -> None:
-        self._take(machine, self.parser.read_dict, arguments.value("dictionary", 0), node)
+    def before_get(self, parser: Any, section: str, option: str, value: str, defaults: Any) -> str:
+        letters = 0
 
-    def _take(self, machine: Any, parse: Callable[[Any], None], value: Any, node: ast.AST) -> None:
-        (plain,), _, _, is_known = machine.settle([value])
-        if not is_known:
-            self.complete = False
-            return
-        if isinstance(plain, str):  # its pattern for a line takes quadratic time for blanks
-            machine.step(sum(len(line) ** 2 for line in plain.splitlines()) // 2000 + len(plain) // 5)
-        machine.attempt(node, parse, plain)
-        found = machine.attempt(node, self._sections)
-        if not isinstance(found, dict):
-            found, self.complete = {}, False
-            self.parser.clear()
-        self.attributes |= {"__sections__": found, "__items__": [*found]}
-
-    def _sections(self) -> dict[str, Section]:
-        """Return all values, with interpolation. Raises ``NotKnown``."""
-        if isinstance(self.parser, configparser.ConfigParser):
-            for section in self.parser.values():
-                _check_lengths({option: section.get(option, "", raw=True) for option in section})
-        return {name: Section(section) for name, section in self.parser.items()}
-
-    def _items(self, section: str | None = None) -> list[Any]:
-        return list(self.parser.items(section) if section is not None else self.attributes["__sections__"].items())
-
-    def _plain(self, function: Callable[..., Any]) -> Native:
-        """Return a method of the parser whose arguments are texts."""
-
-        def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-            given = [hard(one) for one in arguments.values()]
-            if arguments.open or not self.complete or not all(isinstance(one, str) for one in given):
+        def charge(text: str) -> None:
+            nonlocal letters
+            letters += len(text)
+            self._machine.step(len(text) // 10 + len(text) * text.count("%") // 20_000)  # each "%" copies the rest
+            if letters > LARGEST:
                 raise NotKnown
-            return machine.attempt(node, function, *given)
 
-        return Native("settings", call)
-
-    def _getter(self, convert: Callable[[str], Any]) -> Native:
-        def get(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-            section, option = arguments.expect(str, "section", 0), arguments.expect(str, "option", 1)
-            if arguments.open:
-                raise NotKnown
-            if self.parser.has_option(section, option):
-                machine.step(len(self.parser.get(section, option, raw=True)))
-                return machine.attempt(node, lambda: convert(self.parser.get(section, option)))
-            missing = machine.unknown(node)
-            return arguments.value("fallback", None, missing) if self.complete else missing
-
-        return Native("get", get)
-
-
-def _check_lengths(options: Mapping[str, str]) -> None:
-    """Raise ``NotKnown`` if options that interpolate others (``%(name)s``) become too long."""
-    lengths = {name: len(text) for name, text in options.items()}
-    for _ in range(configparser.MAX_INTERPOLATION_DEPTH):
-        lengths = {
-            name: len(text) + sum(lengths.get(taken, 0) for taken in _taken(text)) for name, text in options.items()
-        }
-        if sum(lengths.values()) > LARGEST:
-            raise NotKnown
-
-
-def _taken(text: str) -> list[str]:
-    """Return the options that ``BasicInterpolation`` would insert into a text, from left to right."""
-    found = []
-    at = text.find("%")
-    while at >= 0:
-        end = text.find(")", at)
-        if text[at + 1 : at + 2] == "%":
-            end = at
-        elif text[at + 1 : at + 2] == "(" and text[end + 1 : end + 2] == "s" and end >= 0:
-            found.append(text[at + 2 : end].lower())
-        else:
-            break
-        at = text.find("%", end + 2)
-    return found
+        options = _Inserted(defaults)
+        options.charge = charge
+        charge(value)
+        return super().before_get(parser, section, option, value, options)
 
 
 def _maker(kind: type[configparser.RawConfigParser]) -> Callable[..., Any]:
@@ -147,9 +61,41 @@ def _maker(kind: type[configparser.RawConfigParser]) -> Callable[..., Any]:
         is_read = set(options) <= {"allow_no_value", "interpolation"} and options.get("interpolation") is None
         if arguments.positional or arguments.open or not is_read:
             raise NotKnown
-        return Settings(kind(**options))
+        inserts = {"interpolation": _Interpolation(machine)} if kind is configparser.ConfigParser else {}
+        return kind(**{**inserts, **options})
 
     return make
+
+
+def _read(machine: Any, parser: Any, arguments: Arguments, node: ast.AST) -> list[str]:
+    """Read files; one that is missing in the root is ignored, as in Python. Returns the names of the others."""
+    names, there = hard(arguments.value("filenames", 0)), []
+    for name in map(hard, names if isinstance(names, (list, tuple)) else [names]):
+        is_named = isinstance(name, (str, PurePosixPath))
+        path = machine.files.resolve(str(name)) if is_named else None
+        if path is None or path.is_file():
+            text = machine.attempt(node, text_of, machine, str(name)) if is_named else machine.unknown(node)
+            machine.call_method(parser, "read_string", Arguments.of(text), node)
+            there.append(str(name))
+    return there
+
+
+def _read_file(machine: Any, parser: Any, arguments: Arguments, node: ast.AST) -> None:
+    machine.call_method(parser, "read_string", Arguments.of(text_in(machine, arguments.value("f", 0))), node)
+
+
+def parser_attribute(machine: Any, parser: Any, name: str) -> Native | None:
+    """Return the methods of a ``ConfigParser`` that read files, or take a ``fallback``; None for any other name."""
+
+    def get(_: Any, arguments: Arguments, node: ast.AST) -> Any:
+        named = arguments.named | ({"fallback": Given(MISSING)} if "fallback" in arguments.named else {})
+        found = machine.call_method(parser, name, replace(arguments, named=named), node)
+        return arguments.value("fallback") if found is MISSING else found
+
+    if name.startswith("get"):
+        return Native(name, get)
+    method = {"read": _read, "read_file": _read_file}.get(name)
+    return method and Native(name, lambda _, arguments, node: method(machine, parser, arguments, node))
 
 
 def text_in(machine: Any, value: Any) -> Any:
