@@ -152,6 +152,17 @@ out = [found.a.b, other.a.b, dict(found), {**short}, short.z, getattr(found, "no
 out += [bool(Own()), Own(k=1).k, Named()["q"], "c" in found, [key for key in short], isinstance(found, dict)]
 out += [json.loads('{"a": {"b": [{"c": 5}]}}', object_hook=lambda one: SimpleNamespace(**one)).a.b[0].c]
 """,
+    "files are read once, and patterns take a text from its beginning": """
+import csv, io, itertools, re
+file = io.StringIO("a,b\\n1,2\\n3,4\\n")
+out = [next(file), file.readline(), file.read(), file.read(), list(file), next(file, "end"), file.seek(0)]
+out += [[*csv.reader(file)], [*itertools.islice("abcdef", 1, None, 2)]]
+taken = iter("abcdef")
+out += [[*itertools.islice(taken, 2)], next(taken)]
+words = re.compile("b(.)", re.I)
+out += [words.sub(lambda found: found[1] * 2, "b1 B2 b3", 2), re.sub(words, "", "b1 b2"), words.split("b1-b2-b3", 1)]
+out += [words.pattern, words.groups, words.flags & re.IGNORECASE, [one.start() for one in words.finditer("b1 b2")]]
+""",
     "configuration files": """
 import configparser, tomllib
 parser = configparser.ConfigParser()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,9 +15,10 @@ from flowyml.migration.airflow.reader.api.making import SCHEDULES, Handler, Maki
 from flowyml.migration.airflow.reader.library.data import parser_attribute
 from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack
 from flowyml.migration.airflow.reader.library.natives import native
-from flowyml.migration.airflow.reader.library.paths import Opened, opened_attribute, path_attribute
+from flowyml.migration.airflow.reader.library.paths import path_attribute
 from flowyml.migration.airflow.reader.library.records import class_method, instance_method
 from flowyml.migration.airflow.reader.library.standard import native_attribute
+from flowyml.migration.airflow.reader.library.text import pattern_attribute
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.operations import CHANGES
 from flowyml.migration.airflow.reader.parts import flat
@@ -377,9 +379,9 @@ _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     nodes.Partial: _of_partial,
     values.Class: _of_class,
     PurePosixPath: lambda world, value, name, node: _known(path_attribute(world.machine, value, name, node)),
-    Opened: lambda world, value, name, _: _known(opened_attribute(value, name)),
     configparser.ConfigParser: lambda world, value, name, _: _known(parser_attribute(world.machine, value, name)),
     configparser.RawConfigParser: lambda world, value, name, _: _known(parser_attribute(world.machine, value, name)),
+    re.Pattern: lambda _, value, name, __: _known(pattern_attribute(value, name)),
     PartialCall: _of_partial_call,
     Stack: _of_stack,
     values.Native: lambda world, value, name, _: _known(native_attribute(world.machine, value, name)),

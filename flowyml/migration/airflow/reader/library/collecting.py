@@ -13,7 +13,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.items import NAMES as BUILT
 from flowyml.migration.airflow.reader.library.items import iterating, keys_of
 from flowyml.migration.airflow.reader.library.natives import natives, plain
-from flowyml.migration.airflow.reader.values import Arguments, Instance, Items, NotKnown, Once, hard
+from flowyml.migration.airflow.reader.values import Arguments, Instance, Items, NotKnown, hard
 
 _MOST = 10_000
 """The largest number of results of a function of itertools; more are unknown."""
@@ -97,22 +97,6 @@ def _grouped(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.once(lambda: rows, node, arguments.value("iterable", 0))
 
 
-def _sliced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``itertools.islice``, which leaves the rest in the iterator."""
-    given, *rest = arguments.positional
-    limits = [hard(one.value) for one in rest]
-    value = hard(given.value)
-    stop = limits[0] if len(limits) == 1 else limits[1] if limits else None
-    if not all(one is None or isinstance(one, int) for one in limits):
-        raise NotKnown
-    if isinstance(value, Once):
-        items = machine.take(value, len(value) if stop is None else max(stop, 0), node)
-    else:
-        items = machine.items_of(value, node)
-    found = machine.attempt(node, lambda items: list(itertools.islice(items, *limits)), items)
-    return machine.once(lambda: found, node, value) if isinstance(found, list) else found
-
-
 def _called_with_two(machine: Any, function: Any, node: ast.AST) -> Callable[[Any, Any], Any]:
     """Return a function of the file, by default addition, as one that Python can call."""
     if function is None:
@@ -173,7 +157,7 @@ NAMES = natives({
     ),
     "itertools.permutations": iterating(itertools.permutations, "iterable", "r", most=_MOST),
     "itertools.pairwise": iterating(itertools.pairwise, "iterable"),
-    "itertools.islice": _sliced,
+    "itertools.islice": iterating(itertools.islice, "iterable", "stop"),
     "itertools.repeat": iterating(itertools.repeat, "object", "times", most=_MOST),
     "itertools.zip_longest": iterating(itertools.zip_longest, "iterable"),
     "itertools.accumulate": _accumulated,

@@ -6,6 +6,7 @@ import ast
 import collections
 import configparser
 import csv
+import io
 import json
 import tomllib
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.files import parse_json, parse_yaml
 from flowyml.migration.airflow.reader.library.natives import natives, plain
-from flowyml.migration.airflow.reader.library.paths import Opened
 from flowyml.migration.airflow.reader.library.paths import read as text_of
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.operations import LARGEST
@@ -99,9 +99,9 @@ def parser_attribute(machine: Any, parser: Any, name: str) -> Native | None:
 
 
 def text_in(machine: Any, value: Any) -> Any:
-    """Return the text of an open file; any other value unchanged."""
+    """Return the rest of the text of an open file; any other value unchanged."""
     value = hard(value)
-    return value.text if isinstance(value, Opened) else value
+    return value.read() if isinstance(value, io.StringIO) else value
 
 
 def _loader(parse: Callable[..., Any], *options: Any, letters: int) -> Native:
@@ -162,7 +162,7 @@ def _table(reader: Callable[..., Any], *positional: str) -> Callable[..., Any]:
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         given = hard(arguments.value("f", 0))
-        lines = given.attributes["__items__"] if isinstance(given, Opened) else given
+        lines = list(given) if isinstance(given, io.StringIO) else given
         options = {name: each.value for name, each in arguments.named.items() if name != "f"}
         options |= {name: each.value for name, each in zip(positional, arguments.positional[1:], strict=False)}
         (lines,), options, soft, all_known = machine.settle([lines], options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -256,6 +257,8 @@ def _next(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         return arguments.positional[1].value
     if isinstance(value, Once):
         return machine.fail("StopIteration", "nothing is left", node)
+    if isinstance(value, io.StringIO):
+        return machine.attempt(node, next, value, *(given.value for given in arguments.positional[1:]))
     if isinstance(value, list) and value:
         return value.pop(0)  # Python would iterate lazily, such as over the files of a folder
     raise NotKnown

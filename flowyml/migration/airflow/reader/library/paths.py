@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import os.path
 import re
 from collections.abc import Callable
@@ -18,14 +19,6 @@ _PATH = str | PurePosixPath
 _PURE = ("join", "dirname", "basename", "splitext", "split", "normpath", "isabs", "relpath", "commonpath")
 
 
-class Opened(Instance):
-    """A file that was opened for reading."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(None, {"__items__": text.splitlines(keepends=True)})
-        self.text = text
-
-
 def open_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     name, mode = arguments.expect(_PATH, "file", 0), arguments.expect(str, "mode", 1, "r")
     if set(mode) & set("wax+"):
@@ -35,12 +28,12 @@ def open_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def _text_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``io.StringIO(text)``."""
-    return _opened(machine, arguments.expect(str, "initial_value", 0, ""))
+    return _opened(machine, arguments.expect(str, "initial_value", 0, ""), "\n")
 
 
-def _opened(machine: Any, text: str) -> Opened:
+def _opened(machine: Any, text: str, newline: str | None = None) -> io.StringIO:
     machine.step(len(text) // 20)
-    return Opened(text)
+    return io.StringIO(text, newline)
 
 
 def read(machine: Any, name: str) -> str:
@@ -48,12 +41,6 @@ def read(machine: Any, name: str) -> str:
     if path is None:
         raise Refused(f"{name[:200]!r} is not a file of the root")
     return str(machine.files.text(path))
-
-
-def opened_attribute(value: Opened, name: str) -> Native | None:
-    """Return a method of an open file."""
-    found = {"read": value.text, "readlines": value.attributes["__items__"], "close": None}
-    return Native(name, lambda *_: found[name]) if name in found else None
 
 
 def _path(machine: Any, arguments: Arguments, node: ast.AST) -> Any:

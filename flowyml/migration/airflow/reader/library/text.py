@@ -67,14 +67,21 @@ def _regex(name: str) -> values.Native:
     """Return a function of ``re``, for a pattern and a text that a trial shows to take little time."""
 
     def call(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-        def found(*args: Any, **kwargs: Any) -> Any:
-            if not all(isinstance(one, (str, int)) for one in (*args, *kwargs.values())):
+        def found(pattern: Any, *args: Any, **kwargs: Any) -> Any:
+            text, flags = pattern, {}
+            if isinstance(pattern, re.Pattern):
+                text, flags = pattern.pattern, {"flags": pattern.flags}
+                if len(args) + len(kwargs) > _LONGEST.get(name, 1):
+                    raise values.NotKnown  # of a part of the text
+            if not all(isinstance(one, (str, int)) or callable(one) for one in (text, *args, *kwargs.values())):
                 raise values.NotKnown
             machine.step(10)
-            if not machine.ends_in_time("re", name, *args, **kwargs):
+            tried = [text, *("" if callable(one) else one for one in args)]
+            named = {key: "" if callable(one) else one for key, one in kwargs.items()}
+            if not machine.ends_in_time("re", name, *tried, **named, **flags):
                 machine.warn("steps", f"`{short(machine.source(node))}` takes too long: its result is unknown", node)
                 raise values.NotKnown
-            result = getattr(re, name)(*args, **kwargs)
+            result = getattr(re, name)(pattern, *args, **kwargs)
             return list(result) if name == "finditer" else result
 
         return plain(found).call(machine, arguments, node)
@@ -82,45 +89,34 @@ def _regex(name: str) -> values.Native:
     return values.Native(name, call)
 
 
+_LONGEST = {"split": 2, "sub": 3}
+"""The arguments of a pattern's methods that are those of ``re``: others have the place where they begin."""
+
+
 def _substituted(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``re.sub``, also with a function for the replacements."""
-    function = values.hard(arguments.value("repl", 1))
-    if not isinstance(function, (values.Function, values.Bound, values.Native)):
-        return _SUB.call(machine, arguments, node)
-    found = machine.call(NAMES["re.finditer"], _without_replacement(arguments), node)
-    _, text = arguments.expect(str, "pattern", 0), arguments.expect(str, "string", 2)
-    if not isinstance(found, list):
-        raise values.NotKnown
-    out, end = [], 0
-    for one in found:
-        new = values.hard(machine.call(function, values.Arguments.of(one), node))
-        if not isinstance(new, str):
+    """``re.sub``, also with a function of the file's for the replacements."""
+    function, letters = values.hard(arguments.value("repl", 1)), 0
+
+    def replacement(found: re.Match[str]) -> str:
+        nonlocal letters
+        new = values.hard(machine.call(function, values.Arguments.of(found), node))
+        letters += len(new) if isinstance(new, str) else LARGEST + 1
+        if letters > LARGEST:
             raise values.NotKnown
-        out += [text[end : one.start()], new]
-        end = one.end()
-    return machine.soft(machine.attempt(node, joined, "", [*out, text[end:]]), *arguments.values())
+        return str(new)
+
+    if isinstance(function, (values.Function, values.Bound, values.Native)):
+        given = values.Given(replacement)
+        positional = [given if index == 1 else one for index, one in enumerate(arguments.positional)]
+        named = arguments.named | ({"repl": given} if "repl" in arguments.named else {})
+        arguments = values.Arguments(positional, named, arguments.open)
+    return _SUB.call(machine, arguments, node)
 
 
-def _without_replacement(arguments: values.Arguments) -> values.Arguments:
-    """Convert the arguments of ``re.sub`` to those of ``re.finditer``, which takes no ``count``."""
-    named = {name: given for name, given in arguments.named.items() if name != "repl"}
-    return values.Arguments(
-        [given for index, given in enumerate(arguments.positional) if index != 1], named, arguments.open
-    )
-
-
-def _compiled(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-    """Return a pattern, whose methods are the functions of ``re``."""
-    pattern, flags = values.Given(arguments.value("pattern", 0)), arguments.get("flags", 1)
-
-    def method(name: str) -> values.Native:
-        def call(_: Any, given: values.Arguments, where: ast.AST) -> Any:
-            named = given.named if flags is None else {**given.named, "flags": flags}
-            return machine.call(NAMES[f"re.{name}"], values.Arguments([pattern, *given.positional], named), where)
-
-        return values.Native(name, call)
-
-    return values.Instance(None, {"pattern": pattern.value, **{name: method(name) for name in _FUNCTIONS}})
+def pattern_attribute(pattern: re.Pattern[str], name: str) -> values.Native | None:
+    """Return a method of a compiled pattern, which is the function of ``re``; None for any other name."""
+    function = NAMES.get(f"re.{name}") if name in _FUNCTIONS else None
+    return function and values.Native(name, lambda machine, given, at: function.call(machine, given.after(pattern), at))
 
 
 _DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
@@ -157,7 +153,7 @@ NAMES = natives({
     "string.capwords": plain(string.capwords),
     "string.Template": plain(string.Template),
     "re.escape": plain(re.escape),
-    "re.compile": _compiled,
+    "re.compile": _regex("compile"),
     **{f"re.{name}": int(re.RegexFlag[name]) for name in ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE")},
     **{f"re.{name}": int(re.RegexFlag[name]) for name in ("I", "M", "S", "X")},
     **{f"hashlib.{name}": plain(partial(getattr(hashlib, name), usedforsecurity=False)) for name in _DIGESTS},
