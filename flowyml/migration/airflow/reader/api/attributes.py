@@ -11,7 +11,7 @@ from typing import Any
 
 from flowyml.migration.airflow.reader import nodes, values
 from flowyml.migration.airflow.reader.api import decorators, edges, outside
-from flowyml.migration.airflow.reader.api.making import SCHEDULES, Handler, Making, given_items, is_operator
+from flowyml.migration.airflow.reader.api.making import SCHEDULES, Handler, Making, Method, given_items, is_operator
 from flowyml.migration.airflow.reader.library.data import parser_attribute
 from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack
 from flowyml.migration.airflow.reader.library.natives import native
@@ -36,9 +36,6 @@ _SETTABLE = frozenset({
 
 
 def _of_task(world: Making, task: nodes.Task, name: str, node: ast.AST) -> Any:
-    answer = _TASK.get(name)
-    if answer is not None:
-        return answer(world, task)
     if name in task.attributes:
         return task.attributes[name]
     if task.cls is not None and task.cls.find(name) is not None:
@@ -47,77 +44,44 @@ def _of_task(world: Making, task: nodes.Task, name: str, node: ast.AST) -> Any:
     return MISSING if given is None else given.value
 
 
-def _as_setup(world: Making, task: nodes.Task) -> values.Native:
-    def mark(arguments: values.Arguments, where: ast.AST) -> Any:
-        task.setup = True
-        return task
-
-    return native("as_setup", mark)
+def _task(value: Any) -> Any:
+    """Return the task of an XCom; any other value unchanged."""
+    return value.task if isinstance(value, nodes.XCom) else value
 
 
-def _as_teardown(world: Making, task: nodes.Task) -> values.Native:
-    def mark(arguments: values.Arguments, where: ast.AST) -> Any:
-        task.teardown = True
-        setups = arguments.value("setups", 0)
-        for one in flat(setups) if setups is not None else ():
-            for each in one.tasks() if isinstance(one, nodes.XCom) else [one]:
-                if isinstance(each, nodes.Task):
-                    each.setup = True
-                    world.context.edge(each, task)
-        return task
-
-    return native("as_teardown", mark)
+def _as_setup(world: Making, value: Any, arguments: values.Arguments, node: ast.AST) -> Any:
+    _task(value).setup = True
+    return value
 
 
-def _relatives(task: nodes.Task, name: str) -> values.Native:
-    """``get_direct_relatives`` and ``get_flat_relatives``, which includes indirect ones."""
-
-    def relatives(arguments: values.Arguments, where: ast.AST) -> list[nodes.Task]:
-        side = "upstream" if values.hard(arguments.value("upstream", 0, False)) is True else "downstream"
-        found = dict.fromkeys(getattr(task, side))
-        waiting = list(found) if name == "get_flat_relatives" else []
-        while waiting:
-            more = [one for one in getattr(waiting.pop(), side) if one not in found]
-            found |= dict.fromkeys(more)
-            waiting += more
-        return list(found)
-
-    return native(name, relatives)
+def _as_teardown(world: Making, value: Any, arguments: values.Arguments, node: ast.AST) -> Any:
+    _task(value).teardown = True
+    setups = arguments.value("setups", 0)
+    for one in flat(setups) if setups is not None else ():
+        for each in one.tasks() if isinstance(one, nodes.XCom) else [one]:
+            if isinstance(each, nodes.Task):
+                each.setup = True
+                world.context.edge(each, _task(value))
+    return value
 
 
-def _of_xcom(world: Making, value: nodes.XCom, name: str, node: ast.AST) -> Any:
-    if name in ("map", "zip", "concat"):
-        return native(name, lambda arguments, where: _followed(value, name, arguments))
-    if name in ("operator", "key"):
-        return value.task if name == "operator" else value.key
-    if name in ("as_setup", "as_teardown"):
-        method = _as_setup(world, value.task) if name == "as_setup" else _as_teardown(world, value.task)
-        return native(name, lambda arguments, where: (method.call(world.machine, arguments, where), value)[1])
-    return _of_task(world, value.task, name, node)
+def _relatives(task: nodes.Task, arguments: values.Arguments, *, indirect: bool) -> list[nodes.Task]:
+    """``get_direct_relatives`` and ``get_flat_relatives``."""
+    side = "upstream" if values.hard(arguments.value("upstream", 0, False)) is True else "downstream"
+    found = dict.fromkeys(getattr(task, side))
+    waiting = list(found) if indirect else []
+    while waiting:
+        more = [one for one in getattr(waiting.pop(), side) if one not in found]
+        found |= dict.fromkeys(more)
+        waiting += more
+    return list(found)
 
 
-def _of_group(world: Making, group: nodes.Group, name: str, node: ast.AST) -> Any:
-    answers: dict[str, Callable[[], Any]] = {
-        "group_id": lambda: group.group_id,
-        "label": lambda: group.own_id,
-        "dag": lambda: group.dag,
-        "__iter__": lambda: list(group.members()),
-        "roots": group.roots,
-        "leaves": group.leaves,
-        "get_roots": lambda: native(name, lambda *_: group.roots()),
-        "get_leaves": lambda: native(name, lambda *_: group.leaves()),
-        "parent_group": lambda: group.parent,
-        "children": lambda: nodes.Held((key.removeprefix("group:"), one) for key, one in group.children.items()),
-        "get_child_by_label": lambda: native(
-            name,
-            lambda given, where: group.child(str(values.hard(given.value("label", 0)))) or world.machine.unknown(where),
-        ),
-        "add": lambda: native(name, lambda arguments, _: _moved(world, group, arguments)),
-    }
-    return answers[name]() if name in answers else MISSING
+def _child(world: Making, group: nodes.Group, arguments: values.Arguments, node: ast.AST) -> Any:
+    return group.child(str(values.hard(arguments.value("label", 0)))) or world.machine.unknown(node)
 
 
-def _moved(world: Making, group: nodes.Group, arguments: values.Arguments) -> Any:
+def _moved(world: Making, group: nodes.Group, arguments: values.Arguments, node: ast.AST) -> Any:
     task = values.hard(arguments.value("task", 0))
     if isinstance(task, nodes.Task) and task.group is not None and task.dag is not None:
         task.group.children.pop(task.task_id, None)
@@ -128,34 +92,14 @@ def _moved(world: Making, group: nodes.Group, arguments: values.Arguments) -> An
 
 
 def _of_dag(world: Making, dag: nodes.Dag, name: str, node: ast.AST) -> Any:
-    if name in ("__enter__", "__exit__") and (dag.cls is None or dag.cls.find(name) is None):
-        return edges.relations(world, dag, name)
-    answers: dict[str, Callable[[], Any]] = {
-        "dag_id": lambda: dag.dag_id,
-        "tasks": lambda: list(dag.tasks.values()),
-        "task_ids": lambda: list(dag.tasks),
-        "task_dict": lambda: nodes.Held(dag.tasks),
-        "task_group": lambda: dag.root,
-        "task_group_dict": lambda: nodes.Held((str(one.group_id), one) for one in dag.groups),
-        "roots": lambda: [one for one in dag.tasks.values() if not one.upstream],
-        "leaves": lambda: [one for one in dag.tasks.values() if not one.downstream],
-        "default_args": lambda: nodes.Held((key, given.value) for key, given in dag.default_args.items()),
-        "get_task": lambda: native(name, lambda arguments, where: _task_named(world, dag, arguments, where)),
-        "has_task": lambda: native(name, lambda arguments, _: values.hard(arguments.value("task_id", 0)) in dag.tasks),
-        "add_task": lambda: native(name, lambda arguments, _: _added(world, dag, arguments)),
-        "add_tasks": lambda: native(name, lambda arguments, where: _added_all(world, dag, arguments, where)),
-        "set_dependency": lambda: native(name, lambda arguments, where: _depends(world, dag, arguments, where)),
-        "task": lambda: native(name, lambda arguments, where: _dag_task(world, dag, arguments, where)),
-        "task_group_decorator": lambda: MISSING,
-    }
-    if name in answers:
-        return answers[name]()
     if name in dag.attributes:
         return dag.attributes[name]
+    if dag.cls is not None and dag.cls.find(name) is not None:
+        return MISSING
+    if name in edges.ENTERING:
+        return _method(world, dag, name, edges.ENTERING[name])
     given = dag.arguments.get(name)
-    if given is not None and (dag.cls is None or dag.cls.find(name) is None):
-        return given.value
-    return MISSING
+    return MISSING if given is None else given.value
 
 
 def _dag_task(world: Making, dag: nodes.Dag, arguments: values.Arguments, node: ast.AST) -> Any:
@@ -173,16 +117,15 @@ def _task_named(world: Making, dag: nodes.Dag, arguments: values.Arguments, node
     return dag.tasks[name] if name in dag.tasks else world.machine.fail("TaskNotFound", values.shape(name), node)
 
 
-def _added(world: Making, dag: nodes.Dag, arguments: values.Arguments) -> None:
-    task = values.hard(arguments.value("task", 0))
-    task = task.task if isinstance(task, nodes.XCom) else task
+def _added(world: Making, dag: nodes.Dag, arguments: values.Arguments, node: ast.AST) -> None:
+    task = _task(values.hard(arguments.value("task", 0)))
     if isinstance(task, nodes.Task) and task.dag is None:
         world.context.adopt(task, dag)
 
 
 def _added_all(world: Making, dag: nodes.Dag, arguments: values.Arguments, node: ast.AST) -> None:
     for one in world.machine.iterate(arguments.value("tasks", 0), node) or ():
-        _added(world, dag, values.Arguments.of(one))
+        _added(world, dag, values.Arguments.of(one), node)
 
 
 def _depends(world: Making, dag: nodes.Dag, arguments: values.Arguments, node: ast.AST) -> None:
@@ -222,25 +165,6 @@ def _of_class(world: Making, cls: values.Class, name: str, node: ast.AST) -> Any
     return _known(class_method(cls, name))
 
 
-def _of_partial_call(world: Making, value: PartialCall, name: str, node: ast.AST) -> Any:
-    match name:
-        case "func":
-            return value.function
-        case "args":
-            return tuple(given.value for given in value.arguments.positional)
-        case "keywords":
-            return {key: given.value for key, given in value.arguments.named.items()}
-    return MISSING
-
-
-def _of_stack(world: Making, value: Stack, name: str, node: ast.AST) -> Any:
-    if name == "enter_context":
-        return native(name, lambda arguments, where: value.enter(world.machine, arguments, where))
-    if name == "callback":
-        return native(name, lambda arguments, where: value.callback(world.machine, arguments, where))
-    return native(name, lambda _, where: value.close(world.machine, where)) if name == "close" else MISSING
-
-
 def _known(found: Any) -> Any:
     """Return an answer of the library, which says None for a name that it does not know."""
     return MISSING if found is None else found
@@ -265,24 +189,25 @@ def _set_attribute(world: Making, function: values.Foreign, arguments: values.Ar
         world.machine.assign_attribute(owner, name, arguments.value("value", 2), node)
 
 
-_RELATIONS = ("set_upstream", "set_downstream")
+def _method(world: Making, value: Any, name: str, method: Method) -> values.Native:
+    return native(name, lambda arguments, where: method(world, value, arguments, where))
 
 
 def attribute(world: Making, value: Any, name: str, node: ast.AST) -> Any:
     """Return an attribute of one of Airflow's own objects."""
-    if isinstance(value, (nodes.Task, nodes.XCom, nodes.Group, nodes.Label)) or (
-        isinstance(value, values.Unknown) and name in _RELATIONS
-    ):
-        found = edges.relations(world, value, name)
-        if found is not MISSING:
-            return found
-    finder = _ATTRIBUTES.get(type(value))
-    return MISSING if finder is None else finder(world, value, name, node)
+    if isinstance(value, values.Unknown) and name in edges.RELATIONS:
+        return _method(world, value, name, edges.RELATIONS[name])
+    if (shown := _SHOWN.get(type(value), {}).get(name)) is not None:
+        return shown(value)
+    if (method := _METHODS.get(type(value), {}).get(name)) is not None:
+        return _method(world, value, name, method)
+    other = _OTHERS.get(type(value))
+    return MISSING if other is None else other(world, value, name, node)
 
 
 def assign(world: Making, value: Any, name: str, new: Any, node: ast.AST) -> bool:
     """Set an attribute of one of Airflow's own objects. Returns whether it is done."""
-    value = value.task if isinstance(value, nodes.XCom) else value
+    value = _task(value)
     if isinstance(value, nodes.Task) and name in ("upstream_task_ids", "downstream_task_ids"):
         world.machine.warn("unknown-edge", one_sided(world.machine.source(node)), node)
         return True
@@ -339,40 +264,107 @@ def _of_held(world: Making, value: nodes.Ids | nodes.Held, name: str, node: ast.
     return values.Native(name, change)
 
 
-def _followed(value: nodes.XCom, name: str, arguments: values.Arguments) -> nodes.XCom:
-    others = tuple(one for each in arguments.values() if isinstance(one := values.hard(each), nodes.XCom))
-    what = arguments.value("f", 0) if name == "map" else list(others)
-    return nodes.XCom(value.task, value.key, (*value.path, (name, what)), (*value.parts, *others))
+def _followed(name: str) -> Method:
+    """Return ``map``, ``zip`` or ``concat`` of an XCom."""
+
+    def follow(world: Making, value: nodes.XCom, arguments: values.Arguments, node: ast.AST) -> nodes.XCom:
+        others = tuple(one for each in arguments.values() if isinstance(one := values.hard(each), nodes.XCom))
+        what = arguments.value("f", 0) if name == "map" else list(others)
+        return nodes.XCom(value.task, value.key, (*value.path, (name, what)), (*value.parts, *others))
+
+    return follow
 
 
-_TASK: Mapping[str, Callable[[Making, nodes.Task], Any]] = {
-    "task_id": lambda _, task: task.task_id if isinstance(task.own_id, str) else task.own_id,
-    "node_id": lambda _, task: task.task_id,
-    "label": lambda _, task: task.own_id,
-    "output": lambda _, task: nodes.XCom(task),
-    "operator": lambda _, task: task,
-    "dag": lambda _, task: task.dag,
-    "dag_id": lambda _, task: task.dag.dag_id if task.dag else None,
-    "task_group": lambda _, task: task.group,
-    "upstream_list": lambda _, task: list(task.upstream),
-    "downstream_list": lambda _, task: list(task.downstream),
-    "upstream_task_ids": lambda _, task: nodes.Ids(one.task_id for one in task.upstream),
-    "downstream_task_ids": lambda _, task: nodes.Ids(one.task_id for one in task.downstream),
-    "as_setup": _as_setup,
-    "as_teardown": _as_teardown,
-    "get_direct_relatives": lambda _, task: _relatives(task, "get_direct_relatives"),
-    "get_flat_relatives": lambda _, task: _relatives(task, "get_flat_relatives"),
-    "roots": lambda _, task: [task],
-    "leaves": lambda _, task: [task],
+_SHOWN: Mapping[type, Mapping[str, Callable[[Any], Any]]] = {
+    nodes.Task: {
+        "task_id": lambda task: task.task_id if isinstance(task.own_id, str) else task.own_id,
+        "node_id": lambda task: task.task_id,
+        "label": lambda task: task.own_id,
+        "output": nodes.XCom,
+        "operator": lambda task: task,
+        "dag": lambda task: task.dag,
+        "dag_id": lambda task: task.dag.dag_id if task.dag else None,
+        "task_group": lambda task: task.group,
+        "upstream_list": lambda task: list(task.upstream),
+        "downstream_list": lambda task: list(task.downstream),
+        "upstream_task_ids": lambda task: nodes.Ids(one.task_id for one in task.upstream),
+        "downstream_task_ids": lambda task: nodes.Ids(one.task_id for one in task.downstream),
+        "roots": lambda task: [task],
+        "leaves": lambda task: [task],
+    },
+    nodes.XCom: {"operator": lambda value: value.task, "key": lambda value: value.key},
+    nodes.Group: {
+        "group_id": lambda group: group.group_id,
+        "label": lambda group: group.own_id,
+        "dag": lambda group: group.dag,
+        "__iter__": lambda group: list(group.members()),
+        "roots": nodes.Group.roots,
+        "leaves": nodes.Group.leaves,
+        "parent_group": lambda group: group.parent,
+        "children": lambda group: nodes.Held((key.removeprefix("group:"), one) for key, one in group.children.items()),
+    },
+    nodes.Dag: {
+        "dag_id": lambda dag: dag.dag_id,
+        "tasks": lambda dag: list(dag.tasks.values()),
+        "task_ids": lambda dag: list(dag.tasks),
+        "task_dict": lambda dag: nodes.Held(dag.tasks),
+        "task_group": lambda dag: dag.root,
+        "task_group_dict": lambda dag: nodes.Held((str(one.group_id), one) for one in dag.groups),
+        "roots": lambda dag: [one for one in dag.tasks.values() if not one.upstream],
+        "leaves": lambda dag: [one for one in dag.tasks.values() if not one.downstream],
+        "default_args": lambda dag: nodes.Held((key, given.value) for key, given in dag.default_args.items()),
+        "task_group_decorator": lambda _: MISSING,
+    },
+    PartialCall: {
+        "func": lambda value: value.function,
+        "args": lambda value: tuple(given.value for given in value.arguments.positional),
+        "keywords": lambda value: {key: given.value for key, given in value.arguments.named.items()},
+    },
 }
-
-
-_ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
+"""Attributes by class."""
+_METHODS: Mapping[type, Mapping[str, Method]] = {
+    nodes.Task: {
+        "as_setup": _as_setup,
+        "as_teardown": _as_teardown,
+        "get_direct_relatives": lambda _, task, arguments, __: _relatives(task, arguments, indirect=False),
+        "get_flat_relatives": lambda _, task, arguments, __: _relatives(task, arguments, indirect=True),
+        **edges.RELATIONS,
+    },
+    nodes.XCom: {
+        "as_setup": _as_setup,
+        "as_teardown": _as_teardown,
+        **{name: _followed(name) for name in ("map", "zip", "concat")},
+        **edges.RELATIONS,
+    },
+    nodes.Label: edges.RELATIONS,
+    nodes.Group: {
+        "get_roots": lambda _, group, *__: group.roots(),
+        "get_leaves": lambda _, group, *__: group.leaves(),
+        "get_child_by_label": _child,
+        "add": _moved,
+        **edges.RELATIONS,
+        **edges.ENTERING,
+    },
+    nodes.Dag: {
+        "get_task": _task_named,
+        "has_task": lambda _, dag, arguments, __: values.hard(arguments.value("task_id", 0)) in dag.tasks,
+        "add_task": _added,
+        "add_tasks": _added_all,
+        "set_dependency": _depends,
+        "task": _dag_task,
+    },
+    Stack: {
+        "enter_context": lambda world, stack, arguments, node: stack.enter(world.machine, arguments, node),
+        "callback": lambda world, stack, arguments, node: stack.callback(world.machine, arguments, node),
+        "close": lambda world, stack, _, node: stack.close(world.machine, node),
+    },
+}
+"""Methods by class."""
+_OTHERS: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     nodes.Task: _of_task,
-    nodes.XCom: _of_xcom,
-    nodes.Group: _of_group,
+    nodes.XCom: lambda world, value, name, node: attribute(world, value.task, name, node),
     nodes.Dag: _of_dag,
-    nodes.Asset: lambda world, value, name, _: _of_asset(value, name),
+    nodes.Asset: lambda _, value, name, __: _of_asset(value, name),
     nodes.TaskFactory: _of_factory,
     nodes.GroupFactory: _of_factory,
     nodes.DagFactory: _of_factory,
@@ -382,14 +374,13 @@ _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     configparser.ConfigParser: lambda world, value, name, _: _known(parser_attribute(world.machine, value, name)),
     configparser.RawConfigParser: lambda world, value, name, _: _known(parser_attribute(world.machine, value, name)),
     re.Pattern: lambda _, value, name, __: _known(pattern_attribute(value, name)),
-    PartialCall: _of_partial_call,
-    Stack: _of_stack,
     values.Native: lambda world, value, name, _: _known(native_attribute(world.machine, value, name)),
     values.Instance: _of_instance,
     nodes.Ids: _of_held,
     values.Moment: outside.of_moment,
     nodes.Held: _of_held,
 }
+"""What depends on the name in another way."""
 ENDINGS: Mapping[str, Handler] = {
     "object.__setattr__": _set_attribute,
 }

@@ -6,29 +6,11 @@ import ast
 from collections.abc import KeysView, Mapping, ValuesView
 from typing import Any
 
-from flowyml.migration.airflow.reader.api.making import Handler, Making
+from flowyml.migration.airflow.reader.api.making import Handler, Making, Method
 from flowyml.migration.airflow.reader.context import chain, close_bracket, linear, link, open_bracket
-from flowyml.migration.airflow.reader.library.natives import native
-from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.nodes import Dag, Group, Label, Task, TaskFactory, XCom
 from flowyml.migration.airflow.reader.parts import flat, is_node
 from flowyml.migration.airflow.reader.values import Arguments, Either, Foreign, Unknown, hard, shape
-
-
-def relations(world: Making, value: Any, name: str) -> Any:
-    """``set_downstream`` and ``set_upstream`` of objects with edges; the methods that ``with`` calls."""
-    if name in ("__enter__", "__exit__") and isinstance(value, (Dag, Group)):
-        entering = name == "__enter__"
-        return native(name, lambda arguments, where: (enter if entering else leave)(world, value, where))
-    if name in ("set_downstream", "set_upstream"):
-        down = name == "set_downstream"
-
-        def relate(arguments: Arguments, where: ast.AST) -> None:
-            other = arguments.value("task_or_task_list", 0)
-            join(world, *((value, other) if down else (other, value)), where)
-
-        return native(name, relate)
-    return MISSING
 
 
 def join(world: Making, before: Any, after: Any, node: ast.AST) -> None:
@@ -161,3 +143,15 @@ NAMES: Mapping[str, Handler] = {
     "Label": _label,
     "EdgeModifier": _label,
 }
+
+
+RELATIONS: Mapping[str, Method] = {
+    "set_downstream": lambda world, value, given, node: join(world, value, given.value("task_or_task_list", 0), node),
+    "set_upstream": lambda world, value, given, node: join(world, given.value("task_or_task_list", 0), value, node),
+}
+"""Methods of objects with edges."""
+ENTERING: Mapping[str, Method] = {
+    "__enter__": lambda world, value, _, node: enter(world, value, node),
+    "__exit__": lambda world, value, _, node: leave(world, value, node),
+}
+"""The methods that ``with`` calls."""

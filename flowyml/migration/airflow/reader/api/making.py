@@ -225,6 +225,8 @@ class Making:
 
 Handler = Callable[[Making, values.Foreign, values.Arguments, ast.AST], Any]
 """The effect of a call of one of Airflow's names."""
+Method = Callable[[Making, Any, values.Arguments, ast.AST], Any]
+"""A method of one of Airflow's objects."""
 
 
 def given_items(given: values.Given | None, inherited: str) -> dict[str, values.Given]:
