@@ -6,7 +6,7 @@ import html
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -101,15 +101,16 @@ def markdown(results: Sequence[FileResult]) -> str:
         for file, dag in found:
             to = code(file.module) if dag.pipeline else "no pipeline"
             lines += [f"### {_shown(dag.dag_id)}", "", f"{code(file.path)} → {to}", ""]
-            lines += [table(("", "Construct", "Where", "Why", "What to do"), map(_row, ordered(dag))), ""]
+            lines += [table(_HEADS, map(_row, ordered(dag))), ""]
     if rows := [_beside_row(each) for each in _beside(results)]:
-        heads = ("Module", "Imported at", "From", "Copy", "Why", "What to do")
-        lines += [f"## Modules that pipelines import ({len(rows)})", "", table(heads, rows), ""]
+        lines += [f"## Modules that pipelines import ({len(rows)})", "", table(_HEADS_BESIDE, rows), ""]
     if nothing := [file for file in results if not file.dags and file.reason]:
         lines += ["## Files without a DAG", "", *(f"- {code(f.path)}: {_shown(f.reason)}" for f in nothing), ""]
     return "\n".join(lines)
 
 
+_HEADS = ("", "Construct", "Where", "Why", "What to do")
+_HEADS_BESIDE = ("Module", "Imported at", "From", "Copy", "Why", "What to do")
 _shown = partial(escaped, in_file=True)
 
 
@@ -154,7 +155,7 @@ def files_of_report(results: Sequence[FileResult]) -> Mapping[str, str]:
 
     The pages are one for all, one for each DAG, and one for each file that shows both sides.
     """
-    rows: list[str] = []
+    rows: list[Sequence[str]] = []
     makers: dict[str, Callable[[], str]] = {
         "report.md": partial(markdown, results),
         "report.json": lambda: (
@@ -172,55 +173,53 @@ def files_of_report(results: Sequence[FileResult]) -> Mapping[str, str]:
             name = f"{number:04d}-{slug(dag.dag_id, max_length=60)}.html"
             makers[name] = partial(_page_of, dag, sides)
             count = Counter(note.kind for note in dag.notes)
-            numbers = "".join(_cell(str(count[kind] or ""), kind, kind) for kind in _SEVERITY)
-            shown = _cell(f'<a href="{name}">{_safe(dag.dag_id)}</a>') + _cell(_safe(dag.verdict), "Runs on")
-            shown += numbers + _cell(f'<a href="{sides}">{_safe(file.path)}</a>', "File")
-            rows.append(f"<tr>{shown}</tr>")
+            numbers = [str(count[kind] or "") for kind in _SEVERITY]
+            rows.append((_link(name, dag.dag_id), _safe(dag.verdict), *numbers, _link(sides, file.path)))
     return _Files(makers)
 
 
-def _index(results: Sequence[FileResult], rows: Sequence[str]) -> str:
-    heads = "".join(f"<th>{kind}</th>" for kind in _SEVERITY)
-    table = f"<table><tr><th>DAG</th><th>Runs on</th>{heads}<th>File</th></tr>{''.join(rows)}</table>"
-    return _page("Import of Airflow DAGs", f"<p>{_safe(totals(results))}</p>{table}{_beside_table(results)}")
-
-
-def _beside_table(results: Sequence[FileResult]) -> str:
-    rows = "".join(
-        f"<tr>{_cell(_safe(each.name))}{_cell(_safe(str(each.place)), 'Imported at')}"
-        f"{_cell(_safe(each.source), 'From')}{_cell(_safe(each.copy), 'Copy')}"
-        f"{_cell(_safe(each.reason), 'Why')}{_cell(_safe(each.to_do), 'What to do')}</tr>"
-        for each in _beside(results)
-    )
-    if not rows:
-        return ""
-    heads = "<th>Module</th><th>Imported at</th><th>From</th><th>Copy</th><th>Why</th><th>What to do</th>"
-    return f"<h2>Modules that pipelines import</h2><table><tr>{heads}</tr>{rows}</table>"
+def _index(results: Sequence[FileResult], rows: Sequence[Sequence[str]]) -> str:
+    body = f"<p>{_safe(totals(results))}</p>{_table(('DAG', 'Runs on', *_SEVERITY, 'File'), rows)}"
+    columns = ("name", "place", "source", "copy", "reason", "to_do")
+    beside = [[_safe(str(getattr(each, column))) for column in columns] for each in _beside(results)]
+    if beside:
+        body += f"<h2>Modules that pipelines import</h2>{_table(_HEADS_BESIDE, beside)}"
+    return _page("Import of Airflow DAGs", body)
 
 
 def _page_of(dag: DagResult, sides: str) -> str:
-    rows = "".join(
-        f"<tr>{_cell(note.kind, kind=note.kind)}{_cell(_safe(note.construct))}"
-        f"{_cell(_place(note, dag, sides), 'Where')}{_cell(_safe(note.reason), 'Why')}"
-        f"{_cell(_safe(note.to_do), 'What to do')}</tr>"
+    rows = (
+        (note.kind, _safe(note.construct), _place(note, dag, sides), _safe(note.reason), _safe(note.to_do))
         for note in ordered(dag)
     )
-    table = f"<table><tr><th></th><th>Construct</th><th>Where</th><th>Why</th><th>What to do</th></tr>{rows}</table>"
-    links = f'<a href="index.html">All DAGs</a> · <a href="{sides}#line-{dag.place.line}">Both sides</a>'
-    return _page(dag.dag_id, f"<p>{links} · {_safe(dag.verdict)}</p>{table}")
+    links = f"{_link('index.html', 'All DAGs')} · {_link(f'{sides}#line-{dag.place.line}', 'Both sides')}"
+    return _page(dag.dag_id, f"<p>{links} · {_safe(dag.verdict)}</p>{_table(_HEADS, rows)}")
 
 
-def _cell(shown: str, head: str = "", kind: str = "") -> str:
-    """Return a cell of a table, which repeats its head on a narrow page."""
-    said = (f" class={kind}" if kind else "") + (f' data-head="{head}"' if head else "")
-    return f"<td{said}>{shown}</td>"
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of cells that are HTML already: a column with a kind of notes has its colour.
+
+    On a narrow page each cell repeats its head, but for the column that names the row.
+    """
+    names = next(filter(None, heads))
+
+    def cell(head: str, shown: str) -> str:
+        kind = f" class={head or shown}" if (head or shown) in _SEVERITY else ""
+        return f"<td{kind}" + (f' data-head="{head}"' if head not in ("", names) else "") + f">{shown}</td>"
+
+    titles = "".join(f"<th>{head}</th>" for head in heads)
+    shown = "".join(f"<tr>{''.join(map(cell, heads, row))}</tr>" for row in rows)
+    return f"<table><tr>{titles}</tr>{shown}</table>"
+
+
+def _link(to: str, text: str) -> str:
+    return f'<a href="{to}">{_safe(text)}</a>'
 
 
 def _place(note: Note, dag: DagResult, sides: str) -> str:
-    shown = _safe(str(note.place))
     if note.place.path != dag.place.path:
-        return shown
-    return f'<a href="{sides}#line-{note.place.line}">{shown}</a>'
+        return _safe(str(note.place))
+    return _link(f"{sides}#line-{note.place.line}", str(note.place))
 
 
 def _sides(file: FileResult) -> str:
