@@ -7,13 +7,7 @@ from typing import Any
 
 from flowyml.migration.airflow.reader import values
 from flowyml.migration.airflow.reader.files import Files
-from flowyml.migration.airflow.reader.library.records import (
-    annotated,
-    changing_validators,
-    only_for_init,
-    places_of_fields,
-    validated,
-)
+from flowyml.migration.airflow.reader.library import records
 from flowyml.migration.airflow.reader.loops import Abandoned, Return
 from flowyml.migration.airflow.reader.machine import MISSING, Options, private
 from flowyml.migration.airflow.reader.statements import ContextCall, Statements
@@ -205,7 +199,7 @@ class Calls(Statements):
             give_members(self, cls)
         elif foreign & {"BaseModel", "NamedTuple", "TypedDict", "BaseSettings"}:
             self.fields(cls)
-            for each in changing_validators(cls):
+            for each in records.changing_validators(cls):
                 self.warn("unknown-call", f"what the validator {cls.name}.{each.name} changes is unknown", each)
         self._announce(cls, node)
         found: Any = self._made_by_its_class(cls, node)
@@ -250,7 +244,7 @@ class Calls(Statements):
         found: dict[str, Any] = {}
         for base in reversed(cls.mro()):
             if isinstance(base, values.Class):
-                for name, annotation in annotated(base):
+                for name, annotation in records.annotated(base):
                     if annotation not in ("ClassVar", "KW_ONLY"):
                         found[name] = base.names.get(name, MISSING)
         cls.fields = found
@@ -301,16 +295,16 @@ class Calls(Statements):
 
     def _fill(self, cls: values.Class, instance: values.Instance, arguments: values.Arguments, node: ast.AST) -> None:
         assert cls.fields is not None
-        places = places_of_fields(cls)
+        places = records.places_of_fields(cls)
         for name, default in cls.fields.items():
             given = arguments.get(name, places[name]) if name in places else None
             if given is None:
                 instance.attributes[name] = self.unknown(node) if arguments.open else self._made(default, node)
             else:
-                instance.attributes[name] = validated(self, cls, name, given.value)
+                instance.attributes[name] = records.validated(self, cls, name, given.value)
         after = cls.find("__post_init__")
         if isinstance(after, values.Function):
-            self.call(values.Bound(after, instance), only_for_init(cls, instance), node)
+            self.call(values.Bound(after, instance), records.only_for_init(cls, instance), node)
         instance.attributes.setdefault("__items__", [instance.attributes[name] for name in cls.fields])
 
     def _made(self, default: Any, node: ast.AST) -> Any:

@@ -17,23 +17,9 @@ from libcst.metadata import MetadataWrapper, PositionProvider
 
 from flowyml.migration.airflow.model import FunctionModel
 from flowyml.migration.airflow.reader.files import Refused
+from flowyml.migration.airflow.writer import statements
 from flowyml.migration.airflow.writer.constants import Constants
 from flowyml.migration.airflow.writer.repository import OF_AIRFLOW, Import, Repository, imports_of
-from flowyml.migration.airflow.writer.statements import (
-    aliased,
-    called,
-    changed_by,
-    defined_by,
-    first_name,
-    handed_by,
-    imported,
-    is_main,
-    looked_up,
-    may_move,
-    outside_functions,
-    run_by,
-    set_by_functions,
-)
 from flowyml.migration.trial import parse_module
 
 LAMBDA = "<lambda>"
@@ -188,7 +174,7 @@ class Moving:
         found: set[str] = set()
         spec = node.params
         for each in (*spec.posonly_params, *spec.params, *spec.kwonly_params):
-            names = set(looked_up(f"({self.code(each.default)})")) if each.default is not None else set()
+            names = set(statements.looked_up(f"({self.code(each.default)})")) if each.default is not None else set()
             if each.name.value in known and any(name in function.around or self._is_moot(name) for name in names):
                 found.add(each.name.value)
         return frozenset(found)
@@ -201,11 +187,11 @@ class Moving:
     def needed(self, node: cst.CSTNode, own: str = "") -> Needed:
         """Find the part of the module that a node needs, directly or through others."""
         try:
-            names = list(looked_up(self.code(node)))
+            names = list(statements.looked_up(self.code(node)))
         except SyntaxError:  # by itself: as a text of the file it was read
             return Needed(problem="it sets a name of the function around it")
         made = self._around(names, own)
-        if any(OF_AIRFLOW.match(module) for module in imported(self._tree(node))):
+        if any(OF_AIRFLOW.match(module) for module in statements.imported(self._tree(node))):
             made.airflow = "it imports airflow"
         elif through := next(iter(self._through(self._tree(node)).values()), ""):
             made.airflow = made.airflow or f"it imports {through}, which imports airflow"
@@ -289,13 +275,13 @@ class Moving:
     def _changed_by_calls(self, number: int) -> set[str]:
         """Return the names that a statement passes to functions of the file that change their arguments."""
         found: set[str] = set()
-        for node in outside_functions(self._tree(self.statements[number].node)):
+        for node in statements.outside_functions(self._tree(self.statements[number].node)):
             if not isinstance(node, ast.Call):
                 continue
-            if (name := called(node)) in self._changers:
+            if (name := statements.called(node)) in self._changers:
                 own = [node.func] if isinstance(node.func, ast.Attribute) else []
                 for each in (*own, *node.args, *(named.value for named in node.keywords)):
-                    found.update(first_name(each))
+                    found.update(statements.first_name(each))
             if number in self._of_dags and isinstance(node.func, ast.Name):
                 for definition in self._defined.get(name, ()):
                     found |= self.statements[definition].sets
@@ -308,14 +294,15 @@ class Moving:
             node.name for node in ast.walk(ast.parse(self.text))
             if isinstance(node, ast.FunctionDef)
             and not any("task" in ast.unparse(each) for each in node.decorator_list)
-            and {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)} & {*changed_by(ast.walk(node))}
+            and {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+            & {*statements.changed_by(ast.walk(node))}
         }  # fmt: skip
 
     @cached_property
     def _aliases(self) -> Mapping[str, AbstractSet[str]]:
         """By name, the names whose values, or parts of them, it may refer to."""
         found: dict[str, set[str]] = {}
-        for name, others in aliased(outside_functions(ast.parse(self.text))):
+        for name, others in statements.aliased(statements.outside_functions(ast.parse(self.text))):
             found.setdefault(name, set()).update(each for each in others if each in self._defined)
         return found
 
@@ -339,7 +326,7 @@ class Moving:
     def is_from(self, module: str, name: str) -> bool:
         """Return whether the file has a name only from ``from module import name``."""
         trees = (ast.parse(self.code(self.statements[number].node)) for number in self._defined.get(name, ()))
-        found = [each for tree in trees for each in tree.body if name in defined_by(ast.unparse(each))]
+        found = [each for tree in trees for each in tree.body if name in statements.defined_by(ast.unparse(each))]
         return bool(found) and all(
             isinstance(each, ast.ImportFrom) and each.module == module and not each.level
             and any(alias.name == name and alias.asname in (None, name) for alias in each.names)
@@ -363,19 +350,19 @@ class Moving:
     def guarded_by(self, node: cst.FunctionDef) -> str:
         """Return a name that needs Airflow and that a function uses at its definition; "" for none."""
         (tree,) = ast.parse(self.code(node)).body
-        return min({*run_by(tree)} & {name for each in self._guarded for name in each}, default="")
+        return min({*statements.run_by(tree)} & {name for each in self._guarded for name in each}, default="")
 
     def code(self, node: cst.CSTNode) -> str:
         """Return the text of a node, without blank lines around it."""
         return self.module.code_for_node(node).strip("\n")
 
-    def block(self, head: str, statements: Iterable[cst.CSTNode]) -> str:
+    def block(self, head: str, body: Iterable[cst.CSTNode]) -> str:
         """Write statements below a head. They are indented, but not the texts in them."""
         made = cst.parse_statement(f"{head}    pass\n")
         assert isinstance(made, cst.With)
         inner = [
             each.with_changes(leading_lines=[line for line in getattr(each, "leading_lines", ()) if line.comment])
-            for each in statements
+            for each in body
         ]
         return self.code(made.with_changes(body=made.body.with_changes(body=inner)))
 
@@ -439,20 +426,22 @@ class Moving:
         tree = self._tree(node)
         assert isinstance(tree, ast.Module)
         text = self.code(node)
-        defines = frozenset(defined_by(text))
-        uses = tuple(looked_up(text))
-        modules = [module for each in tree.body for module in imported(each, deep=False)]
+        defines = frozenset(statements.defined_by(text))
+        uses = tuple(statements.looked_up(text))
+        modules = [module for each in tree.body for module in statements.imported(each, deep=False)]
         is_airflow = any(OF_AIRFLOW.match(module) for module in modules)
-        runs = frozenset(name for each in tree.body for name in run_by(each))
-        changing = [] if any(map(is_main, tree.body)) else tree.body
+        runs = frozenset(name for each in tree.body for name in statements.run_by(each))
+        changing = [] if any(map(statements.is_main, tree.body)) else tree.body
         return _Statement(
-            node, defines, uses, runs, is_airflow, all(map(may_move, tree.body)),
-            changes=frozenset(name for each in changing for name in changed_by(outside_functions(each))),
-            may_change=frozenset(name for each in changing for name in handed_by(each)),
-            sets=frozenset({*set_by_functions(text), *({*changed_by(ast.walk(tree))} & {*uses})}),
+            node, defines, uses, runs, is_airflow, all(map(statements.may_move, tree.body)),
+            changes=frozenset(
+                name for each in changing for name in statements.changed_by(statements.outside_functions(each))
+            ),
+            may_change=frozenset(name for each in changing for name in statements.handed_by(each)),
+            sets=frozenset({*statements.set_by_functions(text), *({*statements.changed_by(ast.walk(tree))} & {*uses})}),
             through=self._through(tree),
             guarded=frozenset({*defines, "*"} if is_airflow else self._through(tree, later=False)),
-            imports_airflow=any(OF_AIRFLOW.match(module) for module in imported(tree)),
+            imports_airflow=any(OF_AIRFLOW.match(module) for module in statements.imported(tree)),
         )  # fmt: skip
 
     def _through(self, tree: ast.AST, *, later: bool = True) -> Mapping[str, str]:
@@ -463,7 +452,7 @@ class Moving:
         if self._repository is None:
             return {}
         found: dict[str, str] = {}
-        for each in ast.walk(tree) if later else outside_functions(tree):
+        for each in ast.walk(tree) if later else statements.outside_functions(tree):
             if isinstance(each, ast.Import | ast.ImportFrom):
                 only = copy(each)
                 for alias in each.names:

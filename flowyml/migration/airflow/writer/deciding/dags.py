@@ -12,34 +12,12 @@ from typing import Any
 from flowyml.core.schedule import Schedule
 from flowyml.migration.airflow.model import OF_CLASS, DagModel, FileModel, FunctionModel, TaskModel, ValueEdge
 from flowyml.migration.airflow.reader.files import Files
-from flowyml.migration.airflow.writer.deciding.blocks import (
-    Block,
-    Chain,
-    Conflict,
-    Path,
-    arranged,
-    groups_around,
-    paths_of,
-    sorted_units,
-)
+from flowyml.migration.airflow.writer.deciding import blocks, context, schedules
 from flowyml.migration.airflow.writer.deciding.choices import Choice
-from flowyml.migration.airflow.writer.deciding.context import (
-    DATES,
-    Asking,
-    is_template,
-    may_be_argument,
-    texts_of,
-)
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Moved, edges_in, key_of, refused, what_moves
 from flowyml.migration.airflow.writer.deciding.functions import returns_dict
 from flowyml.migration.airflow.writer.deciding.options import OF_PYTHON, pipeline_options
 from flowyml.migration.airflow.writer.deciding.params import Declared, declared, default_of
-from flowyml.migration.airflow.writer.deciding.schedules import (
-    asks_for_dates,
-    lost_of_schedule,
-    notes_of_dates,
-    schedule_of,
-)
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, nested
 from flowyml.migration.airflow.writer.deciding.staying import ENDS_AS_OURS, Staying, set_apart
 from flowyml.migration.airflow.writer.deciding.step_options import OURS, lost_of
@@ -73,7 +51,7 @@ class DecidedDag:
     source: DagModel
     decisions: list[Decision]
     order: Sequence[Unit]
-    paths: Mapping[str, Path]
+    paths: Mapping[str, blocks.Path]
     parameters: dict[str, Any] = field(default_factory=dict)
     declared: dict[str, Declared] = field(default_factory=dict)
     dates: dict[str, str] = field(default_factory=dict)
@@ -135,14 +113,14 @@ def _branched(dag: DagModel, source: DagModel, moving: Moving, steps: Mapping[st
         choices = {each.task.task_id: each.choice for each in decisions if each.choice}
         taken = {each.task.task_id: [edge.task_id for edge in each.edges] for each in decisions}
 
-        def exclusive(by: str, blocks: Sequence[Block], choices: Mapping[str, Choice] = choices) -> bool:
-            values = [each for block in blocks for each in block.values]
+        def exclusive(by: str, found: Sequence[blocks.Block], choices: Mapping[str, Choice] = choices) -> bool:
+            values = [each for block in found for each in block.values]
             return not choices[by].listed and len(values) == len(set(values))
 
         try:
-            paths = paths_of(dag, tasks, choices, taken)
-            order: Sequence[Unit] = arranged(tasks, paths, exclusive) if choices else tasks
-        except Conflict as conflict:
+            paths = blocks.paths_of(dag, tasks, choices, taken)
+            order: Sequence[Unit] = blocks.arranged(tasks, paths, exclusive) if choices else tasks
+        except blocks.Conflict as conflict:
             held[conflict.by] = str(conflict)
             number = numbers[conflict.by]
             decisions[number] = decide(dag, tasks[number], moving, held)
@@ -169,7 +147,7 @@ def _taken_by_key(dag: DagModel, decisions: Sequence[Decision], moving: Moving) 
 def _in_order(dag: DagModel) -> Iterable[TaskModel]:
     """Return the tasks, each after those that it waits for, otherwise in the order of the file."""
     by_id = {task.task_id: task for task in dag.tasks}
-    found = sorted_units([*by_id], {name: {*task.upstream} & by_id.keys() for name, task in by_id.items()})
+    found = blocks.sorted_units([*by_id], {name: {*task.upstream} & by_id.keys() for name, task in by_id.items()})
     return dag.tasks if found is None else [by_id[name] for name in found]
 
 
@@ -185,7 +163,7 @@ def _wrap_options(dags: Sequence[DecidedDag]) -> None:
         of_engine = "airflow" in each.options
         shared = each.kind == "function" and ((of_engine and uses[key_of(each)] > 1) or key_of(each) in plain)
         if shared or (of_engine and each.kind == "bash"):
-            each.kind, each.asking = "call", Asking(dag.model, each.task, frozenset())
+            each.kind, each.asking = "call", context.Asking(dag.model, each.task, frozenset())
 
 
 def _hold_mapped(dag: DecidedDag) -> None:
@@ -264,17 +242,17 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
                  "Give it to a run as a parameter, and its type in the pipeline's function.")
         )  # fmt: skip
     dag.dates = {name: askings[0].default(name) for asking in askings for name in asking.dates}
-    logical = [name for name in dag.dates if DATES[name][1] == "LOGICAL_DATE"]
+    logical = [name for name in dag.dates if context.DATES[name][1] == "LOGICAL_DATE"]
     operators = [each for each in dag.decisions if each.kind == "operator"]
-    by_operators = any(asks_for_dates(text) for each in operators for text in _rendered(each, moving))
-    dag.notes += notes_of_dates(model, logical, by_operators)
+    by_operators = any(schedules.asks_for_dates(text) for each in operators for text in _rendered(each, moving))
+    dag.notes += schedules.notes_of_dates(model, logical, by_operators)
     dag.options, notes = pipeline_options(model, [each.kind for each in dag.decisions])
     dag.notes += notes
     edges = {edge.task_id for each in dag.decisions for edge in (*each.edges, *each.sources)}
     dag.taken = frozenset({*edges, *(block.by for path in dag.paths.values() for block in path)})
     dag.picked = _picked(dag)
-    dag.schedule, own, notes = schedule_of(model)
-    notes += lost_of_schedule(model, dag.schedule)
+    dag.schedule, own, notes = schedules.schedule_of(model)
+    notes += schedules.lost_of_schedule(model, dag.schedule)
     if own is not None:
         dag.options = {**dag.options, "airflow": {**dag.options.get("airflow", {}), "schedule": own}}
     dag.notes += notes
@@ -348,7 +326,7 @@ def _template_files(dag: DecidedDag, files: Files) -> Iterator[Note]:
         others = {*OURS, "default_args", *(() if "templates_exts" in arguments else OF_PYTHON)}
         for name, value in arguments.items():
             found = [
-                text for text in texts_of(value)
+                text for text in context.texts_of(value)
                 if text.endswith(_TEMPLATES) or (text.endswith(_MAY_BE_TEMPLATES) and files.resolve(text))
             ]  # fmt: skip
             if found and name not in others:
@@ -377,7 +355,9 @@ def _groups(dag: DecidedDag, apart: Mapping[str, str]) -> Iterator[Note]:
     for group in dag.model.groups:
         about = f"task group {group.group_id}"
         defaults = next((each for each in group.arguments if each.name == "default_args"), None)
-        kinds = [each.kind for each in dag.decisions if group.group_id in groups_around(each.task.group, parents)]
+        kinds = [
+            each.kind for each in dag.decisions if group.group_id in blocks.groups_around(each.task.group, parents)
+        ]
         yield from lost_of(defaults, kinds, f" of {about}")
         if group.group_id not in apart:
             how = "for_each calls it for each item" if group.mapping else "it is a pipeline within the pipeline"
@@ -394,7 +374,7 @@ def _parameters(dag: DecidedDag, moved: Moved) -> Iterator[Note]:
     """Fill in the parameters that the pipeline can have, and note the others."""
     for name, param in dag.model.params:
         default = default_of(param)
-        if may_be_argument(name) and name not in moved.taken and is_plain(default):
+        if context.may_be_argument(name) and name not in moved.taken and is_plain(default):
             dag.parameters[name] = default
             dag.declared[name] = declared(param)
             for what, why in dag.declared[name].unsaid:
@@ -407,7 +387,7 @@ def _parameters(dag: DecidedDag, moved: Moved) -> Iterator[Note]:
 
 def _rendered(decision: Decision, moving: Moving) -> Iterator[str]:
     """Yield the templates of an operator, and the code of its functions."""
-    yield from (each for each in texts_of(list(decision.arguments.values())) if is_template(each))
+    yield from (each for each in context.texts_of(list(decision.arguments.values())) if context.is_template(each))
     yield from (each.home.code(each.node) for each in (decision.function, *decision.others) if each)
 
 
@@ -430,7 +410,7 @@ def _pick(
 ) -> None:  # fmt: skip
     """Find them in a part of the pipeline; ``there`` are the values that are available before it."""
     for unit in order:
-        if isinstance(unit, Chain):
+        if isinstance(unit, blocks.Chain):
             for inner in unit.blocks.values():
                 _pick(dag, inner, there, by_id, found)
         elif isinstance(unit, Nested):

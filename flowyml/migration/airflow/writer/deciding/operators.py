@@ -6,14 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from flowyml.migration.airflow.model import OF_CLASS, Symbolic, TaskModel
+from flowyml.migration.airflow.writer.deciding import functions
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named, rule_of
-from flowyml.migration.airflow.writer.deciding.functions import (
-    CONTEXT,
-    filled_by,
-    from_operator,
-    functions_in,
-    moved_over,
-)
 from flowyml.migration.airflow.writer.deciding.mapping import lists_of
 from flowyml.migration.airflow.writer.deciding.step_options import is_time
 from flowyml.migration.airflow.writer.moving import Moving
@@ -58,13 +52,13 @@ def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path
         arguments.pop(name, None)
     made = Decision(task, "operator", operator=path, arguments=arguments)
     made.over = lists_of(task)
-    if path.rpartition(".")[2] in _FROM_SOURCE and any(functions_in(list(arguments.values()))):
+    if path.rpartition(".")[2] in _FROM_SOURCE and any(functions.functions_in(list(arguments.values()))):
         raise Hole("it reads the source of its function, which is in the DAG file: move it into a module")
-    made.others = [moved_over(each, moving) for each in functions_in(list(arguments.values()))]
+    made.others = [functions.moved_over(each, moving) for each in functions.functions_in(list(arguments.values()))]
     for each in made.others:
-        unbound = each.bound - CONTEXT
+        unbound = each.bound - functions.CONTEXT
         if each.model is arguments.get("python_callable"):
-            unbound -= filled_by(task, each, from_operator(arguments))
+            unbound -= functions.filled_by(task, each, functions.from_operator(arguments))
         if unbound:
             raise Hole(f"its function has a default of {min(unbound)} that is only known where the DAG is made")
     shown = path.rpartition(".")[2]

@@ -10,17 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from flowyml.migration.airflow.model import Argument, DagModel, Reference, TaskModel, values_in
+from flowyml.migration.airflow.writer.deciding import context
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.commands import may_skip
-from flowyml.migration.airflow.writer.deciding.context import (
-    Asking,
-    is_template,
-    may_be_argument,
-    may_use,
-    notes_of_intervals,
-    pieces,
-    texts_of,
-)
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, edges_in, named, rule_of
 from flowyml.migration.airflow.writer.deciding.mapping import loop_of
 from flowyml.migration.airflow.writer.deciding.options import CALLBACKS, default_arguments, inherited
@@ -93,18 +85,18 @@ def _apart(
     """Return the step that runs a task's own DAG, and that DAG. Raises ``Unclear`` and ``Hole``."""
     _check(dag, task, made)
     own = task.argument("params")  # which files that it renders may name
-    asking = Asking(dag, task, moving.names.union(own.value if own and isinstance(own.value, dict) else ()))
+    asking = context.Asking(dag, task, moving.names.union(own.value if own and isinstance(own.value, dict) else ()))
     conf: dict[str, Any] = {}
     arguments = tuple(
         replace(each, value=_by_conf(asking, each.value, each.name, conf))
-        if is_template(each.value) and each.name not in _AS_IT_IS else each
+        if context.is_template(each.value) and each.name not in _AS_IT_IS else each
         for each in task.arguments
     )  # fmt: skip
     dag_id = _dag_id(dag, task, taken)
     step = Decision(task, "call", arguments=conf, asking=asking, starts=dag_id)
     step.may_be_missing = any(step.whole) and task.trigger_rule != "all_success"
     step.options = {name: value for name, value in step_options(dag, task).items() if name == "run_if"}
-    step.notes = [*_notes(task, dag_id), *notes_of_intervals(asking)]
+    step.notes = [*_notes(task, dag_id), *context.notes_of_intervals(asking)]
     alone = replace(task, arguments=arguments, upstream=(), group=None, trigger_rule="all_success",
                     setup=False, teardown=False, edge_labels=())  # fmt: skip
     return step, _dag_of(dag, alone, dag_id, conf)
@@ -122,11 +114,11 @@ def _check(dag: DagModel, task: TaskModel, made: Decision) -> None:
         raise Unclear("it takes the value of another task as an argument")
     if task.function or made.others or task.operator in _BY_THE_RUN:
         raise Unclear("it depends on its own DAG run on Airflow")
-    if not all(map(_is_same_in_each_run, texts_of(list(default_arguments(dag, task).values())))):
+    if not all(map(_is_same_in_each_run, context.texts_of(list(default_arguments(dag, task).values())))):
         raise Unclear("a default argument has a template")
     for each in task.arguments:
         inner = [argument.value for found in _objects(each.value) for argument in found.arguments]
-        if each.name not in CALLBACKS and not all(map(_is_same_in_each_run, texts_of(inner))):
+        if each.name not in CALLBACKS and not all(map(_is_same_in_each_run, context.texts_of(inner))):
             raise Unclear(f"an object in its {each.name} has a template")
     command = [inherited(dag, task, name) for name in ("bash_command", "env")]
     if any(inherited(dag, task, name) for name in _SKIPS) or (task.operator == "BashOperator" and may_skip(command)):
@@ -167,8 +159,8 @@ def _notes(task: TaskModel, dag_id: str) -> Iterator[Note]:
         "Deploy the pipeline of that name to Airflow first.",
     )  # fmt: skip
     for each in task.arguments:
-        for text in texts_of(each.value):
-            if not is_template(text) and text.endswith(_RENDERED) and " " not in text:
+        for text in context.texts_of(each.value):
+            if not context.is_template(text) and text.endswith(_RENDERED) and " " not in text:
                 yield Note(
                     Kind.CHANGED, f"{each.name} of {task.task_id}", each.place,
                     f"what Airflow renders in {text:.60} are the dates and parameters of the other DAG's own run",
@@ -176,14 +168,14 @@ def _notes(task: TaskModel, dag_id: str) -> Iterator[Note]:
                 )  # fmt: skip
 
 
-def _by_conf(asking: Asking, value: Any, name: str, conf: dict[str, Any]) -> Any:
+def _by_conf(asking: context.Asking, value: Any, name: str, conf: dict[str, Any]) -> Any:
     """Replace the templates in a value by values that the step computes, which go into ``conf``. Raises ``Unclear``."""
     if isinstance(value, list | tuple):
         return type(value)(_by_conf(asking, each, name, conf) for each in value)
     if isinstance(value, dict):
-        inner = {key: key if isinstance(key, str) and may_be_argument(key) else name for key in value}
+        inner = {key: key if isinstance(key, str) and context.may_be_argument(key) else name for key in value}
         return {key: _by_conf(asking, each, inner[key], conf) for key, each in value.items()}
-    if not is_template(value):
+    if not context.is_template(value):
         return value
     if not isinstance(value, str):
         raise Unclear(f"only Airflow knows what is in its {name}")
@@ -193,15 +185,15 @@ def _by_conf(asking: Asking, value: Any, name: str, conf: dict[str, Any]) -> Any
         if _is_same_in_each_run(value):
             return value
         raise
-    wanted = name if may_use(name, asking.taken) else f"{name}_value"
-    free = _free(wanted if may_be_argument(wanted) else "value", {*conf, *asking.taken})
+    wanted = name if context.may_use(name, asking.taken) else f"{name}_value"
+    free = _free(wanted if context.may_be_argument(wanted) else "value", {*conf, *asking.taken})
     conf[free] = made
     return f"{{{{ params.{free} }}}}"
 
 
 def _is_same_in_each_run(text: str) -> bool:
     """Return whether a template uses only Variables, Connections and macros."""
-    found = list(pieces(text))
+    found = list(context.pieces(text))
     if any(mark in piece for piece in found[::2] for mark in ("{%", "{#", "{{")):
         return False
     names: set[str] = set()
