@@ -21,6 +21,7 @@ from flowyml.migration.airflow.reader.library.functions import PartialCall
 from flowyml.migration.airflow.reader.nodes import Asset, Dag, Group, MappedArgument, Task, TaskFactory, XCom
 from flowyml.migration.airflow.reader.parts import light
 from flowyml.migration.airflow.reader.schedules import asset_ref, timezone, words, zone_name
+from flowyml.migration.reach import reached
 
 _DECORATORS = {
     "@task": "_PythonDecoratedOperator",
@@ -406,16 +407,12 @@ def _free_names(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> fr
         bare = copy(node)
         bare.decorator_list, bare.args, bare.returns = [], _bare_arguments(node.args), None
     try:
-        waiting = symtable.symtable(ast.unparse(bare), "", "exec").get_children()
+        inner = symtable.symtable(ast.unparse(bare), "", "exec").get_children()
     except (SyntaxError, ValueError, RecursionError):  # it sets names of the function around it, or cannot be written
         nonlocals = [one.names for one in ast.walk(node) if isinstance(one, ast.Nonlocal)]
         return frozenset({*_names(node), *(name for some in nonlocals for name in some)})
-    found: set[str] = set()
-    while waiting:
-        table = waiting.pop()
-        found |= {one.get_name() for one in table.get_symbols() if one.is_global()}
-        waiting += table.get_children()
-    return frozenset(found)
+    tables = reached(inner, symtable.SymbolTable.get_children)
+    return frozenset(one.get_name() for table in tables for one in table.get_symbols() if one.is_global())
 
 
 def _bare_arguments(args: ast.arguments) -> ast.arguments:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from copy import copy
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from flowyml.migration.airflow.reader.files import Refused
 from flowyml.migration.airflow.writer import statements
 from flowyml.migration.airflow.writer.constants import Constants
 from flowyml.migration.airflow.writer.repository import OF_AIRFLOW, Import, Repository, imports_of
+from flowyml.migration.reach import reached
 from flowyml.migration.trial import parse_module
 
 LAMBDA = "<lambda>"
@@ -263,12 +264,7 @@ class Moving:
                 sets = (self.statements[each].sets for numbers in called for each in numbers)
                 names |= statement.may_change.union(*sets)
             names |= self._changed_by_calls(number)
-            waiting = list(names)
-            while waiting:  # a change by one name is seen by other names for the same value
-                new = self._aliases.get(waiting.pop(), frozenset()) - names
-                names |= new
-                waiting += new
-            for name in names:
+            for name in reached(names, lambda name: self._aliases.get(name, ())):  # other names for the same value
                 found.setdefault(name, []).append(number)
         return found
 
@@ -313,15 +309,13 @@ class Moving:
         for number, statement in enumerate(self.statements):
             for name in statement.uses:
                 users.setdefault(name, []).append(number)
-        waiting = [number for number, each in enumerate(self.statements) if each.is_airflow or not each.may_move]
-        found = set(waiting)
-        while waiting:
-            statement = self.statements[waiting.pop()]
-            for name in statement.defines | statement.changes:
-                new = {*users.pop(name, ())} - found
-                found |= new
-                waiting += new
-        return found
+
+        def users_of(number: int) -> Iterator[int]:
+            for name in self.statements[number].defines | self.statements[number].changes:
+                yield from users.pop(name, ())
+
+        first = (number for number, each in enumerate(self.statements) if each.is_airflow or not each.may_move)
+        return {*reached(first, users_of)}
 
     def is_from(self, module: str, name: str) -> bool:
         """Return whether the file has a name only from ``from module import name``."""

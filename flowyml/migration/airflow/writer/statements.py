@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
-from symtable import symtable
+from symtable import SymbolTable, symtable
+
+from flowyml.migration.reach import reached
 
 _MAKES_DAGS = re.compile(r"(DAG|dag|Operator|Sensor|TaskGroup|task_group)$")
 _CHANGES = frozenset({
@@ -22,15 +24,12 @@ def looked_up(text: str) -> Iterator[str]:
     """
     top = symtable(text, "<moved>", "exec")
     yield from (each.get_name() for each in top.get_symbols() if each.is_referenced())
-    inner = top.get_children()
-    while inner:
-        for each in inner:
-            at_class = each.get_type() == "class"  # where a name that is set later is the module's before
-            yield from (
-                name.get_name() for name in each.get_symbols()
-                if name.is_global() or (at_class and name.is_local() and name.is_referenced())
-            )  # fmt: skip
-        inner = [one for each in inner for one in each.get_children()]
+    for each in reached(top.get_children(), SymbolTable.get_children):
+        at_class = each.get_type() == "class"  # where a name that is set later is the module's before
+        yield from (
+            name.get_name() for name in each.get_symbols()
+            if name.is_global() or (at_class and name.is_local() and name.is_referenced())
+        )  # fmt: skip
 
 
 def imported(tree: ast.AST, *, deep: bool = True) -> Iterator[str]:
@@ -61,10 +60,8 @@ def defined_by(text: str) -> Iterator[str]:
 
 def set_by_functions(text: str) -> Iterator[str]:
     """Yield the names of the module that functions in a text set by ``global``."""
-    inner = symtable(text, "<moved>", "exec").get_children()
-    while inner:
-        yield from (name.get_name() for each in inner for name in each.get_symbols() if name.is_declared_global())
-        inner = [one for each in inner for one in each.get_children()]
+    for each in reached(symtable(text, "<moved>", "exec").get_children(), SymbolTable.get_children):
+        yield from (name.get_name() for name in each.get_symbols() if name.is_declared_global())
 
 
 def changed_by(nodes: Iterable[ast.AST]) -> Iterator[str]:

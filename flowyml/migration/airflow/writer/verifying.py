@@ -24,6 +24,7 @@ from flowyml.core.errors import EngineError
 from flowyml.migration.airflow.reader.files import Files, find_root
 from flowyml.migration.airflow.writer.asking import last_line, load_dags, run_dag
 from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind, Verdict
+from flowyml.migration.reach import reached
 from flowyml.plan.marks import mark_of
 
 _SECONDS = 600
@@ -160,14 +161,7 @@ def _upstream(tasks: Mapping[str, Any], name: str, extra: set[str], wanted: Sequ
 
 def _before(tasks: Mapping[str, Any], name: str, through: set[str]) -> set[str]:
     """Return the tasks that a task waits for, and those that the ones in ``through`` among them wait for."""
-    found: set[str] = set()
-    waiting = list(tasks[name]["upstream"])
-    while waiting:
-        each = waiting.pop()
-        if each not in found:
-            found.add(each)
-            waiting += tasks[each]["upstream"] if each in through else []
-    return found
+    return {*reached(tasks[name]["upstream"], lambda each: tasks[each]["upstream"] if each in through else ())}
 
 
 def verify(

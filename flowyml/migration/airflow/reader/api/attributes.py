@@ -22,6 +22,7 @@ from flowyml.migration.airflow.reader.library.text import pattern_attribute
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.operations import CHANGES
 from flowyml.migration.airflow.reader.parts import flat
+from flowyml.migration.reach import reached
 
 # Arguments of any operator that are attributes of the same name. Source: airflow.sdk.bases.operator.
 _SETTABLE = frozenset({
@@ -68,13 +69,7 @@ def _as_teardown(world: Making, value: Any, arguments: values.Arguments, node: a
 def _relatives(task: nodes.Task, arguments: values.Arguments, *, indirect: bool) -> list[nodes.Task]:
     """``get_direct_relatives`` and ``get_flat_relatives``."""
     side = "upstream" if values.hard(arguments.value("upstream", 0, False)) is True else "downstream"
-    found = dict.fromkeys(getattr(task, side))
-    waiting = list(found) if indirect else []
-    while waiting:
-        more = [one for one in getattr(waiting.pop(), side) if one not in found]
-        found |= dict.fromkeys(more)
-        waiting += more
-    return list(found)
+    return list(reached(getattr(task, side), lambda one: getattr(one, side) if indirect else ()))
 
 
 def _child(world: Making, group: nodes.Group, arguments: values.Arguments, node: ast.AST) -> Any:

@@ -10,7 +10,7 @@ import ast
 import builtins
 import keyword
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from flowyml.migration.airflow.writer.deciding.params import default_of
 from flowyml.migration.airflow.writer.deciding.schedules import Dated, dated, zone_of
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain
+from flowyml.migration.reach import reached
 
 DATES: Mapping[str, tuple[str, str]] = {
     "ds": ("date", "LOGICAL_DATE"),
@@ -246,18 +247,12 @@ class Asking:
 
     def _follows(self, name: str) -> bool:
         """Return whether the task waits for another one, itself or through tasks that all have to succeed."""
-        if name in self.task.upstream:
-            return True
-        waiting, seen = [self.task], {self.task.task_id}
-        while waiting:
-            task = waiting.pop()
-            if task.trigger_rule != "all_success" or task.teardown:
-                continue
-            if name in task.upstream:
-                return True
-            waiting += [each for each in map(self.dag.task, {*task.upstream} - seen) if each]
-            seen |= {*task.upstream}
-        return False
+
+        def needed(each: str) -> Iterable[str]:
+            task = self.dag.task(each)
+            return task.upstream if task and task.trigger_rule == "all_success" and not task.teardown else ()
+
+        return name in self.task.upstream or name in reached(needed(self.task.task_id), needed)
 
     def _joined(self, node: ast.BinOp) -> _Made | None:
         """Return a moment with one of Airflow's filters, or plus or minus a duration."""
