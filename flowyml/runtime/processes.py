@@ -27,7 +27,6 @@ from flowyml.runtime.hooks import plain_arguments
 from flowyml.runtime.kept_outputs import KEEP, KeptOutputs
 from flowyml.runtime.lines import OnLine, print_line
 from flowyml.runtime.secrets import Mask, ReadSecret, from_environment, secrets_of
-from flowyml.runtime.shared import SharedProcesses
 from flowyml.runtime.step_errors import failed
 
 __all__ = ["StepProcesses", "can_fork", "starting_ahead"]
@@ -101,6 +100,8 @@ class StepProcesses:
         self._kept = KeptOutputs(artifacts, place) if place and os.environ.get(KEEP) else None
         self._children: _Children
         if not can_fork():
+            from flowyml.runtime.shared import SharedProcesses
+
             self._children = SharedProcesses(python, bundle, config)
         else:
             self._children = ForkedProcesses(

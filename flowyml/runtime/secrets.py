@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from flowyml.core.errors import MissingSecretError, StepFailedError
 from flowyml.plan.secrets import variable_of
-from flowyml.runtime.folding import FoldedLines, Folding
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.tracebacks import described
+
+if TYPE_CHECKING:
+    from flowyml.runtime.folding import FoldedLines
 
 __all__ = ["Mask", "ReadSecret", "from_environment", "missing", "secrets_of"]
 
@@ -68,11 +70,11 @@ class Mask:
 
     def __init__(self, values: Iterable[str]) -> None:
         self._values = frozenset(part for value in values for part in (value, *_logins_of(value)))
-        self._folding = _folding_of(self._values)
+        self._folded_lines = _folded_lines_of(self._values)
 
     def text(self, text: str) -> str:
         """Return a text of several lines without the values, even those broken over lines."""
-        return FoldedLines(self._folding, SHOWN).line(text)
+        return self._folded_lines().line(text)
 
     def error(self, error: BaseException) -> StepFailedError:
         """Return an error's message without the values, and without its causes, notes and local variables."""
@@ -84,7 +86,7 @@ class Mask:
         The beginning of a value is not one: ``postgresql`` is not the URL of a database.
         """
         if isinstance(value, str):
-            lines = FoldedLines(self._folding, SHOWN)
+            lines = self._folded_lines()
             lines.line(value)
             return lines.has_found
         if isinstance(value, bytes):
@@ -98,16 +100,18 @@ class Mask:
 
     def lines(self, on_line: OnLine) -> OnLine:
         """Wrap ``on_line``, so that it gets lines without the values. Each stream is tracked separately."""
-        streams = {is_error: FoldedLines(self._folding, SHOWN) for is_error in (False, True)}
+        streams = {is_error: self._folded_lines() for is_error in (False, True)}
         return lambda source, line: on_line(source, streams[source == "stderr"].line(line))
 
 
 @lru_cache(maxsize=8)
-def _folding_of(values: frozenset[str]) -> Folding:
-    """Return what looks for these values: a large key takes 0.1 s, and a step asks several times."""
+def _folded_lines_of(values: frozenset[str]) -> Callable[[], FoldedLines]:
+    """Return what makes a new search for these values: a large key takes 0.1 s, and a step asks several times."""
+    from flowyml.runtime.folding import FoldedLines, Folding  # most steps have no secret
+
     whole = {part for value in values if len(part := value.strip()) >= _SHORTEST}
     lines = {part for value in values for line in value.splitlines() if len(part := line.strip()) >= _SHORTEST}
-    return Folding(whole, lines - whole)
+    return partial(FoldedLines, Folding(whole, lines - whole), SHOWN)
 
 
 def _logins_of(value: str) -> Iterator[str]:
