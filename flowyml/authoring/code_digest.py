@@ -29,6 +29,7 @@ from flowyml.authoring.source_units import (
     Imported,
     SourceFile,
     Unit,
+    names_in_text,
     state_of_file,
     text_of,
     units_of_cell,
@@ -206,6 +207,9 @@ class _Walk(FileWalk):
         yield from bytecode(function.__code__)
         if file is None:
             yield from _own_text(function)
+            for unit in _own_units(function):
+                self._texts |= unit.texts
+                self._collect_led_to(unit.names)
         names = names_in(function.__code__)
         self.uses_current_run = self.uses_current_run or "current_run" in names
         if _reaches_any(function):
@@ -280,11 +284,17 @@ class _Walk(FileWalk):
         return f"{name} [{', '.join(self._state(part, depth + 1) for part in value)}]"
 
     def _relative(self, text: str) -> str:
-        """Return a path as text, relative to the import folder of a reached file: the same on all machines."""
+        """Return a text relative to the import folder of a reached file if it is a path there: the same everywhere.
+
+        It may name a data file.
+        """
         for path, file in self.files.items():
             root = str(import_root(file.name, path))
             if text == root or text.startswith(root + os.sep):
-                return repr("<root>" + text.removeprefix(root).replace(os.sep, "/"))
+                below = text.removeprefix(root).replace(os.sep, "/")
+                self._texts |= names_in_text(below.strip("/"))
+                return repr(f"<root>{below}")
+        self._texts |= names_in_text(text)
         return repr(text)
 
     def _note(self, changed: str) -> None:
@@ -366,10 +376,16 @@ def _own_text(function: FunctionType) -> Iterable[str]:
 
 
 def _reaches_any(function: FunctionType) -> bool:
+    units = _own_units(function)
+    return any(unit.reaches_any for unit in units) if units else not REACHING.isdisjoint(names_in(function.__code__))
+
+
+def _own_units(function: FunctionType) -> list[Unit]:
+    """Return the statement that defines a function; none if its text is not known."""
     try:
-        return any(Unit(node, ()).reaches_any for node in _parsed(function).body)
+        return [Unit(node, ()) for node in _parsed(function).body]
     except (OSError, SyntaxError, TypeError):
-        return not REACHING.isdisjoint(names_in(function.__code__))
+        return []
 
 
 def _parsed(function: FunctionType) -> ast.Module:

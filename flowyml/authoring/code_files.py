@@ -5,15 +5,15 @@ Left out are steps and pipelines that none of this code names, so that an edit o
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from flowyml.authoring.code_data import DataFiles
 from flowyml.authoring.module_files import folders_of, found_module, is_elsewhere, modules_below, names_in, places_of
 from flowyml.authoring.source_units import SourceFile, Unit, hash_of, source_file_at, state_of_file
 from flowyml.core.modules import import_root, is_installed, is_module_name
@@ -29,6 +29,7 @@ class FileWalk:
         self.files: dict[Path, SourceFile] = {}
         self._states: dict[Path, tuple[int, ...]] = {}  # of folders and data files that were looked at, or missed
         self._texts: set[str] = set()
+        self._ups = Counter[Path]()  # how far the code of a file may go up from its folder
         self._packages: set[str] = set()
         self._imports_any = False  # whether code makes the names of modules: then all beside its own count
         self._known: dict[tuple[str, Path | None], tuple[str, Path] | None] = {}
@@ -115,6 +116,7 @@ class FileWalk:
             for module in unit.modules:
                 self._import(module, file)
             self._texts |= unit.texts
+            self._ups[file.path] += unit.ups
             for text in unit.texts if file.is_dynamic else ():
                 packages = (".".join(file.package), *unit.texts) if text.startswith(".") else ("",)
                 for package in packages:  # a relative name may be of any package that the statement names
@@ -189,97 +191,35 @@ class FileWalk:
                     self._states.setdefault(path, state_of_file(path))
 
     def data(self) -> Iterator[str]:
-        """Yield the files that texts in the code name, with their content.
+        """Yield the data files that the code may read, with their content.
 
-        They are looked for beside the modules, up to the project's folder, in the working folder, and in the folders
-        there that texts name, since code may put these together. Of names that are made at run time, the code has a
-        suffix, ``.csv``, or a pattern, ``*.csv``. If it lists folders, what is in those that it names counts, but for
-        hidden files, what links lead to, and installed packages.
+        They are looked for beside the modules, up to the project's folder, in the working folder, and as far above
+        these as the code goes up.
         """
-        bases: dict[Path, Path] = {}
+        own: dict[Path, str] = {}
         for path, file in sorted(self.files.items(), key=lambda item: item[1].name):
             root = import_root(file.name, path)
-            bases.update((folder, root) for folder in _folders_above(path, root) if folder not in bases)
+            for folder in _folders_above(path, root, self._ups[path]):
+                own.setdefault(folder, os.path.relpath(folder, root))
+        goes_up = ".." in self._texts or not {"cwd", "getcwd", "pardir"}.isdisjoint(self._names)
         with suppress(FileNotFoundError):  # it is gone
-            bases.setdefault(Path.cwd(), Path.cwd())
-        texts = self._texts | {_FILLED.sub("*", text) for text in self._texts}
-        away = {text for text in texts if text[0] == "/" or ".." in text.split("/")}
-        elsewhere = sorted((away | set(map(_folder_of, away))) - {""})
-        parts = {part for text in texts for part in text.split("/")} - {"", ".", ".."}
-        is_match = _matcher(parts)
-        lists, own = not _LISTING.isdisjoint(self._names), tuple(bases)
-        folders, listed, seen = list(bases), set(bases), set[Path]()
-        files, size = 0, 0  # of those that no text names in full: there may be very many, and huge ones
-        for folder in folders:  # which grows
-            self._states[folder] = state_of_file(folder)
-            names, place = names_in(folder), os.path.relpath(folder, bases[folder])
-            is_below = folder not in own and any(map(folder.is_relative_to, own))
-            lists_this = lists and is_below and folder.name[0] != "."
-            others = {name for name in names - parts if name[0] != "." and (lists_this or is_match(name))}
-            for text in [*(elsewhere if folder in own else ()), *sorted(names & parts), *sorted(others)]:
-                path = folder / text
-                if path in seen or (text in others and files >= _MOST_FILES):
-                    continue
-                seen.add(path)
-                state = self._states[path] = state_of_file(path)
-                if not state:
-                    continue
-                if path.is_file():
-                    name = text if text[0] == "/" else f"{place}/{text}"
-                    files, size = (files + 1, size + state[1]) if text in others else (files, size)
-                    is_huge = text in others and size > _MOST_BYTES
-                    with suppress(OSError):  # what cannot be read here, the code cannot read either
-                        yield f"file {name} {state[1:3] if is_huge else _content(path, state)}"
-                elif text.strip("./") and path.is_dir() and (real := path.resolve()) not in listed:
-                    if text in others and not (lists_this and _is_own(path, text)):
-                        continue
-                    listed.add(real)  # a link may lead back
-                    bases[path] = bases[folder]
-                    folders.append(path)
+            here = Path.cwd()
+            for folder in [here, *here.parents][: 1 + goes_up * max(self._ups.values(), default=0)]:
+                own.setdefault(folder, os.path.relpath(folder, here))
+        found = DataFiles(self._texts, self._names)
+        yield from found.lines(own)
+        self._states |= found.states
 
-
-_MOST_FILES = 10_000
-_MOST_BYTES = 100_000_000
-
-
-def _content(path: Path, state: tuple[int, ...]) -> str:
-    size = state[1]
-    return hash_of(path, state) if size else ""  # what stands in /proc has no size, and may have no end
-
-
-def _is_own(folder: Path, name: str) -> bool:
-    return name != "__pycache__" and not folder.is_symlink() and not is_installed(folder)
-
-
-def _folder_of(text: str) -> str:
-    """Return the folder of a text that is a pattern or the beginning of a name: ``/data/*.csv``, ``../data/part-``."""
-    folder, _, name = re.split(r"[*?]", text, maxsplit=1)[0].rpartition("/")
-    return "" if "." in name else folder
-
-
-def _matcher(texts: set[str]) -> Callable[[str], bool]:
-    """Return a check of whether a file's name has one of the suffixes among texts, or fits one of the patterns."""
-    suffixes = tuple(text for text in texts if _SUFFIX.fullmatch(text))
-    patterns = sorted(text for text in texts if _PATTERN.fullmatch(text))
-    fits = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
-    return lambda name: name.endswith(suffixes) or fits(name) is not None
-
-
-_FILLED = re.compile(r"%(\(\w+\))?[-+ #0-9.]*[A-Za-z]|\{[^{}]*\}")
-_SUFFIX = re.compile(r"(\.\w+)+")
-_PATTERN = re.compile(r"(?=.*\w)[^/]*[*?][^/]*")
-
-_LISTING = frozenset({"glob", "iglob", "rglob", "iterdir", "listdir", "scandir", "walk"})
 
 _MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 """Files of a project's own folder."""
 
 
-def _folders_above(path: Path, root: Path) -> list[Path]:
-    """Return the folders of a module: up to the project's, or to the one that it is imported from."""
+def _folders_above(path: Path, root: Path, ups: int) -> list[Path]:
+    """Return the folders of a module: up to the project's, to the one that it is imported from, or ``ups`` of them."""
     folders = list(path.parents)
     marked = next((number for number, each in enumerate(folders) if _is_marked(each)), 0)
-    return folders[: max(marked, folders.index(root)) + 1]
+    return folders[: max(marked + 1, folders.index(root) + 1, ups)]
 
 
 @lru_cache(1024)

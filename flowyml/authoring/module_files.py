@@ -17,8 +17,8 @@ from flowyml.core.modules import import_root, is_installed, shipped_name
 from flowyml.core.syntax import imported
 
 __all__ = [
-    "folders_of", "found_module", "imported_files", "is_elsewhere", "live_module", "modules_below", "names_in",
-    "places_of",
+    "folders_in", "folders_of", "found_module", "imported_files", "is_elsewhere", "live_module", "modules_below",
+    "names_in", "places_of",
 ]  # fmt: skip
 
 _SUFFIXES = tuple(all_suffixes())
@@ -152,15 +152,22 @@ def modules_below(root: Path) -> tuple[list[Path], list[Path]]:
 
 def names_in(folder: Path) -> frozenset[str]:
     """Return the names in a folder; none if it cannot be read."""
-    return _names_in(folder, state_of_file(folder))
+    return _entries_in(folder, state_of_file(folder))[0]
+
+
+def folders_in(folder: Path) -> frozenset[str]:
+    """Return the names of the folders in a folder, and of links to folders; none if it cannot be read."""
+    return _entries_in(folder, state_of_file(folder))[1]
 
 
 @lru_cache(1024)
-def _names_in(folder: Path, _state: tuple[int, ...]) -> frozenset[str]:
+def _entries_in(folder: Path, _state: tuple[int, ...]) -> tuple[frozenset[str], frozenset[str]]:
     try:
-        return frozenset(path.name for path in folder.iterdir())
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry.is_dir() for entry in entries}
     except OSError:
-        return frozenset()
+        return frozenset(), frozenset()
+    return frozenset(found), frozenset(name for name, is_folder in found.items() if is_folder)
 
 
 def is_elsewhere(module: str | None) -> bool:

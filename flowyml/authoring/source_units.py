@@ -17,8 +17,8 @@ from flowyml.artifacts.hashing import sha256_of
 from flowyml.core.syntax import parsed
 
 __all__ = [
-    "REACHING", "Imported", "SourceFile", "Unit", "bound_by", "hash_of", "source_file_at", "state_of_file", "text_of",
-    "units_of_cell",
+    "REACHING", "Imported", "SourceFile", "Unit", "bound_by", "hash_of", "names_in_text", "source_file_at",
+    "state_of_file", "text_of", "units_of_cell",
 ]  # fmt: skip
 
 Imported = tuple[str, str | None]
@@ -37,7 +37,8 @@ _LOADING = frozenset({"pickle", "cloudpickle", "dill", "shelve", "read_pickle", 
 """Names of what imports modules by names that are in files: the classes of a pickle, say."""
 _METHODS = frozenset({"compile", "eval"})  # as attributes they are those of ``re``, frames and models
 
-_FILE_NAME = re.compile(r"[^\s:][^\n\0:]{0,200}")
+_FILE_NAME = re.compile(r"\S[^\n\0]{0,200}")
+_BETWEEN = re.compile(r"[\s'\"`,;:()<>=|]+")
 _KEPT = 512
 _NO_TEXT = frozenset({"ctx", "kind", "type_comment"})
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
@@ -47,19 +48,21 @@ class Unit:
     """One top-level statement of a file, with everything in it.
 
     ``names`` are all identifiers in it, whatever they refer to; ``texts`` its string constants that may name modules or
-    files; ``imports`` the targets by the names that they are bound to, at the top or within. ``reaches_any`` is True if
-    it can use names that it does not write.
+    files, with ``*`` for what is filled in; ``ups`` how many folders it may go up; ``imports`` the targets by the names
+    that they are bound to, at the top or within. ``reaches_any`` is True if it can use names that it does not write.
     """
 
     def __init__(self, node: ast.stmt, package: tuple[str, ...]) -> None:
         self.node = node
         self.names: set[str] = set()
         self.texts: set[str] = set()
+        self.ups = 0
         self.modules: dict[str, None] = {}
         self.imports: dict[str, list[Imported]] = {}
         attributes: set[str] = set()
         computed_names = 0  # for an attribute whose name is not in the code
         for inner in ast.walk(node):
+            self.ups += _ups_in(inner)
             match inner:
                 case ast.Name(id="getattr"):
                     computed_names += 1
@@ -72,10 +75,12 @@ class Unit:
                     attributes.add(name)
                 case ast.Global(names=names) | ast.Nonlocal(names=names):
                     self.names.update(names)
-                case ast.Constant(value=str(text)) if _FILE_NAME.fullmatch(text):
-                    self.texts.add(text)
-                case ast.Constant(value=bytes(data)) if _FILE_NAME.fullmatch(text := data.decode(errors="replace")):
-                    self.texts.add(text)
+                case ast.Constant(value=str(text)):
+                    self.texts |= names_in_text(text)
+                case ast.Constant(value=bytes(data)):
+                    self.texts |= names_in_text(data.decode(errors="replace"))
+                case ast.JoinedStr() | ast.BinOp(op=ast.Add()):
+                    self.texts |= names_in_text(_filled(inner)) - {"*"}
                 case ast.Import(names=aliases):
                     self._import(aliases)
                 case ast.ImportFrom(module=module, names=aliases, level=level):
@@ -253,6 +258,36 @@ def units_of_cell(text: str) -> tuple[Unit, ...]:
         return tuple(Unit(node, ()) for node in parsed(text).body)
     except (SyntaxError, ValueError):
         return ()
+
+
+def names_in_text(text: str) -> set[str]:
+    """Return what may be the name of a module or a file: the text as a whole, and its words with a dot or a slash."""
+    words = {word for word in _BETWEEN.split(text) if "/" in word or "." in word}
+    return {name for name in (text, *words) if _FILE_NAME.fullmatch(name)}
+
+
+def _filled(node: ast.expr) -> str:
+    """Return the text of an f-string or a sum, with ``*`` for what is filled in."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(map(_filled, parts))
+        case ast.BinOp(op=ast.Add(), left=left, right=right):
+            return _filled(left) + _filled(right)
+    return "*"
+
+
+def _ups_in(node: ast.AST) -> int:
+    """Return how many folders a part of an expression goes up."""
+    match node:
+        case ast.Attribute(attr="parent" | "parents" | "dirname" | "pardir") | ast.Name(id="dirname" | "pardir"):
+            return 1
+        case ast.Constant(value=".."):
+            return 1
+        case ast.Subscript(value=ast.Attribute(attr="parents"), slice=ast.Constant(value=int(more))):
+            return more
+    return 0
 
 
 _read: dict[tuple[str, Path], SourceFile] = {}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flowyml.authoring import code_files
+from flowyml.authoring import code_data
 from flowyml.core.errors import StepError
 from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.projects import APART, Project, project_in
@@ -183,22 +183,25 @@ def test_a_pickle_reads_no_strangers_code(project: Project) -> None:
         assert project.is_cached()
 
 
-def test_a_list_of_a_folder_stays_in_the_project(
+def test_a_list_of_a_folder_stays_within(
     project: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is hidden, elsewhere or behind a link does not count, nor more files than can be looked at."""
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    used = f"import glob\nLIST = glob.glob\nNAMES = ['data', '.git', '{elsewhere}', '/proc']\n"
+    """What is hidden or behind a link does not count, nor more files than can be looked at."""
+    away, behind = tmp_path_factory.mktemp("away"), tmp_path_factory.mktemp("behind")
+    used = f"import glob\nLIST = glob.glob\nNAMES = ['data', '.git', '{away}', '/proc']\n"
     project.write({**APART, "used.py": used + APART["used.py"], "data/a": "1", ".git/a": "1", "data/.a": "1"})
-    (project.folder / "data" / "link").symlink_to(elsewhere)
+    (project.folder / "data" / "link").symlink_to(behind)
     project.run()
     assert project.is_cached()
     project.write({"data/.b": "2", ".git/b": "2", "data/__pycache__/b": "2"})
-    (elsewhere / "b").write_text("2")
+    (behind / "b").write_text("2")
     assert project.is_cached()
-    project.write({"data/b": "2"})
-    assert not project.is_cached()
-    monkeypatch.setattr(code_files, "_MOST_FILES", 2)
+    for folder in (project.folder / "data", away):
+        (folder / "b").mkdir()
+        assert [project.is_cached(), project.is_cached()] == [False, True]
+        (folder / "b" / "c").write_text("2")
+        assert [project.is_cached(), project.is_cached()] == [False, True]
+    monkeypatch.setattr(code_data, "_MOST_FILES", 2)
     project.run()
     project.write({"data/c": "2"})
     assert project.is_cached()

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ import accessors
 import dynamic
 import helper
 import lazy
+import reads
 from helper import Kind, Shape, closure, scaled, registered
 
 try:
@@ -38,7 +40,7 @@ def work(x: int):
     with open(__file__.replace("flow.py", "rates.txt")) as file:
         rate = file.read()
     found = [scaled(x), helper.RATE, Kind().factor(), registered["one"](), accessors.library.shown(), speed, late()]
-    return f"{found} {rate} {closure()} {Shape()} {lazy.made.made()} {dynamic.names()} {dynamic.loaded()}"
+    return f"{found} {rate} {closure()} {Shape()} {lazy.made.made()} {dynamic.names()} {dynamic.loaded()} {reads.all()}"
 
 @pipeline
 def flow(x: int = 2):
@@ -91,8 +93,22 @@ def names():
 def loaded():
     return import_module(f"plugins.{'made'}").plugged()
 """
+READS = """
+import glob
+from pathlib import Path
+
+HERE, one = Path(__file__).parent, 1
+
+def read(found):
+    paths = [found] if isinstance(found, str | Path) else found
+    return sorted((Path(path).name, Path(path).read_text() if Path(path).is_file() else "-") for path in paths)
+
+def all():
+    return [{}]
+"""
 FILES = {
     "flow.py": FLOW,
+    "reads.py": READS.format(""),
     "helper.py": HELPER,
     "accessors.py": "import library\n\n@library.register\ndef shown():\n    return 1\n",
     "library.py": "def register(function):\n    global shown\n    shown = function\n    return function\n",
@@ -333,6 +349,7 @@ import logging
 import json, numpy as np, pandas as pd
 from flowyml import pipeline, step
 logging.disable()
+RATES = "rates"
 
 @step(cache=True)
 def work(x: int) -> list:
@@ -342,32 +359,40 @@ def work(x: int) -> list:
 def reaches(x: int) -> int:
     return globals()["RATE"]
 
+@step(cache=True)
+def reads(x: int) -> str:
+    return open(RATES + ".txt").read() + open("names.txt").read()
+
 @pipeline
 def flow(x: int = 1):
-    return {"work": work(x), "reaches": reaches(x)}
+    return {"work": work(x), "reaches": reaches(x), "reads": reads(x)}
 
 def show():
     run = flow.run()
-    print("is", json.dumps([run["work"], run["reaches"], run.step_results["work"].is_cached]))
+    print("is", json.dumps([run["work"], run["reaches"], run.step_results["work"].is_cached, run["reads"]]))
+
+open("rates.txt", "w").write("1")
+open("names.txt", "w").write("1")
 """,
     ACCESSOR, "np.level = 1", "pd.set_option('display.max_rows', 11)", "RATE = 1", "show()", "show()",
     ACCESSOR.replace("return 1", "return 2"), "show()", "np.level = 3", "show()",
     "pd.set_option('display.max_rows', 12)", "show()", "RATE = 2", "show()",
-    "pd.set_option('display.max_rows', 11)", "show()",
+    "pd.set_option('display.max_rows', 11)", "show()", "open('names.txt', 'w').write('2')", "show()",
 ]  # fmt: skip
 
 
-def test_what_cells_change_in_libraries_counts_in_a_notebook(tmp_path: Path) -> None:
+def test_what_cells_change_in_libraries_and_files_counts_in_a_notebook(tmp_path: Path) -> None:
     """And what a step reaches by ``globals()`` is never cached there."""
     printed = run_notebook(tmp_path, CELLS).splitlines()
     assert [json.loads(line[3:]) for line in printed if line.startswith("is ")] == [
-        [[1, 1, 11], 1, False],
-        [[1, 1, 11], 1, True],
-        [[2, 1, 11], 1, False],
-        [[2, 3, 11], 1, False],
-        [[2, 3, 12], 1, False],
-        [[2, 3, 12], 2, True],
-        [[2, 3, 11], 2, False],
+        [[1, 1, 11], 1, False, "11"],
+        [[1, 1, 11], 1, True, "11"],
+        [[2, 1, 11], 1, False, "11"],
+        [[2, 3, 11], 1, False, "11"],
+        [[2, 3, 12], 1, False, "11"],
+        [[2, 3, 12], 2, True, "11"],
+        [[2, 3, 11], 2, False, "11"],
+        [[2, 3, 11], 2, True, "12"],
     ]
 
 
@@ -413,6 +438,26 @@ def test_a_module_that_an_import_did_not_find_counts_when_it_is_there(living: Li
     assert not living.run().step_results["work"].is_cached, "this process has not imported it"
 
 
+FOLDERS = ("d", "../away", "AWAY")
+NAMES = (
+    "'{}/a.csv'", "f'{}/part-{{one}}'", "'{}/part-' + str(one)", "'{}/part-%d' % one", "'{}/part-{{}}'.format(one)",
+    "f'{}/{{one}}/a.csv'", "f'{}/{{one}}.csv'", "glob.glob('{}/*.csv')", "glob.glob('{}/*/a.csv')", "glob.glob('{}/*')",
+)  # fmt: skip
+PATHS = (
+    "Path('d')", "(HERE / 'd')", "Path('../away')", "(Path('..') / 'away')", "(HERE.parent / 'away')",
+    "(HERE / '..' / 'away')", "Path('AWAY')", "Path(f'{HERE}/../away')",
+)  # fmt: skip
+BELOW = (
+    " / 'a.csv'", " / f'part-{one}'", " / str(one) / 'a.csv'", ".joinpath('1', 'part')", ".glob('*.csv')",
+    ".rglob('*.csv')", ".iterdir()",
+)  # fmt: skip
+WAYS = [
+    *(name.format(folder) for folder in FOLDERS for name in NAMES),
+    *(path + below for path in PATHS for below in BELOW),
+]
+"""Ways in which code leads to data files."""
+DATA = ("a.csv", "1.csv", "part-1", "1/a.csv", "1/part", "b")
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(sorted(EDITS)), st.integers(1, 3)),
@@ -422,6 +467,8 @@ STEPS = st.lists(
         ),
         st.tuples(st.sampled_from(sorted(REPLACED)), st.integers(1, 3)),
         st.just(("find fast", 0)),
+        st.tuples(st.just("write"), st.sampled_from(DATA)),
+        st.tuples(st.just("remove"), st.sampled_from(DATA)),
     ),
     min_size=2,
     max_size=6,
@@ -434,17 +481,22 @@ STEPS = st.lists(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(library=st.sampled_from([FILES["library.py"], GLOBALS]), steps=STEPS)
+@given(library=st.sampled_from([FILES["library.py"], GLOBALS]), way=st.sampled_from(WAYS), steps=STEPS)
 def test_a_hit_is_what_a_fresh_process_computes(
-    project: Project, fresh: subprocess.Popen[str], library: str, steps: list[tuple[str, Any]]
+    project: Project, fresh: subprocess.Popen[str], library: str, way: str, steps: list[tuple[str, Any]]
 ) -> None:
-    """However a project was edited, reloaded and patched since, in this process and in fresh ones."""
+    """However a project was edited, reloaded and patched since, and its data written, here and in fresh processes."""
     (project.folder / "fast.py").unlink(missing_ok=True)
-    living = Living(project, fresh, {**FILES, "library.py": library})
+    folders = [project.folder / folder for folder in FOLDERS[:2]]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "1").mkdir(parents=True)
+    reads = READS.replace("{}", f"read({way})").replace("AWAY", str(project.folder.parent / "away"))
+    living = Living(project, fresh, {**FILES, "library.py": library, "reads.py": reads})
     texts = dict(FILES)
     values = dict.fromkeys(EDITS, 1)
     try:
-        for what, value in steps:
+        for number, (what, value) in enumerate(steps):
             if what in EDITS:
                 name, text = EDITS[what]
                 texts[name] = texts[name].replace(text.format(values[what]), text.format(value), 1)
@@ -455,6 +507,12 @@ def test_a_hit_is_what_a_fresh_process_computes(
                     importlib.reload(sys.modules[value])
             elif what in REPLACED:
                 REPLACED[what](sys.modules["helper"], value)
+            elif what == "write":
+                for folder in folders:
+                    (folder / value).write_text(str(number))
+            elif what == "remove":
+                for folder in folders:
+                    (folder / value).unlink(missing_ok=True)
             else:
                 (project.folder / "fast.py").write_text("speed = 1\n")
             living.run()

@@ -1,0 +1,139 @@
+"""The data files that code may read: those that its texts name, in full or by a pattern, and what it lists."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from flowyml.authoring.module_files import folders_in, names_in
+from flowyml.authoring.source_units import hash_of, state_of_file
+from flowyml.core.modules import is_installed
+
+__all__ = ["DataFiles"]
+
+_MOST_FILES = 10_000
+_MOST_BYTES = 100_000_000
+
+
+class _Folder(NamedTuple):
+    """A folder to search, and what to call it on all machines; ``is_named`` if the code names it, or one above it."""
+
+    path: Path
+    shown: str
+    is_named: bool = False
+
+
+class DataFiles:
+    """The files that code with these texts and names may read.
+
+    Code puts names together: each part of a text may be the name of a file or a folder, wherever the search comes by.
+    Of names that are made at run time, the code has a suffix, ``.csv``, or a pattern, ``*.csv``, ``part-%d``. Below
+    folders that it names, any folder may have them; if it lists folders, all that is there counts. Left out are hidden
+    files, what links to folders lead to, and installed packages, unless texts name them.
+    """
+
+    def __init__(self, texts: set[str], names: set[str]) -> None:
+        self.states: dict[Path, tuple[int, ...]] = {}  # of all that was looked at, or missed
+        self._texts = texts | {_FILLED.sub("*", text) for text in texts}
+        self._parts = _parts_of(self._texts)
+        self._fits = _matcher(self._parts)
+        self._lists = not _LISTING.isdisjoint(names)
+        self._goes_below = "walk" in names or "rglob" in names or not {"*", "**"}.isdisjoint(_parts_of(texts))
+        self._is_from_home = not {"home", "expanduser"}.isdisjoint(names) or "HOME" in texts
+        self._files = 0  # of those that no text names in full: there may be very many, and huge ones
+        self._bytes = 0
+
+    def lines(self, own: Mapping[Path, str]) -> Iterator[str]:
+        """Yield each file with its content, looked for in these folders and below; values are what to call them."""
+        folders = [_Folder(path, shown) for path, shown in own.items()]
+        if self._is_from_home:
+            folders.append(_Folder(Path.home(), "~"))
+        folders += self._elsewhere(own)
+        seen = set[tuple[str, bool]]()
+        for folder in folders:  # which grows
+            with suppress(OSError):  # what cannot be read here, the code cannot read either
+                place = os.path.realpath(folder.path)  # a link may lead back
+                if (place, folder.is_named) in seen or len(seen) > _MOST_FILES or _OF_SYSTEM.match(place):
+                    continue
+                seen.add((place, folder.is_named))
+                if folder.path.is_dir():
+                    yield from self._lines_in(folder, folders)
+                else:
+                    yield from self._file(folder.path, folder.shown, is_exact=True)
+
+    def _elsewhere(self, own: Mapping[Path, str]) -> Iterator[_Folder]:
+        """Yield the files and folders to which texts lead from ``/`` or by ``..``, and those that these are in.
+
+        A folder that has code of its own below is searched, not taken as named: of a project, not all counts.
+        """
+        for text in sorted(self._texts):
+            fixed = _WILD.split(text)[0].lstrip("/")
+            above = fixed.rpartition("/")[0]
+            bases = {Path("/"): ""} if text[0] == "/" else {}
+            for base, shown in (bases | (dict(own) if ".." in text.split("/") else {})).items():
+                path = Path(os.path.normpath(base / fixed))
+                is_named = not any(folder.is_relative_to(path) for folder in own)
+                yield _Folder(path, f"{shown}/{fixed}", is_named)
+                yield _Folder(Path(os.path.normpath(base / above)), f"{shown}/{above}")
+
+    def _lines_in(self, folder: _Folder, folders: list[_Folder]) -> Iterator[str]:
+        """Yield the files in a folder; append the folders in it that are to be searched."""
+        self.states[folder.path] = state_of_file(folder.path)
+        lists = self._lists and folder.is_named
+        if lists:
+            yield f"folder {folder.shown}"
+        inner = folders_in(folder.path)
+        for name in sorted(names_in(folder.path)):
+            path, shown = folder.path / name, f"{folder.shown}/{name}"
+            is_exact, is_hidden = name in self._parts, name[0] == "."
+            is_found = is_exact or (self._fits(name) and not is_hidden)
+            if name not in inner:
+                if is_found or (lists and not is_hidden):
+                    yield from self._file(path, shown, is_exact=is_exact)
+            elif is_found or ((folder.is_named or self._goes_below) and not is_hidden and _is_own(path)):
+                folders.append(_Folder(path, shown, (folder.is_named or is_found) and not is_hidden))
+
+    def _file(self, path: Path, shown: str, *, is_exact: bool) -> Iterator[str]:
+        if path in self.states or not (is_exact or self._files < _MOST_FILES):
+            return
+        state = self.states[path] = state_of_file(path)
+        with suppress(OSError):  # the same
+            if state and path.is_file():
+                size = state[1]
+                if not is_exact:
+                    self._files, self._bytes = self._files + 1, self._bytes + size
+                is_huge = not is_exact and self._bytes > _MOST_BYTES
+                yield f"file {shown} {state[1:3] if is_huge else hash_of(path, state)}"
+
+
+_OF_SYSTEM = re.compile(r"/((proc|sys)(/.*)?)?$")
+
+
+def _is_own(folder: Path) -> bool:
+    return folder.name != "__pycache__" and not folder.is_symlink() and not is_installed(folder)
+
+
+def _parts_of(texts: set[str]) -> set[str]:
+    return {part for text in texts for part in text.split("/")} - {"", ".", ".."}
+
+
+def _matcher(texts: set[str]) -> Callable[[str], bool]:
+    """Return a check of whether a file's name has one of the suffixes among texts, or fits one of the patterns."""
+    suffixes = tuple(text for text in texts if _SUFFIX.fullmatch(text))
+    patterns = sorted(text for text in texts if _PATTERN.fullmatch(text))
+    fits = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
+    return lambda name: name.endswith(suffixes) or fits(name) is not None
+
+
+_FILLED = re.compile(r"%(\(\w+\))?[-+ #0-9.]*[A-Za-z]|\$?\{[^{}]*\}|\$\w+|(?<=\w[-_])$")
+"""What is filled into a text: by ``%``, ``format`` or a template; and the end of one that others begin with."""
+_WILD = re.compile(r"[*?[]")
+_SUFFIX = re.compile(r"(\.\w+)+")
+_PATTERN = re.compile(r"(?=.*\w)[^/]*[*?[][^/]*")
+
+_LISTING = frozenset({"glob", "iglob", "rglob", "iterdir", "listdir", "scandir", "walk"})
