@@ -12,12 +12,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # where a third party's adapter is installed, this one stands
 
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing import OrchestratorConformance, RandomFlowConformance
+from flowyml.testing import OrchestratorConformance
 from flowyml_make import MakeOrchestrator
 
 
 # --8<-- [start:conformance]
-class TestMake(OrchestratorConformance, RandomFlowConformance):
+class TestMake(OrchestratorConformance):
     compile_options: ClassVar = {"folder": "shared"}
     shows_differences = False
     finds_missing_secrets = False
