@@ -490,6 +490,7 @@ def _go_time(moment: datetime | None) -> str | None:
     return moment and moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+@lru_cache(2**14)  # each node is looked for by its id many times
 def _fnv(name: str) -> int:
     """Argo's hash of a node's name: FNV-1a with 32 bits."""
     value = 0x811C9DC5
