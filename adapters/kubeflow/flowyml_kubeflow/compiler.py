@@ -108,12 +108,14 @@ def _fitting(
         small = _Compiler(bundle, store, in_each=True).compile()
         if (size := small.size(release)).fits:
             return small, size
-    compiled = _Compiler(bundle, store).compile()
-    if (size := compiled.size(release)).fits:
+    compiled, has_loops = _Compiler(bundle, store).compile(), bool(PodGraph(bundle.plan).loops)
+    least = compiled.size(release, pods=1)  # with more pods it takes longer to compute
+    size = compiled.size(release) if has_loops and least.fits else least
+    if size.fits:
         return compiled, size
     if not compiled.bundle_url and artifacts and _reaches_pods(artifacts):
         return _fitting(bundle, f"{artifacts.rstrip('/')}/bundles", None, release)
-    if not PodGraph(bundle.plan).loops or not compiled.size(release, pods=1).has_room:
+    if not has_loops or not least.has_room:
         return compiled, size
     pods_limit = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).has_room)
     for pods in range(pods_limit, 0, -1):  # the number itself, which the pods get, takes some room too
