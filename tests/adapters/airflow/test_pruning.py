@@ -63,7 +63,11 @@ def test_prune_keeps_what_runs_schedules_and_hits_need(
     orchestrator.deploy_pipeline(other_code(LEFT))
     (airflow3.dags_folder / dag_file(LEFT)).unlink()
 
+    old = airflow3.dags_folder / "flowyml_bundles" / f"flowyml-0.9.0-{'0' * 32}.pyz"
+    old.write_bytes(b"of a FlowyML before")
+
     ours = Ours(orchestrator)
+    assert ours.kept("runtime", old.name) == ["a run of a pipeline is in progress"]
     assert ours.kept("bundle", UNDER_WAY) == ["a run of its pipeline is in progress"]
     assert ours.kept("bundle", LEFT) == [""]
     assert ours.kept("runtime", runtime().name) == ["a DAG file names it"]
@@ -73,6 +77,7 @@ def test_prune_keeps_what_runs_schedules_and_hits_need(
     by_hand = orchestrator.trigger(scheduled.schedule_id)
     assert by_hand.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"answer": 1}
 
+    old.unlink()
     assert Ours(orchestrator).prune("bundle") == ["bundle"], "the code that the run began with"
     assert Ours(orchestrator, older_than=3600).prune("cache") == []
     hit = orchestrator.run_pipeline(held(tmp_path, more=2), "hit")
