@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,18 +48,14 @@ class Dag(Instance):
         self.root = Group(None, dag=self, ready=True)
 
     def circle(self) -> list[str]:
-        """Return the tasks in a cycle of edges or behind one; empty for a DAG that Airflow accepts."""
+        """Return the tasks of a cycle of edges; empty for a DAG that Airflow accepts."""
         here = set(self.tasks.values())  # of those that only one arm makes, of one id, the last
-        waits = {task: len(here.intersection(task.upstream)) for task in self.tasks.values()}
-        free = [task for task, count in waits.items() if not count]
-        while free:
-            task = free.pop()
-            for after in task.downstream:
-                if after in waits:
-                    waits[after] -= 1
-                    if not waits[after]:
-                        free.append(after)
-        return sorted(task.task_id for task, count in waits.items() if count > 0)
+        waits = {task: [one for one in task.upstream if one in here] for task in self.tasks.values()}
+        try:
+            graphlib.TopologicalSorter(waits).prepare()
+        except graphlib.CycleError as error:
+            return sorted({task.task_id for task in error.args[1]})
+        return []
 
     def leave_out_unsure(self) -> bool:
         """Remove the edges that may not exist. Returns whether there were any."""
