@@ -205,6 +205,8 @@ BUSY = [
     "import io\nx = '\\n' * 190_000\nfor _ in range(150_000): io.StringIO(x)",
     "import configparser\nx = configparser.ConfigParser()\nx.read_string('[a]\\nx' + ' ' * 190_000 + 'y')",
     "import configparser\nx = configparser.ConfigParser()\nx['a'] = {'b': '%%' * 9**5}\nfor _ in 'x' * 50: x['a']['b']",
+    "import configparser\nx = configparser.ConfigParser()\nx.read_dict({'a': {'b': '%(' * 90_000}})",
+    "import configparser as c\nx = c.RawConfigParser()\nx['a'] = {n: n for n in range(9000)}\nwhile 1: x['a'] == x",
     "import unicodedata\nx = unicodedata.normalize('NFC', 'a' + '\\u0301\\u0316' * 90_000)",
     "re.match('(a|.)' * 39 + 'b', 'a' * 60)",
     "for i in range(150_000): re.match('(a|.)' * 20 + 'b', 'a' * 60)",

@@ -279,6 +279,8 @@ class Base(values.Machine):
             (values.Instance, values.Function, values.Class, values.Native, values.Module, values.Bound, values.Once),
         ):
             return True
+        if isinstance(value, configparser.SectionProxy):
+            self.step(len(value) // 20)  # it lists its options
         return bool(value)
 
     def soft(self, value: Any, *froms: Any, parts: tuple[Any, ...] = ()) -> Any:

@@ -34,10 +34,10 @@ class _Inserted(collections.ChainMap[str, str]):
 
 
 class _Interpolation(configparser.BasicInterpolation):
-    """``%(name)s`` of Python's, within bounds."""
+    """Python's ``%(name)s``, within bounds; a parser that ``inserts`` none charges its options, too."""
 
-    def __init__(self, machine: Any) -> None:
-        self._machine = machine
+    def __init__(self, machine: Any, inserts: bool) -> None:
+        self._machine, self._inserts = machine, inserts
 
     def before_get(self, parser: Any, section: str, option: str, value: str, defaults: Any) -> str:
         letters = 0
@@ -45,14 +45,18 @@ class _Interpolation(configparser.BasicInterpolation):
         def charge(text: str) -> None:
             nonlocal letters
             letters += len(text)
-            self._machine.step(len(text) // 10 + len(text) * text.count("%") // 20_000)  # each "%" copies the rest
+            self._machine.step(1 + len(text) // 10 + len(text) * text.count("%") // 20_000)  # each "%" copies the rest
             if letters > LARGEST:
                 raise NotKnown
 
         options = _Inserted(defaults)
         options.charge = charge
         charge(value)
-        return super().before_get(parser, section, option, value, options)
+        return super().before_get(parser, section, option, value, options) if self._inserts else value
+
+    def before_set(self, parser: Any, section: str, option: str, value: str) -> str:
+        self._machine.step(1 + len(value) * value.count("%(") // 2000)  # its pattern takes the rest for each
+        return super().before_set(parser, section, option, value) if self._inserts else value
 
 
 def _maker(kind: type[configparser.RawConfigParser]) -> Callable[..., Any]:
@@ -61,8 +65,8 @@ def _maker(kind: type[configparser.RawConfigParser]) -> Callable[..., Any]:
         is_read = set(options) <= {"allow_no_value", "interpolation"} and options.get("interpolation") is None
         if arguments.positional or arguments.open or not is_read:
             raise NotKnown
-        inserts = {"interpolation": _Interpolation(machine)} if kind is configparser.ConfigParser else {}
-        return kind(**{**inserts, **options})
+        inserts = kind is configparser.ConfigParser and "interpolation" not in options
+        return kind(**{**options, "interpolation": _Interpolation(machine, inserts)})
 
     return make
 
