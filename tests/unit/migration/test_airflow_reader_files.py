@@ -117,6 +117,20 @@ def test_settings_from_texts_and_from_what_is_not_known(tmp_path: Path) -> None:
     assert codes(file) == {"unknown-id"}
 
 
+def test_each_branch_reads_a_file_from_the_same_place(tmp_path: Path) -> None:
+    body = """
+    with open(os.path.join(os.path.dirname(__file__), "flow.json")) as file:
+        if team.is_loud():
+            names = [name.upper() for name in json.load(file)]
+        else:
+            names = json.load(file)
+    with DAG("flow"):
+        EmptyOperator(task_id=names[0])
+    """
+    file = read(tmp_path, f"import json, team\n{HEAD}{textwrap.dedent(body)}", {"dags/flow.json": '["load"]'})
+    assert "raises" not in codes(file)
+
+
 def test_modules_of_a_package_are_found_by_name(tmp_path: Path) -> None:
     text = f"""{HEAD}
 import importlib, pkgutil

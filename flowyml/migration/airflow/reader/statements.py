@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -68,12 +69,15 @@ class Statements(Tries):
         following statements may not be run.
         """
         start = dict(self.scope.names)
+        files = [(one, one.tell()) for one in map(values.hard, start.values()) if _is_open(one)]
         ways: set[type[Exception]] = set()
         ends: list[dict[Any, Any]] = []
         self.context.uncertain += 1
         for arm in arms:
             self.scope.names.clear()
             self.scope.names.update(start)
+            for file, at in files:
+                file.seek(at)
             try:
                 arm()
             except (Break, Continue) as end:
@@ -344,6 +348,10 @@ def _suppressed(value: Any) -> set[str]:
     if isinstance(value, values.ForeignValue) and value.path == "contextlib.suppress" and value.arguments is not None:
         return {_exception_name(values.hard(one.value)) for one in value.arguments.positional}
     return set()
+
+
+def _is_open(value: Any) -> bool:
+    return isinstance(value, io.StringIO) and not value.closed
 
 
 def _exception_name(value: Any) -> str:
