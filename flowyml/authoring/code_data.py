@@ -21,11 +21,15 @@ _MOST_BYTES = 100_000_000
 
 
 class _Folder(NamedTuple):
-    """A folder to search, and what to call it on all machines; ``is_named`` if the code names it, or one above it."""
+    """A folder to search, and what to call it on all machines.
+
+    ``is_named`` is True if the code names it, or one above it; ``is_deep`` if folders below are searched, too.
+    """
 
     path: Path
     shown: str
     is_named: bool = False
+    is_deep: bool = False
 
 
 class DataFiles:
@@ -48,19 +52,24 @@ class DataFiles:
         self._files = 0  # of those that no text names in full: there may be very many, and huge ones
         self._bytes = 0
 
-    def lines(self, own: Mapping[Path, str]) -> Iterator[str]:
-        """Yield each file with its content, looked for in these folders and below; values are what to call them."""
-        folders = [_Folder(path, shown) for path, shown in own.items()]
+    def lines(self, own: Mapping[Path, str], above: Mapping[Path, str]) -> Iterator[str]:
+        """Yield each file with its content, looked for in the folders of the code, and in those above to which it goes.
+
+        Values are what to call the folders.
+        """
+        folders = [_Folder(path, shown, is_deep=self._goes_below) for path, shown in own.items()]
+        folders += [_Folder(path, shown) for path, shown in above.items()]
         if self._is_from_home:
             folders.append(_Folder(Path.home(), "~"))
         folders += self._elsewhere(own)
-        seen = set[tuple[str, bool]]()
+        seen = set[tuple[str, bool, bool]]()
         for folder in folders:  # which grows
             with suppress(OSError):  # what cannot be read here, the code cannot read either
                 place = os.path.realpath(folder.path)  # a link may lead back
-                if (place, folder.is_named) in seen or len(seen) > _MOST_FILES or _OF_SYSTEM.match(place):
+                visit = place, folder.is_named, folder.is_deep
+                if visit in seen or len(seen) > _MOST_FILES or _OF_SYSTEM.match(place):
                     continue
-                seen.add((place, folder.is_named))
+                seen.add(visit)
                 if folder.path.is_dir():
                     yield from self._lines_in(folder, folders)
                 else:
@@ -78,7 +87,7 @@ class DataFiles:
             for base, shown in (bases | (dict(own) if ".." in text.split("/") else {})).items():
                 path = Path(os.path.normpath(base / fixed))
                 is_named = not any(folder.is_relative_to(path) for folder in own)
-                yield _Folder(path, f"{shown}/{fixed}", is_named)
+                yield _Folder(path, f"{shown}/{fixed}", is_named, is_named)
                 yield _Folder(Path(os.path.normpath(base / above)), f"{shown}/{above}")
 
     def _lines_in(self, folder: _Folder, folders: list[_Folder]) -> Iterator[str]:
@@ -95,8 +104,9 @@ class DataFiles:
             if name not in inner:
                 if is_found or (lists and not is_hidden):
                     yield from self._file(path, shown, is_exact=is_exact)
-            elif is_found or ((folder.is_named or self._goes_below) and not is_hidden and _is_own(path)):
-                folders.append(_Folder(path, shown, (folder.is_named or is_found) and not is_hidden))
+            elif is_found or (folder.is_deep and not is_hidden and _is_own(path)):
+                is_named = (folder.is_named or is_found) and not is_hidden
+                folders.append(_Folder(path, shown, is_named, is_named or (folder.is_deep and not is_hidden)))
 
     def _file(self, path: Path, shown: str, *, is_exact: bool) -> Iterator[str]:
         if path in self.states or not (is_exact or self._files < _MOST_FILES):

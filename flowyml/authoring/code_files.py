@@ -196,18 +196,20 @@ class FileWalk:
         They are looked for beside the modules, up to the project's folder, in the working folder, and as far above
         these as the code goes up.
         """
-        own: dict[Path, str] = {}
+        own, above = dict[Path, str](), dict[Path, str]()
         for path, file in sorted(self.files.items(), key=lambda item: item[1].name):
             root = import_root(file.name, path)
-            for folder in _folders_above(path, root, self._ups[path]):
-                own.setdefault(folder, os.path.relpath(folder, root))
+            depth = _depth_in_project(path, root)
+            for number, folder in enumerate([*path.parents][: max(depth, self._ups[path])]):
+                (own if number < depth else above).setdefault(folder, os.path.relpath(folder, root))
         goes_up = ".." in self._texts or not {"cwd", "getcwd", "pardir"}.isdisjoint(self._names)
         with suppress(FileNotFoundError):  # it is gone
             here = Path.cwd()
-            for folder in [here, *here.parents][: 1 + goes_up * max(self._ups.values(), default=0)]:
-                own.setdefault(folder, os.path.relpath(folder, here))
+            own.setdefault(here, ".")
+            for folder in [*here.parents][: max(self._ups.values(), default=0)] if goes_up else ():
+                above.setdefault(folder, os.path.relpath(folder, here))
         found = DataFiles(self._texts, self._names)
-        yield from found.lines(own)
+        yield from found.lines(own, above)
         self._states |= found.states
 
 
@@ -215,11 +217,11 @@ _MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 """Files of a project's own folder."""
 
 
-def _folders_above(path: Path, root: Path, ups: int) -> list[Path]:
-    """Return the folders of a module: up to the project's, to the one that it is imported from, or ``ups`` of them."""
+def _depth_in_project(path: Path, root: Path) -> int:
+    """Return how many folders a module is in, up to the project's, or to the one that it is imported from."""
     folders = list(path.parents)
     marked = next((number for number, each in enumerate(folders) if _is_marked(each)), 0)
-    return folders[: max(marked + 1, folders.index(root) + 1, ups)]
+    return max(marked, folders.index(root)) + 1
 
 
 @lru_cache(1024)
