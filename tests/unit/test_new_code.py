@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -216,9 +217,15 @@ def test_a_date_of_the_run_is_another_one() -> None:
 # Real runs.
 
 
-def project(folder: str, *, is_fixed: bool, word: str = "old", name: str = "p", extra: bool = False) -> Pipeline:
+@pytest.fixture(autouse=True)
+def _traces(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known by a variable: if a cached step names a folder, what it writes there counts for it."""
+    monkeypatch.setenv("TRACES", str(tmp_path))
+
+
+def project(*, is_fixed: bool, word: str = "old", name: str = "p", extra: bool = False) -> Pipeline:
     def note(name: str) -> None:
-        with (Path(folder) / "trace").open("a") as file:
+        with Path(os.environ["TRACES"], "trace").open("a") as file:
             file.write(f"{word} {name}\n")
 
     @step
@@ -266,12 +273,11 @@ def test_each_result_says_which_run_computed_it(
     tmp_path: Path, workers: Literal["threads", "processes"], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A retry of the retry takes what the first run computed, and says so; a retry without new code keeps it."""
-    folder = str(tmp_path)
     local = LocalOrchestrator(workers=workers)
-    old = ended(project(folder, is_fixed=False).submit(on=local, run_id=f"old {workers}"))
+    old = ended(project(is_fixed=False).submit(on=local, run_id=f"old {workers}"))
     assert old.status is FAILED
     with caplog.at_level(logging.WARNING, "flowyml"):
-        new = ended(old.retry(with_new_code=project(folder, is_fixed=True, word="new")))
+        new = ended(old.retry(with_new_code=project(is_fixed=True, word="new")))
     assert (new.status, "another bug" in (new.error or "")) == (FAILED, True)
     (said,) = [record.getMessage() for record in caplog.records if "takes" in record.getMessage()]
     assert "takes cached, rows, square[0], square[2] from run" in said
@@ -279,7 +285,7 @@ def test_each_result_says_which_run_computed_it(
     assert "--step square" in said
     assert "new square 1" not in (tmp_path / "trace").read_text()
     assert ended(new.retry()).status is FAILED
-    newer = ended(new.retry(with_new_code=project(folder, is_fixed=True, word="newer", extra=True)))
+    newer = ended(new.retry(with_new_code=project(is_fixed=True, word="newer", extra=True)))
     assert newer.status is COMPLETED, newer.error
     assert newer.outputs == {"sums": "14 2 newer"}
     by = {run.label: run.cached_from for run in newer.step_runs()}
@@ -295,24 +301,24 @@ def test_each_result_says_which_run_computed_it(
 
 
 @pytest.mark.processes
-def test_a_cached_result_of_another_run_keeps_its_origin(tmp_path: Path) -> None:
+def test_a_cached_result_of_another_run_keeps_its_origin() -> None:
     local = LocalOrchestrator()
-    one = ended(project(str(tmp_path), is_fixed=False).submit(on=local, run_id="cached one"))
-    two = ended(project(str(tmp_path), is_fixed=False).submit(on=local, run_id="cached two"))
+    one = ended(project(is_fixed=False).submit(on=local, run_id="cached one"))
+    two = ended(project(is_fixed=False).submit(on=local, run_id="cached two"))
     assert {run.label: run.cached_from for run in two.step_runs()}["cached"] == one.run_id
-    three = ended(two.retry(with_new_code=project(str(tmp_path), is_fixed=True)))
+    three = ended(two.retry(with_new_code=project(is_fixed=True)))
     assert three.status is COMPLETED, three.error
     by = {run.label: run.cached_from for run in three.step_runs()}
     assert (by["cached"], by["rows"]) == (one.run_id, two.run_id)
 
 
 @pytest.mark.processes
-def test_what_is_refused(tmp_path: Path) -> None:
-    old = ended(project(str(tmp_path), is_fixed=False).submit(run_id="refused"))
+def test_what_is_refused() -> None:
+    old = ended(project(is_fixed=False).submit(run_id="refused"))
     with pytest.raises(RetryRefusedError, match="of pipeline 'p', not of 'q'"):
-        old.retry(with_new_code=project(str(tmp_path), is_fixed=True, name="q"))
+        old.retry(with_new_code=project(is_fixed=True, name="q"))
     with pytest.raises(RetryRefusedError, match="no step 'nothing'"):
-        old.retry(["nothing"], with_new_code=project(str(tmp_path), is_fixed=True))
+        old.retry(["nothing"], with_new_code=project(is_fixed=True))
 
     @pipeline(name="p")
     def needs_more(more: int) -> Any:
