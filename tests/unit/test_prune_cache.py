@@ -18,15 +18,13 @@ pytestmark = pytest.mark.usefixtures("own_home")
 
 
 def cached(folder: Path, size: int = 100_000) -> Pipeline:
-    place = str(folder)
-
     @step(outputs=["rows"], cache=True)
-    def make() -> str:
-        with open(f"{place}/ran", "a") as file:  # noqa: PTH123  # no import, which the key would see
+    def make(ran: str) -> str:
+        with open(ran, "a") as file:  # noqa: PTH123  # no import, which the key would see
             file.write("x")
         return "x" * size
 
-    return Pipeline("caches").add_step(make)
+    return Pipeline("caches", context={"ran": f"{folder}/ran"}).add_step(make)
 
 
 def times_run(folder: Path) -> int:
