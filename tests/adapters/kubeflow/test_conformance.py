@@ -65,13 +65,12 @@ class TestSubprocessRunner(Conformance):
 
     def test_results_are_kept(self, orchestrator: Orchestrator, folder: str) -> None:
         @step(cache=True)
-        def counts() -> int:
-            with (Path(folder) / "ran").open("a") as file:
+        def counts(ran: str) -> int:
+            with Path(ran).open("a") as file:
                 return file.write("x")
 
-        first, second = (
-            self.finish(orchestrator.run_pipeline(Pipeline("conformance kept").add_step(counts))) for _ in range(2)
-        )
+        made = Pipeline("conformance kept", context={"ran": f"{folder}/ran"}).add_step(counts)
+        first, second = (self.finish(orchestrator.run_pipeline(made)) for _ in range(2))
         assert [run.cached_from for run in second.step_runs()] == [first.run_id]
         assert (second.status, second.outputs) == (ExecutionStatus.COMPLETED, {"counts": 1})
         assert (Path(folder) / "ran").read_text() == "x"
