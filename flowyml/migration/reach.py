@@ -1,4 +1,4 @@
-"""What is reached from something, step by step."""
+"""Follow links from items to others, step by step."""
 
 from __future__ import annotations
 

@@ -54,10 +54,10 @@ def project_files(paths: Sequence[str]) -> Iterator[File | tuple[str, str]]:
     A link is followed only if the user named it.
     """
     seen: set[Path] = set()
-    for named in paths:
-        root = Path(named)
+    for name in paths:
+        root = Path(name)
         if not root.exists():
-            raise FileNotFoundError(2, "No such file or directory", named)
+            raise FileNotFoundError(2, "No such file or directory", name)
         real = root.resolve()
         found = _walk(real) if real.is_dir() else iter([real])
         for path in found:
@@ -65,7 +65,7 @@ def project_files(paths: Sequence[str]) -> Iterator[File | tuple[str, str]]:
             if not kind or path in seen:
                 continue
             seen.add(path)
-            shown = named if path == real else os.path.join(named, path.relative_to(real))  # noqa: PTH118 - as typed
+            shown = name if path == real else os.path.join(name, path.relative_to(real))  # noqa: PTH118 - as typed
             yield _read(path, os.path.normpath(shown), kind)
 
 

@@ -277,7 +277,7 @@ class Evaluator(Imports):
         if name == "format" and isinstance(value, str):
             return self.attempt(node, format_text, self, value, arguments, node)
         if name == "format_map" and isinstance(value, str):
-            items = self.mapped(arguments.value("mapping", 0), node)
+            items = self.as_dict(arguments.value("mapping", 0), node)
             named = {str(key): Given(one) for key, one in items.items()} if isinstance(items, dict) else {}
             return self.attempt(node, format_text, self, value, Arguments([], named), node)
         if name == "sort" and isinstance(value, list):

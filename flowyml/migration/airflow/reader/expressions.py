@@ -50,7 +50,7 @@ class Expressions(Protocols):
         for key, value in zip(node.keys, node.values, strict=True):
             if key is None:
                 froms.append(self.eval(value))
-                more = self.mapped(froms[-1], value)
+                more = self.as_dict(froms[-1], value)
                 if not isinstance(more, dict):
                     self.warn("unknown-call", f"what `**{self.source(value)[:60]}` adds is unknown", node)
                     continue
@@ -279,7 +279,7 @@ class Expressions(Protocols):
 
     def _spread(self, node: ast.expr, found: values.Arguments) -> None:
         given = self.eval(node)
-        value = self.mapped(given, node)
+        value = self.as_dict(given, node)
         if isinstance(value, dict):
             self.step(len(value) // 5)  # including their binding to parameters
             for name, item in value.items():

@@ -127,7 +127,7 @@ class Base(values.Machine):
         """Return whether an object of Python was changed in an unknown way; a section is a part of its parser."""
         return id(value.parser if isinstance(value, configparser.SectionProxy) else value) in self.lost
 
-    def mapped(self, value: Any, node: ast.AST) -> Any:
+    def as_dict(self, value: Any, node: ast.AST) -> Any:
         """Return an INI file, or a section of one, as a dictionary; any other value without the mark of a default."""
         value = values.hard(value)
         if not isinstance(value, (configparser.RawConfigParser, configparser.SectionProxy)):

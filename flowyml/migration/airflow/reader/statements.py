@@ -69,7 +69,8 @@ class Statements(Tries):
         following statements may not be run.
         """
         start = dict(self.scope.names)
-        files = [(one, one.tell()) for one in map(values.hard, start.values()) if _is_open(one)]
+        bound = map(values.hard, start.values())
+        files = [(one, one.tell()) for one in bound if isinstance(one, io.StringIO) and not one.closed]
         ways: set[type[Exception]] = set()
         ends: list[dict[Any, Any]] = []
         self.context.uncertain += 1
@@ -348,10 +349,6 @@ def _suppressed(value: Any) -> set[str]:
     if isinstance(value, values.ForeignValue) and value.path == "contextlib.suppress" and value.arguments is not None:
         return {_exception_name(values.hard(one.value)) for one in value.arguments.positional}
     return set()
-
-
-def _is_open(value: Any) -> bool:
-    return isinstance(value, io.StringIO) and not value.closed
 
 
 def _exception_name(value: Any) -> str:

@@ -20,7 +20,7 @@ from flowyml.migration.airflow.writer.repository import (
     imports_of,
     named_for_airflow,
 )
-from flowyml.migration.airflow.writer.statements import defined_by
+from flowyml.migration.airflow.writer.syntax import defined_by
 
 _BY_NAME = "Airflow imports it by its name, and not from the bundle"
 _STAYS = "Keep it where Airflow finds it."

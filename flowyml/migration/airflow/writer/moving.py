@@ -17,7 +17,7 @@ from libcst.metadata import MetadataWrapper, PositionProvider
 
 from flowyml.migration.airflow.model import FunctionModel
 from flowyml.migration.airflow.reader.files import Refused
-from flowyml.migration.airflow.writer import statements
+from flowyml.migration.airflow.writer import syntax
 from flowyml.migration.airflow.writer.constants import Constants
 from flowyml.migration.airflow.writer.repository import OF_AIRFLOW, Import, Repository, imports_of
 from flowyml.migration.reach import reached
@@ -175,7 +175,7 @@ class Moving:
         found: set[str] = set()
         spec = node.params
         for each in (*spec.posonly_params, *spec.params, *spec.kwonly_params):
-            names = set(statements.looked_up(f"({self.code(each.default)})")) if each.default is not None else set()
+            names = set(syntax.looked_up(f"({self.code(each.default)})")) if each.default is not None else set()
             if each.name.value in known and any(name in function.around or self._is_moot(name) for name in names):
                 found.add(each.name.value)
         return frozenset(found)
@@ -188,11 +188,11 @@ class Moving:
     def needed(self, node: cst.CSTNode, own: str = "") -> Needed:
         """Find the part of the module that a node needs, directly or through others."""
         try:
-            names = list(statements.looked_up(self.code(node)))
+            names = list(syntax.looked_up(self.code(node)))
         except SyntaxError:  # by itself: as a text of the file it was read
             return Needed(problem="it sets a name of the function around it")
         made = self._around(names, own)
-        if any(OF_AIRFLOW.match(module) for module in statements.imported(self._tree(node))):
+        if any(OF_AIRFLOW.match(module) for module in syntax.imported(self._tree(node))):
             made.airflow = "it imports airflow"
         elif through := next(iter(self._through(self._tree(node)).values()), ""):
             made.airflow = made.airflow or f"it imports {through}, which imports airflow"
@@ -271,13 +271,13 @@ class Moving:
     def _changed_by_calls(self, number: int) -> set[str]:
         """Return the names that a statement passes to functions of the file that change their arguments."""
         found: set[str] = set()
-        for node in statements.outside_functions(self._tree(self.statements[number].node)):
+        for node in syntax.outside_functions(self._tree(self.statements[number].node)):
             if not isinstance(node, ast.Call):
                 continue
-            if (name := statements.called(node)) in self._changers:
+            if (name := syntax.called(node)) in self._changers:
                 own = [node.func] if isinstance(node.func, ast.Attribute) else []
                 for each in (*own, *node.args, *(named.value for named in node.keywords)):
-                    found.update(statements.first_name(each))
+                    found.update(syntax.first_name(each))
             if number in self._of_dags and isinstance(node.func, ast.Name):
                 for definition in self._defined.get(name, ()):
                     found |= self.statements[definition].sets
@@ -291,14 +291,14 @@ class Moving:
             if isinstance(node, ast.FunctionDef)
             and not any("task" in ast.unparse(each) for each in node.decorator_list)
             and {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
-            & {*statements.changed_by(ast.walk(node))}
+            & {*syntax.changed_by(ast.walk(node))}
         }  # fmt: skip
 
     @cached_property
     def _aliases(self) -> Mapping[str, AbstractSet[str]]:
         """By name, the names whose values, or parts of them, it may refer to."""
         found: dict[str, set[str]] = {}
-        for name, others in statements.aliased(statements.outside_functions(ast.parse(self.text))):
+        for name, others in syntax.aliased(syntax.outside_functions(ast.parse(self.text))):
             found.setdefault(name, set()).update(each for each in others if each in self._defined)
         return found
 
@@ -320,7 +320,7 @@ class Moving:
     def is_from(self, module: str, name: str) -> bool:
         """Return whether the file has a name only from ``from module import name``."""
         trees = (ast.parse(self.code(self.statements[number].node)) for number in self._defined.get(name, ()))
-        found = [each for tree in trees for each in tree.body if name in statements.defined_by(ast.unparse(each))]
+        found = [each for tree in trees for each in tree.body if name in syntax.defined_by(ast.unparse(each))]
         return bool(found) and all(
             isinstance(each, ast.ImportFrom) and each.module == module and not each.level
             and any(alias.name == name and alias.asname in (None, name) for alias in each.names)
@@ -344,7 +344,7 @@ class Moving:
     def guarded_by(self, node: cst.FunctionDef) -> str:
         """Return a name that needs Airflow and that a function uses at its definition; "" for none."""
         (tree,) = ast.parse(self.code(node)).body
-        return min({*statements.run_by(tree)} & {name for each in self._guarded for name in each}, default="")
+        return min({*syntax.run_by(tree)} & {name for each in self._guarded for name in each}, default="")
 
     def code(self, node: cst.CSTNode) -> str:
         """Return the text of a node, without blank lines around it."""
@@ -420,22 +420,22 @@ class Moving:
         tree = self._tree(node)
         assert isinstance(tree, ast.Module)
         text = self.code(node)
-        defines = frozenset(statements.defined_by(text))
-        uses = tuple(statements.looked_up(text))
-        modules = [module for each in tree.body for module in statements.imported(each, deep=False)]
+        defines = frozenset(syntax.defined_by(text))
+        uses = tuple(syntax.looked_up(text))
+        modules = [module for each in tree.body for module in syntax.imported(each, deep=False)]
         is_airflow = any(OF_AIRFLOW.match(module) for module in modules)
-        runs = frozenset(name for each in tree.body for name in statements.run_by(each))
-        changing = [] if any(map(statements.is_main, tree.body)) else tree.body
+        runs = frozenset(name for each in tree.body for name in syntax.run_by(each))
+        changing = [] if any(map(syntax.is_main, tree.body)) else tree.body
         return _Statement(
-            node, defines, uses, runs, is_airflow, all(map(statements.may_move, tree.body)),
+            node, defines, uses, runs, is_airflow, all(map(syntax.may_move, tree.body)),
             changes=frozenset(
-                name for each in changing for name in statements.changed_by(statements.outside_functions(each))
+                name for each in changing for name in syntax.changed_by(syntax.outside_functions(each))
             ),
-            may_change=frozenset(name for each in changing for name in statements.handed_by(each)),
-            sets=frozenset({*statements.set_by_functions(text), *({*statements.changed_by(ast.walk(tree))} & {*uses})}),
+            may_change=frozenset(name for each in changing for name in syntax.handed_by(each)),
+            sets=frozenset({*syntax.set_by_functions(text), *({*syntax.changed_by(ast.walk(tree))} & {*uses})}),
             through=self._through(tree),
             guarded=frozenset({*defines, "*"} if is_airflow else self._through(tree, later=False)),
-            imports_airflow=any(OF_AIRFLOW.match(module) for module in statements.imported(tree)),
+            imports_airflow=any(OF_AIRFLOW.match(module) for module in syntax.imported(tree)),
         )  # fmt: skip
 
     def _through(self, tree: ast.AST, *, later: bool = True) -> Mapping[str, str]:
@@ -446,7 +446,7 @@ class Moving:
         if self._repository is None:
             return {}
         found: dict[str, str] = {}
-        for each in ast.walk(tree) if later else statements.outside_functions(tree):
+        for each in ast.walk(tree) if later else syntax.outside_functions(tree):
             if isinstance(each, ast.Import | ast.ImportFrom):
                 only = copy(each)
                 for alias in each.names:

@@ -197,15 +197,15 @@ def _page_of(dag: DagResult, sides: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of cells that are HTML already: a column with a kind of notes has its colour.
+    """Return a table of cells that are HTML already; those of a kind of notes have its colour.
 
     On a narrow page each cell repeats its head, but for the column that names the row.
     """
-    names = next(filter(None, heads))
+    first_head = next(filter(None, heads))
 
     def cell(head: str, shown: str) -> str:
         kind = f" class={head or shown}" if (head or shown) in _SEVERITY else ""
-        return f"<td{kind}" + (f' data-head="{head}"' if head not in ("", names) else "") + f">{shown}</td>"
+        return f"<td{kind}" + (f' data-head="{head}"' if head not in ("", first_head) else "") + f">{shown}</td>"
 
     titles = "".join(f"<th>{head}</th>" for head in heads)
     shown = "".join(f"<tr>{''.join(map(cell, heads, row))}</tr>" for row in rows)

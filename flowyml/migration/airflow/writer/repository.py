@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowyml.migration.airflow.reader.files import Files, Refused
-from flowyml.migration.airflow.writer.statements import called
+from flowyml.migration.airflow.writer.syntax import called
 
 OF_AIRFLOW = re.compile(r"airflow(\.|$)")
 OURS = frozenset({"flowyml", "flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect"})

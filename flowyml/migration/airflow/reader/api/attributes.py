@@ -375,7 +375,7 @@ _OTHERS: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     values.Moment: outside.of_moment,
     nodes.Held: _of_held,
 }
-"""What depends on the name in another way."""
+"""By class, the function that finds any other attribute by its name."""
 ENDINGS: Mapping[str, Handler] = {
     "object.__setattr__": _set_attribute,
 }

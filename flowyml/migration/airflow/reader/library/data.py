@@ -23,7 +23,7 @@ from flowyml.migration.airflow.reader.values import Arguments, Given, Native, No
 
 
 class _Inserted(collections.ChainMap[str, str]):
-    """The options of a section: those that one of them inserts (``%(name)s``) are charged, and bounded together."""
+    """Charges the options of a section that one of them inserts (``%(name)s``), and bounds their length together."""
 
     charge: Callable[[str], None]
 
@@ -34,7 +34,7 @@ class _Inserted(collections.ChainMap[str, str]):
 
 
 class _Interpolation(configparser.BasicInterpolation):
-    """Python's ``%(name)s``, within bounds; a parser that ``inserts`` none charges its options, too."""
+    """Inserts options as Python does (``%(name)s``), within bounds; charges them also if a parser ``inserts`` none."""
 
     def __init__(self, machine: Any, inserts: bool) -> None:
         self._machine, self._inserts = machine, inserts
@@ -73,15 +73,15 @@ def _maker(kind: type[configparser.RawConfigParser]) -> Callable[..., Any]:
 
 def _read(machine: Any, parser: Any, arguments: Arguments, node: ast.AST) -> list[str]:
     """Read files; one that is missing in the root is ignored, as in Python. Returns the names of the others."""
-    names, there = hard(arguments.value("filenames", 0)), []
+    names, found = hard(arguments.value("filenames", 0)), []
     for name in map(hard, names if isinstance(names, (list, tuple)) else [names]):
         is_named = isinstance(name, (str, PurePosixPath))
         path = machine.files.resolve(str(name)) if is_named else None
         if path is None or path.is_file():
             text = machine.attempt(node, text_of, machine, str(name)) if is_named else machine.unknown(node)
             machine.call_method(parser, "read_string", Arguments.of(text), node)
-            there.append(str(name))
-    return there
+            found.append(str(name))
+    return found
 
 
 def _read_file(machine: Any, parser: Any, arguments: Arguments, node: ast.AST) -> None:

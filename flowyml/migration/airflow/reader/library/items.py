@@ -36,7 +36,7 @@ def _container(kind: Callable[..., Any]) -> Callable[..., Any]:
 def _dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if arguments.open:
         raise NotKnown
-    first = machine.mapped(arguments.positional[0].value, node) if arguments.positional else {}
+    first = machine.as_dict(arguments.positional[0].value, node) if arguments.positional else {}
     items = first if isinstance(first, dict) else machine.items_of(first, node)
     if not machine.light([list(one)[:1] for one in items if isinstance(one, (list, tuple))]):
         raise NotKnown

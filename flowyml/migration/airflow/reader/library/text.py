@@ -71,7 +71,7 @@ def _regex(name: str) -> values.Native:
             text, flags = pattern, {}
             if isinstance(pattern, re.Pattern):
                 text, flags = pattern.pattern, {"flags": pattern.flags}
-                if len(args) + len(kwargs) > _LONGEST.get(name, 1):
+                if len(args) + len(kwargs) > _MOST_ARGUMENTS.get(name, 1):
                     raise values.NotKnown  # of a part of the text
             if not all(isinstance(one, (str, int)) or callable(one) for one in (text, *args, *kwargs.values())):
                 raise values.NotKnown
@@ -89,8 +89,8 @@ def _regex(name: str) -> values.Native:
     return values.Native(name, call)
 
 
-_LONGEST = {"split": 2, "sub": 3}
-"""The arguments of a pattern's methods that are those of ``re``: others have the place where they begin."""
+_MOST_ARGUMENTS = {"split": 2, "sub": 3}
+"""Arguments that a pattern's method shares with ``re``, 1 unless named here; one more is the start position."""
 
 
 def _substituted(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:

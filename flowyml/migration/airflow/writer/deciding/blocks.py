@@ -220,18 +220,18 @@ T = TypeVar("T")
 def sorted_units(units: Sequence[T], waits: Mapping[T, set[T]]) -> list[T] | None:
     """Sort units, each after those that it waits for, otherwise stable; None if there is a cycle."""
     positions = {unit: number for number, unit in enumerate(units)}
-    counts = {unit: len(waits[unit]) for unit in units}
-    waiting: dict[T, list[T]] = {}
+    waiting_for = {unit: len(waits[unit]) for unit in units}
+    followers: dict[T, list[T]] = {}
     for unit in units:
         for each in waits[unit]:
-            waiting.setdefault(each, []).append(unit)
-    ready = [positions[unit] for unit in units if not counts[unit]]
+            followers.setdefault(each, []).append(unit)
+    ready = [positions[unit] for unit in units if not waiting_for[unit]]
     done: list[T] = []
     while ready:
         unit = units[heappop(ready)]
         done.append(unit)
-        for each in waiting.get(unit, ()):
-            counts[each] -= 1
-            if not counts[each]:
+        for each in followers.get(unit, ()):
+            waiting_for[each] -= 1
+            if not waiting_for[each]:
                 heappush(ready, positions[each])
     return done if len(done) == len(units) else None

@@ -284,13 +284,13 @@ class Asking:
             return None
         if made.kind == "moment" and name == "to_date_string" and not texts:
             return self._filtered(made, "ds")
-        passed = ", ".join(f"'{text}'" for text in texts)
+        quoted = ", ".join(f"'{text}'" for text in texts)
         if made.kind == "moment" and (name, len(texts)) in (("strftime", 1), ("isoformat", 0)):
-            return _Made((*made.code, f".{name}({passed})"), "text")
+            return _Made((*made.code, f".{name}({quoted})"), "text")
         if made.kind == "day":
             made = _Made(("str(", *made.code, ")"), "text")
         if made.kind == "text" and name in _TEXT_METHODS:
-            return _Made((*made.code, f".{name}({passed})"), "text")
+            return _Made((*made.code, f".{name}({quoted})"), "text")
         return None
 
     def _macro(self, name: str, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:

@@ -73,8 +73,8 @@ class Decision:
     of other tasks; they ``may_be_missing``. With ``through_bash``, which has Bash's own arguments, the function returns
     a command. ``starts`` is the DAG that it runs instead, with its arguments as that run's conf. ``others`` are
     functions among an operator's arguments, ``defaults`` the DAG's default arguments if it takes all of them by name.
-    ``within`` is the prefix of its id by the task group that calls it. Several calls may be of one step, that of
-    ``like``, which takes its ``own_values`` beside those of its asking.
+    ``within`` is the prefix of its id by the task group that calls it. Several calls may share one step, that of
+    ``like``: ``own_values`` are what this call gives it besides the values of its asking.
     """
 
     task: TaskModel

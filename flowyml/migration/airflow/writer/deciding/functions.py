@@ -15,7 +15,7 @@ from flowyml.migration.airflow.writer.deciding.mapping import mapped_names
 from flowyml.migration.airflow.writer.deciding.options import defaults_of
 from flowyml.migration.airflow.writer.deciding.pulls import TASK, with_parameters
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving, Needed, without_defaults
-from flowyml.migration.airflow.writer.statements import called, outside_functions
+from flowyml.migration.airflow.writer.syntax import called, outside_functions
 
 # Airflow's own arguments of a function, in all versions; source: airflow.sdk.definitions.context.Context, and
 # airflow.utils.context.KNOWN_CONTEXT_KEYS of Airflow 2.
@@ -161,16 +161,16 @@ def of_context(asking: Asking, moved: Function, arguments: dict[str, Any]) -> tu
         raise Unclear(f"it takes *{spec.vararg.arg}")
     if missing := [name for name in _without_default(spec) if name not in filled and name not in CONTEXT]:
         raise Unclear(f"nothing gives it {missing[0]}")
-    tests: dict[str, Callable[[ast.AST], bool]] = {
+    checks: dict[str, Callable[[ast.AST], bool]] = {
         name: partial(_is_name, name=name) for name in names if name in CONTEXT and name not in filled
     }
     rest = spec.kwarg.arg if spec.kwarg else ""
     if rest in used:
         for key in sorted(_keys_of(tree, rest) - filled):
-            tests[key] = partial(_is_item, of=rest, key=key)
-    found: dict[str, Any] = {name: _by_name(asking, name, tree, is_it) for name, is_it in tests.items()
+            checks[key] = partial(_is_item, of=rest, key=key)
+    found: dict[str, Any] = {name: _by_name(asking, name, tree, is_it) for name, is_it in checks.items()
                              if name not in TASK}  # fmt: skip
-    if tasks := [is_it for name, is_it in tests.items() if name in TASK]:
+    if tasks := [is_it for name, is_it in checks.items() if name in TASK]:
         moved, pulled = with_parameters(asking, moved, tree, lambda node: any(each(node) for each in tasks), arguments)
         found |= pulled
     return moved, found

@@ -133,9 +133,9 @@ def lost_defaults(
 
 def _file_defaults(dag: DagModel) -> Iterator[Note]:
     """Yield notes on values that the file has as defaults for a Variable or the environment."""
-    arguments = [(f"{each.name} of the DAG", each) for each in dag.arguments if each.name in _TAKEN_OF_DAG]
-    arguments += [(f"default argument {each.name}", each) for each in dag.default_args if each.name in TAKEN]
-    for construct, each in arguments:
+    named_arguments = [(f"{each.name} of the DAG", each) for each in dag.arguments if each.name in _TAKEN_OF_DAG]
+    named_arguments += [(f"default argument {each.name}", each) for each in dag.default_args if each.name in TAKEN]
+    for construct, each in named_arguments:
         if is_by_default(each.value):
             yield _left_out(construct, each, BY_DEFAULT, "Set it in the pipeline.")
 

@@ -25,8 +25,8 @@ def with_parameters(
 ) -> tuple[Function, Mapping[str, ValueEdge | None]]:  # fmt: skip
     """Return the function with a parameter for each value that it pulls, and these values.
 
-    ``is_task`` recognizes the running task in its ``tree``, ``arguments`` are its other ones. Raises ``Unclear`` if
-    it uses its task in any other way, or cannot be changed.
+    ``is_task`` recognizes the running task in its ``tree``; ``arguments`` names what the call gives it already. Raises
+    ``Unclear`` if it uses its task in any other way, or cannot be changed.
     """
     calls, kept = _pulls(tree, is_task)
     if moved.is_imported or moved.node.decorators or moved.node.params.posonly_params:  # it stays as it is

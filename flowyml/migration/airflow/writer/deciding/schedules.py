@@ -179,9 +179,9 @@ def lost_of_schedule(dag: DagModel, made: Schedule | None) -> Iterator[Note]:
         if each.name == "end_date" and each.value is not None and (made is None or made.end is None):
             yield Note(Kind.CHANGED, "end_date of the DAG", each.place, "it is not the end of a schedule of the "
                        "pipeline", "Give end= to the schedule, or stop the runs by hand.")  # fmt: skip
-    values = [(each, dag.schedule_argument) for each in values_in(dag.schedule_value)]
-    values += [(each, of) for task in dag.tasks for of in task.arguments for each in values_in(of.value)]
-    for value, argument in values:
+    pairs = [(each, dag.schedule_argument) for each in values_in(dag.schedule_value)]
+    pairs += [(each, of) for task in dag.tasks for of in task.arguments for each in values_in(of.value)]
+    for value, argument in pairs:
         for asset in _flat(value):
             if asset.more and argument is not None:
                 yield Note(Kind.CHANGED, f"{', '.join(asset.more)} of the asset {asset}", argument.place, "an asset "

@@ -75,7 +75,7 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
             Kind.CHANGED, f"{word} of {task.task_id}", task.place, "it runs by the ends of the tasks before it",
             "with cleanup(): runs a step when all others have ended.",
         )  # fmt: skip
-    yield from _file_defaults(task, made)
+    yield from _unknown_options(task, made)
     yield from _looks(task, made)
     if made.kind in ("operator", "hole"):
         return
@@ -118,7 +118,7 @@ def lost_of(argument: Argument | None, kinds: Collection[str], about: str) -> It
     yield from options.lost_defaults(each, kinds, OPTIONS, about)
 
 
-def _file_defaults(task: TaskModel, made: Decision) -> Iterator[Note]:
+def _unknown_options(task: TaskModel, made: Decision) -> Iterator[Note]:
     """Yield notes on numbers, times and rules that are unknown, or only the file's default."""
     to_do = "Set it in the pipeline."
     for name in options.TAKEN:

@@ -178,16 +178,17 @@ def _split(texts: Sequence[str], columns: Sequence[Column]) -> Hole | None:
         if starts in seen or len(seen) > _LONGEST:
             continue
         seen.add(starts)
-        heads = [text[start : start + 1] for text, start in zip(texts, starts, strict=True)]
-        if heads[0] and len({*heads}) == 1:
-            head = (*parts[:-1], parts[-1] + heads[0]) if parts and isinstance(parts[-1], str) else (*parts, heads[0])
-            todo.append((tuple(start + 1 for start in starts), head))
+        letters = [text[start : start + 1] for text, start in zip(texts, starts, strict=True)]
+        if letters[0] and len({*letters}) == 1:
+            last = parts[-1] if parts else ()
+            grown = (*parts[:-1], last + letters[0]) if isinstance(last, str) else (*parts, letters[0])
+            todo.append((tuple(start + 1 for start in starts), grown))
         for column in columns:
             shown = [str(each) for each in column]
             places = zip(shown, texts, starts, strict=True)
             if all(each and text.startswith(each, start) for each, text, start in places):
-                ends_here = tuple(start + len(each) for start, each in zip(starts, shown, strict=True))
-                todo.append((ends_here, (*parts, column)))
+                next_starts = tuple(start + len(each) for start, each in zip(starts, shown, strict=True))
+                todo.append((next_starts, (*parts, column)))
     return None
 
 

@@ -167,15 +167,15 @@ class _Body:
     def calls(self, order: Sequence[Unit], depth: int) -> Iterator[str]:
         """Yield the calls of some tasks, and branches with those in them."""
         lines = [self._lines(unit) or (-number,) for number, unit in enumerate(order, 1)]
-        passed = 0
+        after_loop = 0
         for position, unit in enumerate(order):
-            if position < passed:
+            if position < after_loop:
                 continue
             if not isinstance(unit, Chain):
                 size, count = repeated(lines, position)
                 if loop := self._loop(order[position : position + size * count], size, depth):
                     yield loop
-                    passed = position + size * count
+                    after_loop = position + size * count
                 else:
                     yield from self._of_unit(unit, depth, again=self.again)
                 continue
@@ -369,8 +369,8 @@ class _Body:
                 elif name not in decision.over:
                     yield Pair(f"{name}=", self.items[name] if name in decision.items else name)
             edges = dict.fromkeys((edge.task_id, edge.key) for edge in decision.whole)
-            argument = zip(values.values(), edges, strict=True)
-            yield from (Pair(f"{name}=", self.outputs.get(edge, "None")) for name, edge in argument)
+            pairs = zip(values.values(), edges, strict=True)
+            yield from (Pair(f"{name}=", self.outputs.get(edge, "None")) for name, edge in pairs)
             return
         for name, argument in decision.arguments.items():
             part = self.names.argument(said_of(decision, name), argument, self._part)
