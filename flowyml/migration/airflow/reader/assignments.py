@@ -174,7 +174,7 @@ class Assignments(Expressions):
                 self.delete_attribute(values.hard(self.eval(target.value)), self.mangled(target.attr))
 
     def delete_attribute(self, owner: Any, name: str) -> None:
-        """``del owner.name``."""
+        """Delete ``owner.name``."""
         self.context.changed += 1
         if isinstance(owner, values.Items) and isinstance(
             found := owner.cls and owner.cls.find("__delattr__"), values.Native

@@ -27,7 +27,7 @@ class Calls(Statements):
         self.generators: dict[int, bool] = {}
 
     def call(self, function: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-        """``function(arguments)``."""
+        """Return the result of ``function(arguments)``."""
         self.step()
         match function:
             case values.Native():
@@ -320,7 +320,7 @@ class Calls(Statements):
         return default
 
     def make_super(self, node: ast.AST) -> Any:
-        """``super()``."""
+        """Return ``super()`` of the method that is running."""
         scope: values.Scope | None = self.scope
         while scope is not None and "__class__" not in scope.names:
             scope = scope.parent

@@ -230,7 +230,7 @@ def _all(context: Context, before: Sequence[Task], after: Sequence[Task]) -> Non
 
 
 def link(context: Context, before: Any, after: Any) -> list[Any]:
-    """``before >> after``. Returns the values that cannot have an edge."""
+    """Add the edges of ``before >> after``. Returns the values that cannot have an edge."""
     lost: list[Any] = []
     if isinstance(before, Label):
         _label(context, before, flat(after), "after", lost)
@@ -302,7 +302,7 @@ def _group_of(node: Any) -> Group | None:
 
 
 def chain(context: Context, parts: Sequence[Any]) -> list[Any]:
-    """Airflow's ``chain``. Raises if two neighbouring lists have different lengths."""
+    """Add the edges of ``chain``. Raises if two neighbouring lists have different lengths."""
     lost: list[Any] = []
     parts = [hard(part) for part in parts]
     for before, after in itertools.pairwise(parts):
@@ -317,7 +317,7 @@ def chain(context: Context, parts: Sequence[Any]) -> list[Any]:
 
 
 def linear(context: Context, parts: Sequence[Any]) -> list[Any]:
-    """Airflow's ``chain_linear``."""
+    """Add the edges of ``chain_linear``."""
     lost: list[Any] = []
     for before, after in itertools.pairwise(parts):
         lost += link(context, before, after)

@@ -37,7 +37,7 @@ class Imports(Calls):
     """Imports. A module of the root is evaluated when it is first imported; any other is foreign."""
 
     def imported(self, name: str, node: ast.AST) -> Any:
-        """``import name``."""
+        """Return the module of ``import name``."""
         if _comes_with_airflow(name):
             return Foreign(name)
         path = self.files.module(name)
@@ -169,7 +169,7 @@ _REQUIRED = frozenset({"attr", "attrs", "croniter", "dateutil", "jinja2", "packa
 
 @lru_cache(maxsize=256)
 def _parsed(text: str, name: str) -> ast.Module:
-    """`parse`, cached: many DAG files import the same modules."""
+    """Parse a file, or return its tree from a cache: many DAG files import the same modules."""
     return parse(text, name)
 
 

@@ -259,7 +259,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_yaml(text: str, every: bool = False) -> Any:
-    """YAML of plain tags, of a bounded depth and size with its aliases unfolded.
+    """Parse YAML of plain tags, of a bounded depth and size with its aliases unfolded.
 
     Raises ValueError, YAMLError, or MissingExtraError.
     """

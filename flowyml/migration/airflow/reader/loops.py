@@ -56,7 +56,7 @@ class Loops(Assignments):
 
     @contextmanager
     def doubting(self, way: type[Exception]) -> Iterator[None]:
-        """For a pass, a loop or a function: warn of tasks that are created in it after a condition that may end it."""
+        """Warn of tasks that a pass, a loop or a function creates after a condition that may end it."""
         start = len(self.doubts)
         try:
             yield
@@ -219,7 +219,7 @@ class Loops(Assignments):
         self.block(node.orelse)
 
     def ended(self, node: ast.Break | ast.Continue) -> None:
-        """``break`` and ``continue``."""
+        """Raise the exception for ``break`` or ``continue``."""
         raise Break if isinstance(node, ast.Break) else Continue
 
     def nothing(self, value: Any, node: ast.AST) -> None:

@@ -118,7 +118,7 @@ class Base(values.Machine):
         return found
 
     def settle(self, args: Any, kwargs: Any = None) -> tuple[Any, Any, list[values.Soft], bool]:
-        """`parts.settle`; the traversal is charged."""
+        """Call `parts.settle`, and charge the traversal."""
         *found, count = parts.settle(args, kwargs)
         self.step(count // 8)
         return found[0], found[1], found[2], found[3]

@@ -16,7 +16,7 @@ class Members(Base):
     """Attributes, as written in a file."""
 
     def attribute(self, value: Any, name: str, node: ast.AST) -> Any:
-        """``value.name``."""
+        """Return ``value.name``."""
         if type(value) is values.Soft:
             found = self.attribute(value.value, name, node)
             return _of_default(found, value) if isinstance(found, values.Native) else self.soft(found, value)

@@ -128,7 +128,7 @@ COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 
 
 def binary(kind: type[ast.operator], left: Any, right: Any) -> Any:
-    """``left`` and ``right`` with a binary operator."""
+    """Apply a binary operator to ``left`` and ``right``."""
     return checked(BINARY[kind](left, right))
 
 
@@ -302,7 +302,7 @@ def _filled(text: str, given: Sequence[Mapping[str, Any]]) -> None:
 
 
 def joined(separator: Any, items: Iterable[Any]) -> Any:
-    """``separator.join(items)``. Raises ``NotKnown`` before the text is built."""
+    """Return ``separator.join(items)``. Raises ``NotKnown`` before the text is built."""
     parts = list(items)
     size = sum(len(part) for part in parts if isinstance(part, (str, bytes))) + len(separator) * len(parts)
     if size > LARGEST:
@@ -333,7 +333,7 @@ _QUICK = _names(
 
 
 def formatted(value: Any, conversion: str, spec: str) -> str:
-    """``f"{value!conversion:spec}"``."""
+    """Return ``f"{value!conversion:spec}"``."""
     _only_plain(value)
     _widths(spec)
     match conversion:

@@ -21,7 +21,7 @@ class Protocols(Members):
     # Operators
 
     def operate(self, kind: type[ast.operator], left: Any, right: Any, node: ast.AST) -> Any:
-        """``left`` and ``right`` under an operator."""
+        """Apply an operator to ``left`` and ``right``."""
         self.step()
         found = self.world.operate(kind, left, right, node)
         if found is not MISSING:
@@ -90,7 +90,7 @@ class Protocols(Members):
         return self.soft(self.attempt(node, COMPARE[kind], one, other), left, right, *soft)
 
     def _contained(self, kind: type[ast.cmpop], left: Any, right: Any, node: ast.AST) -> Any:
-        """``left in right``."""
+        """Return ``left in right``, or ``left not in right``."""
         one, other = values.hard(left), values.hard(right)
         if isinstance(other, values.Class):
             items = self.iterate(other, node)
@@ -124,7 +124,7 @@ class Protocols(Members):
         return self.unknown(node) if found is None else found is (kind is ast.Eq)
 
     def _ordered(self, kind: type[ast.cmpop], one: Any, other: Any, node: ast.AST) -> Any:
-        """``<`` and the other comparisons of instances: by their methods, as tuples or dataclasses by their fields."""
+        """Compare instances by ``<`` and the like: by their methods, or by fields as tuples and dataclasses do."""
         for owner, against, name in ((one, other, _ORDERS[kind][0]), (other, one, _ORDERS[kind][1])):
             if isinstance(owner, values.Instance) and (method := owner.special(name)):
                 return self.call(self.bound(method, owner, node), values.Arguments.of(against), node)
@@ -138,7 +138,7 @@ class Protocols(Members):
         return True if True in answers else None if None in answers else False
 
     def _within(self, kind: type[ast.cmpop], one: Any, other: values.Instance, node: ast.AST) -> Any:
-        """``one in other``, for an instance that has ``__contains__`` or is iterable."""
+        """Return ``one in other`` for an instance that has ``__contains__`` or is iterable."""
         if method := other.special("__contains__"):
             found = self.truth(self.call(self.bound(method, other, node), values.Arguments.of(one), node))
         elif (items := self.iterate(other, node)) is None:
@@ -159,7 +159,7 @@ class Protocols(Members):
     # Items
 
     def item(self, value: Any, key: Any, node: ast.AST) -> Any:
-        """``value[key]``."""
+        """Return ``value[key]``."""
         found = self.world.item(value, key, node)
         if found is not MISSING:
             return found

@@ -88,7 +88,7 @@ def read_file(path: Path, *, root: Path | None = None, options: Options | None =
 
 
 def _may_hold_dags(text: str) -> bool:
-    """Airflow's safe mode (``might_contain_dag_via_default_heuristic``): the file must contain both words."""
+    """Return whether Airflow reads a file in its safe mode (``might_contain_dag_via_default_heuristic``)."""
     lower = text.lower()
     return ("dag" in lower and "airflow" in lower) or ("asset" in lower and "airflow" in lower)
 

@@ -271,7 +271,7 @@ class Instance:
     attributes: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """As a warning shows it."""
+        """Return the text that a warning shows."""
         return f"<an object of {self.cls.name if self.cls is not None else 'a library'}>"
 
     def special(self, name: str) -> Function | None:

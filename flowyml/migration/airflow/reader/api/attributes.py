@@ -67,7 +67,7 @@ def _as_teardown(world: Making, value: Any, arguments: values.Arguments, node: a
 
 
 def _relatives(task: nodes.Task, arguments: values.Arguments, *, indirect: bool) -> list[nodes.Task]:
-    """``get_direct_relatives`` and ``get_flat_relatives``."""
+    """Answer ``get_direct_relatives``, or ``get_flat_relatives`` if ``indirect``."""
     side = "upstream" if values.hard(arguments.value("upstream", 0, False)) is True else "downstream"
     return list(reached(getattr(task, side), lambda one: getattr(one, side) if indirect else ()))
 

@@ -81,7 +81,7 @@ def taskflow(
 
 
 def task_decorator(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``@task``, ``@task.branch`` and so on, with arguments or without."""
+    """Apply ``@task``, ``@task.branch`` and so on, with arguments or without."""
     kind = function.path.rpartition("task.")[2] if re.search(r"\btask\.\w+$", function.path) else ""
     decorator = f"@task.{kind}" if kind and kind != "python" else "@task"
     if kind in ("run_if", "skip_if"):
@@ -90,7 +90,7 @@ def task_decorator(world: Making, function: values.Foreign, arguments: values.Ar
 
 
 def _conditional(kind: str, arguments: values.Arguments) -> Any:
-    """``@task.run_if(…)`` around a ``@task``: an additional argument of the task."""
+    """Return ``@task.run_if(…)`` for a ``@task``: it adds an argument to the task."""
     condition = arguments.get("condition", 0) or values.Given(None)
 
     def wrap(target: Any) -> Any:
@@ -138,7 +138,7 @@ def _marks(world: Making, function: values.Foreign, arguments: values.Arguments,
 
 
 def expanded(world: Making, owner: Any, kind: str, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``expand`` and ``expand_kwargs`` of a task, an operator or a group."""
+    """Map a task, an operator or a group by its ``expand`` or ``expand_kwargs``."""
     mapping = (kind, arguments)
     if isinstance(owner, nodes.TaskFactory):
         return taskflow(world, owner, values.Arguments(), node, mapping)
@@ -210,14 +210,14 @@ def _dag_decorator(world: Making, function: values.Foreign, arguments: values.Ar
 
 
 def overridden(factory: Any, arguments: values.Arguments) -> Any:
-    """``override(…)``: a factory with other options."""
+    """Return a factory with other options, as ``override(…)`` does."""
     named = {name: values.Given(one.value, one.node, one.module, "override") for name, one in arguments.named.items()}
     merged = values.Arguments(list(factory.arguments.positional), {**factory.arguments.named, **named})
     return replace(factory, arguments=merged)
 
 
 def partly(factory: Any, arguments: values.Arguments) -> Any:
-    """``partial(…)``: a factory with some of the arguments of its function."""
+    """Return a factory with some of the arguments of its function, as ``partial(…)`` does."""
     made = overridden(factory, values.Arguments())
     made.partial = factory.partial.joined(arguments)
     return made

@@ -14,7 +14,7 @@ from flowyml.migration.airflow.reader.values import Arguments, Either, Foreign, 
 
 
 def join(world: Making, before: Any, after: Any, node: ast.AST) -> None:
-    """``before >> after``, with a warning for values that cannot be joined."""
+    """Add the edges of ``before >> after``, with a warning for values that cannot be joined."""
     one_of_several = any(
         isinstance(one, Either) for side in (before, after) if world.machine.light(side) for one in flat(side)
     )
@@ -84,7 +84,7 @@ def _label(world: Making, function: Foreign, arguments: Arguments, node: ast.AST
 
 
 def enter(world: Making, value: Any, node: ast.AST) -> Any:
-    """``with value as …:``."""
+    """Enter ``with value as …:``. Returns the value that ``as`` names."""
     value = _chosen(value)
     if isinstance(value, Dag):
         world.context.dags.append(value)
@@ -130,7 +130,7 @@ def joins(value: Any) -> bool:
 
 
 def _chosen(value: Any) -> Any:
-    """Of several possible values, the first DAG or group."""
+    """Return the first DAG or group of several possible values."""
     if isinstance(value, Either):
         return next((one for one in value.options if isinstance(hard(one), (Dag, Group))), value)
     return value

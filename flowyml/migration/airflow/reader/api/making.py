@@ -34,7 +34,7 @@ class Making:
         return found
 
     def make_dag(self, arguments: values.Arguments, node: ast.AST, dag: Dag | None = None) -> Dag:
-        """``DAG(…)``. Raises AirflowException for an id that Airflow refuses."""
+        """Make a DAG by ``DAG(…)``. Raises AirflowException for an id that Airflow refuses."""
         dag = dag or Dag(None)
         dag.arguments, dag.node, dag.module, dag.ready = arguments, node, self.machine.module, True
         dag.dag_id = self._identifier(arguments.value("dag_id", 0), "a DAG's id", node)
@@ -84,7 +84,7 @@ class Making:
         return task
 
     def partial_of(self, operator: Any, arguments: values.Arguments, node: ast.AST) -> Partial:
-        """``Operator.partial(…)``: its task belongs to the DAG and group that are open now, not at ``expand``."""
+        """Return ``Operator.partial(…)``, whose task belongs to the DAG and group open now, not at ``expand``."""
         dag = self.dag_of(arguments, node)
         here = {"dag": values.Given(dag), "task_group": values.Given(self.context.group(dag))}
         found = {name: given for name, given in here.items() if given.value is not None}
@@ -116,7 +116,7 @@ class Making:
     def make_group(
         self, arguments: values.Arguments, node: ast.AST, group: Group | None = None, suffix: bool = False
     ) -> Group:
-        """``TaskGroup(…)``."""
+        """Make a group by ``TaskGroup(…)``."""
         group = group or Group(None)
         parent = values.hard(arguments.value("parent_group"))
         dag = self.dag_of(arguments, node) if not isinstance(parent, Group) else parent.dag
@@ -181,7 +181,7 @@ class Making:
                     arguments.named[name] = given
 
     def initialise(self, instance: Any, arguments: values.Arguments, node: ast.AST) -> None:
-        """``super().__init__(…)`` where the base is Airflow's, or ``dict``."""
+        """Call ``super().__init__(…)`` of a base of Airflow's, or of ``dict``."""
         if isinstance(instance, values.Items):
             items = self.machine.call(BUILTINS["dict"], arguments, node)
             if isinstance(values.hard(items), dict):

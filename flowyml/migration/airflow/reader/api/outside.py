@@ -45,7 +45,7 @@ def _variable(world: Making, function: values.Foreign, arguments: values.Argumen
 
 
 def _variable_set(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``Variable.setdefault(key, default, description, deserialize_json)``."""
+    """Answer ``Variable.setdefault(key, default, description, deserialize_json)``."""
     named = dict(arguments.named)
     for name, each in zip(("key", "default", "description", "deserialize_json"), arguments.positional, strict=False):
         named.setdefault(name, each)
@@ -86,7 +86,7 @@ def _getenv(world: Making, function: values.Foreign, arguments: values.Arguments
 
 
 def _setdefault(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``os.environ.setdefault``."""
+    """Answer ``os.environ.setdefault``, and store its value."""
     name = values.hard(arguments.value("key", 0))
     found = environment(world, name, arguments.get("default", 1), node)
     set_environment(world, name, found, node)
@@ -94,7 +94,7 @@ def _setdefault(world: Making, function: values.Foreign, arguments: values.Argum
 
 
 def _update(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> None:
-    """``os.environ.update``."""
+    """Store the values of ``os.environ.update``."""
     given = values.hard(arguments.value("other", 0))
     for name, value in given.items() if isinstance(given, dict) else ():
         set_environment(world, values.hard(name), value, node)
@@ -136,7 +136,7 @@ def _clock(world: Making, function: values.Foreign, arguments: values.Arguments,
 
 
 def _clock_in(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``now(tz)`` and its like."""
+    """Return the moment of ``now(tz)`` and the like, which only a run knows."""
     return _moment(world, _zone(world, arguments.value("tz", 0), node), node)
 
 
@@ -175,7 +175,7 @@ def shifted(world: Making, left: Any, right: Any, node: ast.AST) -> Any:
 
 
 def _search_path(world: Making, function: values.Foreign, arguments: values.Arguments, node: ast.AST) -> None:
-    """``sys.path.append(folder)``: modules are also searched in that folder, if it is in the root."""
+    """Search modules also in the folder of ``sys.path.append(folder)``, if it is in the root."""
     folder = values.hard(arguments.positional[-1].value) if arguments.positional else None
     if isinstance(folder, (str, PurePosixPath)):
         world.machine.files.search(str(folder))

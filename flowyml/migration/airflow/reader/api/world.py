@@ -135,7 +135,7 @@ class Airflow(Making):
         return MISSING
 
     def item(self, value: Any, key: Any, node: ast.AST) -> Any:
-        """``value[key]`` of one of Airflow's own objects, and of the environment."""
+        """Return ``value[key]`` of one of Airflow's own objects, or of the environment."""
         if isinstance(value, nodes.XCom):
             return nodes.XCom(value.task, values.hard(key), value.path, value.parts)
         if isinstance(value, nodes.Group):
@@ -154,7 +154,7 @@ class Airflow(Making):
         return MISSING
 
     def operate(self, kind: type[ast.operator], left: Any, right: Any, node: ast.AST) -> Any:
-        """``>>``, ``<<`` between tasks, ``|``, ``&`` between assets."""
+        """Apply ``>>`` or ``<<`` to tasks, ``|`` or ``&`` to assets, ``+`` or ``-`` to moments."""
         if kind is ast.RShift or kind is ast.LShift:
             one = values.hard(left)
             shifts = (
@@ -186,12 +186,12 @@ class Airflow(Making):
         return attributes.assign(self, value, name, new, node)
 
     def assign_item(self, value: Any, key: Any, new: Any, node: ast.AST) -> None:
-        """``value[key] = new`` of the environment."""
+        """Set ``value[key] = new`` in the environment."""
         if isinstance(value, values.Foreign) and value.path == "os.environ":
             outside.set_environment(self, values.hard(key), new, node)
 
     def enter(self, value: Any, node: ast.AST) -> Any:
-        """``with value as …:``."""
+        """Enter ``with value as …:``. Returns the value that ``as`` names."""
         return edges.enter(self, value, node)
 
     def leave(self, value: Any, node: ast.AST) -> None:

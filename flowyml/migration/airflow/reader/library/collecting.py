@@ -39,7 +39,7 @@ class _Defaults(dict[Any, Any]):
 
 
 def _defaultdict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``defaultdict(factory, items)``; without a factory a dictionary."""
+    """Return ``defaultdict(factory, items)``; without a factory a dictionary."""
     factory = arguments.value("default_factory", 0)
     items = BUILT["dict"].call(machine, arguments.rest(), node)
     if not isinstance(hard(items), dict) or factory is None:
@@ -85,7 +85,7 @@ def _shallow(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _grouped(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``itertools.groupby``: pairs of a key and the list of its run."""
+    """Return the pairs of ``itertools.groupby``, each of a key and the list of its run."""
     items = machine.items_of(arguments.value("iterable", 0), node)
     keys = keys_of(machine, items, arguments.value("key", 1), node)
     rows: list[Any] = []
@@ -132,7 +132,7 @@ def _shuffled(machine: Any, arguments: Arguments, node: ast.AST) -> None:
 
 
 def _queue(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``collections.deque``, as a list. One with ``maxlen`` is unknown."""
+    """Return a ``collections.deque`` as a list. One with ``maxlen`` is unknown."""
     items = machine.items_of(arguments.value("iterable", 0, ()), node)
     if hard(arguments.value("maxlen", 1)) is not None:
         raise NotKnown

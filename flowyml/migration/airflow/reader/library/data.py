@@ -154,7 +154,7 @@ _TOML = _loader(tomllib.loads, letters=2)
 
 
 def _toml_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``toml.load``, of an open file or of the path of one."""
+    """Read TOML by ``toml.load``, from an open file or from a path."""
     given = hard(arguments.value("f", 0))
     if isinstance(given, (str, PurePosixPath)):
         given = machine.attempt(node, lambda: text_of(machine, str(given)))

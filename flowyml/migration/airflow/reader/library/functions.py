@@ -67,7 +67,7 @@ def _identity(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _cached(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``functools.lru_cache``, with or without arguments."""
+    """Apply ``functools.lru_cache``, with or without arguments."""
     function = arguments.positional[0].value if len(arguments.positional) == 1 else None
     if isinstance(function, Function):
         function.cached = {}
@@ -99,7 +99,7 @@ def _import_module(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _spec(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``importlib.util.spec_from_file_location`` and ``SourceFileLoader``: a file of the root, to be loaded."""
+    """Return the spec that ``spec_from_file_location`` or ``SourceFileLoader`` makes for a file of the root."""
     name, path = hard(arguments.value("name", 0)), hard(arguments.value("location", 1, arguments.value("path")))
     found = machine.files.resolve(str(path)) if isinstance(path, (str, PurePosixPath)) else None
     if not isinstance(name, str) or found is None or not found.is_file():
@@ -126,7 +126,7 @@ def _operation(method: str, kind: type[ast.AST], *, swapped: bool = False) -> Ca
 
 
 def _getter(get: Callable[[Any, Any, Any, ast.AST], Any]) -> Callable[..., Any]:
-    """``itemgetter`` or ``attrgetter``: with several names, the getter returns a tuple."""
+    """Return ``itemgetter`` or ``attrgetter``: with several names, the getter returns a tuple."""
 
     def make(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         names = [given.value for given in arguments.positional]

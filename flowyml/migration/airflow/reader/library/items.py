@@ -205,7 +205,7 @@ def _sorted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def sort_in_place(machine: Any, value: list[Any], arguments: Arguments, node: ast.AST) -> None:
-    """``value.sort(key=…, reverse=…)``."""
+    """Sort a list by ``value.sort(key=…, reverse=…)``."""
     found = machine.attempt(node, _ordered, machine, list(value), arguments, node)
     if isinstance(found, list):
         machine.context.changed += 1

@@ -197,7 +197,7 @@ def _type(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
 
 
 def _made_class(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``type(name, bases, names)``."""
+    """Make a class by ``type(name, bases, names)``."""
     name, bases, names = (values.hard(given.value) for given in arguments.positional)
     if not isinstance(name, str) or not isinstance(bases, tuple) or not isinstance(names, dict):
         raise values.NotKnown
@@ -212,7 +212,7 @@ def _made_class(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any
 
 
 def _evaluated(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``eval(text)``: the text is evaluated like the rest of the file."""
+    """Evaluate the text of ``eval(text)`` like the rest of the file."""
     text = arguments.expect(str, "expression", 0)
     if len(text) > 10_000:
         raise values.NotKnown
@@ -222,7 +222,7 @@ def _evaluated(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
 
 
 def _executed(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``exec(text)``, likewise."""
+    """Execute the text of ``exec(text)`` like the rest of the file."""
     text = arguments.expect(str, "source", 0)
     elsewhere = [one for one in arguments.positional[1:2] if values.hard(one.value) is not machine.module.scope.names]
     if len(text) > 50_000 or elsewhere:
@@ -296,7 +296,7 @@ def _dir(machine: Any, arguments: values.Arguments) -> list[str]:
 
 
 def _members(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``inspect.getmembers(value, predicate)``."""
+    """Return the pairs of ``inspect.getmembers(value, predicate)``, each of a name and its value."""
     value, wanted = values.hard(arguments.value("object", 0)), arguments.value("predicate", 1)
     found: list[Any] = []
     for name in _names_of(value):
@@ -318,7 +318,7 @@ def _is_a(kind: type) -> Callable[..., Any]:
 
 
 def _signature(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``inspect.signature`` of a function or method of the root: its ``parameters``."""
+    """Return the ``inspect.signature`` of a function or method of the root, with its ``parameters``."""
     value = values.hard(arguments.value("obj", 0))
     function = value.function if isinstance(value, values.Bound) else value
     if not isinstance(function, values.Function) or function.wraps:

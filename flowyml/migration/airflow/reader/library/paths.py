@@ -27,7 +27,7 @@ def open_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _text_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``io.StringIO(text)``."""
+    """Open a text by ``io.StringIO(text)``."""
     return _opened(machine, arguments.expect(str, "initial_value", 0, ""), "\n")
 
 
@@ -92,7 +92,7 @@ def _pure(path: Path) -> PurePosixPath:
 
 
 def _modules(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``pkgutil.iter_modules``: the modules in folders."""
+    """Return the modules that ``pkgutil.iter_modules`` finds in folders."""
     folders, prefix = arguments.expect(list, "path", 0), arguments.expect(str, "prefix", 1, "")
     found = [_in_root(machine, hard(folder)) for folder in folders]
     rows = [
@@ -171,7 +171,7 @@ def path_attribute(machine: Any, path: PurePosixPath, name: str, node: ast.AST) 
 
 
 def _matched(machine: Any, path: PurePosixPath, arguments: Arguments) -> Any:
-    """``path.match(pattern)``: a relative pattern is compared from the right; ``**`` is ``*`` in it."""
+    """Answer ``path.match(pattern)``: a relative pattern is compared from the right; ``**`` is ``*`` in it."""
     given = arguments.value("path_pattern", 0)
     pattern = hard(given)
     if not isinstance(pattern, _PATH) or not 0 < len(str(pattern)) <= 1000:

@@ -74,7 +74,7 @@ def _named_tuple(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _replaced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``dataclasses.replace`` and ``_replace``: a copy with other values of some fields."""
+    """Copy an instance with other values of some fields, by ``dataclasses.replace`` or ``_replace``."""
     old = arguments.expect(Instance, "obj", 0)
     if old.cls is None or old.cls.fields is None:
         raise NotKnown
@@ -83,7 +83,7 @@ def _replaced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _fields(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``dataclasses.fields``: an object with a ``name`` for each field."""
+    """Return the ``dataclasses.fields`` of a class or instance, each an object with a ``name``."""
     value = hard(arguments.value("class_or_instance", 0))
     cls = value.cls if isinstance(value, Instance) else value
     if not isinstance(cls, Class) or cls.fields is None:
@@ -145,7 +145,7 @@ _KEEPS_ALL = frozenset({"mode", "indent", "round_trip", "warnings", "serialize_a
 
 
 def class_method(value: Class, name: str) -> Any:
-    """``parse_obj`` and ``model_validate`` of a pydantic model, which read a dictionary; else None."""
+    """Return ``_fields`` or ``_make`` of a record, or a pydantic model's reader of a dictionary; else None."""
     if name == "_fields" and value.fields is not None:
         return tuple(value.fields)
     if name == "_make" and value.fields is not None:

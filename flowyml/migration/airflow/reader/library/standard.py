@@ -40,7 +40,7 @@ _PATHS = {id(value): path for path, value in LIBRARY.items() if isinstance(value
 
 
 def native_attribute(machine: Any, value: Native, name: str) -> Any:
-    """``str.lower``, ``dict.fromkeys``: a method of a builtin class, taken from the class."""
+    """Return a method of a builtin class, taken from the class: ``str.lower``, ``dict.fromkeys``."""
     path = _PATHS.get(id(value))
     if name in ("__name__", "__qualname__"):
         return value.name

@@ -21,7 +21,7 @@ from flowyml.migration.airflow.reader.operations import LARGEST, joined, pieces
 
 
 def format_text(machine: Any, text: str, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``text.format(…)``: fields may have items and attributes of the evaluator's values."""
+    """Return ``text.format(…)``: fields may have items and attributes of the evaluator's values."""
     out: list[Any] = []
     count = 0
     for literal, name, spec, conversion in pieces(text):
@@ -94,7 +94,7 @@ _MOST_ARGUMENTS = {"split": 2, "sub": 3}
 
 
 def _substituted(machine: Any, arguments: values.Arguments, node: ast.AST) -> Any:
-    """``re.sub``, also with a function of the file's for the replacements."""
+    """Call ``re.sub``, also with a function of the file for the replacements."""
     function, letters = values.hard(arguments.value("repl", 1)), 0
 
     def replacement(found: re.Match[str]) -> str:
@@ -123,7 +123,7 @@ _DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 
 
 def _digest(name: str, data: bytes = b"", **_: Any) -> Any:
-    """``hashlib.new(name, data)``."""
+    """Return ``hashlib.new(name, data)``. Raises ``NotKnown`` for any other than MD5, SHA-1 and SHA-2."""
     if name.lower() not in _DIGESTS:
         raise values.NotKnown
     return hashlib.new(name, data, usedforsecurity=False)
