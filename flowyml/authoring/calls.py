@@ -19,10 +19,10 @@ from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.parameters import is_too_deep, too_deep
 from flowyml.plan.types import CONSTANTS
 
-__all__ = ["Call", "Given", "Recorded", "Recorder", "as_placeholder", "list_source", "record_calls"]
+__all__ = ["Call", "Recorded", "Recorder", "Sources", "as_placeholder", "list_source", "record_calls"]
 
 
-Given = Source | Sequence[Source]
+Sources = Source | Sequence[Source]
 """The source of one parameter of a step; a list of sources becomes a list of their values."""
 
 
@@ -36,7 +36,7 @@ class Call(NamedTuple):
     step: Step[..., Any]
     name: str
     outputs: tuple[str, ...]
-    bound: Mapping[str, Given] | None = None
+    bound: Mapping[str, Sources] | None = None
     line: SourceLine | None = None
     group: str = ""
     items: Mapping[str, Source] = {}
@@ -114,7 +114,7 @@ class Recorder:
         return {FromStep(wired.name, output): CallOutput(FromStep(name, output)) for output in wired.outputs}
 
     def _add(
-        self, step: Step[..., Any], name: str, bound: dict[str, Given], outputs: tuple[str, ...] | None = None
+        self, step: Step[..., Any], name: str, bound: dict[str, Sources], outputs: tuple[str, ...] | None = None
     ) -> Any:
         if outputs is None:
             own = step.outputs if step.step_options.outputs is not None else ()
@@ -192,12 +192,12 @@ def _call_function(function: Callable[..., Any], parameters: Mapping[str, Parame
         ).with_traceback(error.__traceback__) from error
 
 
-def _bind(step: Step[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Given]:
+def _bind(step: Step[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Sources]:
     try:
         bound = step.signature.bind_partial(*args, **kwargs)
     except TypeError as error:
         raise DefinitionError(f"step {name!r}: {error}. It takes {step.signature}.") from error
-    arguments: dict[str, Given] = {}
+    arguments: dict[str, Sources] = {}
     for parameter, value in bound.arguments.items():
         kind = step.signature.parameters[parameter].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:
@@ -207,7 +207,7 @@ def _bind(step: Step[..., Any], name: str, args: tuple[Any, ...], kwargs: Mappin
     return arguments
 
 
-def _sources_of(step: str, parameter: str, value: Any) -> Given:
+def _sources_of(step: str, parameter: str, value: Any) -> Sources:
     if type(value) is list and any(isinstance(item, Placeholder) for item in value):
         return [_source(step, parameter, item) for item in value]
     return _source(step, parameter, value)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from flowyml.authoring.calls import Call, Given, Recorder
+from flowyml.authoring.calls import Call, Recorder, Sources
 from flowyml.authoring.constants import RichConstant
 from flowyml.authoring.execution_groups import check_execution_groups
 from flowyml.authoring.scopes import around, check_scopes, check_seen
@@ -286,7 +286,7 @@ class _Wiring:
             if name not in parameters:
                 yield from _filled(name, source)
 
-    def _by_name(self, call: Call) -> Mapping[str, Given]:
+    def _by_name(self, call: Call) -> Mapping[str, Sources]:
         declared = call.step.step_options.inputs
         if declared is not None:
             return {
@@ -298,7 +298,7 @@ class _Wiring:
         pairs = ((name, self._found(name, call.group)) for name in names)
         return {**{name: source for name, source in pairs if source is not None}, **call.items}
 
-    def _sources(self, call: Call, name: str, source_names: str | Sequence[str]) -> Given:
+    def _sources(self, call: Call, name: str, source_names: str | Sequence[str]) -> Sources:
         if isinstance(source_names, str):
             return self._source(call, name, source_names)
         return [self._source(call, name, source_name) for source_name in source_names]
@@ -340,7 +340,7 @@ class _Wiring:
         )
 
 
-def _filled(name: str, sources: Given) -> Iterable[Input]:
+def _filled(name: str, sources: Sources) -> Iterable[Input]:
     """Yield one input, or one for each part of a list, as engines pass them one by one."""
     if isinstance(sources, Sequence):
         yield from (Input(f"{name}[{number}]", source, into=name) for number, source in enumerate(sources))

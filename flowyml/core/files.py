@@ -85,7 +85,7 @@ def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
 
 
 def end_of(path: Path, limit: int) -> bytes:
-    """Return at most the last ``most`` bytes of a file, however long it is; empty if it cannot be read."""
+    """Return at most the last ``limit`` bytes of a file, however long it is; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - limit))

@@ -63,8 +63,8 @@ def cancel_on_interrupt(submission: SubmissionResult, write: Callable[[str], Non
     try:
         yield
     except KeyboardInterrupt:
-        job = f"run {submission.run_id} on {submission.orchestrator.name}, job {submission.job_id}"
-        write(f"\nInterrupted: cancelling {job} …")
+        run = f"run {submission.run_id} on {submission.orchestrator.name}, job {submission.job_id}"
+        write(f"\nInterrupted: cancelling {run} …")
         watch, cancel = command_for("watch", submission), command_for("cancel", submission)
         try:
             stopped = submission.cancel()

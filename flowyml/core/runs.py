@@ -113,7 +113,7 @@ class StepRun:
         return f" {self.items[0]} of {self.items[1]}" if self.items else labelled("", self.index)
 
     def short_label(self, limit: int) -> str:
-        """Return the label in at most ``most`` characters: the name is cut, never its count or index."""
+        """Return the label in at most ``limit`` characters: the name is cut, never its count or index."""
         room = limit - len(self.which)
         return self.label if len(self.name) <= room else f"{self.name[: max(1, room - 1)]}…{self.which}"
 
@@ -196,7 +196,7 @@ def folded(steps: Iterable[StepRun]) -> list[StepRun]:
 
 
 def opened(steps: Sequence[StepRun], limit: int = 20) -> Iterator[tuple[StepRun, str]]:
-    """Yield the steps to display: ``folded``, and below a step of a loop the first ``most`` items that failed.
+    """Yield the steps to display: ``folded``, and below a step of a loop the first ``limit`` items that failed.
 
     Each has its note; the note for all items counts those that failed.
     """

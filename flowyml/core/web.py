@@ -124,13 +124,13 @@ class JsonObject(dict[str, Any]):
     {'status': 'ok'}. Another program may answer there, or another version of the engine.
     """
 
-    def __init__(self, content: Mapping[str, Any] = {}, answer: str = "") -> None:
+    def __init__(self, content: Mapping[str, Any] = {}, context: str = "") -> None:
         super().__init__(content)
-        self.answer = answer
+        self.context = context
 
     def __missing__(self, field: str) -> Any:
         raise EngineError(
-            f"{self.answer} without the field {field!r}: {dict(self)!r:.200}. Another program may answer there, or "
+            f"{self.context} without the field {field!r}: {dict(self)!r:.200}. Another program may answer there, or "
             f"another version of the engine."
         )
 

@@ -200,7 +200,7 @@ def _imports(room: str, source: bytes) -> bool:
     name = f"flowyml.{room}"
     try:
         return _mentions(room, source) and (name.encode() in source or name in imported(source, PurePosixPath("code")))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError):  # a pickle
         return True
 
 

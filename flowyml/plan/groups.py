@@ -92,7 +92,7 @@ class ExecutionGroup:
 
 
 class Groups:
-    """The groups of a plan, which are its ``structure``: from the outermost inwards, with the steps in them.
+    """``Plan.structure``: the groups, from the outermost inwards, with the steps in them.
 
     A *path* is the names of the groups around a step, the outermost first.
     """
@@ -156,7 +156,7 @@ class Groups:
         return tuple(scope for scope in self.between(step, group) if isinstance(scope, Loop))
 
     def item_errors(self, source: Source) -> tuple[str, ...]:
-        """Return the ``on_item_error`` of each loop whose items make the list that an output of the pipeline is.
+        """Return the ``on_item_error`` of each loop over whose items an output of the pipeline is gathered.
 
         The outermost loop comes first, as ``read_outputs`` takes it.
         """

@@ -43,8 +43,8 @@ def run_due(
 ) -> None:  # fmt: skip
     """Run ``steps`` one after another as they are due, until none is, or ``stop`` is set.
 
-    ``on_event`` gets each change, and must add the ends to the decider's facts. ``on_line`` gets each line that a step
-    prints, after the step, its index and ``stdout``, ``stderr`` or a level. A step that is stopped has no end.
+    ``on_event`` gets each change, and must add the ends to the decider's facts. ``on_line`` is called with the step,
+    its index, the source (``stdout``, ``stderr`` or a level) and the line. A step that is stopped has no end.
     """
     is_done = False
     while not is_done:

@@ -337,18 +337,18 @@ def _located(text: str, reading: int, form: _Form) -> _Located:
 
 def _span(located: _Located, match: _Match, before: int) -> Span | None:
     """Return the span of a match that begins so many characters before a line; None if it is none after all."""
-    pattern, begin, text = match.pattern, match.start - before, located.text
-    first, last = located.kept[max(begin, 0)], located.kept[begin + match.length - 1]
-    if pattern.is_word and (begin < 0 or _is_in_word(text[:first][-1:]) or _is_in_word(text[last + 1 : last + 2])):
+    pattern, start, text = match.pattern, match.start - before, located.text
+    first, last = located.kept[max(start, 0)], located.kept[start + match.length - 1]
+    if pattern.is_word and (start < 0 or _is_in_word(text[:first][-1:]) or _is_in_word(text[last + 1 : last + 2])):
         return None
     if (
         not pattern.has_space
-        and begin >= 0
+        and start >= 0
         and _SPACE.search(text, first, last + 1)
         and not _BREAK.search(text, first, last)
     ):
         return None
-    return _first_of(located, pattern, begin), _end_of(located, pattern, begin + match.length)
+    return _first_of(located, pattern, start), _end_of(located, pattern, start + match.length)
 
 
 def _is_in_word(character: str) -> bool:

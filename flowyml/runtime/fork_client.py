@@ -285,7 +285,7 @@ class _Child:
 
     def __init__(self, subject: str, server: Server, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
         self.hooks = 0
-        self._who = subject
+        self._subject = subject
         self._server = server
         self._request, self._body = request, body
         self._started = False
@@ -327,11 +327,11 @@ class _Child:
         deadline: float | None = None
         while not self._pump(_SLICE) and not self._holds():
             if stop and stop.is_set():
-                raise cancelled(self._who)
+                raise cancelled(self._subject)
             if timeout is not None and self._process is not None:
                 deadline = deadline or time.monotonic() + timeout
                 if time.monotonic() >= deadline:
-                    raise timed_out(self._who, timeout)
+                    raise timed_out(self._subject, timeout)
         self._drain()
         self.is_idle = self._holds()
         return self._answered()
@@ -339,7 +339,7 @@ class _Child:
     def take(self, subject: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
         """Give it another request; its output goes to the new ``on_line`` from now on."""
         self.is_idle = False
-        self._who, self._body = subject, body
+        self._subject, self._body = subject, body
         self._request = {**request, "number": self._request["number"]}
         self._answer.clear()
         self._lines = [Lines(stream, on_line) for stream in ("stdout", "stderr")]
@@ -381,9 +381,9 @@ class _Child:
         began = time.monotonic()
         while not self._server.is_ready(_SLICE):
             if stop and stop.is_set():
-                raise cancelled(self._who)
+                raise cancelled(self._subject)
             if allowed is not None and time.monotonic() - began >= allowed:
-                raise loaded_too_long(self._who, allowed)
+                raise loaded_too_long(self._subject, allowed)
 
     def kill(self) -> None:
         """Kill it with all processes that it started, and wait until it is gone."""
@@ -448,7 +448,7 @@ class _Child:
             elif word == "exit":
                 self._end = int(details)
             else:
-                self._end = StepCrashedError(f"The process of {self._who} could not be started: {details}.")
+                self._end = StepCrashedError(f"The process of {self._subject} could not be started: {details}.")
 
     def _server_died(self) -> None:
         """Note that the server died, and the child with it; kill the child's group for processes that it started.
@@ -461,11 +461,11 @@ class _Child:
         if self._process:
             kill_tree(self._process)
         if is_over:
-            self._end = cancelled(self._who)
+            self._end = cancelled(self._subject)
         elif self._process:
-            self._end = StepCrashedError(f"The process that {self._who} was forked from died.")
+            self._end = StepCrashedError(f"The process that {self._subject} was forked from died.")
         else:
-            message = f"The process that loads the code for {self._who} died:\n{self._server.last_words()}"
+            message = f"The process that loads the code for {self._subject} died:\n{self._server.last_words()}"
             self._end = StepCrashedError(message.rstrip("\n:"))
 
     def _answered(self) -> dict[str, Any]:
@@ -475,5 +475,5 @@ class _Child:
             answer: dict[str, Any] = json.loads(self._answer)
         except ValueError:
             assert self._end is not None  # a process on hold has answered
-            raise crashed(self._who, self._end, self._server.out_of_memory) from None
+            raise crashed(self._subject, self._end, self._server.out_of_memory) from None
         return answer

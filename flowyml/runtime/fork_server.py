@@ -245,7 +245,7 @@ class _Server:
 
     def _kill_the_late(self) -> None:
         now = time.monotonic()
-        for pid in [pid for pid, request in self.stopping.items() if now >= request.deadline and pid in self.children]:
+        for pid in [pid for pid, child in self.stopping.items() if now >= child.deadline and pid in self.children]:
             kill_tree(self.children[pid].process)
 
     def _start(self, request: Mapping[str, Any], files: list[int]) -> None:
@@ -285,8 +285,8 @@ class _Server:
                 child = self.children.pop(ended.si_pid, None)
                 if child:
                     signal_group(child.process, signal.SIGKILL)
-                if request := self.stopping.pop(ended.si_pid, None):
-                    kill_all(request.family)
+                if stopping := self.stopping.pop(ended.si_pid, None):
+                    kill_all(stopping.family)
                 _, status = os.waitpid(ended.si_pid, 0)
                 if child:
                     self._report(child.status, f"exit {os.waitstatus_to_exitcode(status)}")

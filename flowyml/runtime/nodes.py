@@ -270,17 +270,8 @@ class Frame:
     """The run itself, or one item of a loop, with its own nodes."""
 
     __slots__ = (
-        "decisions",
-        "gathers",
-        "index",
-        "item",
-        "loop",
-        "opening",
-        "openings",
-        "parent",
-        "tasks",
-        "unfinished",
-    )
+        "decisions", "gathers", "index", "item", "loop", "opening", "openings", "parent", "tasks", "unfinished",
+    )  # fmt: skip
 
     def __init__(self, parent: Frame | None = None, opening: Opening | None = None, number: int = 0) -> None:
         self.parent = parent

@@ -106,7 +106,7 @@ class Mask:
 
 @lru_cache(maxsize=8)
 def _folded_lines_of(values: frozenset[str]) -> Callable[[], FoldedLines]:
-    """Return what makes a new search for these values: a large key takes 0.1 s, and a step asks several times."""
+    """Return a factory of searches for these values: a large key takes 0.1 s, and a step asks several times."""
     from flowyml.runtime.folding import FoldedLines, Folding  # most steps have no secret
 
     whole = {part for value in values if len(part := value.strip()) >= _SHORTEST}

@@ -94,7 +94,7 @@ class _Shared(Child):
     def take(self, subject: str, request: Mapping[str, Any], on_line: OnLine) -> None:
         """Give it another request; its output goes to the new ``on_line`` from now on."""
         self.is_idle = False
-        self._who, self._answer, self._started = subject, Path(request["answer"]), time.monotonic()
+        self._subject, self._answer, self._started = subject, Path(request["answer"]), time.monotonic()
         pipes = [os.pipe() for _ in range(2)]
         self._listen([os.fdopen(ours, "rb") for ours, _ in pipes], on_line)
         with as_input(request) as standard_input, suppress(OSError):  # it has died, as its end shows

@@ -88,7 +88,7 @@ class Child:
     ) -> None:  # fmt: skip
         self.hooks = hooks
         self.unwanted, self.gone = threading.Event(), threading.Event()
-        self._who = subject
+        self._subject = subject
         self._answer = Path(request["answer"])
         self._out_of_memory = OutOfMemory()
         self._started = time.monotonic()
@@ -120,14 +120,14 @@ class Child:
         while not self._has_ended():
             self._pump(_SLICE)
             if self.unwanted.is_set() or (stop and stop.is_set()):
-                raise cancelled(self._who)
+                raise cancelled(self._subject)
             if timeout is not None and time.monotonic() - self._started >= timeout:
-                raise timed_out(self._who, timeout)
+                raise timed_out(self._subject, timeout)
         self._drain()
         try:
             answer: dict[str, Any] = json.loads(self._answer.read_bytes())
         except (OSError, ValueError):
-            raise crashed(self._who, self._process.returncode, self._out_of_memory) from None
+            raise crashed(self._subject, self._process.returncode, self._out_of_memory) from None
         return answer
 
     def kill(self) -> None:

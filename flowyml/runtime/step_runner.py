@@ -40,10 +40,10 @@ class StepEvent:
 
     @property
     def state(self) -> str:
-        """The state of the step in a word: ``running``, which includes the time between attempts, or that of its end.
+        """``running`` until the step ends, also between attempts; then one of the following.
 
-        An attempt ends ``completed``, ``failed`` or ``timeout``, a step that did not run ``skipped``, ``no_items`` or
-        ``upstream_failed``. ``StepRun.raw_status`` knows these words.
+        After an attempt, ``completed``, ``failed`` or ``timeout``; without one, ``skipped``, ``no_items`` or
+        ``upstream_failed``.
         """
         if self.outcome is None:
             return "running"
@@ -54,6 +54,7 @@ class StepEvent:
         return "timeout" if isinstance(self.error, StepTimeoutError) else "failed"
 
 
+# A step that ends OK without an attempt is in a loop without items: its outputs are empty lists.
 _NOT_RUN = {End.OK: "no_items", End.SKIPPED: "skipped", End.FAILED: "upstream_failed"}
 
 

@@ -171,7 +171,7 @@ def _is_whole(folder: Path, parts: Sequence[bytes]) -> bool:
 
 
 def _is_untouched(path: Path, size: int) -> bool:
-    """Return whether a file is as it was unpacked, by its size and time: only its owner can set it to a time of old."""
+    """Return whether a file is as it was unpacked, by its size and time: only its owner can set that time."""
     status = path.lstat()
     is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid()
     return is_ours and (status.st_size, status.st_mtime) == (size, _UNPACKED)

@@ -36,9 +36,9 @@ class Walk(Generic[T]):
     """The nodes of one run. ``make`` creates its tasks; ``parameters`` are those of the run.
 
     ``ready`` has the nodes that can be worked on. Tasks that will never run are added to ``decided``, with ``end`` and
-    ``cause``, and those of upcoming items to ``opened``. ``left`` counts the nodes that have not ended, ``tasks`` are
-    all tasks so far, and ``outputs`` has the nodes of the pipeline's outputs. ``faults`` are failures of the run that
-    are not a task's.
+    ``cause``, and those of upcoming items to ``opened``. ``unfinished`` counts the nodes that have not ended, ``tasks``
+    are all tasks so far, and ``outputs`` has the nodes of the pipeline's outputs. ``faults`` are failures of the run
+    that are not a task's.
 
     A node that failed, or did not run because of a failure, keeps the values that it needs, so that it can run again in
     another walk. There, ``make`` returns tasks with an ``end`` and ``values`` if they have run before, and ``past`` has
@@ -66,7 +66,7 @@ class Walk(Generic[T]):
         self._past = past
         self._reopened: deque[Opening] = deque()
         self.root = Frame()
-        self._finale = Gate(self.root)  # clean-ups are behind it
+        self._finale = Gate(self.root)  # clean-ups wait for it
         self._stopped = False
         self._build(self.root)
         self.outputs: dict[str, tuple[Node, str]] = {}
@@ -245,7 +245,7 @@ class Walk(Generic[T]):
     def _tied_decisions(self, frame: Frame, *, has_past: bool) -> list[Decision]:
         """Return the decisions to evaluate.
 
-        In a frame with a past, a decision with nothing left behind it is not needed.
+        In a frame with a past, a decision that guards no node is not needed.
         """
         decisions = []
         for decision in reversed(frame.decisions.values()):  # a branch comes after the one around it

@@ -154,8 +154,8 @@ class Worker:
         self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int], secrets: Mapping[str, str]
     ) -> AttemptOutputs:
         label = labelled(step.name, index)
-        if (taken := self._read_earlier_outputs(step, label, attempt)) is not None:
-            return self._reported(step, label, taken)
+        if (earlier := self._read_earlier_outputs(step, label, attempt)) is not None:
+            return self._reported(step, label, earlier)
         if step.caching is None or not self._is_read:  # people who run a step by hand want to see it run
             return self._run(step, packed, attempt, index, secrets)
         from flowyml.runtime.caching import Depends, StepCache

@@ -26,8 +26,8 @@ class Conformance:
     """The fixtures of the suite.
 
     ``run_timeout`` is the limit for a run, also on a busy machine, and ``patience`` the time that a step waits for
-    another step that should run beside it, both in seconds. ``step_timeout`` is the timeout of steps that exceed it,
-    also in seconds; a step that does not must end within it. ``at_once`` is the number of parallel runs of sample
+    another step that should run beside it, both in seconds. ``step_timeout`` is the timeout of steps that are to
+    exceed it, also in seconds; all others must end within it. ``at_once`` is the number of parallel runs of sample
     pipelines, and ``steps_per_run`` the largest number of steps of samples that share a run; with 0, each has a run of
     its own. ``refused`` is for an engine that supports something partly: it maps the names of pipelines beyond its
     limits to words of the error that refuses them.

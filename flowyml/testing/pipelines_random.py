@@ -297,19 +297,19 @@ def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False
         kinds += ["map_add", "each", *(["going_on"] if fails else [])]
     blocks: list[Any] = []
     for _ in range(random.randint(1, limit)):
-        kind, at = random.choice(kinds), random.randint(0, 9)
+        kind, position = random.choice(kinds), random.randint(0, 9)
         if kind in _BRANCHES:
             bodies = [drawn(random, depth - 1, loops, fails=fails, limit=3) for _ in range(_BRANCHES[kind])]
-            blocks.append((kind, at, random.randint(0, 60), *bodies))
+            blocks.append((kind, position, random.randint(0, 60), *bodies))
         elif kind == "called":
-            blocks.append((kind, at, drawn(random, depth - 1, loops, fails=fails, limit=3)))
+            blocks.append((kind, position, drawn(random, depth - 1, loops, fails=fails, limit=3)))
         elif kind in ("each", "going_on"):
-            blocks.append((kind, at, drawn(random, depth - 1, loops - 1, fails=fails, limit=3)))
+            blocks.append((kind, position, drawn(random, depth - 1, loops - 1, fails=fails, limit=3)))
         elif kind == "together":
             middle = random.choice(["square", *(["risky"] if fails else [])])
-            blocks.append((kind, at, random.randint(0, 9), middle, random.random() < 0.5))
+            blocks.append((kind, position, random.randint(0, 9), middle, random.random() < 0.5))
         else:
-            blocks.append((kind, at, random.randint(0, 9)))
+            blocks.append((kind, position, random.randint(0, 9)))
     return blocks
 
 

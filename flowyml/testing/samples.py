@@ -77,9 +77,9 @@ def pack(name: str, parts: Mapping[str, Pipeline]) -> Pipeline:
             called = copy.copy(part)
             called.name = key
             names = [output.name for output in part.compile().outputs]
-            arguments = called(**{parameter: parameters[parameter_name(key, parameter)] for parameter in declared[key]})
-            values = arguments if isinstance(arguments, tuple) else (arguments,)
-            returned = arguments if isinstance(arguments, dict) else dict(zip(names, values, strict=False))
+            result = called(**{parameter: parameters[parameter_name(key, parameter)] for parameter in declared[key]})
+            values = result if isinstance(result, tuple) else (result,)
+            returned = result if isinstance(result, dict) else dict(zip(names, values, strict=False))
             outputs |= {f"{key}.{output}": returned[output] for output in names}
         return outputs
 

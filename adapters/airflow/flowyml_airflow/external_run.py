@@ -105,7 +105,7 @@ class External:
 
 
 def conf_of(step: Step, inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs of a step for the conf of a DAG's run, of which ``given`` are packed outputs of other steps.
+    """Return the inputs of a step for the conf of a DAG's run; ``inputs`` are the packed outputs of other steps.
 
     Raises ``StepError`` for one that is not small plain JSON.
     """

@@ -11,7 +11,7 @@ from flowyml.plan.bundle import Bundle
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER
-from flowyml_airflow.zip_files import has_runs, is_runtime, is_version, named, remove_unnamed
+from flowyml_airflow.zip_files import has_any_runs, has_runs, is_runtime, is_version, named_by_dag_files, remove_unnamed
 
 __all__ = ["prunable"]
 
@@ -25,7 +25,7 @@ def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds:
         )
     yield from _unfinished(folder, bounds)
     names = [name for name in folder.names(BUNDLES_FOLDER) if is_version(name) or is_runtime(name)]
-    needed = named(folder, names)
+    needed = named_by_dag_files(folder, names)
     for name in names:
         path = f"{BUNDLES_FOLDER}/{name}"
         size, modified = folder.about(path)
@@ -61,7 +61,7 @@ def _remove_unfinished(folder: Folder, path: str, bounds: Bounds) -> int:
 
 def _needed(folder: Folder, client: Callable[[], AirflowClient], name: str) -> str:
     if is_runtime(name):
-        return "a run of a pipeline is in progress" if has_runs(client(), None) else ""
+        return "a run of a pipeline is in progress" if has_any_runs(client()) else ""
     pipeline = _pipeline(folder.read(f"{BUNDLES_FOLDER}/{name}") or b"", name)
     if pipeline is None:
         return "it is not a FlowyML bundle"

@@ -126,7 +126,7 @@ def recorded(run: Callable[..., _T]) -> Callable[..., _T]:
                     said = {"class": name, "said": masked(str(error))[:_LONGEST], "try": context["ti"].try_number}
                     context["ti"].xcom_push(key=ERROR_KEY, value=said)
                 except Exception as refused:
-                    logger.warning("The next error is in this log alone: Airflow did not take its XCom: %r", refused)
+                    logger.warning("Airflow refused the XCom of the error below, so only this log has it: %r", refused)
             raise
 
     return call

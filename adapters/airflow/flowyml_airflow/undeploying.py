@@ -16,7 +16,7 @@ from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.deployed_dag import Deployed
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
-from flowyml_airflow.zip_files import has_runs, is_runtime, is_version, named, remove_unnamed
+from flowyml_airflow.zip_files import has_any_runs, has_runs, is_runtime, is_version, named_by_dag_files, remove_unnamed
 
 __all__ = ["files_of", "known_dags", "remove_old_bundles", "take_away"]
 
@@ -36,14 +36,14 @@ def files_of(
 ) -> list[str]:  # fmt: skip
     """Return the files of a pipeline in a DAGs folder, its DAG files first; all are FlowyML's.
 
-    Without a ``client``, the folder is not what an Airflow runs: no run needs a runtime in it.
+    ``client`` is None if no Airflow runs the folder: no run needs a runtime in it then.
 
     Raises ``DeploymentError`` without a DAG file, unless there ``may_be_none``; ``ConfigurationError`` for a DAG file
     that is not this pipeline's; and without ``force`` ``OwnershipError`` for files that were changed by hand.
     """
     dag_files: list[str] = []
     code: list[str] = []
-    shared: set[str] = set()
+    runtimes: set[str] = set()
     for dag in (dag_id(pipeline), development_id(pipeline)):
         data = folder.read(f"{dag}.py")
         if data is None:
@@ -61,16 +61,16 @@ def files_of(
             )
         dag_files.append(f"{dag}.py")
         code += [path for path in _code(mark.facts, dag) if folder.read(path) is not None]
-        shared.add(str(mark.facts.get("runtime")))
+        runtimes.add(str(mark.facts.get("runtime")))
     if not (dag_files or may_be_none):
         raise DeploymentError(
             f"{folder.name} has no DAG file of pipeline {pipeline!r}. If it was removed, --runs deletes the records of "
             f"its runs as soon as Airflow has noticed that."
         )
-    only_theirs = _only_theirs(folder, pipeline, dag_files, shared)
-    runtimes = [name for name in only_theirs if is_runtime(name)]
-    stay = runtimes if runtimes and client and has_runs(client(), None) else ()
-    return [*dag_files, *code, *(f"{BUNDLES_FOLDER}/{name}" for name in only_theirs if name not in stay)]
+    zip_files = _zip_files(folder, pipeline, dag_files, runtimes)
+    if client and any(map(is_runtime, zip_files)) and has_any_runs(client()):
+        zip_files = [name for name in zip_files if not is_runtime(name)]
+    return [*dag_files, *code, *(f"{BUNDLES_FOLDER}/{name}" for name in zip_files)]
 
 
 def _code(facts: Mapping[str, Any], dag: str) -> Iterator[str]:
@@ -80,11 +80,14 @@ def _code(facts: Mapping[str, Any], dag: str) -> Iterator[str]:
             yield path
 
 
-def _only_theirs(folder: Folder, pipeline: str, dag_files: Sequence[str], shared: set[str]) -> list[str]:
-    """Return the replaced versions of a pipeline, and its runtimes, unless another DAG file names them."""
-    theirs = (name for name in folder.names(BUNDLES_FOLDER) if is_runtime(name) or is_version(name, pipeline))
-    names = [name for name in theirs if name in shared or is_version(name)]
-    needed = named(folder, names, without=dag_files)
+def _zip_files(folder: Folder, pipeline: str, dag_files: Sequence[str], runtimes: set[str]) -> list[str]:
+    """Return the replaced versions of a pipeline, and its ``runtimes``, unless another DAG file names them."""
+    names = [
+        name
+        for name in folder.names(BUNDLES_FOLDER)
+        if is_version(name, pipeline) or (is_runtime(name) and name in runtimes)
+    ]
+    needed = named_by_dag_files(folder, names, without=dag_files)
     return [name for name in names if name not in needed]
 
 
@@ -99,8 +102,12 @@ def take_away(folder: Folder, paths: Sequence[str]) -> None:
             remove_unnamed(folder, name)
         else:
             folder.remove_own(path)
-    remaining = [path for path in paths if folder.read(path) is not None]
-    if remaining := [path for path in remaining if not named(folder, [path.removeprefix(f"{BUNDLES_FOLDER}/")])]:
+    remaining = [
+        path
+        for path in paths
+        if folder.read(path) is not None and not named_by_dag_files(folder, [path.removeprefix(f"{BUNDLES_FOLDER}/")])
+    ]
+    if remaining:
         raise ConfigurationError(f"These files of {folder.name} could not be removed: {', '.join(remaining)}.")
 
 
@@ -114,7 +121,7 @@ def remove_old_bundles(folder: Folder, client: AirflowClient, pipeline: str, kee
     old = [name for name in folder.names(BUNDLES_FOLDER) if is_version(name, pipeline) and name not in keep]
     if not old or has_runs(client, pipeline):
         return ()
-    needed = named(folder, old)
+    needed = named_by_dag_files(folder, old)
     gone = [name for name in old if name not in needed]
     for name in gone:
         folder.remove(f"{BUNDLES_FOLDER}/{name}")

@@ -158,7 +158,7 @@ def container(
 
 
 def limit_facts(spec: Json, limit: int) -> None:
-    """Have the pods of steps give KFP ``most`` bytes of metadata of an output at most: see ``task_files.described``."""
+    """Have the pods of steps give KFP metadata of an output of at most ``limit`` bytes: ``task_files.described``."""
     for executor in spec["deploymentSpec"]["executors"].values():
         arguments = executor["container"]["args"]
         if arguments[0] == "step":

@@ -128,7 +128,7 @@ def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
     if step:
         with about_step(step.name):
             _check(own, f"step {step.name!r}", _STEP)
-    inherited = {name: value for name, value in pipeline.items() if not (step and _requests(step, name))}
+    inherited = {name: value for name, value in pipeline.items() if not (step and _is_set_by_resources(step, name))}
     merged: dict[str, Any] = {}
     for name, kind in _TYPES.items():
         values = [options[name] for options in (inherited, own) if name in options]
@@ -140,8 +140,8 @@ def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
     return StepOptions(**merged)
 
 
-def _requests(step: Step, option: str) -> bool:
-    """Return whether ``option`` is a quantity of something of which the step's own ``resources`` have a quantity."""
+def _is_set_by_resources(step: Step, option: str) -> bool:
+    """Return whether the step's own ``resources`` set what ``option`` limits."""
     return option in _QUANTITIES and getattr(step.resources, option.partition("_")[0], None) is not None
 
 

@@ -194,8 +194,8 @@ class _StepPod(_Pod):
         parameters = {
             self._port(step, output): self._shown(step, output) for step in self.unit.steps for output in step.outputs
         }
-        record = self._leave(self.unit.record, steps=[step.name for step in self.unit.steps])
-        return Result(parameters, record.artifacts)
+        result = self._leave(self.unit.record, steps=[step.name for step in self.unit.steps])
+        return Result(parameters, result.artifacts)
 
     def _port(self, step: Step, output: str) -> str:
         return names.output(step.name, output) if self.unit.together else names.port(output)

@@ -135,7 +135,7 @@ def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
 def described(packed: Any, stored: Values, kind: str, limit: int = FACTS_BYTES) -> Values:
     """Return the metadata of an output, which KFP's UI shows: its format as ``stored``, its kind and facts, or value.
 
-    KFP describes the inputs of a task in its pod, with their metadata, so these have at most ``most`` bytes: what is
+    KFP describes the inputs of a task in its pod, with their metadata, so these have at most ``limit`` bytes: what is
     more is left out, and so is what would be replaced there, or is not Unicode, which KFP refuses. The UI shows and
     compares all metadata of metrics, so they have only their numbers. Source: KFP, ``CompareUtils.ts``.
     """

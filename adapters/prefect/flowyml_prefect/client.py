@@ -251,10 +251,10 @@ class PrefectClient(HttpClient):
         """Remove a run with its tasks, its log and its artifacts, if it exists."""
         filters = {"artifacts": {"flow_run_id": {"any_": [run_id]}}, "limit": _PAGE}
         gone: set[str] = set()
-        while artifacts := {plain["id"] for plain in self.query("/artifacts/filter", filters)} - gone:
-            for artifact in artifacts:
-                self._delete(f"/artifacts/{artifact}")
-            gone |= artifacts
+        while ids := {plain["id"] for plain in self.query("/artifacts/filter", filters)} - gone:
+            for artifact_id in ids:
+                self._delete(f"/artifacts/{artifact_id}")
+            gone |= ids
             if len(gone) > _MOST_ARTIFACTS:
                 raise EngineError(f"Prefect at {self.url} lists more than {_MOST_ARTIFACTS} artifacts of run {run_id}.")
         self._delete(f"/flow_runs/{run_id}")

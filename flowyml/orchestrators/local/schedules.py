@@ -182,7 +182,7 @@ class ScheduleStore:
             )
 
     def remove_server(self, server: str) -> None:
-        """Record that this process no longer serves."""
+        """Remove this process from those that serve."""
         with self.runs.session() as db:
             db.execute("DELETE FROM servers WHERE id = ?", (server,))
 

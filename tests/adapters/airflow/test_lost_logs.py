@@ -192,7 +192,7 @@ def test_the_log_says_why_an_error_is_in_no_xcom(tmp_path: Path, caplog: pytest.
     with pytest.raises(ValueError, match="no rows"):
         fails(None, {"ti": Ti()}, lambda: tmp_path)
     assert [record.message for record in caplog.records] == [
-        "The next error is in this log alone: Airflow did not take its XCom: OSError('no connection to the API')"
+        "Airflow refused the XCom of the error below, so only this log has it: OSError('no connection to the API')"
     ]
 
 

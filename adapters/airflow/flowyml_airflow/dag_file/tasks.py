@@ -194,7 +194,7 @@ class TaskTexts:
         if ours != task.name:
             yield f"task_display_name={text_literal(task.name)}"
         yield Pair("steps=", value([step.name for step in steps]))
-        yield from self._condition_inputs(task)
+        yield from self._inputs_of_task(task)
         yield Pair("doc_md=", Text(together_docs(steps, options)))
         if (timeout := self.graph.timeout(task)) is not None:
             yield f"execution_timeout={delta(timeout)}"
@@ -325,7 +325,7 @@ class TaskTexts:
         """Yield the arguments of the task that lists the items of a loop."""
         yield f"task_id={text_literal(self.graph.id(task))}"
         yield f"loop={text_literal(task.name)}"
-        yield from self._condition_inputs(task)
+        yield from self._inputs_of_task(task)
         yield from self._rule(task)
 
     def _choice(self, task: Task) -> Iterator[Part]:
@@ -338,14 +338,14 @@ class TaskTexts:
             for branch in self.graph.structure.choices[task.name]
         ]
         yield Pair("branches=", Group("{", branches, "}"))
-        yield from self._condition_inputs(task)
+        yield from self._inputs_of_task(task)
         yield from self._rule(task)
 
     def _rule(self, task: Task) -> Iterator[Part]:
         if (rule := self.graph.rule(task)) != "all_success" and not self.graph.is_cleanup(task):
             yield f"trigger_rule={text_literal(rule)}"
 
-    def _condition_inputs(self, task: Task) -> Iterator[Part]:
+    def _inputs_of_task(self, task: Task) -> Iterator[Part]:
         inputs: list[Part] = [
             Pair(f"{text_literal(f'{output.step}.{output.output}')}: ", self._output(output))
             for output in self.graph.outputs(task)
@@ -417,10 +417,10 @@ class TaskTexts:
         for task in self.graph.tasks:
             if before := self.names.of(self.graph.only_after(task)):
                 yield _wait(self.names[task], before)
-        for branch, skipped in self._branches():
+        for branch, followers in self._branches():
             choice = Task("choice", branch.choice)
-            label, after = f"Label({text_literal(label_of(branch))})", _one_or_list(self.names.of(skipped))
-            if len({self._groups_of(task) for task in (choice, *skipped)}) == 1:
+            label, after = f"Label({text_literal(label_of(branch))})", _one_or_list(self.names.of(followers))
+            if len({self._groups_of(task) for task in (choice, *followers)}) == 1:
                 yield _labelled(self.names[choice], label, after)
             else:  # in ``>>``, a label makes of tasks their groups: Airflow's ``EdgeModifier``
                 yield Group(f"{self.names[choice]}.set_downstream(", [after, label], ")")
@@ -440,11 +440,11 @@ class TaskTexts:
         return tuple(group.name for group in around if group)
 
     def _branches(self) -> Iterator[tuple[Branch, Sequence[Task]]]:
-        """Yield each branch with the tasks that its choice skips, in the order of the choices."""
+        """Yield each branch with the tasks that its edge leads to, in the order of the choices."""
         for task in self.graph.tasks:
             for branch in self.graph.structure.choices[task.name] if task.kind == "choice" else ():
-                if skipped := self._tasks_to_skip(branch):
-                    yield branch, skipped
+                if followers := self._tasks_to_skip(branch):
+                    yield branch, followers
 
     def _tasks_to_skip(self, branch: Branch) -> Sequence[Task]:
         return self.graph.skipped_by_choice.get((branch.choice, branch.name), ())
@@ -460,12 +460,12 @@ def _tuple(before: str, names: Sequence[str], after: str) -> Part:
     return flat if len(flat) <= LINE_LENGTH - 8 else Group(f"{before}(", names, f"){after}")
 
 
-def _labelled(choice: str, label: str, skipped: Part) -> Part:
-    """Return ``choice >> label >> behind``, broken as ruff does if it is too long for a line."""
-    flat = Pair(f"{choice} >> {label} >> ", skipped)
+def _labelled(choice: str, label: str, followers: Part) -> Part:
+    """Return ``choice >> label >> followers``, broken as ruff does if it is too long for a line."""
+    flat = Pair(f"{choice} >> {label} >> ", followers)
     if "\n" not in source(flat, 1):
         return flat
-    return f"(\n        {choice}\n        >> {label}\n        >> {source(skipped, 2, lead=LINE_LENGTH)}\n    )"
+    return f"(\n        {choice}\n        >> {label}\n        >> {source(followers, 2, lead=LINE_LENGTH)}\n    )"
 
 
 def _helper(name: str, kind: str, task: str, rule: str) -> Part:
