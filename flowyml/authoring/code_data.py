@@ -21,13 +21,13 @@ _MOST_BYTES = 100_000_000
 
 
 class _Folder(NamedTuple):
-    """A folder to search, and what to call it on all machines.
+    """A folder to search, with a label that is the same on all machines.
 
     ``is_named`` is True if the code names it, or one above it; ``is_deep`` if folders below are searched, too.
     """
 
     path: Path
-    shown: str
+    label: str
     is_named: bool = False
     is_deep: bool = False
 
@@ -35,14 +35,14 @@ class _Folder(NamedTuple):
 class DataFiles:
     """The files that code with these texts and names may read.
 
-    Code puts names together: each part of a text may be the name of a file or a folder, wherever the search comes by.
+    Code puts names together: each part of a text may be a file's or a folder's name, in every folder that is searched.
     Of names that are made at run time, the code has a suffix, ``.csv``, or a pattern, ``*.csv``, ``part-%d``. Below
     folders that it names, any folder may have them; if it lists folders, all that is there counts. Left out are hidden
     files, what links to folders lead to, and installed packages, unless texts name them.
     """
 
     def __init__(self, texts: set[str], names: set[str]) -> None:
-        self.states: dict[Path, tuple[int, ...]] = {}  # of all that was looked at, or missed
+        self.states: dict[Path, tuple[int, ...]] = {}  # of all files and folders that were sought
         self._texts = texts | {_FILLED.sub("*", text) for text in texts}
         self._parts = _parts_of(self._texts)
         self._fits = _matcher(self._parts)
@@ -55,10 +55,10 @@ class DataFiles:
     def lines(self, own: Mapping[Path, str], above: Mapping[Path, str]) -> Iterator[str]:
         """Yield each file with its content, looked for in the folders of the code, and in those above to which it goes.
 
-        Values are what to call the folders.
+        The values of the mappings are labels.
         """
-        folders = [_Folder(path, shown, is_deep=self._goes_below) for path, shown in own.items()]
-        folders += [_Folder(path, shown) for path, shown in above.items()]
+        folders = [_Folder(path, label, is_deep=self._goes_below) for path, label in own.items()]
+        folders += [_Folder(path, label) for path, label in above.items()]
         if self._is_from_home:
             folders.append(_Folder(Path.home(), "~"))
         folders += self._elsewhere(own)
@@ -73,52 +73,53 @@ class DataFiles:
                 if folder.path.is_dir():
                     yield from self._lines_in(folder, folders)
                 else:
-                    yield from self._file(folder.path, folder.shown, is_exact=True)
+                    yield from self._file(folder.path, folder.label, is_exact=True)
 
     def _elsewhere(self, own: Mapping[Path, str]) -> Iterator[_Folder]:
         """Yield the files and folders to which texts lead from ``/`` or by ``..``, and those that these are in.
 
-        A folder that has code of its own below is searched, not taken as named: of a project, not all counts.
+        A folder above the code's own is searched, but does not count as named: not all of a project is its data.
         """
         for text in sorted(self._texts):
             fixed = _WILD.split(text)[0].lstrip("/")
             above = fixed.rpartition("/")[0]
             bases = {Path("/"): ""} if text[0] == "/" else {}
-            for base, shown in (bases | (dict(own) if ".." in text.split("/") else {})).items():
+            for base, label in (bases | (dict(own) if ".." in text.split("/") else {})).items():
                 path = Path(os.path.normpath(base / fixed))
                 is_named = not any(folder.is_relative_to(path) for folder in own)
-                yield _Folder(path, f"{shown}/{fixed}", is_named, is_named)
-                yield _Folder(Path(os.path.normpath(base / above)), f"{shown}/{above}")
+                yield _Folder(path, f"{label}/{fixed}", is_named, is_named)
+                yield _Folder(Path(os.path.normpath(base / above)), f"{label}/{above}")
 
     def _lines_in(self, folder: _Folder, folders: list[_Folder]) -> Iterator[str]:
         """Yield the files in a folder; append the folders in it that are to be searched."""
         self.states[folder.path] = state_of_file(folder.path)
         lists = self._lists and folder.is_named
         if lists:
-            yield f"folder {folder.shown}"
+            yield f"folder {folder.label}"
         inner = folders_in(folder.path)
         for name in sorted(names_in(folder.path)):
-            path, shown = folder.path / name, f"{folder.shown}/{name}"
-            is_exact, is_hidden = name in self._parts, name[0] == "."
+            is_folder, is_exact, is_hidden = name in inner, name in self._parts, name[0] == "."
             is_found = is_exact or (self._fits(name) and not is_hidden)
-            if name not in inner:
-                if is_found or (lists and not is_hidden):
-                    yield from self._file(path, shown, is_exact=is_exact)
-            elif is_found or (folder.is_deep and not is_hidden and _is_own(path)):
+            if not is_found and (is_hidden or not (folder.is_deep if is_folder else lists)):
+                continue
+            path, label = folder.path / name, f"{folder.label}/{name}"
+            if not is_folder:
+                yield from self._file(path, label, is_exact=is_exact)
+            elif is_found or _is_own(path):
                 is_named = (folder.is_named or is_found) and not is_hidden
-                folders.append(_Folder(path, shown, is_named, is_named or (folder.is_deep and not is_hidden)))
+                folders.append(_Folder(path, label, is_named, is_named or (folder.is_deep and not is_hidden)))
 
-    def _file(self, path: Path, shown: str, *, is_exact: bool) -> Iterator[str]:
+    def _file(self, path: Path, label: str, *, is_exact: bool) -> Iterator[str]:
         if path in self.states or not (is_exact or self._files < _MOST_FILES):
             return
         state = self.states[path] = state_of_file(path)
-        with suppress(OSError):  # the same
+        with suppress(OSError):  # what cannot be read
             if state and path.is_file():
                 size = state[1]
                 if not is_exact:
                     self._files, self._bytes = self._files + 1, self._bytes + size
                 is_huge = not is_exact and self._bytes > _MOST_BYTES
-                yield f"file {shown} {state[1:3] if is_huge else hash_of(path, state)}"
+                yield f"file {label} {state[1:3] if is_huge else hash_of(path, state)}"
 
 
 _OF_SYSTEM = re.compile(r"/((proc|sys)(/.*)?)?$")

@@ -29,7 +29,7 @@ from flowyml.authoring.source_units import (
     Imported,
     SourceFile,
     Unit,
-    names_in_text,
+    file_names_in,
     state_of_file,
     text_of,
     units_of_cell,
@@ -292,9 +292,9 @@ class _Walk(FileWalk):
             root = str(import_root(file.name, path))
             if text == root or text.startswith(root + os.sep):
                 below = text.removeprefix(root).replace(os.sep, "/")
-                self._texts |= names_in_text(below.strip("/"))
+                self._texts |= file_names_in(below.strip("/"))
                 return repr(f"<root>{below}")
-        self._texts |= names_in_text(text)
+        self._texts |= file_names_in(text)
         return repr(text)
 
     def _note(self, changed: str) -> None:

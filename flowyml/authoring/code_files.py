@@ -29,7 +29,7 @@ class FileWalk:
         self.files: dict[Path, SourceFile] = {}
         self._states: dict[Path, tuple[int, ...]] = {}  # of folders and data files that were looked at, or missed
         self._texts: set[str] = set()
-        self._ups = Counter[Path]()  # how far the code of a file may go up from its folder
+        self._levels_up = Counter[Path]()  # how far the code of a file may go up from its folder
         self._packages: set[str] = set()
         self._imports_any = False  # whether code makes the names of modules: then all beside its own count
         self._known: dict[tuple[str, Path | None], tuple[str, Path] | None] = {}
@@ -116,7 +116,7 @@ class FileWalk:
             for module in unit.modules:
                 self._import(module, file)
             self._texts |= unit.texts
-            self._ups[file.path] += unit.ups
+            self._levels_up[file.path] += unit.levels_up
             for text in unit.texts if file.is_dynamic else ():
                 packages = (".".join(file.package), *unit.texts) if text.startswith(".") else ("",)
                 for package in packages:  # a relative name may be of any package that the statement names
@@ -200,13 +200,13 @@ class FileWalk:
         for path, file in sorted(self.files.items(), key=lambda item: item[1].name):
             root = import_root(file.name, path)
             depth = _depth_in_project(path, root)
-            for number, folder in enumerate([*path.parents][: max(depth, self._ups[path])]):
+            for number, folder in enumerate([*path.parents][: max(depth, self._levels_up[path])]):
                 (own if number < depth else above).setdefault(folder, os.path.relpath(folder, root))
         goes_up = ".." in self._texts or not {"cwd", "getcwd", "pardir"}.isdisjoint(self._names)
         with suppress(FileNotFoundError):  # it is gone
             here = Path.cwd()
             own.setdefault(here, ".")
-            for folder in [*here.parents][: max(self._ups.values(), default=0)] if goes_up else ():
+            for folder in [*here.parents][: max(self._levels_up.values(), default=0)] if goes_up else ():
                 above.setdefault(folder, os.path.relpath(folder, here))
         found = DataFiles(self._texts, self._names)
         yield from found.lines(own, above)

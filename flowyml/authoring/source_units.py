@@ -17,7 +17,7 @@ from flowyml.artifacts.hashing import sha256_of
 from flowyml.core.syntax import parsed
 
 __all__ = [
-    "REACHING", "Imported", "SourceFile", "Unit", "bound_by", "hash_of", "names_in_text", "source_file_at",
+    "REACHING", "Imported", "SourceFile", "Unit", "bound_by", "hash_of", "file_names_in", "source_file_at",
     "state_of_file", "text_of", "units_of_cell",
 ]  # fmt: skip
 
@@ -48,21 +48,23 @@ class Unit:
     """One top-level statement of a file, with everything in it.
 
     ``names`` are all identifiers in it, whatever they refer to; ``texts`` its string constants that may name modules or
-    files, with ``*`` for what is filled in; ``ups`` how many folders it may go up; ``imports`` the targets by the names
-    that they are bound to, at the top or within. ``reaches_any`` is True if it can use names that it does not write.
+    files, with ``*`` for what is filled in; ``levels_up`` how many folders it may go up; ``imports`` the targets by
+    the names that they are bound to, at the top or within. ``reaches_any`` is True if it can use names that it does not
+    write.
     """
 
     def __init__(self, node: ast.stmt, package: tuple[str, ...]) -> None:
         self.node = node
         self.names: set[str] = set()
         self.texts: set[str] = set()
-        self.ups = 0
+        self.levels_up = 0
         self.modules: dict[str, None] = {}
         self.imports: dict[str, list[Imported]] = {}
         attributes: set[str] = set()
         computed_names = 0  # for an attribute whose name is not in the code
+        within_sums: set[ast.expr] = set()
         for inner in ast.walk(node):
-            self.ups += _ups_in(inner)
+            self.levels_up += _levels_up_in(inner)
             match inner:
                 case ast.Name(id="getattr"):
                     computed_names += 1
@@ -76,11 +78,14 @@ class Unit:
                 case ast.Global(names=names) | ast.Nonlocal(names=names):
                     self.names.update(names)
                 case ast.Constant(value=str(text)):
-                    self.texts |= names_in_text(text)
+                    self.texts |= file_names_in(text)
                 case ast.Constant(value=bytes(data)):
-                    self.texts |= names_in_text(data.decode(errors="replace"))
+                    self.texts |= file_names_in(data.decode(errors="replace"))
                 case ast.JoinedStr() | ast.BinOp(op=ast.Add()):
-                    self.texts |= names_in_text(_filled(inner)) - {"*"}
+                    if inner not in within_sums:
+                        self.texts |= file_names_in(_filled(inner)) - {"*"}
+                    if isinstance(inner, ast.BinOp):
+                        within_sums |= {inner.left, inner.right}
                 case ast.Import(names=aliases):
                     self._import(aliases)
                 case ast.ImportFrom(module=module, names=aliases, level=level):
@@ -260,25 +265,32 @@ def units_of_cell(text: str) -> tuple[Unit, ...]:
         return ()
 
 
-def names_in_text(text: str) -> set[str]:
-    """Return what may be the name of a module or a file: the text as a whole, and its words with a dot or a slash."""
-    words = {word for word in _BETWEEN.split(text) if "/" in word or "." in word}
+def file_names_in(text: str) -> set[str]:
+    """Return what may be the name of a module or a file: the text as a whole, and its words with a dot or a slash.
+
+    What follows the colon of a URL is left out.
+    """
+    words = {word for word in _BETWEEN.split(text) if ("/" in word or "." in word) and not word.startswith("//")}
     return {name for name in (text, *words) if _FILE_NAME.fullmatch(name)}
 
 
 def _filled(node: ast.expr) -> str:
     """Return the text of an f-string or a sum, with ``*`` for what is filled in."""
-    match node:
-        case ast.Constant(value=str(text)):
-            return text
-        case ast.JoinedStr(values=parts):
-            return "".join(map(_filled, parts))
-        case ast.BinOp(op=ast.Add(), left=left, right=right):
-            return _filled(left) + _filled(right)
-    return "*"
+    filled, rest = list[str](), [node]
+    while rest:
+        match rest.pop():
+            case ast.Constant(value=str(text)):
+                filled.append(text)
+            case ast.JoinedStr(values=parts):
+                rest += reversed(parts)
+            case ast.BinOp(op=ast.Add(), left=left, right=right):
+                rest += (right, left)
+            case _:
+                filled.append("*")
+    return "".join(filled)
 
 
-def _ups_in(node: ast.AST) -> int:
+def _levels_up_in(node: ast.AST) -> int:
     """Return how many folders a part of an expression goes up."""
     match node:
         case ast.Attribute(attr="parent" | "parents" | "dirname" | "pardir") | ast.Name(id="dirname" | "pardir"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -41,7 +40,7 @@ def run_due(
     decider: Decider, steps: Collection[str], processes: StepProcesses, *, on_event: Callable[[StepEvent], object],
     on_line: Callable[[Step, Index, str, str], object], stop: threading.Event,
 ) -> None:  # fmt: skip
-    """Run ``steps`` one after another as they are due, until none is, or ``stop`` is set.
+    """Run ``steps`` one after another as they are due, until none is, or one was stopped, by ``stop`` for example.
 
     ``on_event`` gets each change, and must add the ends to the decider's facts. ``on_line`` is called with the step,
     its index, the source (``stdout``, ``stderr`` or a level) and the line. A step that is stopped has no end.
@@ -58,8 +57,10 @@ def run_due(
                 continue
             print_line = partial(on_line, step, index)
             attempt = partial(_attempt, decider, processes, step, index, stop=stop, on_line=print_line)
-            with suppress(StepCancelledError):
+            try:
                 run_attempts(step, index, attempt, on_event, wait=partial(_wait, stop))
+            except StepCancelledError:
+                return
 
 
 def _attempt(

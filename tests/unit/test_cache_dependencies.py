@@ -1,11 +1,13 @@
 """Code and files that a cached step depends on count wherever they are, and whatever leads to them."""
 
+import ast
 import py_compile
 from pathlib import Path
 
 import pytest
 
 from flowyml.authoring import code_data
+from flowyml.authoring.source_units import Unit
 from flowyml.core.errors import StepError
 from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.projects import APART, Project, project_in
@@ -130,6 +132,13 @@ DATA = {
     "in a list of a folder": ("data/b/d", "next(path for path in (HERE / 'data').rglob('*') if path.is_file())"),
     "of a package": ("pk/d.txt", "__import__('importlib.resources').resources.files('pk').joinpath('d.txt')"),
 }  # fmt: skip
+
+
+def test_a_long_sum_is_no_trouble_and_a_url_names_no_file_here() -> None:
+    long = " + ".join(["'data/'", *(["part"] * 1200), "'.csv'"])
+    assert Unit(ast.parse(long).body[0], ()).texts == {"data/", ".csv"}
+    assert Unit(ast.parse("'data/' + part + '.csv'").body[0], ()).texts == {"data/", ".csv", "data/*.csv"}
+    assert not Unit(ast.parse("url = 'https://example.org/x.csv'").body[0], ()).texts & {"//example.org/x.csv"}
 
 
 @pytest.mark.parametrize("case", DATA)

@@ -150,3 +150,10 @@ def test_a_step_that_is_stopped_has_no_end_and_clean_ups_follow(program: Program
     program.is_stopped, program.stop = True, threading.Event()
     program.run(is_cleanup=True)
     assert program.ends == {("tidy", ()): OK}
+
+
+@pytest.mark.parametrize("program", [stopped], indirect=True)
+def test_it_ends_with_the_processes_that_it_was_given(program: Program) -> None:
+    program.processes.close()
+    program.run(is_cleanup=False)
+    assert program.states == {("halt", ()): ["running"]}
