@@ -131,10 +131,13 @@ def _distributions_of(modules: Iterable[str]) -> list[str]:
 
 
 def _is_installed(module: str) -> bool:
-    """Return whether a package has the module, not a folder of the project: to ask all packages takes 0.2 s."""
+    """Return whether a package has the module, not a folder of the project: to ask all packages takes 0.2 s.
+
+    A module in a zip file comes with a package.
+    """
     spec = PathFinder.find_spec(module)
-    places = [spec.origin or "", *(spec.submodule_search_locations or ())] if spec else []
-    return any(is_installed(Path(place)) for place in places)
+    places = map(Path, [spec.origin or "", *(spec.submodule_search_locations or ())] if spec else [])
+    return any(is_installed(place) or not place.exists() for place in places)
 
 
 @lru_cache(1)

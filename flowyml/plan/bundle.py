@@ -191,8 +191,10 @@ def build(
 
 
 def _mentions(room: str, code: bytes) -> bool:
-    """Return whether code, or a pickle of it, has the words of a subpackage of FlowyML."""
-    return all(re.search(rb"\b%s\b" % word.encode(), code) for word in ("flowyml", room))
+    """Return whether code, or a pickle of it, has the name or the words of a subpackage of FlowyML."""
+    return f"flowyml.{room}".encode() in code or all(
+        re.search(rb"\b%s\b" % word.encode(), code) for word in ("flowyml", room)
+    )
 
 
 def _imports(room: str, source: bytes) -> bool:

@@ -182,6 +182,7 @@ class FoldedLines:
     def _piece(self, piece: str) -> str:
         readings = _readings(piece)
         spans: list[Span] = []
+        unfinished: list[Span] = []  # of values that may continue in the next line
         for form, patterns, state in self._states:
             before, done = state.tail, set[str]()
             following: dict[_Pattern, list[int]] = defaultdict(list)
@@ -204,13 +205,17 @@ class FoldedLines:
                     following[pattern] += lengths
                     start = _first_of(located, pattern, len(folded) - lengths[0])
                     last = located.spans[located.kept[-1]][1]
-                    is_hidden = any(first <= start and last <= end for first, end in spans)  # within another value
-                    if lengths[0] > pattern.harmless and not is_hidden:
-                        spans.append((start, len(piece)))
+                    if lengths[0] > pattern.harmless:
+                        unfinished.append((start, last))
                 for pattern, length, is_end in goes_on:
                     self.has_found = self.has_found or is_end
                     spans.append((0, _end_of(located, pattern, length) if is_end else len(piece)))
             state.open = {pattern: sorted(lengths)[-_MOST_BEGUN:] for pattern, lengths in following.items()}
+        spans += [
+            (start, len(piece))
+            for start, last in unfinished
+            if not any(first <= start and last <= end for first, end in spans)  # within another value
+        ]
         return _replaced(piece, spans, self._shown) if spans else piece
 
 

@@ -19,7 +19,6 @@ __all__ = ["caches", "claim", "unpack_bundle", "unpack_bundle_bytes"]
 
 _UNUSED_DAYS = 30
 _TRIES = 10
-_UNPACKED = 315_532_800  # the time of all unpacked files, in seconds since 1970: that in a bundle, 1980-01-01
 _held: dict[str, int] = {}
 
 
@@ -149,10 +148,7 @@ def claim(folder: Path) -> Iterator[bool]:
 
 
 def _is_whole(folder: Path, parts: Sequence[bytes]) -> bool:
-    """Return whether the folder has all files of the bundle, and other users cannot have added a file.
-
-    A file that seems to be touched is compared byte by byte.
-    """
+    """Return whether the folder has all files of the bundle, byte by byte, and other users cannot have added a file."""
     if not _is_own(folder):
         return False
     from io import BytesIO
@@ -161,20 +157,11 @@ def _is_whole(folder: Path, parts: Sequence[bytes]) -> bool:
     try:
         for data in parts:
             with ZipFile(BytesIO(data)) as archive:
-                for entry in archive.infolist():
-                    path = folder / entry.filename
-                    if not _is_untouched(path, entry.file_size) and path.read_bytes() != archive.read(entry):
-                        return False
+                if any((folder / name).read_bytes() != archive.read(name) for name in archive.namelist()):
+                    return False
     except OSError:
         return False
     return True
-
-
-def _is_untouched(path: Path, size: int) -> bool:
-    """Return whether a file is as it was unpacked, by its size and time: only its owner can set that time."""
-    status = path.lstat()
-    is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid()
-    return is_ours and (status.st_size, status.st_mtime) == (size, _UNPACKED)
 
 
 def _is_own(folder: Path) -> bool:
@@ -203,8 +190,6 @@ def _extract(parts: Sequence[bytes], folder: Path) -> None:
     for data in parts:
         with ZipFile(BytesIO(data)) as archive:
             archive.extractall(folder)
-            for name in archive.namelist():
-                os.utime(folder / name, (_UNPACKED, _UNPACKED))
 
 
 def _unpack_temporarily(parts: Sequence[bytes]) -> Path:

@@ -13,7 +13,7 @@ from fsspec import register_implementation
 from fsspec.implementations.memory import MemoryFileSystem
 
 from flowyml import Pipeline, step
-from flowyml.core.errors import ConfigurationError, DeploymentError, OwnershipError
+from flowyml.core.errors import ConfigurationError, DeploymentError, EngineUnreachableError, OwnershipError
 from flowyml.plan.marks import mark_of, marked
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.beside import runtime
@@ -98,6 +98,8 @@ def test_links_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "dags" / BUNDLES / "train").rename(treasure)
     (tmp_path / "dags" / BUNDLES / "train").symlink_to(treasure)
     kept = files(treasure)
+    named = " ".join(path.removeprefix(f"{BUNDLES}/") for path in files(tmp_path / "dags"))
+    (tmp_path / "dags" / "theirs.py").write_text(f"# also if a DAG file names what stays: {named}")
     with pytest.raises(ConfigurationError, match="could not be removed"):
         undeployed(tmp_path / "dags", "train", force=True)
     assert files(treasure) == kept
@@ -231,3 +233,15 @@ def test_a_deployment_that_takes_a_runtime_up_meanwhile_finds_it(
     monkeypatch.setattr(deployer.folder, "remove_own", removed)
     deployer.undeploy("train")
     assert (tmp_path / BUNDLES / runtime().name).read_bytes() == runtime().data
+
+
+def test_with_force_files_go_while_airflow_does_not_answer(tmp_path: Path) -> None:
+    def unreachable() -> AirflowClient:
+        raise EngineUnreachableError("Airflow does not answer.")
+
+    written(tmp_path, "train")
+    deployer = AirflowDeployer(unreachable, LocalFolder(tmp_path))
+    with pytest.raises(EngineUnreachableError):
+        deployer.undeploy("train")
+    deployer.undeploy("train", force=True)
+    assert files(tmp_path) == {f"{BUNDLES}/.airflowignore", f"{BUNDLES}/{runtime().name}"}

@@ -169,24 +169,6 @@ def test_a_changed_file_among_unpacked_bundles_is_never_used(tmp_path: Path, mon
 
 
 @as_root
-def test_a_file_of_another_user_among_unpacked_bundles_is_compared_whatever_its_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    bundle = build(Plan(name="kept", steps=()), files={"mine.py": b"answer = 1\n"}).write(tmp_path / "bundles")
-    path = unpack_bundle(bundle) / "code" / "mine.py"
-    unpacked = path.stat()
-    path.touch()
-    unpack_bundle(bundle)
-    assert path.stat().st_ino == unpacked.st_ino, "the same bytes with another time stay"
-    path.write_bytes(b"answer = 2\n")
-    os.utime(path, ns=(unpacked.st_atime_ns, unpacked.st_mtime_ns))
-    os.chown(path, NOBODY, NOBODY)
-    unpack_bundle(bundle)
-    assert path.read_bytes() == b"answer = 1\n"
-
-
-@as_root
 @pytest.mark.parametrize("way", ["theirs", "open", "a link"])
 def test_what_others_put_beside_the_code_while_the_cache_was_open_is_never_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str

@@ -102,9 +102,11 @@ class AuditLogCalls(ABC):
         It writes one for a task whose worker is gone, and for one that a worker reports as ended before it has run.
         """
         which = {"run_id": run["dag_run_id"], "task_id": task["task_id"], "try_number": task["try_number"]}
-        item = {"map_index": index} if (index := task.get("map_index", -1)) >= 0 else {}
-        entries = self._entries(run["dag_id"], limit=1, **which, **item, **self._end_events)
-        return str(entries[0].get("extra") or "") if entries else ""
+        index = task.get("map_index", -1)
+        item = {"map_index": index} if index >= 0 else {}  # Airflow 2.11 takes 0 for all of them
+        entries = self._entries(run["dag_id"], **which, **item, **self._end_events) or ()
+        reasons = (entry.get("extra") for entry in entries if index in (-1, entry.get("map_index")))
+        return str(next(reasons, "") or "")
 
     _end_events: Mapping[str, Any] = {
         "included_events": ["heartbeat timeout", "state mismatch", "stuck in queued tries exceeded"],

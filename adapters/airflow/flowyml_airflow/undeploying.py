@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from flowyml.core.errors import ConfigurationError, DeploymentError, OwnershipError
+from flowyml.core.errors import ConfigurationError, DeploymentError, EngineUnreachableError, OwnershipError
 from flowyml.plan.marks import mark_of
 from flowyml_airflow.beside import bundle_in
 from flowyml_airflow.client import AirflowClient, NotThereError
@@ -68,9 +68,19 @@ def files_of(
             f"its runs as soon as Airflow has noticed that."
         )
     zip_files = _zip_files(folder, pipeline, dag_files, runtimes)
-    if client and any(map(is_runtime, zip_files)) and has_any_runs(client()):
+    if client and any(map(is_runtime, zip_files)) and _may_be_in_use(client, force=force):
         zip_files = [name for name in zip_files if not is_runtime(name)]
     return [*dag_files, *code, *(f"{BUNDLES_FOLDER}/{name}" for name in zip_files)]
+
+
+def _may_be_in_use(client: Callable[[], AirflowClient], *, force: bool) -> bool:
+    """Return whether a run may need a runtime; with ``force`` also if Airflow does not answer."""
+    try:
+        return has_any_runs(client())
+    except EngineUnreachableError:
+        if not force:
+            raise
+        return True
 
 
 def _code(facts: Mapping[str, Any], dag: str) -> Iterator[str]:
@@ -96,17 +106,15 @@ def take_away(folder: Folder, paths: Sequence[str]) -> None:
 
     A file of another user stays, and one that is reached through a link; and a runtime that a deployment needs now.
     """
+    remaining: list[str] = []
     for path in paths:
         name = path.removeprefix(f"{BUNDLES_FOLDER}/")
         if is_runtime(name):
             remove_unnamed(folder, name)
         else:
             folder.remove_own(path)
-    remaining = [
-        path
-        for path in paths
-        if folder.read(path) is not None and not named_by_dag_files(folder, [path.removeprefix(f"{BUNDLES_FOLDER}/")])
-    ]
+        if folder.read(path) is not None and not (is_runtime(name) and named_by_dag_files(folder, [name])):
+            remaining.append(path)
     if remaining:
         raise ConfigurationError(f"These files of {folder.name} could not be removed: {', '.join(remaining)}.")
 

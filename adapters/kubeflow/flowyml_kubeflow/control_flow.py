@@ -35,6 +35,7 @@ from flowyml_kubeflow.ir import (
     run_values,
     task,
 )
+from flowyml_kubeflow.options import resources_of_all
 
 __all__ = ["ControlFlow"]
 
@@ -88,14 +89,14 @@ class ControlFlow:
                 seconds=self._seconds(unit), caches=caches,
             ))  # fmt: skip
 
-    @staticmethod
-    def _asking(unit: Unit) -> Step:
+    def _asking(self, unit: Unit) -> Step:
         """Return the step whose resources and options the pod gets: for several steps, the requests of all."""
         first = unit.steps[0]
         if unit.together is None:
             return first
         options = {name: value for step in unit.steps for name, value in step.options.get("kubeflow", {}).items()}
-        return replace(first, resources=unit.together.resources, options={"kubeflow": options} if options else {})
+        resources = resources_of_all(self.components.options, unit.steps)
+        return replace(first, resources=resources, options={"kubeflow": options} if options else {})
 
     @staticmethod
     def _about(unit: Unit) -> Json:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from flowyml.core.errors import DefinitionError, UnknownOptionError
-from flowyml.core.resources import ResourceRequirements
+from flowyml.core.resources import ResourceRequirements, amount
 from flowyml.core.urls import refuse_credentials
 from flowyml.orchestrators.base import about_step
 from flowyml.orchestrators.options import Check, check_options
@@ -21,7 +21,10 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
 from flowyml_kubeflow import names
 
-__all__ = ["DEFAULT_IMAGE", "StepOptions", "default_image", "empty_dir", "pipeline_options", "step_options"]
+__all__ = [
+    "DEFAULT_IMAGE", "StepOptions", "default_image", "empty_dir", "pipeline_options", "resources_of_all",
+    "step_options",
+]  # fmt: skip
 
 DEFAULT_IMAGE = "python:3.12-slim"
 RUNTIMES = ("bundle", "image")  # where pods have FlowyML from
@@ -138,6 +141,17 @@ def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
         for fault in _pod_as_a_whole_faults(merged):
             raise UnknownOptionError(f"{f'step {step.name!r}' if step else 'the pipeline'}: {fault}")
     return StepOptions(**merged)
+
+
+def resources_of_all(pipeline: Mapping[str, Any], steps: Sequence[Step]) -> ResourceRequirements | None:
+    """Return what suffices for each of several steps in one pod; some of them may have the pipeline's quantities."""
+    needs = [step.resources for step in steps]
+    for name in ("cpu", "memory"):
+        has_own = {getattr(step.resources, name, None) is not None for step in steps}
+        options = [pipeline[option] for option in (f"{name}_request", f"{name}_limit") if option in pipeline]
+        if options and len(has_own) > 1:
+            needs.append(ResourceRequirements(**{name: max(options, key=amount)}))
+    return ResourceRequirements.largest(needs)
 
 
 def _is_set_by_resources(step: Step, option: str) -> bool:

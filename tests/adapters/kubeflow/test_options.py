@@ -157,3 +157,15 @@ def test_what_a_step_says_counts_before_the_pipeline(
     resources = made.spec["deploymentSpec"]["executors"]["exec-add"]["container"]["resources"]
     assert (resources["resourceMemoryRequest"], resources["resourceMemoryLimit"]) == expected
     assert resources["resourceCpuLimit"] == "2"
+
+
+def test_a_pod_of_several_steps_has_what_suffices_for_each() -> None:
+    """Alone, the second one would have the memory that its pipeline asks for."""
+    steps = tuple(
+        Step(name=name, function="m:f", execution_group="g", resources=memory and ResourceRequirements(memory=memory))
+        for name, memory in (("a", "1Gi"), ("b", None))
+    )
+    options = {"kubeflow": {"memory_limit": "8Gi", "memory_request": "6Gi"}}
+    made = compile_pipeline(build(Plan(name="p", steps=steps, options=options)))
+    resources = made.spec["deploymentSpec"]["executors"]["exec-g--group"]["container"]["resources"]
+    assert (resources["resourceMemoryRequest"], resources["resourceMemoryLimit"]) == ("8Gi", "8Gi")
