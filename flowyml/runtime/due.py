@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -43,24 +44,25 @@ def run_due(
     """Run ``steps`` one after another as they are due, until none is, or one was stopped, by ``stop`` for example.
 
     ``on_event`` gets each change, and must add the ends to the decider's facts. ``on_line`` is called with the step,
-    its index, the source (``stdout``, ``stderr`` or a level) and the line. A step that is stopped has no end.
+    its index, the source (``stdout``, ``stderr`` or a level) and the line. A step that is stopped has no end. Have the
+    decider's evaluator take ``stop`` too, so that it also stops conditions and lists.
     """
     is_done = False
-    while not is_done:
-        is_done = True
-        for step, index, outcome in due(decider, steps):
-            if stop.is_set():
-                return
-            is_done = False
-            if outcome != OK:
-                on_event(StepEvent(step, index, 0, outcome))
-                continue
-            print_line = partial(on_line, step, index)
-            attempt = partial(_attempt, decider, processes, step, index, stop=stop, on_line=print_line)
-            try:
-                run_attempts(step, index, attempt, on_event, wait=partial(_wait, stop))
-            except StepCancelledError:
-                return
+    with suppress(StepCancelledError):  # of a step, a condition or a list
+        while not is_done:
+            is_done = True
+            for step, index, outcome in due(decider, steps):
+                if stop.is_set():
+                    return
+                is_done = False
+                if outcome == OK:
+                    print_line = partial(on_line, step, index)
+                    attempt = partial(_attempt, decider, processes, step, index, stop=stop, on_line=print_line)
+                    run_attempts(step, index, attempt, on_event, wait=partial(_wait, stop))
+                else:
+                    on_event(StepEvent(step, index, 0, outcome))
+                if step.execution_group and _is_last(decider, step):  # one that did not run has let no process end
+                    processes.release(labelled(step.execution_group, index))
 
 
 def _attempt(
@@ -68,12 +70,17 @@ def _attempt(
 ) -> AttemptOutputs:
     """Make one attempt. The steps of an execution group share a process, until the last one has no other attempt."""
     group = step.execution_group
-    is_last = not group or step.name == decider.structure.execution_groups[group].steps[-1]
     return processes.run(
         step.name, {name: listed(value) for name, value in decider.inputs(step, index).items()}, attempt=number,
         index=index, secrets=step.secrets, timeout=step.timeout_seconds,
-        together=labelled(group, index) if group else "", hold=may_follow or not is_last, **options,
+        together=labelled(group, index) if group else "", hold=may_follow or not _is_last(decider, step), **options,
     )  # fmt: skip
+
+
+def _is_last(decider: Decider, step: Step) -> bool:
+    """Return whether no step of its execution group comes after a step."""
+    group = step.execution_group
+    return not group or step.name == decider.structure.execution_groups[group].steps[-1]
 
 
 def _wait(stop: threading.Event, seconds: float) -> None:

@@ -6,12 +6,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from flowyml import Pipeline, cleanup, for_each, pipeline, step
+from flowyml import Pipeline, cleanup, for_each, pipeline, step, when
 from flowyml.plan.model import Step
 from flowyml.runtime.decider import OK, Decider, End, Index, Outcome, listed
 from flowyml.runtime.due import run_due
@@ -19,6 +21,7 @@ from flowyml.runtime.packed_decisions import PackedEvaluator
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.step_runner import StepEvent
 from tests.unit.test_decider import Recorded
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -31,10 +34,10 @@ class Program(Recorded):
         super().__init__({each.name: each.default for each in plan.parameters})
         path = made.bundle(plan).write(folder)
         self.processes = StepProcesses(path, run_id="r", artifacts=str(folder / "store"), place="here/p/r")
-        self.decider = Decider(plan, self, PackedEvaluator(self.processes.evaluate))
+        self.stop = threading.Event()
+        self.decider = Decider(plan, self, PackedEvaluator(partial(self.processes.evaluate, stop=self.stop)))
         self.states: dict[tuple[str, Index], list[str]] = {}
         self.lines: list[tuple[str, Index, str, str]] = []
-        self.stop = threading.Event()
         self.is_stopped = False
 
     def end(self, step: str, index: Index) -> Outcome | None:
@@ -157,3 +160,52 @@ def test_it_ends_with_the_processes_that_it_was_given(program: Program) -> None:
     program.processes.close()
     program.run(is_cleanup=False)
     assert program.states == {("halt", ()): ["running"]}
+
+
+@step(execution_group="pair")
+def fail(n: int) -> int:
+    raise ValueError(n)
+
+
+@pipeline
+def failing_groups() -> None:
+    with for_each([1, 2, 3]) as n:
+        report.options(run_if="all_success", execution_group="pair")(fail(n))
+
+
+@pytest.mark.parametrize("program", [failing_groups], indirect=True)
+def test_the_process_of_a_group_ends_although_its_last_step_does_not_run(program: Program) -> None:
+    program.run(is_cleanup=False)
+    assert [program.states["report", (n,)] for n in range(3)] == [["upstream_failed"]] * 3
+    (warm,) = psutil.Process().children()
+    assert warm.children() == []
+
+
+class Sluggish:
+    def __gt__(self, other: object) -> bool:
+        Path("compares").touch()
+        time.sleep(60)
+        return True
+
+
+@step
+def sluggish() -> Any:
+    return Sluggish()
+
+
+@pipeline
+def slow_condition() -> None:
+    with when(sluggish() > 0):
+        report()
+
+
+@pytest.mark.parametrize("program", [slow_condition], indirect=True)
+def test_a_condition_is_stopped(program: Program) -> None:
+    running = threading.Thread(target=program.run, kwargs={"is_cleanup": False})
+    running.start()
+    wait_until(Path("compares").exists, "the condition is evaluated")
+    program.stop.set()
+    running.join(20)
+    assert not running.is_alive()
+    assert program.states == {("sluggish", ()): ["running", "completed"]}
+    assert program.decider.faults == []

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def main(run: Path, task: str, code: str = "") -> None:
         Path(job["bundle"]), run_id=job["run_id"], artifacts=str(run / "artifacts"), place=job["place"],
         parameters=job["parameters"], dates=dates, fork_here=True,
     ) as processes:  # fmt: skip
-        decider = Decider(plan, records, PackedEvaluator(processes.evaluate))
+        decider = Decider(plan, records, PackedEvaluator(partial(processes.evaluate, stop=stop)))
         if task == "end":
             end_run(run, decider, int(code))
         else:
