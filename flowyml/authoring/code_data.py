@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from flowyml.authoring.module_files import folders_in, names_in
+from flowyml.authoring.module_files import entries_in
 from flowyml.authoring.source_units import hash_of, state_of_file
 from flowyml.core.modules import is_installed
 
-__all__ = ["DataFiles"]
+__all__ = ["data_files"]
 
 _MOST_FILES = 10_000
 _MOST_BYTES = 100_000_000
@@ -24,15 +24,37 @@ class _Folder(NamedTuple):
     """A folder to search, with a label that is the same on all machines.
 
     ``is_named`` is True if the code names it, or one above it; ``is_deep`` if folders below are searched, too.
+    ``place`` is its path without links, if that is known.
     """
 
     path: Path
     label: str
     is_named: bool = False
     is_deep: bool = False
+    place: str = ""
 
 
-class DataFiles:
+def data_files(
+    texts: set[str], names: set[str], own: Mapping[Path, str], above: Mapping[Path, str]
+) -> tuple[list[str], dict[Path, tuple[int, ...]]]:
+    """Return the data files that code with these texts and names may read, and the states of all that was sought.
+
+    They are looked for in the folders of the code, and in those above to which it goes; the values of the mappings are
+    labels. A search is kept as long as all these states hold: a run needs it before and after each cached step.
+    """
+    named = frozenset(names & _NAMES_THAT_MATTER)
+    key = frozenset(texts), named, tuple(own.items()), tuple(above.items()), os.path.expanduser("~")  # noqa: PTH111
+    known = _searches.get(key)
+    if known is None or any(state_of_file(path) != seen for path, seen in known[1].items()):
+        found = _DataFiles(texts, names)
+        known = list(found.lines(own, above)), found.states
+        if len(_searches) >= _MOST_KEPT:
+            _searches.clear()
+        _searches[key] = known
+    return known
+
+
+class _DataFiles:
     """The files that code with these texts and names may read.
 
     Code puts names together: each part of a text may be a file's or a folder's name, in every folder that is searched.
@@ -47,16 +69,13 @@ class DataFiles:
         self._parts = _parts_of(self._texts)
         self._fits = _matcher(self._parts)
         self._lists = not _LISTING.isdisjoint(names)
-        self._goes_below = "walk" in names or "rglob" in names or not {"*", "**"}.isdisjoint(_parts_of(texts))
-        self._is_from_home = not {"home", "expanduser"}.isdisjoint(names) or "HOME" in texts
+        self._goes_below = not (_GOING_BELOW.isdisjoint(names) and {"*", "**"}.isdisjoint(_parts_of(texts)))
+        self._is_from_home = not _OF_HOME.isdisjoint(names) or "HOME" in texts
         self._files = 0  # of those that no text names in full: there may be very many, and huge ones
         self._bytes = 0
 
     def lines(self, own: Mapping[Path, str], above: Mapping[Path, str]) -> Iterator[str]:
-        """Yield each file with its content, looked for in the folders of the code, and in those above to which it goes.
-
-        The values of the mappings are labels.
-        """
+        """Yield each file with its content."""
         folders = [_Folder(path, label, is_deep=self._goes_below) for path, label in own.items()]
         folders += [_Folder(path, label) for path, label in above.items()]
         if self._is_from_home:
@@ -65,15 +84,17 @@ class DataFiles:
         seen = set[tuple[str, bool, bool]]()
         for folder in folders:  # which grows
             with suppress(OSError):  # what cannot be read here, the code cannot read either
-                place = os.path.realpath(folder.path)  # a link may lead back
+                place = folder.place or os.path.realpath(folder.path)  # a link may lead back
                 visit = place, folder.is_named, folder.is_deep
-                if visit in seen or len(seen) > _MOST_FILES or _OF_SYSTEM.match(place):
+                if len(seen) > _MOST_FILES or _OF_SYSTEM.match(place):
                     continue
-                seen.add(visit)
-                if folder.path.is_dir():
-                    yield from self._lines_in(folder, folders)
-                else:
-                    yield from self._file(folder.path, folder.label, is_exact=True)
+                if visit not in seen:
+                    seen.add(visit)
+                    if folder.place or folder.path.is_dir():
+                        yield from self._lines_in(folder._replace(place=place), folders)
+                    else:
+                        yield from self._file(folder.path, folder.label, is_exact=True)
+            self.states.setdefault(folder.path, state_of_file(folder.path))  # also of a link, or what cannot be read
 
     def _elsewhere(self, own: Mapping[Path, str]) -> Iterator[_Folder]:
         """Yield the files and folders to which texts lead from ``/`` or by ``..``, and those that these are in.
@@ -92,22 +113,24 @@ class DataFiles:
 
     def _lines_in(self, folder: _Folder, folders: list[_Folder]) -> Iterator[str]:
         """Yield the files in a folder; append the folders in it that are to be searched."""
-        self.states[folder.path] = state_of_file(folder.path)
+        state = self.states[folder.path] = state_of_file(folder.path)
         lists = self._lists and folder.is_named
         if lists:
             yield f"folder {folder.label}"
-        inner = folders_in(folder.path)
-        for name in sorted(names_in(folder.path)):
-            is_folder, is_exact, is_hidden = name in inner, name in self._parts, name[0] == "."
+        there = entries_in(folder.path, state)
+        for name in sorted(there.names):
+            is_folder, is_exact, is_hidden = name in there.folders, name in self._parts, name[0] == "."
             is_found = is_exact or (self._fits(name) and not is_hidden)
             if not is_found and (is_hidden or not (folder.is_deep if is_folder else lists)):
                 continue
             path, label = folder.path / name, f"{folder.label}/{name}"
             if not is_folder:
                 yield from self._file(path, label, is_exact=is_exact)
-            elif is_found or _is_own(path):
+            elif is_found or not (name in there.links or name == "__pycache__" or is_installed(path)):
                 is_named = (folder.is_named or is_found) and not is_hidden
-                folders.append(_Folder(path, label, is_named, is_named or (folder.is_deep and not is_hidden)))
+                is_deep = is_named or (folder.is_deep and not is_hidden)
+                place = "" if name in there.links else f"{folder.place}{os.sep}{name}"
+                folders.append(_Folder(path, label, is_named, is_deep, place))
 
     def _file(self, path: Path, label: str, *, is_exact: bool) -> Iterator[str]:
         if path in self.states or not (is_exact or self._files < _MOST_FILES):
@@ -123,10 +146,6 @@ class DataFiles:
 
 
 _OF_SYSTEM = re.compile(r"/((proc|sys)(/.*)?)?$")
-
-
-def _is_own(folder: Path) -> bool:
-    return folder.name != "__pycache__" and not folder.is_symlink() and not is_installed(folder)
 
 
 def _parts_of(texts: set[str]) -> set[str]:
@@ -147,4 +166,10 @@ _WILD = re.compile(r"[*?[]")
 _SUFFIX = re.compile(r"(\.\w+)+")
 _PATTERN = re.compile(r"(?=.*\w)[^/]*[*?[][^/]*")
 
-_LISTING = frozenset({"glob", "iglob", "rglob", "iterdir", "listdir", "scandir", "walk"})
+_LISTING = frozenset({"glob", "iglob", "rglob", "iterdir", "listdir", "scandir", "walk", "fwalk"})
+_GOING_BELOW = frozenset({"walk", "fwalk", "rglob"})
+_OF_HOME = frozenset({"home", "expanduser"})
+_NAMES_THAT_MATTER = _LISTING | _GOING_BELOW | _OF_HOME
+
+_searches: dict[tuple[Any, ...], tuple[list[str], dict[Path, tuple[int, ...]]]] = {}
+_MOST_KEPT = 64

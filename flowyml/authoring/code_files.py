@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from flowyml.authoring.code_data import DataFiles
+from flowyml.authoring.code_data import data_files
 from flowyml.authoring.module_files import folders_of, found_module, is_elsewhere, modules_below, names_in, places_of
 from flowyml.authoring.source_units import SourceFile, Unit, hash_of, source_file_at, state_of_file
 from flowyml.core.modules import import_root, is_installed, is_module_name
@@ -208,9 +208,9 @@ class FileWalk:
             own.setdefault(here, ".")
             for folder in [*here.parents][: max(self._levels_up.values(), default=0)] if goes_up else ():
                 above.setdefault(folder, os.path.relpath(folder, here))
-        found = DataFiles(self._texts, self._names)
-        yield from found.lines(own, above)
-        self._states |= found.states
+        lines, states = data_files(self._texts, self._names, own, above)
+        self._states |= states
+        yield from lines
 
 
 _MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")

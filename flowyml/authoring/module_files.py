@@ -11,14 +11,15 @@ from importlib.machinery import all_suffixes
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from flowyml.authoring.source_units import SourceFile, state_of_file
 from flowyml.core.modules import import_root, is_installed, shipped_name
 from flowyml.core.syntax import imported
 
 __all__ = [
-    "folders_in", "folders_of", "found_module", "imported_files", "is_elsewhere", "live_module", "modules_below",
-    "names_in", "places_of",
+    "Entries", "entries_in", "folders_of", "found_module", "imported_files", "is_elsewhere", "live_module",
+    "modules_below", "names_in", "places_of",
 ]  # fmt: skip
 
 _SUFFIXES = tuple(all_suffixes())
@@ -152,22 +153,27 @@ def modules_below(root: Path) -> tuple[list[Path], list[Path]]:
 
 def names_in(folder: Path) -> frozenset[str]:
     """Return the names in a folder; none if it cannot be read."""
-    return _entries_in(folder, state_of_file(folder))[0]
+    return entries_in(folder, state_of_file(folder)).names
 
 
-def folders_in(folder: Path) -> frozenset[str]:
-    """Return the names of the folders in a folder, and of links to folders; none if it cannot be read."""
-    return _entries_in(folder, state_of_file(folder))[1]
+class Entries(NamedTuple):
+    """The names in a folder; which of them are folders, or links to folders; and which are links."""
+
+    names: frozenset[str] = frozenset()
+    folders: frozenset[str] = frozenset()
+    links: frozenset[str] = frozenset()
 
 
-@lru_cache(1024)
-def _entries_in(folder: Path, _state: tuple[int, ...]) -> tuple[frozenset[str], frozenset[str]]:
+@lru_cache(16384)  # more than the folders of one search for data files
+def entries_in(folder: Path, _state: tuple[int, ...]) -> Entries:
+    """Return what is in a folder with this state; nothing if it cannot be read."""
     try:
-        with os.scandir(folder) as entries:
-            found = {entry.name: entry.is_dir() for entry in entries}
+        with os.scandir(folder) as scanned:
+            found = list(scanned)
     except OSError:
-        return frozenset(), frozenset()
-    return frozenset(found), frozenset(name for name, is_folder in found.items() if is_folder)
+        return Entries()
+    names, folders = {each.name for each in found}, {each.name for each in found if each.is_dir()}
+    return Entries(frozenset(names), frozenset(folders), frozenset(each.name for each in found if each.is_symlink()))
 
 
 def is_elsewhere(module: str | None) -> bool:

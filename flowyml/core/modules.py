@@ -5,6 +5,7 @@ A script is ``__main__`` where it runs, and a module where it is imported.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -64,11 +65,11 @@ def source_file(module: ModuleType) -> Path | None:
 
 def is_installed(path: Path) -> bool:
     """Return whether a file belongs to the standard library or to an installed package."""
-    return any(path.is_relative_to(root) for root in _installed_roots())
+    return f"{path}{os.sep}".startswith(_installed_roots())
 
 
 @cache
-def _installed_roots() -> tuple[Path, ...]:
+def _installed_roots() -> tuple[str, ...]:
     """Return the folders of packages and of the standard library, also as a link names them: a worker has its own."""
     import site
     import sysconfig
@@ -76,7 +77,7 @@ def _installed_roots() -> tuple[Path, ...]:
     keys = ("stdlib", "platstdlib", "purelib", "platlib")
     places = [*map(sysconfig.get_path, keys), *site.getsitepackages(), site.getusersitepackages()]
     named = {Path(place) for place in places}
-    return tuple(named | {place.resolve() for place in named})
+    return tuple(f"{place}{os.sep}" for place in named | {place.resolve() for place in named})
 
 
 def import_root(module: str, path: Path) -> Path:

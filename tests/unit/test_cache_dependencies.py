@@ -217,6 +217,7 @@ def test_a_list_of_a_folder_stays_within(
         (folder / "b" / "c").write_text("2")
         assert [project.is_cached(), project.is_cached()] == [False, True]
     monkeypatch.setattr(code_data, "_MOST_FILES", 2)
+    code_data._searches.clear()
     project.run()
     project.write({"data/c": "2"})
     assert project.is_cached()
