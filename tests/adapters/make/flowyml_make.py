@@ -24,7 +24,7 @@ from typing import Any
 from flowyml.artifacts import open_store, run_place
 from flowyml.core.capabilities import Capabilities, Feature, no, yes
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import RunNotFoundError, UnknownStateError, UnsupportedFeatureError
+from flowyml.core.errors import ConfigurationError, RunNotFoundError, UnknownStateError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.logs import level_of
 from flowyml.core.origin import Origin
@@ -87,7 +87,8 @@ AGAIN = $(MAKE) -f "$(RUN)/Makefile"
 .PHONY: run main cleanup {main} {cleanup}
 run:
 	sh -c 'echo $$$$ > "$(RUN)/pid"; test -e "$(RUN)/cancel" && exit 143; \
-	exec timeout --foreground {timeout} $(AGAIN) main'; code=$$?; $(AGAIN) cleanup; $(TASK) end $$code
+	exec timeout --foreground {timeout} $(AGAIN) main'; code=$$?; \
+	mv "$(RUN)/stoppable" "$(RUN)/over" 2>/dev/null || code=143; $(AGAIN) cleanup; $(TASK) end $$code
 main: {main}
 cleanup: {cleanup}
 {rules}"""
@@ -130,6 +131,8 @@ class MakeOrchestrator(Orchestrator):
     def __init__(self, folder: Path, *, retry_policy: OrchestratorRetryPolicy | None = None) -> None:
         super().__init__(retry_policy=retry_policy)
         self.folder = folder
+        if found := set(str(folder)) & set("\"$'`\\\n"):
+            raise ConfigurationError(f"make and shells read {sorted(found)} in {str(folder)!r} in their own way.")
 
     @property
     def reader(self) -> MakeReader:
@@ -152,6 +155,7 @@ class MakeOrchestrator(Orchestrator):
             with TemporaryDirectory(dir=self.folder, prefix=".", ignore_cleanup_errors=True) as new:
                 Path(new, "Makefile").write_text(compiled)
                 Path(new, "job.json").write_text(json.dumps(job))
+                Path(new, "stoppable").touch()
                 try:
                     Path(new).rename(run)
                 except OSError:  # it is there: of many, one submits it
@@ -169,11 +173,14 @@ class MakeOrchestrator(Orchestrator):
     # --8<-- [end:submit]
     # --8<-- [start:operate]
     def cancel(self, job_id: str) -> bool:
-        """Stop ``make main``, which stops its tasks; clean-ups follow."""
+        """Stop ``make main``, which stops its tasks; clean-ups follow. Return False if it has ended already."""
         if self.get_run(job_id).status.is_terminal:
             return False
-        (self.folder / job_id / "cancel").touch()  # for a run that has not begun, or is about to
-        pid = self.folder / job_id / "pid"
+        run, pid = self.folder / job_id, self.folder / job_id / "pid"
+        try:  # the end of `make main` renames this file too: only one of the two can
+            (run / "stoppable").rename(run / "cancel")
+        except FileNotFoundError:
+            return (run / "cancel").exists()
         if number := pid.exists() and pid.read_text():
             with suppress(ProcessLookupError):
                 os.kill(int(number), signal.SIGTERM)

@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # where a third party's adapter is installed, this one stands
 
 from flowyml import cleanup, for_each, pipeline, step
-from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.core.errors import ConfigurationError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_make import MakeOrchestrator, makefile
 from tests.waiting import wait_until
@@ -57,7 +57,9 @@ def dying() -> Any:
 
 
 def test_a_task_that_died_fails_the_run_and_what_follows_is_decided(tmp_path: Path) -> None:
-    handle = MakeOrchestrator(tmp_path).run_pipeline(dying).wait_for_completion(poll_interval=0.2)
+    folder = tmp_path / "odd #1; a&b"
+    folder.mkdir()
+    handle = MakeOrchestrator(folder).run_pipeline(dying).wait_for_completion(poll_interval=0.2)
     assert (handle.status, handle.error) == (ExecutionStatus.FAILED, "step 'kill_task': its task died")
     states = {run.name: (run.status.name, run.error) for run in handle.step_runs()}
     assert states == {
@@ -79,6 +81,34 @@ def test_a_run_whose_make_died_is_lost(tmp_path: Path) -> None:
     assert (handle.status, handle.raw_status) == (ExecutionStatus.FAILED, "lost")
     assert handle.step_statuses() == {"sleep": ExecutionStatus.FAILED}
     assert handle.cancel() is False
+
+
+@pipeline
+def tidying() -> None:
+    add()
+    with cleanup():
+        sleep(4)
+
+
+def test_a_run_cannot_be_cancelled_in_its_clean_up(tmp_path: Path) -> None:
+    handle = MakeOrchestrator(tmp_path).run_pipeline(tidying)
+    wait_until(lambda: handle.step_statuses()["sleep"] is ExecutionStatus.RUNNING, "the clean-up begins")
+    assert handle.cancel() is False
+    assert handle.wait_for_completion(poll_interval=0.2).status is ExecutionStatus.COMPLETED
+
+
+def test_a_cancelled_run_is_cancelled_again_in_its_clean_up(tmp_path: Path) -> None:
+    handle = MakeOrchestrator(tmp_path).run_pipeline(tidying)
+    assert handle.cancel() is True
+    wait_until(lambda: handle.step_statuses()["sleep"] is ExecutionStatus.RUNNING, "the clean-up begins")
+    assert handle.cancel() is True
+    assert handle.wait_for_completion(poll_interval=0.2).status is ExecutionStatus.CANCELLED
+
+
+@pytest.mark.parametrize("sign", ["$", "'", '"', "`", "\\"])
+def test_a_folder_that_shells_misread_is_refused(tmp_path: Path, sign: str) -> None:
+    with pytest.raises(ConfigurationError, match="in their own way"):
+        MakeOrchestrator(tmp_path / f"a{sign}b")
 
 
 @pipeline
