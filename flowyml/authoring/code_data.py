@@ -60,7 +60,7 @@ class _DataFiles:
     Code puts names together: each part of a text may be a file's or a folder's name, in every folder that is searched.
     Of names that are made at run time, the code has a suffix, ``.csv``, or a pattern, ``*.csv``, ``part-%d``. Below
     folders that it names, any folder may have them; if it lists folders, all that is there counts. Left out are hidden
-    files, what links to folders lead to, and installed packages, unless texts name them.
+    files, what links to folders lead to, and installed packages, unless texts name them; ``.git`` and ``.venv`` anyway.
     """
 
     def __init__(self, texts: set[str], names: set[str]) -> None:
@@ -119,7 +119,8 @@ class _DataFiles:
             yield f"folder {folder.label}"
         there = entries_in(folder.path, state)
         for name in sorted(there.names):
-            is_folder, is_exact, is_hidden = name in there.folders, name in self._parts, name[0] == "."
+            is_folder, is_exact = name in there.folders, name in self._parts
+            is_hidden = name[0] == "." and (name in _OF_TOOLS or not is_exact)
             is_found = is_exact or (self._fits(name) and not is_hidden)
             if not is_found and (is_hidden or not (folder.is_deep if is_folder else lists)):
                 continue
@@ -145,6 +146,7 @@ class _DataFiles:
                 yield f"file {label} {state[1:3] if is_huge else hash_of(path, state)}"
 
 
+_OF_TOOLS = (".git", ".venv")  # code that names these leaves them out, or only asks for them
 _OF_SYSTEM = re.compile(r"/((proc|sys)(/.*)?)?$")
 
 

@@ -130,6 +130,8 @@ DATA = {
     "by a pattern": ("d.txt", "next(HERE.glob('d*.txt'))"),
     "by a pattern of folders": ("data/b/d.txt", "next(HERE.glob('data/**/*.txt'))"),
     "in a list of a folder": ("data/b/d", "next(path for path in (HERE / 'data').rglob('*') if path.is_file())"),
+    "in a list of a hidden folder": (".data/d", "next((HERE / '.data').iterdir())"),
+    "in a walk by descriptors": ("data/d", "(HERE / 'data' / next(__import__('os').fwalk(HERE / 'data'))[2][0])"),
     "of a package": ("pk/d.txt", "__import__('importlib.resources').resources.files('pk').joinpath('d.txt')"),
 }  # fmt: skip
 
