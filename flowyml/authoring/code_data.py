@@ -43,7 +43,7 @@ def data_files(
     labels. A search is kept as long as all these states hold: a run needs it before and after each cached step.
     """
     named = frozenset(names & _NAMES_THAT_MATTER)
-    key = frozenset(texts), named, tuple(own.items()), tuple(above.items()), os.path.expanduser("~")  # noqa: PTH111
+    key = frozenset(texts), named, tuple(own.items()), tuple(above.items()), os.path.expanduser("~")  # noqa: PTH111 - raises nothing
     known = _searches.get(key)
     if known is None or any(state_of_file(path) != seen for path, seen in known[1].items()):
         found = _DataFiles(texts, names)

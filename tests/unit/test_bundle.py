@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +65,12 @@ def test_a_room_that_stays_at_home_comes_along_when_the_code_imports_it(code: st
     assert "flowyml/graph/svg.py" in held
     assert [name for name in held if name.startswith("flowyml/testing/")] or "testing" not in code
     assert not [name for name in held if name.startswith("flowyml/cli/")]
+
+
+def test_what_an_object_names_comes_along_whatever_byte_is_before_its_name() -> None:
+    """In a pickle it is the length of the text, which may be that of a letter."""
+    held = names(build(PLAN, objects={"load": pickle.dumps("flowyml.testing" + "." * 50)}))
+    assert [name for name in held if name.startswith("flowyml/testing/")]
 
 
 def test_each_part_changes_the_digest() -> None:

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -291,6 +292,22 @@ def test_the_distributions_that_the_code_imports_count(project: Project, imports
         sys.path.remove(str(project.folder))
         project.forget()
     assert [name.lower() for name in plan.by_name["work"].caching.packages] == ["pyyaml", "pytest"]
+
+
+def test_a_package_in_a_zip_file_counts(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Spark and Glue have them."""
+    with ZipFile(project.folder / "libs.zip", "w") as archive:
+        archive.writestr("zipped_lib.py", "")
+        archive.writestr("zip_lib-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: zip-lib\nVersion: 1.0\n")
+        archive.writestr("zip_lib-1.0.dist-info/top_level.txt", "zipped_lib\n")
+    monkeypatch.syspath_prepend(project.folder / "libs.zip")
+    project.write({**APART, "used.py": "import zipped_lib\n" + APART["used.py"]})
+    monkeypatch.syspath_prepend(project.folder)
+    try:
+        plan = importlib.import_module("flow").flow.compile()
+    finally:
+        project.forget()
+    assert "zip-lib" in plan.by_name["work"].caching.packages
 
 
 def test_the_name_of_a_folder_does_not_count(project: Project, tmp_path: Path) -> None:

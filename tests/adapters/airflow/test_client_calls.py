@@ -102,6 +102,8 @@ def test_why_airflow_ended_a_task(kind: type[AirflowClient]) -> None:
     entries.append({"event": "heartbeat timeout", "extra": "Task did not emit heartbeat"})
     assert client.why_ended(run, {"task_id": "t", "map_index": -1, "try_number": 1}) == "Task did not emit heartbeat"
     assert [params.get("map_index") for params in asked] == [2, None]
+    entries[:] = [{"map_index": index, "extra": f"item {index}"} for index in (3, 0)]
+    assert client.why_ended(run, {"task_id": "t", "map_index": 0, "try_number": 1}) == "item 0", "2.11 returns all"
 
 
 def test_all_tasks_of_airflow_2_are_one_page() -> None:
