@@ -72,10 +72,15 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """One real Prefect for all tests; a test that breaks its server starts one of its own."""
+    """One real Prefect for all tests; a test that breaks its server starts one of its own.
+
+    It is on PostgreSQL where that is installed. Prefect reads before it writes within one transaction, which SQLite
+    refuses if another process wrote in between; where many runs write, a call can be refused for more than a minute.
+    """
+    from tests.engines.postgres import postgres
     from tests.engines.prefect import prefect_server
 
-    with prefect_server(tmp_path_factory.mktemp("engine")) as server:
+    with prefect_server(tmp_path_factory.mktemp("engine"), postgres()) as server:
         yield server
 
 

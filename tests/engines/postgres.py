@@ -58,9 +58,9 @@ class Postgres:
             assert session.stdout.readline() == "locked\n"
             yield
 
-    def url(self, database: str) -> str:
+    def url(self, database: str, driver: str = "psycopg2") -> str:
         """What SQLAlchemy connects to."""
-        return f"postgresql+psycopg2://{_USER}:{self.password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+{driver}://{_USER}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run([self.programs / program, *arguments], env=self._environment, check=True, timeout=2400)

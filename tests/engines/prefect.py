@@ -1,4 +1,4 @@
-"""A real Prefect for tests: server and workers on 127.0.0.1, with SQLite, and gone after the test."""
+"""A real Prefect for tests: server and workers on 127.0.0.1, on PostgreSQL or SQLite, and gone after the test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.engines.postgres import Postgres
 from tests.engines.processes import end_engine, free_port, start_engine
 from tests.waiting import wait_until
 
@@ -29,10 +30,13 @@ _SETTINGS = {
 
 @dataclass
 class PrefectServer:
-    """A server that a test may kill and start again. ``settings`` are further environment variables."""
+    """A server that a test may kill and start again, with a database of its own. ``settings`` are further environment
+    variables.
+    """
 
     home: Path
     port: int
+    database_url: str
     settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -45,10 +49,9 @@ class PrefectServer:
     @property
     def environment(self) -> dict[str, str]:
         """What a process of this Prefect needs."""
-        database = f"sqlite+aiosqlite:///{self.home / 'prefect.db'}"
         return {
             **os.environ, **_SETTINGS, "PREFECT_HOME": str(self.home), "PREFECT_API_URL": f"{self.url}/api",
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database, **self.settings,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database_url, **self.settings,
         }  # fmt: skip
 
     def start(self) -> None:
@@ -93,13 +96,18 @@ class PrefectServer:
 
 
 @contextmanager
-def prefect_server(tmp: Path, **settings: str) -> Iterator[PrefectServer]:
-    """A server with its own home in ``tmp``; ``settings`` are environment variables of Prefect."""
-    server = PrefectServer(tmp / "prefect", free_port(), settings)
+def prefect_server(tmp: Path, server: Postgres | None = None, **settings: str) -> Iterator[PrefectServer]:
+    """A server with its own home in ``tmp``, and a new database on a PostgreSQL, or SQLite as Prefect has by itself.
+
+    ``settings`` are environment variables of Prefect.
+    """
+    home = tmp / "prefect"
+    url = server.url(server.new_database(), "asyncpg") if server else f"sqlite+aiosqlite:///{home / 'prefect.db'}"
+    prefect = PrefectServer(home, free_port(), url, settings)
     try:
-        server.start()
-        yield server
+        prefect.start()
+        yield prefect
     finally:
-        for process in (*server.workers, server.process):
+        for process in (*prefect.workers, prefect.process):
             if process is not None:
                 end_engine(process)

@@ -32,7 +32,7 @@ __all__ = ["TAG", "PrefectClient", "not_an_id", "unknown"]
 Meaning = TypeVar("Meaning")
 
 TAG = "flowyml"
-_LOCKED_SECONDS = 60
+_LOCKED_SECONDS = 300  # SQLite refused a deployment for more than a minute while many runs wrote
 _MOST_ARTIFACTS = 100_000  # of one run
 _PAGE = 200
 _SECRET_BLOCKS = "secret"  # noqa: S105  # the slug of their type
