@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["FLOWYML_HOME"] = str(home)
     os.environ["PREFECT_HOME"] = str(home / "prefect-client")
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
+    os.environ["PREFECT_API_REQUEST_TIMEOUT"] = "600"  # of flows, by default a minute: too little if a machine stalls
     os.environ["DO_NOT_TRACK"] = "1"
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     # How long an example takes is no property of the code: a busy machine makes it ten times as long.

@@ -25,6 +25,10 @@ _SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
     "PREFECT_CLI_PROMPT": "false",
+    # By default a connection of five seconds is an error, and a statement of ten: too little if the machine stalls.
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "600",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "600",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_TIMEOUT": "600",
 }
 
 
