@@ -370,12 +370,12 @@ def _difference(name: str, bundle: Bundle, target: Target, former: Mapping[str, 
 
 
 def _options(deployment: Mapping[str, Any]) -> str:
-    """Return the fields that people set and read, as text to compare."""
+    """Return the fields that people set and read, as text to compare. PostgreSQL does not keep the order of names."""
     options = {part: deployment.get(part) for part in ("version", "description", "tags", "job_variables")}
     schema = deployment.get("parameter_openapi_schema") or {}
     origin = Owner.of(deployment).origin
     options |= {"parameters": schema.get("properties"), "from": str(origin) if origin else None}
-    return json.dumps(options, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(options, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def _bundle_of(existing: Mapping[str, Any]) -> Bundle | None:
