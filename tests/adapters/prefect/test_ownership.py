@@ -154,8 +154,8 @@ def test_the_difference_names_lines_parameters_and_options(pool: Pool, tmp_path:
     for line in (
         "-    return rows",
         "+    return rows + 1",
-        '-      "default": 1',
-        '+      "default": 2',
+        '-      "default": 1,',
+        '+      "default": 2,',
         '+    "nightly"',
     ):
         assert line in shown.splitlines(), shown
