@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from flowyml.plan.parameters import DEEPEST
 
-__all__ = ["INLINE_LIMIT", "is_plain", "with_floats", "without_floats"]
+__all__ = [
+    "INLINE_LIMIT",
+    "is_exact_in_postgresql",
+    "is_in_order_of_postgresql",
+    "is_plain",
+    "parts",
+    "with_floats",
+    "without_floats",
+]
 
+_AS_INTEGER = 1e16  # from here on, Python writes floats with an exponent
 INLINE_LIMIT = 65536
 """The largest size of a value that is passed inline, in bytes of JSON."""
 
@@ -37,6 +47,44 @@ def is_plain(value: Any, depth: int = 0, *, in_file: bool = False) -> bool:
         type(key) is str and (in_file or _is_plain_text(key)) and is_plain(item, depth + 1, in_file=in_file)
         for key, item in value.items()
     )
+
+
+def is_exact_in_postgresql(value: Any) -> bool:
+    """Return whether ``jsonb`` of PostgreSQL returns JSON data as it is, but for the order of names.
+
+    Its numbers have neither -0.0 nor exponents, so that 1e16 comes back as an integer; NUL and half a surrogate it
+    refuses. Source: https://www.postgresql.org/docs/current/datatype-json.html
+
+    >>> is_exact_in_postgresql({"rate": 0.5, "rows": [3]}), is_exact_in_postgresql([1e16]), is_exact_in_postgresql(-0.0)
+    (True, False, False)
+    """
+    return all(
+        (abs(part) < _AS_INTEGER and (part != 0 or math.copysign(1, part) > 0))
+        if isinstance(part, float)
+        else not isinstance(part, str) or _is_plain_text(part)
+        for part in parts(value)
+    )
+
+
+def is_in_order_of_postgresql(value: Any) -> bool:
+    """Return whether ``jsonb`` of PostgreSQL, which sorts names by their length and then their bytes, keeps the order.
+
+    >>> is_in_order_of_postgresql({"b": 1, "aa": 2}), is_in_order_of_postgresql([{"aa": 2, "b": 1}])
+    (True, False)
+    """
+    for part in parts(value):
+        if isinstance(part, dict):
+            names = [name.encode("utf-8", "surrogatepass") for name in part]
+            if names != sorted(names, key=lambda name: (len(name), name)):
+                return False
+    return True
+
+
+def parts(value: Any) -> Iterator[Any]:
+    """Yield JSON data and all that is within it, names too."""
+    yield value
+    for part in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from parts(part)
 
 
 def without_floats(value: Any) -> Any:

@@ -2,13 +2,12 @@
 
 An output is native JSON in its XCom, for Airflow's UI and other DAGs. Only a value that would come back as another one
 is encoded, as a JSON text in a dict, which nothing on the way interprets: Airflow returns None for a missing XCom, and
-revives a dict with keys of its serializer; PostgreSQL's JSONB has no -0.0, and returns 1e16 as an integer.
+revives a dict with keys of its serializer; some floats PostgreSQL returns as others.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from contextlib import suppress
 from functools import cache
@@ -16,12 +15,12 @@ from importlib import import_module
 from typing import Any
 
 from flowyml.artifacts import is_reference
+from flowyml.artifacts.plain import is_exact_in_postgresql, parts
 
 __all__ = ["carried", "is_kept_elsewhere", "restored"]
 
 _TEXT = "$json"
 _REVIVED = frozenset({"__classname__", "__id__", "__type"})  # source: airflow.sdk.serde, airflow.serialization.serde
-_AS_INTEGER = 1e16  # from here on, Python writes floats with an exponent
 _UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
@@ -37,11 +36,9 @@ def carried(packed: Any) -> Any:
 
 def _comes_back(value: Any) -> bool:
     """Return whether Airflow's serializer and every database return a plain value as it is."""
-    if isinstance(value, float):
-        return abs(value) < _AS_INTEGER and (value != 0 or math.copysign(1, value) > 0)
-    if isinstance(value, dict):
-        return not (value.keys() & _REVIVED or value.keys() == {_TEXT}) and all(map(_comes_back, value.values()))
-    return not isinstance(value, list) or all(map(_comes_back, value))
+    return is_exact_in_postgresql(value) and not any(
+        isinstance(part, dict) and (part.keys() & _REVIVED or part.keys() == {_TEXT}) for part in parts(value)
+    )
 
 
 def _is_decoded(text: str) -> bool:

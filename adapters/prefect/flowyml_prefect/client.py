@@ -22,6 +22,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError, paged
 from flowyml.orchestrators.listing import Listing
 from flowyml_prefect.connection import Connection
+from flowyml_prefect.parameters import unfilled
 from flowyml_prefect.records import FlowRun, Log, TaskRun
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ class PrefectClient(HttpClient):
 
     def create_run(self, deployment_id: str, body: Mapping[str, Any]) -> FlowRun:
         """Create a run, or return the run that has this idempotency key."""
+        body = {**body, "parameters": unfilled(body["parameters"])}
         return self._understood(FlowRun.of, self.write(f"/deployments/{deployment_id}/create_flow_run", body))
 
     def run(self, run_id: str) -> FlowRun:

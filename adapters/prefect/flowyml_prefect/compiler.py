@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flowyml.artifacts.plain import parts
 from flowyml.orchestrators.base import about_step
 from flowyml.orchestrators.options import check_options
 from flowyml.plan.bundle import Bundle
@@ -92,6 +93,7 @@ def _imports(plan: Plan, walks: bool) -> Iterator[str]:
         "GRACE": any(step.timeout_seconds is not None for step in plan),
         "FlowPipeline": True,
         "Values": bool(plan.steps),
+        "exact_parameters": bool(plan.parameters),
         "finish_run": not walks,
         "retry_on": any(_is_retried(step) for step in plan),
         "run_step": bool(plan.steps) and not walks,
@@ -197,6 +199,7 @@ def _flow(plan: Plan, names: FlowNames, walks: bool) -> str:
     parameters = sorted(plan.parameters, key=lambda parameter: not parameter.required)  # as Python wants them
     lines = [
         source(Group("@flow(", list(_flow_options(plan)), ")")),
+        *(["@exact_parameters"] if plan.parameters else []),
         source(Group(f"def {names.flow}(", list(map(_parameter, parameters)), ") -> State[Any]:")),
         *(line for parameter in plan.parameters if _holds_reference(parameter.default) for line in _late(parameter)),
         f"    {source(run, 1)}",
@@ -216,9 +219,8 @@ def _submitted(plan: Plan, names: FlowNames) -> Iterator[str]:
 def _walked(plan: Plan, names: FlowNames) -> Iterator[str]:
     """Yield the body of a flow that walks over the plan: an outline as comments, and the call of the walk."""
     tasks = Group("{", [Pair(f"{text_literal(s.name)}: ", names.tasks[s.name]) for s in plan], "}")
-    parameters = Group("{", [Pair(f"{text_literal(name)}: ", name) for name in names.parameters], "}")
     yield from (f"# {line}" for line in outline(plan))
-    yield source(Group("return run_all(", [tasks, parameters, text_literal(outputs_key(plan.name))], ")"), 2)
+    yield source(Group("return run_all(", [tasks, text_literal(outputs_key(plan.name))], ")"), 2)
 
 
 def _flow_options(plan: Plan) -> Iterator[Part]:
@@ -250,9 +252,7 @@ def _late(parameter: Parameter) -> Iterator[str]:
 
 def _holds_reference(default: Any) -> bool:
     """Return whether a default has a reference that pydantic, which writes the schema of the flow, would follow."""
-    if isinstance(default, dict):
-        return "$ref" in default or any(map(_holds_reference, default.values()))
-    return isinstance(default, list) and any(map(_holds_reference, default))
+    return any(isinstance(part, dict) and "$ref" in part for part in parts(default))
 
 
 def _annotation(schema: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ RUN_ID = "flowyml.run_id"
 
 _DEFINED = frozenset({
     "Any", "BUNDLE", "DIGEST", "FlowPipeline", "GRACE", "Path", "State", "StepTask", "Values", "flow", "json",
-    "retry_on", "run_path", "sha256", "sys", "task",
+    "exact_parameters", "retry_on", "run_path", "sha256", "sys", "task",
 })  # fmt: skip
 """Names that a compiled flow imports and defines, beside those that are called in its functions."""
 _RESERVED = frozenset({"PIPELINE", "finish_run", "run_all", "run_step", "return_state", "wait_for"})

@@ -1,4 +1,8 @@
-"""The parameters of a run in Prefect's notation: the schema of its form, and values that it takes unchanged."""
+"""The parameters of a run in Prefect's notation: the schema of its form, and values that it keeps unchanged.
+
+A value that looks like one of Prefect's templates, or that PostgreSQL would change or sort, is stored as the text of
+its JSON.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from flowyml.artifacts.plain import is_exact_in_postgresql, is_in_order_of_postgresql, parts
 from flowyml.core.errors import EngineError, ParameterError
 from flowyml.core.web import parsed
 from flowyml.plan.model import Plan
 
-__all__ = ["given_parameters", "parameter_schema", "read_parameters"]
+__all__ = ["given_parameters", "parameter_schema", "read_parameters", "unfilled"]
 
 _TEMPLATE = "__prefect_kind"
 _LARGEST = "PREFECT_SERVER_API_MAX_PARAMETER_SIZE"  # the server's own setting
@@ -51,21 +56,27 @@ def _referring_to_the_root(schema: Any, parameter: str) -> Any:
 
 
 def given_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Encode parameters for Prefect's API: a value that looks like one of its templates is quoted.
+    """Encode parameters for a run or a schedule, as Prefect is to store them.
 
     Raises ``ParameterError`` for more bytes of JSON than the server stores for a run.
 
     >>> given_parameters({"rows": 5, "x": {"__prefect_kind": "jinja", "template": "{{ 1 }}"}})["x"]["__prefect_kind"]
     'json'
     """
-    quoted = {name: _quoted(value) if _looks_like_a_template(value) else value for name, value in values.items()}
-    size, largest = len(json.dumps(quoted, separators=(",", ":"))), int(os.environ.get(_LARGEST) or _DEFAULT_LARGEST)
+    stored = {name: value if _is_kept(value) else _quoted(value) for name, value in values.items()}
+    sent = json.dumps(unfilled(stored), separators=(",", ":"))
+    size, largest = len(sent), int(os.environ.get(_LARGEST) or _DEFAULT_LARGEST)
     if size > largest > 0:
         raise ParameterError(
             f"These parameters have {size:,} bytes as JSON; Prefect stores at most {largest:,} of a run. Give the path "
             f"or the URL of a file instead. Where your server takes more, set {_LARGEST} to its limit here too."
         )
-    return quoted
+    return stored
+
+
+def unfilled(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Quote what is quoted once more, for a call in which Prefect fills in templates before it stores parameters."""
+    return {name: _quoted(value) if _is_quoted(value) else value for name, value in stored.items()}
 
 
 def read_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +99,6 @@ def _quoted(value: Any) -> dict[str, str]:
     return {_TEMPLATE: "json", "value": json.dumps(value)}
 
 
-def _looks_like_a_template(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(map(_looks_like_a_template, value))
-    return isinstance(value, dict) and (_TEMPLATE in value or any(map(_looks_like_a_template, value.values())))
+def _is_kept(value: Any) -> bool:
+    is_template = any(isinstance(part, dict) and _TEMPLATE in part for part in parts(value))
+    return not is_template and is_exact_in_postgresql(value) and is_in_order_of_postgresql(value)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from flowyml_prefect.parameters import read_parameters
+
 __all__ = ["FlowRun", "Log", "TaskRun", "as_id", "time_of"]
 
 
@@ -41,8 +43,9 @@ class FlowRun:
         return cls(
             id=plain["id"], name=plain["name"], state_type=plain.get("state_type") or "SCHEDULED",
             state_name=plain.get("state_name") or "Scheduled", message=state.get("message") or "",
-            labels=plain.get("labels") or {}, tags=plain.get("tags") or (), parameters=plain.get("parameters") or {},
-            flow_id=plain["flow_id"], deployment_id=plain.get("deployment_id"), version=plain.get("deployment_version"),
+            labels=plain.get("labels") or {}, tags=plain.get("tags") or (),
+            parameters=read_parameters(plain.get("parameters") or {}), flow_id=plain["flow_id"],
+            deployment_id=plain.get("deployment_id"), version=plain.get("deployment_version"),
             transition_id=(state.get("state_details") or {}).get("transition_id"),
             process=plain.get("infrastructure_pid"),
             created=time_of(plain.get("created")), start_time=time_of(plain.get("start_time")),

@@ -92,14 +92,14 @@ def run_step(task: StepTask) -> Values | State[Any]:
         task.is_at_work = False
 
 
-def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any]:
+def run_all(tasks: Mapping[str, Any], key: str) -> State[Any]:
     """Run all steps by their tasks, as the plan in the bundle says, and return the state of the run.
 
     The walk runs in a thread, so that a signal to the flow does not interrupt it: clean-ups run before the flow ends.
     """
     work = current_work.get()
     plan = Bundle.read(work.pipeline.bundle).plan
-    walker = Walker(plan, tasks, parameters, work, *earlier_attempts(plan, tasks))
+    walker = Walker(plan, tasks, work, *earlier_attempts(plan, tasks))
     threading.Thread(target=copy_context().run, args=(walker.run,), name="flowyml-walk", daemon=True).start()
     state: State[Any] | None = None
     try:
@@ -172,10 +172,8 @@ def _words(state: State[Any] | None) -> tuple[str, str]:
 class Walker:
     """Submits the task of each step, and of each item, as soon as it may run."""
 
-    def __init__(
-        self, plan: Plan, tasks: Mapping[str, Any], parameters: Values, work: Work, past: Before, count: int
-    ) -> None:
-        parameters = run_dates().filled(parameters, days_of(plan.parameters))
+    def __init__(self, plan: Plan, tasks: Mapping[str, Any], work: Work, past: Before, count: int) -> None:
+        parameters = run_dates().filled(work.parameters, days_of(plan.parameters))
         self.plan = plan
         self._past = past
         self.walk: Walk[StepTask] = Walk(plan, parameters, self._task, past.loops)

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 
 from httpx import HTTPError, HTTPStatusError
 from prefect import get_run_logger, runtime
@@ -47,6 +49,7 @@ from flowyml.plan.secrets import slug_of
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.step_errors import of_several, of_step
+from flowyml_prefect.parameters import read_parameters
 from flowyml_prefect.schedule import MADE_UP, from_prefect, is_ours
 from flowyml_prefect.status import status_of
 
@@ -67,15 +70,18 @@ logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a wo
 # The run that a worker executes with this module; None if another program loads it.
 LOADED_FOR = runtime.flow_run.id
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Values = dict[str, Any]
 current_work: ContextVar[Work] = ContextVar("current_work")
 
 
 class Work:
-    """The processes that run the steps of a run, and the signals that end them."""
+    """The processes that run the steps of a run, its parameters, and the signals that end it."""
 
-    def __init__(self, pipeline: FlowPipeline, processes: StepProcesses) -> None:
+    def __init__(self, pipeline: FlowPipeline, parameters: Values, processes: StepProcesses) -> None:
         self.pipeline = pipeline
+        self.parameters = parameters
         self.processes = processes
         self.stop = threading.Event()
         self.ended: list[threading.Event] = []
@@ -110,7 +116,7 @@ class FlowPipeline:
                 read_secret=secret_block,
             ) as processes,
         ):
-            work = Work(self, processes)
+            work = Work(self, parameters, processes)
             current_work.set(work)
             try:
                 yield
@@ -120,7 +126,7 @@ class FlowPipeline:
     def on_start(self, flow: Any, flow_run: Any, state: State[Any]) -> None:
         """Fire ``on_pipeline_start``, once for a run, in its first attempt."""
         if flow_run.run_count <= 1:
-            self._fire(flow, flow_run, "on_pipeline_start", flow_run.parameters)
+            self._fire(flow, flow_run, "on_pipeline_start", read_parameters(flow_run.parameters))
 
     def on_end(self, flow: Any, flow_run: Any, state: State[Any]) -> None:
         since = flow_run.start_time or flow_run.expected_start_time
@@ -202,6 +208,17 @@ def secret_block(reference: str) -> str:
             f"Secret {reference!r} is missing: Prefect has no Secret block {name!r}. Create it there."
         ) from None
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def exact_parameters(flow_function: Callable[P, R]) -> Callable[P, R]:
+    """Decode the parameters of a flow that stand in Prefect's database as texts: see ``parameters.py``."""
+
+    @wraps(flow_function)
+    def decoded(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature(flow_function).bind_partial(*args, **kwargs).arguments  # Prefect gives them by position
+        return cast("Callable[..., R]", flow_function)(**read_parameters(given))
+
+    return decoded
 
 
 def run_step(

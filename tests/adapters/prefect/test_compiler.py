@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -288,7 +289,8 @@ def test_no_name_breaks_out_of_loops_branches_and_clean_up() -> None:
         assert [module[tasks[step.name]].name for step in plan] == [step.name for step in plan]
         assert [module[tasks[step.name]].tags for step in plan] == [set(step.tags) for step in plan]
         flow = module[flow_function(plan)]
-        assert (flow.name, flow.fn.__defaults__) == (flow_name(name), (plan.parameters[0].default,))
+        (parameter,) = signature(flow.fn).parameters.values()
+        assert (flow.name, parameter.default) == (flow_name(name), plan.parameters[0].default)
         assert module["PIPELINE"].name == name
         assert set(module) == {*common, *tasks.values(), flow_function(plan)}
 

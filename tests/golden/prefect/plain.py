@@ -23,7 +23,7 @@ if sha256(BUNDLE.read_bytes()).hexdigest() != DIGEST:  # a worker fetches it fro
     raise ImportError(f"{BUNDLE} is not the code of this flow: it was replaced or cut short. Run it again.")
 run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # the imports below come from it
 
-from flowyml_prefect.worker import FlowPipeline, Values, finish_run, run_step  # noqa: E402
+from flowyml_prefect.worker import FlowPipeline, Values, exact_parameters, finish_run, run_step  # noqa: E402
 
 PIPELINE = FlowPipeline("plain", BUNDLE)
 
@@ -39,6 +39,7 @@ def notify() -> Values | State[Any]:
 
 
 @flow(name="plain", validate_parameters=False)
+@exact_parameters
 def plain(rows: int = 100) -> State[Any]:
     with PIPELINE.run_steps(rows=rows):
         load_future = load.submit(rows)

@@ -24,7 +24,7 @@ if sha256(BUNDLE.read_bytes()).hexdigest() != DIGEST:  # a worker fetches it fro
 run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # the imports below come from it
 
 from flowyml_prefect.walker import StepTask, run_all, run_step  # noqa: E402
-from flowyml_prefect.worker import GRACE, FlowPipeline, Values, retry_on  # noqa: E402
+from flowyml_prefect.worker import GRACE, FlowPipeline, Values, exact_parameters, retry_on  # noqa: E402
 
 PIPELINE = FlowPipeline("search", BUNDLE)
 
@@ -60,6 +60,7 @@ def tidy_up(task: StepTask) -> Values | State[Any]:
 
 
 @flow(name="search", validate_parameters=False)
+@exact_parameters
 def search(rates: list[Any]) -> State[Any]:
     with PIPELINE.run_steps(rates=rates):
         # for each rate of rates, 4 at a time, and go on after failures:
@@ -75,7 +76,6 @@ def search(rates: list[Any]) -> State[Any]:
         #         tidy.up()
         return run_all(
             {"train": train, "best": best, "publish": publish, "hold": hold, "tell": tell, "tidy.up": tidy_up},
-            {"rates": rates},
             "search-outputs",
         )
 

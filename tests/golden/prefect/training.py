@@ -23,7 +23,7 @@ if sha256(BUNDLE.read_bytes()).hexdigest() != DIGEST:  # a worker fetches it fro
     raise ImportError(f"{BUNDLE} is not the code of this flow: it was replaced or cut short. Run it again.")
 run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # the imports below come from it
 
-from flowyml_prefect.worker import GRACE, FlowPipeline, Values, finish_run, retry_on, run_step  # noqa: E402
+from flowyml_prefect.worker import GRACE, FlowPipeline, Values, exact_parameters, finish_run, retry_on, run_step  # noqa: E402
 
 PIPELINE = FlowPipeline("training", BUNDLE)
 
@@ -65,6 +65,7 @@ def notify() -> Values | State[Any]:
     on_cancellation=[PIPELINE.on_end],
     on_crashed=[PIPELINE.on_end],
 )
+@exact_parameters
 def training(source: str, rows: int = 100, rate: float | None = None, form: dict[str, Any] = ...) -> State[Any]:
     if form is ...:
         form = {"$ref": "#/x"}
