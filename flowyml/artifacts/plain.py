@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flowyml.plan.parameters import DEEPEST
 
-__all__ = [
-    "INLINE_LIMIT",
-    "is_exact_in_postgresql",
-    "is_in_order_of_postgresql",
-    "is_plain",
-    "parts",
-    "with_floats",
-    "without_floats",
-]
+__all__ = ["INLINE_LIMIT", "is_exact_in_postgresql", "is_plain", "parts", "with_floats", "without_floats"]
 
 _AS_INTEGER = 1e16  # from here on, Python writes floats with an exponent
 INLINE_LIMIT = 65536
@@ -49,35 +41,29 @@ def is_plain(value: Any, depth: int = 0, *, in_file: bool = False) -> bool:
     )
 
 
-def is_exact_in_postgresql(value: Any) -> bool:
-    """Return whether ``jsonb`` of PostgreSQL returns JSON data as it is, but for the order of names.
+def is_exact_in_postgresql(value: Any, *, in_any_order: bool = False) -> bool:
+    """Return whether ``jsonb`` of PostgreSQL returns JSON data as it is, with the names of a dict in their order.
 
     Its numbers have neither -0.0 nor exponents, so that 1e16 comes back as an integer; NUL and half a surrogate it
-    refuses. Source: https://www.postgresql.org/docs/current/datatype-json.html
+    refuses; names it sorts by their length and then their bytes.
+    Source: https://www.postgresql.org/docs/current/datatype-json.html
 
-    >>> is_exact_in_postgresql({"rate": 0.5, "rows": [3]}), is_exact_in_postgresql([1e16]), is_exact_in_postgresql(-0.0)
+    >>> is_exact_in_postgresql({"b": 0.5, "aa": [3]}), is_exact_in_postgresql([1e16]), is_exact_in_postgresql(-0.0)
     (True, False, False)
+    >>> is_exact_in_postgresql({"aa": 1, "b": 2}), is_exact_in_postgresql({"aa": 1, "b": 2}, in_any_order=True)
+    (False, True)
     """
     return all(
-        (abs(part) < _AS_INTEGER and (part != 0 or math.copysign(1, part) > 0))
-        if isinstance(part, float)
-        else not isinstance(part, str) or _is_plain_text(part)
+        (not isinstance(part, float) or (abs(part) < _AS_INTEGER and (part != 0 or math.copysign(1, part) > 0)))
+        and (not isinstance(part, str) or _is_plain_text(part))
+        and (not isinstance(part, dict) or in_any_order or _is_in_order_of_postgresql(part))
         for part in parts(value)
     )
 
 
-def is_in_order_of_postgresql(value: Any) -> bool:
-    """Return whether ``jsonb`` of PostgreSQL, which sorts names by their length and then their bytes, keeps the order.
-
-    >>> is_in_order_of_postgresql({"b": 1, "aa": 2}), is_in_order_of_postgresql([{"aa": 2, "b": 1}])
-    (True, False)
-    """
-    for part in parts(value):
-        if isinstance(part, dict):
-            names = [name.encode("utf-8", "surrogatepass") for name in part]
-            if names != sorted(names, key=lambda name: (len(name), name)):
-                return False
-    return True
+def _is_in_order_of_postgresql(names: Iterable[str]) -> bool:
+    encoded = [name.encode("utf-8", "surrogatepass") for name in names]
+    return encoded == sorted(encoded, key=lambda name: (len(name), name))
 
 
 def parts(value: Any) -> Iterator[Any]:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from flowyml.core.durations import counted
 from flowyml.core.errors import ScheduleError
 from flowyml_airflow.deployed_dag import Deployed
+from flowyml_airflow.parameters import conf_of
 
 __all__ = ["backfill", "days", "zone_of"]
 
@@ -32,7 +33,7 @@ def backfill(
     if deployed.schedule and not any(time <= dates[1] for time in deployed.schedule.next_times(1, dates[0] - _MOMENT)):
         raise _no_time(deployed, dates)
     before = {_identity(run) for run in client.runs([dag], None, dates)} if client.can_backfill else set()
-    client.backfill(dag, *dates, parameters, **options)
+    client.backfill(dag, *dates, conf_of(parameters), **options)
     runs_there = client.runs([dag], None, dates)
     dag_runs = [run for run in runs_there if run.get("run_type") == "backfill" and _identity(run) not in before]
     if not dag_runs:

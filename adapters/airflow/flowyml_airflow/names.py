@@ -14,10 +14,10 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "ERROR_KEY", "RETURNED", "REVISION_KEY", "RUN_ID_KEY", "START_TASK",
-    "STEPS_KEY", "STEP_MARKER", "TAG", "TAKES_KEY", "TIMED_OUT", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file",
-    "dag_id", "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id",
-    "version_note", "xcom_key",
+    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "CONF_KEYS", "ERROR_KEY", "EXACT_KEY", "RETURNED", "REVISION_KEY",
+    "RUN_ID_KEY", "START_TASK", "STEPS_KEY", "STEP_MARKER", "TAG", "TAKES_KEY", "TIMED_OUT", "UPSTREAM_FAILED", "Ids",
+    "airflow_run_id", "dag_file", "dag_id", "development_id", "development_name", "given_run_id", "pipeline_of",
+    "task_id", "version_note", "xcom_key",
 ]  # fmt: skip
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
@@ -49,7 +49,9 @@ ERROR_KEY = "flowyml.error"
 TAKES_KEY = "flowyml.takes"
 """The conf key of a run that takes results of another one: its tasks say which, under ``CACHED_KEY``."""
 
-_OURS = (RUN_ID_KEY, REVISION_KEY, CODE_KEY, TAKES_KEY)
+EXACT_KEY = "flowyml.exact"
+"""The conf key with the JSON of those parameters that PostgreSQL would change or sort."""
+CONF_KEYS = (RUN_ID_KEY, REVISION_KEY, CODE_KEY, TAKES_KEY, EXACT_KEY)
 
 # Airflow's default of [scheduler] allowed_run_id_pattern. Airflow also refuses ids that begin like those that it makes
 # itself. Source: airflow.utils.types.DagRunType, of 3 and 2.
@@ -178,15 +180,6 @@ def given_run_id(conf: Mapping[str, Any] | None, run_id: str) -> str:
     ('mine & yours', 'mine')
     """
     return str((conf or {}).get(RUN_ID_KEY, run_id))
-
-
-def parameters_of(conf: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the parameters of the pipeline, from the conf of a run or the params of a task.
-
-    >>> parameters_of({"rows": 3, "flowyml.run_id": "mine & yours", "flowyml.code": "1f3a9c2e"})
-    {'rows': 3}
-    """
-    return {name: value for name, value in (conf or {}).items() if name not in _OURS}
 
 
 def _short(name: str) -> str:

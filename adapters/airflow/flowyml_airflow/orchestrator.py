@@ -45,7 +45,7 @@ from flowyml_airflow.names import (
     dag_id,
     development_id,
 )
-from flowyml_airflow.parameters import check_carried
+from flowyml_airflow.parameters import check_carried, conf_of
 from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reader import AirflowReader
 from flowyml_airflow.retrying import ended_run, run_again
@@ -210,7 +210,7 @@ class AirflowOrchestrator(Orchestrator):
             deployed = self._deployer.shown(deployed, compiled.structure)
             if deployed.dag["is_paused"]:
                 self.client.pause(compiled.dag_id, False)
-            conf = {**parameters, CODE_KEY: bundle.code_digest}
+            conf = {**conf_of(parameters), CODE_KEY: bundle.code_digest}
             if dag_run_id != run_id:
                 conf[RUN_ID_KEY] = run_id
             if bundle.revision:
@@ -293,8 +293,9 @@ class AirflowOrchestrator(Orchestrator):
 
         Raises ``RunNotFoundError``, ``ParameterError``, and ``OwnershipError`` for a DAG that was paused on purpose.
         """
-        deployed, conf = self._shown(name), dict(parameters or {})
-        deployed.check_parameters(conf)
+        deployed, parameters = self._shown(name), parameters or {}
+        deployed.check_parameters(parameters)
+        conf = conf_of(parameters) if deployed.is_ours else dict(parameters)
         run_id = run_id or new_run_id(deployed.facts.get("pipeline", name))
         dag, dag_run_id = deployed.dag["dag_id"], airflow_run_id(run_id)
         deployed.check_has_tasks()

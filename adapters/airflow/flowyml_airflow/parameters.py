@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import keyword
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from flowyml.artifacts.plain import is_exact_in_postgresql, parts
 from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Parameter
 from flowyml.plan.parameters import in_words
+from flowyml_airflow.names import CONF_KEYS, EXACT_KEY
 
 if TYPE_CHECKING:
     from flowyml.plan.layout import Part
 
-__all__ = ["SIXTY_FOUR_BITS", "check_carried", "declared", "filled", "param"]
+__all__ = ["SIXTY_FOUR_BITS", "check_carried", "conf_of", "declared", "filled", "param", "parameters_of"]
 
 SIXTY_FOUR_BITS = range(-(2**63), 2**64)
 """The integers of msgpack, in which the processes of Airflow 3 exchange a run and its DAG."""
@@ -72,7 +76,7 @@ def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
     >>> check_carried({"rows": [2**64 - 1]}, SIXTY_FOUR_BITS)
     """
     for name, content in values.items():
-        for part in _parts(content):
+        for part in parts(content):
             if isinstance(part, str) and "\0" in part:
                 raise ParameterError(
                     f"{name!r} contains a NUL character, which PostgreSQL, one of Airflow's databases, rejects. "
@@ -87,17 +91,32 @@ def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
                 )
 
 
-def _parts(value: Any) -> Iterator[Any]:
-    """Yield the plain values in a parameter, including the keys of dictionaries."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield key
-            yield from _parts(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _parts(item)
-    else:
-        yield value
+def conf_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the conf of a run: its parameters, and the text of those that PostgreSQL would change or sort.
+
+    >>> conf_of({"rows": 3, "rate": -0.0})
+    {'rows': 3, 'rate': -0.0, 'flowyml.exact': '{"rate": -0.0}'}
+    """
+    exact = {name: value for name, value in parameters.items() if not is_exact_in_postgresql(value)}
+    return {**parameters, EXACT_KEY: json.dumps(exact)} if exact else dict(parameters)
+
+
+def parameters_of(conf: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the parameters of the pipeline, from the conf of a run or the params of a task.
+
+    One that differs from its text in ``EXACT_KEY`` was edited since, in Airflow's form for another run.
+
+    >>> parameters_of({"rows": 3, "rate": 0.0, "flowyml.exact": '{"rate": -0.0}', "flowyml.run_id": "mine & yours"})
+    {'rows': 3, 'rate': -0.0}
+    """
+    conf, exact = conf or {}, {}
+    with suppress(TypeError, ValueError, RecursionError):  # written by hand
+        exact = dict(json.loads(conf.get(EXACT_KEY, "{}")))
+    return {
+        name: exact[name] if name in exact and exact[name] == value else value
+        for name, value in conf.items()
+        if name not in CONF_KEYS
+    }
 
 
 def _flat(schema: Mapping[str, Any]) -> Mapping[str, Any]:

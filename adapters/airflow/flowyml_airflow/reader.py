@@ -38,11 +38,11 @@ from flowyml_airflow.names import (
     dag_id,
     development_id,
     given_run_id,
-    parameters_of,
     pipeline_of,
     task_id,
 )
 from flowyml_airflow.outcomes import had_ended, run_status, task_status
+from flowyml_airflow.parameters import parameters_of
 from flowyml_airflow.stalled import RunWarnings, why_nothing_ran, why_stalled
 from flowyml_airflow.status import failed_or_timed_out, moment
 from flowyml_airflow.step_runs import (

@@ -37,8 +37,8 @@ from flowyml_airflow.execution_groups import GroupRun, printed
 from flowyml_airflow.facts import TAKEN, TaskDecider, item_key
 from flowyml_airflow.graph import Task, TaskGraph, label_of
 from flowyml_airflow.links import add_links
-from flowyml_airflow.names import CACHED_KEY, RETURNED, given_run_id, parameters_of
-from flowyml_airflow.parameters import filled
+from flowyml_airflow.names import CACHED_KEY, RETURNED, given_run_id
+from flowyml_airflow.parameters import filled, parameters_of
 from flowyml_airflow.pod_disks import check_outlives_pod
 from flowyml_airflow.run_dates import dates_of
 from flowyml_airflow.secrets import masked, read_ahead

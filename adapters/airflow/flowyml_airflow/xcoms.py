@@ -36,7 +36,7 @@ def carried(packed: Any) -> Any:
 
 def _comes_back(value: Any) -> bool:
     """Return whether Airflow's serializer and every database return a plain value as it is."""
-    return is_exact_in_postgresql(value) and not any(
+    return is_exact_in_postgresql(value, in_any_order=True) and not any(
         isinstance(part, dict) and (part.keys() & _REVIVED or part.keys() == {_TEXT}) for part in parts(value)
     )
 

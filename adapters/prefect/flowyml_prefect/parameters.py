@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from flowyml.artifacts.plain import is_exact_in_postgresql, is_in_order_of_postgresql, parts
+from flowyml.artifacts.plain import is_exact_in_postgresql, parts
 from flowyml.core.errors import EngineError, ParameterError
 from flowyml.core.web import parsed
 from flowyml.plan.model import Plan
@@ -101,4 +101,4 @@ def _quoted(value: Any) -> dict[str, str]:
 
 def _is_kept(value: Any) -> bool:
     is_template = any(isinstance(part, dict) and _TEMPLATE in part for part in parts(value))
-    return not is_template and is_exact_in_postgresql(value) and is_in_order_of_postgresql(value)
+    return not is_template and is_exact_in_postgresql(value)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, for_each, pipeline, step
+from flowyml import Pipeline, context, for_each, pipeline, step
 from flowyml.core.errors import OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow.xcoms import carried
@@ -45,8 +45,13 @@ def exact_values() -> Pipeline:
     def whole() -> float:
         return 10.0
 
-    pipeline = Pipeline("exact values", outputs=[*NAMES, "seen", "whole"])
-    return pipeline.add_step(make).add_step(see).add_step(whole)
+    @step(outputs=["parameters"])
+    def tell(rate: float, given: list[Any]) -> str:
+        return json.dumps([rate, given])
+
+    outputs = [*NAMES, "seen", "whole", "parameters"]
+    pipeline = Pipeline("exact values", outputs=outputs, context=context(rate=0.5, given=[]))
+    return pipeline.add_step(make).add_step(see).add_step(whole).add_step(tell)
 
 
 @pytest.mark.parametrize("value", NATIVE, ids=repr)
@@ -60,13 +65,16 @@ def test_what_comes_back_as_it_was_is_native(value: Any) -> None:
 def test_values_come_back_as_they_were(airflow: Airflow) -> None:
     """Apart from the order of keys, and from 10.0 alone on SQLite. Each output is one XCom."""
     orchestrator = orchestrator_of(airflow)
-    handle = exact_values().submit(on=orchestrator)
+    parameters = {"rate": -0.0, "given": [{"zebra": 1, "b": -0.0}, 1e17, 2.0]}
+    handle = exact_values().submit(parameters, on=orchestrator)
     handle.wait_for_completion(2400, progress=False)
     assert handle.status.is_successful, handle.error
     kept = [_on_sqlite(value) if airflow.major == 3 and not airflow.database else value for value in VALUES]
     expected = {name: json.dumps(value, sort_keys=True) for name, value in zip(NAMES, kept, strict=True)}
     outputs = handle.outputs
     assert outputs["seen"] == expected, "in the next step"
+    assert outputs["parameters"] == json.dumps([*parameters.values()]), "with the order of keys"
+    assert json.dumps(handle.run.parameters) == json.dumps(parameters)
     assert {name: json.dumps(outputs[name], sort_keys=True) for name in NAMES} == expected, "where outputs are read"
     dag, _, run = handle.job_id.partition("/")
     client = orchestrator.client
