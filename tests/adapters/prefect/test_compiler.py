@@ -329,7 +329,7 @@ def loaded(plan: Plan, *, walks: bool = False) -> Mapping[str, Any]:
 def common_names() -> set[str]:
     """What each compiled flow with control flow defines."""
     step = Step(name="s", function="m:f", run_if="always", retry=OrchestratorRetryPolicy())
-    plan = Plan(name="p", steps=(step,))
+    plan = Plan(name="p", parameters=(Parameter(name="rows"),), steps=(step,))
     return set(loaded(plan)) - {flow_function(plan), *task_functions(plan).values()}
 
 
