@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_overloads
 
 from flowyml.authoring.source_lines import adds_source_line
 from flowyml.core.errors import DefinitionError, UnknownOptionError
@@ -24,10 +24,13 @@ def names_unknown_options(what: str) -> Callable[[Callable[P, R]], Callable[P, R
     Like every ``DefinitionError`` of the callable, the error names the line of the call.
 
     The name of an orchestrator is a known keyword: ``airflow={"pool": "gpu"}`` is for that engine only.
+
+    An overloaded function takes all options as one mapping; their names, types and defaults are those of its overloads.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        parameters = inspect.signature(function).parameters.values()
+        signatures = [inspect.signature(overload) for overload in get_overloads(function) or [function]]
+        parameters = [parameter for signature in signatures for parameter in signature.parameters.values()]
         known = [item.name for item in parameters if item.kind is not item.VAR_KEYWORD and item.name != "self"]
 
         @functools.wraps(function)
@@ -37,6 +40,7 @@ def names_unknown_options(what: str) -> Callable[[Callable[P, R]], Callable[P, R
                     raise _unknown(what, name, known)
             return function(*args, **kwargs)
 
+        checked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what help() shows
         return adds_source_line(checked)
 
     return decorate

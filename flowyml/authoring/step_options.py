@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from flowyml.authoring.cache import Cache, check_cache
+from flowyml.authoring.options import engine_options
 from flowyml.core.errors import DefinitionError
 from flowyml.core.near_names import did_you_mean
 from flowyml.core.resources import ResourceRequirements
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from flowyml.authoring.steps import Step
 
 __all__ = [
-    "StepOptions", "check_inputs", "check_item_error", "check_max_parallel", "check_names", "check_timeout",
-    "checked_options",
+    "StepOptions", "check_item_error", "check_max_parallel", "check_names", "check_timeout", "checked_options",
 ]  # fmt: skip
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -52,15 +52,22 @@ class StepOptions:
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def checked_options(step: Step[..., Any], subject: str, **options: Any) -> dict[str, Any]:
-    """Check the options of a step, and return them; None means that an option was not given."""
+def checked_options(step: Step[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options of a step, and return them as ``StepOptions`` has them; None means that one was not given.
+
+    Any other keyword is the name of an engine, with the options for it.
+    """
+    subject = f"step {step.name!r}"
     checks: dict[str, Callable[[Any], Any]] = {
+        "name": lambda name: check_name(name, "step"),
+        "inputs": lambda names: _inputs(names, step, subject),
         "outputs": lambda names: check_names(names, "outputs", subject),
         "after": lambda names: check_names(names, "after", subject),
         "retry": lambda retry: _retry(retry, subject),
         "timeout": lambda seconds: check_timeout(seconds, subject),
         "resources": lambda requirements: requirements,
         "tags": lambda names: check_names(names, "tags", subject),
+        "description": lambda text: text,
         "run_if": lambda rule: check_run_if(rule, subject),
         "max_parallel": lambda number: check_max_parallel(number, subject),
         "on_item_error": lambda rule: check_item_error(rule, subject),
@@ -68,7 +75,10 @@ def checked_options(step: Step[..., Any], subject: str, **options: Any) -> dict[
         "execution_group": lambda group: check_name(group, "execution group") if group else "",
         "cache": lambda cache: check_cache(cache, subject, step.signature.parameters),
     }
-    return {option: checks[option](value) for option, value in options.items() if value is not None}
+    options = {name: check(given[name]) for name, check in checks.items() if given.get(name) is not None}
+    if engines := {name: value for name, value in given.items() if name not in checks}:
+        options["engines"] = engine_options(engines, subject)
+    return options
 
 
 def check_timeout(seconds: object, subject: str) -> float | None:
@@ -121,10 +131,8 @@ def check_item_error(rule: str, subject: str) -> str:
     return rule
 
 
-def check_inputs(inputs: object, step: Step[..., Any], subject: str) -> Mapping[str, str | tuple[str, ...]] | None:
-    """Return the outputs that fill parameters, by parameter; None if they are not given."""
-    if inputs is None:
-        return None
+def _inputs(inputs: object, step: Step[..., Any], subject: str) -> Mapping[str, str | tuple[str, ...]]:
+    """Return the outputs that fill parameters, by parameter."""
     pairs: dict[str, str | tuple[str, ...]] = {}
     if isinstance(inputs, Mapping):
         for name, wanted in inputs.items():
@@ -157,8 +165,8 @@ def check_names(value: object, option: str, subject: str) -> tuple[str, ...]:
     return names
 
 
-def _retry(retry: object, subject: str) -> OrchestratorRetryPolicy | None:
-    if retry is None or isinstance(retry, OrchestratorRetryPolicy):
+def _retry(retry: object, subject: str) -> OrchestratorRetryPolicy:
+    if isinstance(retry, OrchestratorRetryPolicy):
         return retry
     if isinstance(retry, bool) or not isinstance(retry, int) or retry < 0:
         raise DefinitionError(f"{subject}: retry={retry!r} must be a number of retries or an OrchestratorRetryPolicy.")

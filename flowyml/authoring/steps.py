@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
 from flowyml.authoring.cache import Cache
-from flowyml.authoring.options import engine_options, names_unknown_options
+from flowyml.authoring.options import names_unknown_options
 from flowyml.authoring.source_lines import adds_source_line
-from flowyml.authoring.step_options import StepOptions, check_inputs, checked_options
+from flowyml.authoring.step_options import StepOptions, checked_options
 from flowyml.core.errors import DefinitionError
 from flowyml.core.modules import found_by_name
 from flowyml.core.near_names import did_you_mean
@@ -175,14 +175,9 @@ class Step(Generic[P, R]):
         cache: bool | Cache | None = None,
     ) -> Step[P, R]:
         """Return the same function as another step: these options replace those of ``@step``."""
-        named = {} if name is None else {"name": check_name(name, "step")}
-        requirements = ResourceRequirements.coerce(resources, stacklevel=4)
-        checked = checked_options(
-            self, f"step {self.name!r}", outputs=outputs, after=after, retry=retry, timeout=timeout,
-            resources=requirements, run_if=run_if, max_parallel=max_parallel, on_item_error=on_item_error,
-            secrets=secrets, execution_group=execution_group, cache=cache,
-        )  # fmt: skip
-        return self._changed(named | checked)
+        given = {option: value for option, value in locals().items() if option != "self"}
+        given["resources"] = ResourceRequirements.coerce(resources, stacklevel=4)
+        return self._changed(checked_options(self, given))
 
     def made_again(self, of: Step[P, R]) -> Step[P, R]:
         """Apply this step's changes from ``options`` to ``of``; return this step itself if it was made from ``of``."""
@@ -280,27 +275,7 @@ def step(
     **engines: Mapping[str, Any],
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 @names_unknown_options("step")
-def step(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    inputs: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
-    outputs: Sequence[str] | None = None,
-    after: Iterable[str] | str = (),
-    retry: int | OrchestratorRetryPolicy | None = None,
-    timeout: float | None = None,
-    resources: ResourceRequirements | Mapping[str, Any] | None = None,
-    tags: Iterable[str] = (),
-    description: str | None = None,
-    run_if: str = "all_success",
-    max_parallel: int | None = None,
-    on_item_error: str = "fail",
-    secrets: Mapping[str, str] = {},
-    execution_group: str | None = None,
-    cache: bool | Cache | None = None,
-    **engines: Mapping[str, Any],
-) -> Any:
+def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a step from a function.
 
     ``inputs`` names the parameters that are filled by outputs of other steps, or maps parameters to outputs:
@@ -331,24 +306,13 @@ def step(
         if isinstance(function, Step) or not callable(function):
             raise DefinitionError(f"@step decorates a function, once, not {function!r}.")
         _refuse_methods(function)
-        shown = check_name(name if name is not None else getattr(function, "__name__", None), "step")
-        made = Step(function, StepOptions(name=shown))
-        subject = f"step {shown!r}"
-        checked = checked_options(
-            made, subject, outputs=outputs, after=after, retry=retry, timeout=timeout, resources=requirements,
-            tags=tags, run_if=run_if, max_parallel=max_parallel, on_item_error=on_item_error, secrets=secrets,
-            execution_group=execution_group, cache=cache,
-        )  # fmt: skip
-        made.step_options = StepOptions(
-            name=shown,
-            inputs=check_inputs(inputs, made, subject),
-            description=_first_line(function) if description is None else description,
-            engines=engine_options(engines, subject),
-            **checked,
-        )
+        name = options.get("name")
+        name = check_name(getattr(function, "__name__", None) if name is None else name, "step")
+        made = Step(function, StepOptions(name=name, description=_first_line(function)))
+        made.step_options = replace(made.step_options, **checked_options(made, options))
         return made
 
-    requirements = ResourceRequirements.coerce(resources, stacklevel=5)
+    options["resources"] = ResourceRequirements.coerce(options.get("resources"), stacklevel=5)
     return adds_source_line(decorate) if function is None else decorate(function)
 
 

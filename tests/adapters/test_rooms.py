@@ -6,6 +6,7 @@ from importlib import import_module
 
 import pytest
 
+from flowyml.core.capabilities import Feature
 from flowyml.orchestrators import Orchestrator, registry
 from flowyml.orchestrators.deployer import Deployer
 from flowyml.orchestrators.reader import RunReader
@@ -36,3 +37,11 @@ def test_what_a_part_does_stands_in_the_part_alone(engine: str) -> None:
     done_by_parts = {name for protocol in PARTS.values() for name in vars(protocol) if not name.startswith("_")}
     assert done_by_parts >= {"get_run", "deploy", "pause_schedule"}
     assert not done_by_parts & vars(factory).keys()
+
+
+@pytest.mark.parametrize("engine", ["local", *ENGINES, "kubeflow-local"])
+def test_each_table_of_capabilities_names_all_features(engine: str) -> None:
+    factory = registry.load(engine)
+    assert isinstance(factory, type)
+    assert issubclass(factory, Orchestrator)
+    assert factory.capabilities.support.keys() == set(Feature)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import builtins
 import keyword
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flowyml.core.errors import UnsupportedFeatureError
@@ -21,7 +21,7 @@ from flowyml_airflow.dag_file.arguments import asks_for_pod, called_back, pod, r
 from flowyml_airflow.dag_file.docs import step_docs, together_docs
 from flowyml_airflow.dag_file.operators import Imports, arguments_of, keywords
 from flowyml_airflow.graph import Task, TaskGraph
-from flowyml_airflow.names import RETURNED, START_TASK, task_id
+from flowyml_airflow.names import RETURNED, START_TASK
 from flowyml_airflow.options import STEP_ARGUMENTS, TASK_ARGUMENTS, TASK_CALLBACKS, step_options
 from flowyml_airflow.schedule import delta
 from flowyml_airflow.watching import unsettled, watched
@@ -189,10 +189,7 @@ class TaskTexts:
         """Yield the arguments of an execution group's task. It retries its steps itself, so Airflow runs it once."""
         together, steps = self.graph.structure.execution_groups[task.name], self.graph.runs(task)
         options = {name: option for step in steps for name, option in step_options(step).items()}
-        ours = self.graph.id(task)
-        yield f"task_id={text_literal(ours)}"
-        if ours != task.name:
-            yield f"task_display_name={text_literal(task.name)}"
+        yield from self._identity(task)
         yield Pair("steps=", value([step.name for step in steps]))
         yield from self._inputs_of_task(task)
         yield Pair("doc_md=", Text(together_docs(steps, options)))
@@ -204,10 +201,7 @@ class TaskTexts:
         """Yield the arguments of a step's task."""
         step = self.graph.step(task)
         options = step_options(step)
-        ours = task_id(step.name)
-        yield f"task_id={text_literal(ours)}"
-        if ours != step.name:
-            yield f"task_display_name={text_literal(step.name)}"
+        yield from self._identity(task)
         yield f"step={text_literal(step.name)}"
         if len(step.outputs) > 1:
             yield "multiple_outputs=True"
@@ -215,10 +209,21 @@ class TaskTexts:
             yield Pair("inputs=", Group("{", inputs, "}"))
         if docs := step_docs(step, options):
             yield Pair("doc_md=", Text(docs))
-        yield from retries(step.retry)
-        if step.timeout_seconds is not None:
-            yield f"execution_timeout={delta(step.timeout_seconds)}"
+        yield from self._limits(step)
         yield from self._asked(task, options, step.resources)
+
+    def _identity(self, task: Task) -> Iterator[Part]:
+        ours = self.graph.id(task)
+        yield f"task_id={text_literal(ours)}"
+        if ours != task.name:
+            yield f"task_display_name={text_literal(task.name)}"
+
+    def _limits(self, step: Step, given: Container[str] = ()) -> Iterator[Part]:
+        """Yield the arguments for what a step says of its attempts, but for those that are ``given``."""
+        if "retries" not in given:
+            yield from retries(step.retry)
+        if step.timeout_seconds is not None and "execution_timeout" not in given:
+            yield f"execution_timeout={delta(step.timeout_seconds)}"
 
     def _asked(self, task: Task, options: Mapping[str, Any], resources: ResourceRequirements | None) -> Iterator[Part]:
         """Yield the arguments for Airflow and its executor: options, trigger rule, callbacks, resources."""
@@ -239,22 +244,13 @@ class TaskTexts:
         """Yield the arguments of an operator, without those that are set when it runs."""
         step = self.graph.step(task)
         options, arguments = step_options(step), arguments_of(step)
-        ours = task_id(step.name)
-        yield f"task_id={text_literal(ours)}"
-        if ours != step.name:
-            yield f"task_display_name={text_literal(step.name)}"
+        yield from self._identity(task)
         handed = {item.into or item.name for item in step.inputs}
         yield from self.names.imports.keywords(
             {name: argument for name, argument in arguments.items() if name not in handed}, step
         )
-        if "retries" not in arguments:
-            yield from retries(step.retry)
-        if step.timeout_seconds is not None and "execution_timeout" not in arguments:
-            yield f"execution_timeout={delta(step.timeout_seconds)}"
-        known = [name for name in (*TASK_ARGUMENTS, *STEP_ARGUMENTS) if name in options and name not in arguments]
-        yield from (Pair(f"{name}=", value(options[name])) for name in known)
-        if "trigger_rule" not in options:
-            yield from self._rule(task)
+        yield from self._limits(step, arguments)
+        yield from self._asked(task, {name: options[name] for name in options if name not in arguments}, None)
 
     def _handed(self, task: Task) -> dict[str, Part]:
         """Return the arguments that are set when the operator runs: values of the run, and of other steps."""
