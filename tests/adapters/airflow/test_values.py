@@ -74,7 +74,9 @@ def test_values_come_back_as_they_were(airflow: Airflow) -> None:
     outputs = handle.outputs
     assert outputs["seen"] == expected, "in the next step"
     assert outputs["parameters"] == json.dumps([*parameters.values()]), "with the order of keys"
-    assert json.dumps(handle.run.parameters) == json.dumps(parameters)
+    assert {name: json.dumps(value) for name, value in handle.run.parameters.items()} == {
+        name: json.dumps(value) for name, value in parameters.items()
+    }
     assert {name: json.dumps(outputs[name], sort_keys=True) for name in NAMES} == expected, "where outputs are read"
     dag, _, run = handle.job_id.partition("/")
     client = orchestrator.client
