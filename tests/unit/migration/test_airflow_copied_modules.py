@@ -362,3 +362,29 @@ def test_a_function_of_another_module_that_needs_airflow_later_runs_on_airflow(t
     ((dag,),) = (file["dags"] for file in report(root)["files"] if file["dags"])
     assert dag["verdict"] == "Airflow only"
     assert "later_step = step(later)" in written(root).read_text()
+
+
+@pytest.mark.parametrize("above", ["", "# of the file\n\n\n\n\n\n\n\n\n# of another line\n"])
+def test_a_dag_that_another_module_makes_has_the_comments_of_its_own_file_alone(tmp_path: Path, above: str) -> None:
+    files = {
+        "dags/common/__init__.py": "",
+        "dags/common/factory.py": """
+            from airflow.sdk import DAG, TaskGroup
+            from airflow.providers.standard.operators.bash import BashOperator
+
+            def build(name):
+                with DAG(name, schedule=None) as dag:
+                    # of the factory
+                    with TaskGroup("all"):
+                        for table in ("a", "b", "c"):
+                            BashOperator(task_id=f"load_{table}", bash_command=f"echo {table}")
+                return dag
+        """,
+        "dags/flow.py": f"{above}from common.factory import build\nfeed = build('feed')  # airflow: a DAG\n",
+    }
+    root = repository(tmp_path, files)
+    imported(root)
+    text = written(root).read_text()
+    assert text.startswith('"""Written by `flowyml import airflow` from dags/flow.py."""')
+    assert "# of" not in text
+    assert text.count("load_") >= 3

@@ -236,3 +236,28 @@ def test_texts_of_statements_that_need_airflow_are_not_indented(tmp_path: Path) 
     limit = '# why\nLIMIT = Variable.get("x"), """\nselect\n"""'
     made = written(tmp_path, f"{limit}\ndef t():\n    return LIMIT")
     assert '    # why\n    LIMIT = Variable.get("x"), """\nselect\n"""\n' in made.text
+
+
+def test_what_only_a_type_checker_imports_needs_no_airflow(tmp_path: Path) -> None:
+    text = """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+def size(context: "Context") -> int:
+    return len(context)
+
+def t() -> int:
+    return size({1: 2})
+"""
+    made = written(tmp_path, text)
+    assert of_kind(made, Kind.KEPT)["task t"] == ""
+    assert "suppress" not in made.text
+    assert ran(tmp_path, made)[0] == {"t": 1}
+
+
+def test_an_operator_that_would_take_an_argument_of_the_dags_function_says_so(tmp_path: Path) -> None:
+    task = "PythonOperator(task_id='t', python_callable=t, op_args=[name], outlets=[Asset('a')])"
+    dag_function = f"@dag(schedule=None)\ndef flow(name: str = 'a'):\n    {task}\nflow()\n"
+    made = written_text(tmp_path, f"from airflow.sdk import Asset\ndef t(n): return n\n{dag_function}")
+    assert "it takes the argument 'name' of the DAG's function" in refused(made)

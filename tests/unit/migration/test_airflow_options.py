@@ -109,7 +109,10 @@ def test_default_arguments_reach_steps_and_operators(tmp_path: Path) -> None:
     step = plan.by_name["load"]
     assert step.options["airflow"] == {"on_failure_callback": called}
     assert (step.retry.max_attempts, step.retry.delays) == (3, (10, 15)), "the longest may be a number of seconds"
-    assert plan.by_name["held"].options["airflow"]["arguments"]["default_args"]["http_conn_id"] == "x"
+    kept = plan.by_name["held"].options["airflow"]["arguments"]["default_args"]
+    assert kept["http_conn_id"] == "x"
+    assert "our.alerts.page" in str(kept["on_failure_callback"]), "a list of callbacks is one, also for operators"
+    assert "SlackNotifier" in str(kept["on_failure_callback"])
     assert said(made)["default argument http_conn_id"] == "a step has no such option; operators keep it"
     assert "default argument weight_rule" in said(made)
 

@@ -32,6 +32,7 @@ sys.path += folders  # at the end, as Airflow does
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = root
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
+os.environ["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = "0"  # none: a slow machine is not a difference
 os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
 import warnings
 warnings.simplefilter("ignore")

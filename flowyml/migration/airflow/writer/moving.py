@@ -446,7 +446,7 @@ class Moving:
         if self._repository is None:
             return {}
         found: dict[str, str] = {}
-        for each in ast.walk(tree) if later else syntax.outside_functions(tree):
+        for each in syntax.outside_functions(tree, deep=later):
             if isinstance(each, ast.Import | ast.ImportFrom):
                 only = copy(each)
                 for alias in each.names:

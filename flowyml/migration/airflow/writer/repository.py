@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowyml.migration.airflow.reader.files import Files, Refused
-from flowyml.migration.airflow.writer.syntax import called
+from flowyml.migration.airflow.writer.syntax import called, is_for_checkers
 
 OF_AIRFLOW = re.compile(r"airflow(\.|$)")
 OURS = frozenset({"flowyml", "flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect"})
@@ -183,7 +183,7 @@ def _parts(node: ast.AST, around: Import) -> Iterator[tuple[ast.AST, Import]]:
     is_tried = is_tried or any(_takes_missing(*args) for args in suppressed)
     is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(node, ast.If) and called(node.test) == "TYPE_CHECKING":
+        if name == "body" and is_for_checkers(node):
             continue
         how = replace(
             around, later=around.later or is_function, optional=around.optional or (is_tried and name == "body")

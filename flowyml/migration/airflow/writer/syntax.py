@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from symtable import SymbolTable, symtable
+from typing import TypeGuard
 
 from flowyml.migration.reach import reached
 
@@ -34,21 +35,25 @@ def looked_up(text: str) -> Iterator[str]:
 
 def imported(tree: ast.AST, *, deep: bool = True) -> Iterator[str]:
     """Yield the modules that are imported; not ``deep``: when this runs, and not when a function in it is called."""
-    nodes = ast.walk(tree) if deep else outside_functions(tree)
-    for node in nodes:
+    for node in outside_functions(tree, deep=deep):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
 
 
-def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and its content, without functions and their content."""
-    if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+def outside_functions(tree: ast.AST, *, deep: bool = False) -> Iterator[ast.AST]:
+    """Yield a node and its content that runs, unless ``deep`` without functions and their content."""
+    if not deep and isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
         return
     yield tree
-    for child in ast.iter_child_nodes(tree):
-        yield from outside_functions(child)
+    for child in tree.orelse if is_for_checkers(tree) else ast.iter_child_nodes(tree):
+        yield from outside_functions(child, deep=deep)
+
+
+def is_for_checkers(node: ast.AST) -> TypeGuard[ast.If]:
+    """Return whether a node is an ``if TYPE_CHECKING``, whose body never runs."""
+    return isinstance(node, ast.If) and called(node.test) == "TYPE_CHECKING"
 
 
 def defined_by(text: str) -> Iterator[str]:

@@ -144,6 +144,8 @@ class Words:
         if kind == "env" and name:
             method = "get" if value.has_default else "__getitem__"
             return Group(f'{self._word("imported")}("os:environ.{method}")(', [text_literal(name), *default], ")")
+        if kind == "param":
+            raise Unwritable(f"it takes the argument {name!r:.80} of the DAG's function, which a step can take")
         raise Unwritable(f"only Airflow knows {' '.join(value.source.split())!r:.80}")
 
     def key(self, key: Any) -> str:

@@ -205,9 +205,7 @@ def constant_defaults(dag: DagModel, task: TaskModel, moving: Moving) -> Argumen
 
 def _is_sure(value: Any) -> bool:
     """Return whether a value can certainly be written."""
-    if isinstance(value, FunctionModel):
-        return callback_of(value) is not None
-    return is_plain(value) or isinstance(value, timedelta | datetime)
+    return is_plain(value) or isinstance(value, timedelta | datetime) or callback_of(value) is not None
 
 
 def callback_of(value: Any) -> Any:

@@ -66,7 +66,8 @@ class _Module:
         self.file = file
         self.moving = Moving(text, repository)
         self.dags, self.moved = decided(file, self.moving, staying)
-        self.names = Names(self.dags, self.moved, self.moving)
+        self.path = repository.start if repository else file.path
+        self.names = Names(self.dags, self.moved, self.moving, self.path)
         self.uses = Counter(key_of(each) for each in self._decisions() if each.kind == "function")
 
     def written(self) -> Written:
@@ -84,8 +85,7 @@ class _Module:
 
     def _docstring(self) -> str:
         about = self.moving.docstring.strip()
-        path = self.dags[0].model.place.path if self.dags else self.file.path
-        made = f"{MARK} from {' '.join(path.split())}."
+        made = f"{MARK} from {' '.join(self.path.split())}."
         return docstring(f"{about}\n\n{made}" if about else made)
 
     # Copied code.

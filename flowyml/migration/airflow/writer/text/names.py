@@ -58,9 +58,9 @@ class Names(FreeNames):
     in it.
     """
 
-    def __init__(self, dags: Sequence[DecidedDag], moved: Moved, moving: Moving) -> None:
+    def __init__(self, dags: Sequence[DecidedDag], moved: Moved, moving: Moving, path: str) -> None:
         self._moving = moving
-        self._path = dags[0].model.place.path if dags else ""
+        self._path = path
         self._needed = moved.needed
         self.used: set[str] = set()
         self.in_loops: set[int] = set()
