@@ -260,8 +260,8 @@ def _settings3(airflow: Airflow) -> dict[str, str]:
         # default. With one second, a fifth of all that the API server answers are heartbeats.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "3",
         "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "5",
-        # By default a worker waits 5 s for an answer of the API server, and the start of a task that is sent once more is
-        # refused: the task fails, on a busy machine.
+        # By default a worker waits 5 s for an answer of the API server, and the start of a task that is sent once more
+        # is refused: the task fails, on a busy machine.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "600",
     }
 
