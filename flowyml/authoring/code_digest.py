@@ -31,7 +31,6 @@ from flowyml.authoring.source_units import (
     Unit,
     file_names_in,
     state_of_file,
-    text_of,
     units_of_cell,
 )
 from flowyml.authoring.steps import Step
@@ -205,14 +204,13 @@ class _Walk(FileWalk):
     def _without_file(self, function: FunctionType, file: SourceFile | None) -> Iterator[str]:
         """Yield code that no file has by now, such as a notebook's: itself, and the globals that it names."""
         yield from bytecode(function.__code__)
-        if file is None:
-            yield from _own_text(function)
-            for unit in _own_units(function):
-                self._texts |= unit.texts
-                self._collect_led_to(unit.names)
-        names = names_in(function.__code__)
+        units, names = _own_units(function), names_in(function.__code__)
+        for unit in units if file is None else ():
+            yield unit.digest
+            self._texts |= unit.texts
+            self._collect_led_to(unit.names)
         self.uses_current_run = self.uses_current_run or "current_run" in names
-        if _reaches_any(function):
+        if any(unit.reaches_any for unit in units) if units else REACHING & names:
             self._note(f"{function.__qualname__} can use any name of this process (by eval or the like)")
         self._collect_cells(function.__globals__)
         for name in sorted(names & function.__globals__.keys()):
@@ -267,7 +265,7 @@ class _Walk(FileWalk):
             if self.file_of(value.__name__) is None:
                 self.imports.add(value.__name__.partition(".")[0])
             return f"{name} {value.__name__}"
-        is_collection = kind in (list, tuple, dict, set, frozenset)
+        is_collection = kind in _COLLECTIONS
         if id(value) in self._seen and not is_collection:
             return name
         if depth > _DEEPEST or (is_collection and len(value) > _LONGEST):
@@ -368,28 +366,12 @@ def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _own_text(function: FunctionType) -> Iterable[str]:
-    try:
-        return [text_of(_parsed(function))]
-    except (OSError, SyntaxError, TypeError):
-        return bytecode(function.__code__)
-
-
-def _reaches_any(function: FunctionType) -> bool:
-    units = _own_units(function)
-    return any(unit.reaches_any for unit in units) if units else not REACHING.isdisjoint(names_in(function.__code__))
-
-
 def _own_units(function: FunctionType) -> list[Unit]:
     """Return the statement that defines a function; none if its text is not known."""
     try:
-        return [Unit(node, ()) for node in _parsed(function).body]
+        return [Unit(node, ()) for node in parsed(textwrap.dedent(inspect.getsource(function))).body]
     except (OSError, SyntaxError, TypeError):
         return []
-
-
-def _parsed(function: FunctionType) -> ast.Module:
-    return parsed(textwrap.dedent(inspect.getsource(function)))
 
 
 def _counts(value: Any) -> bool:

@@ -51,7 +51,7 @@ class FileWalk:
 
     def identities(self) -> dict[Path, tuple[int, ...]]:
         """Return the files that were read or missed, in their state at that time."""
-        return {path: file.identity for path, file in self.files.items()} | self._states
+        return {path: file.state for path, file in self.files.items()} | self._states
 
     def file_of(self, module: str | None, beside: SourceFile | None = None) -> SourceFile | None:
         """Return the file of a user's module; ``beside`` is a file that imports it."""

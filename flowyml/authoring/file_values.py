@@ -24,10 +24,10 @@ def is_as_imported(live: ModuleType | None, file: SourceFile) -> bool:
     An editor may have saved the file since, also between the import and ``note_modules``.
     """
     if live is None:
-        _before_import[file.path] = file.identity
+        _before_import[file.path] = file.state
         return True
-    *_, modified, changed = file.identity
-    if file.identity == _before_import.get(file.path) or max(modified, changed) < (_started() - 0.05) * 1e9:
+    *_, modified, changed = file.state
+    if file.state == _before_import.get(file.path) or max(modified, changed) < (_started() - 0.05) * 1e9:
         return True
     return imported_digest(live) == hash_of(file.path) and _matches(vars(live), file, live.__name__)
 

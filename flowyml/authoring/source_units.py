@@ -14,7 +14,7 @@ from pathlib import Path
 from types import CodeType
 
 from flowyml.artifacts.hashing import sha256_of
-from flowyml.core.syntax import parsed
+from flowyml.core.syntax import imports_of, parsed
 
 __all__ = [
     "REACHING", "Imported", "SourceFile", "Unit", "bound_by", "hash_of", "file_names_in", "source_file_at",
@@ -39,7 +39,6 @@ _METHODS = frozenset({"compile", "eval"})  # as attributes they are those of ``r
 
 _FILE_NAME = re.compile(r"\S[^\n\0]{0,200}")
 _BETWEEN = re.compile(r"[\s'\"`,;:()<>=|]+")
-_KEPT = 512
 _NO_TEXT = frozenset({"ctx", "kind", "type_comment"})
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 
@@ -86,11 +85,8 @@ class Unit:
                         self.texts |= file_names_in(_filled(inner)) - {"*"}
                     if isinstance(inner, ast.BinOp):
                         within_sums |= {inner.left, inner.right}
-                case ast.Import(names=aliases):
-                    self._import(aliases)
-                case ast.ImportFrom(module=module, names=aliases, level=level):
-                    base = package[: len(package) - level + 1] if level else ()
-                    self._import_from(".".join(filter(None, (*base, module))), aliases)
+                case ast.Import() | ast.ImportFrom():
+                    self._import(inner, package)
         imported = {name for targets in self.imports.values() for _, name in targets if name}
         used = self.names | (attributes - _METHODS) | imported | {name.partition(".")[0] for name in self.modules}
         self.reaches_any = bool(computed_names or REACHING & used or "modules" in attributes | imported)
@@ -99,18 +95,15 @@ class Unit:
         self.loads = not _LOADING.isdisjoint(used) or used >= {"joblib", "load"}
         self.names |= attributes
 
-    def _import(self, aliases: list[ast.alias]) -> None:
-        for alias in aliases:
-            top = alias.name.partition(".")[0]
-            self.modules[alias.name] = None
-            self.imports.setdefault(alias.asname or top, []).append((alias.name if alias.asname else top, None))
-
-    def _import_from(self, module: str, aliases: list[ast.alias]) -> None:
-        self.modules[module] = None
-        for alias in aliases:
-            if alias.name != "*":
-                self.modules[f"{module}.{alias.name}"] = None  # it may be a module
-                self.imports.setdefault(alias.asname or alias.name, []).append((module, alias.name))
+    def _import(self, node: ast.Import | ast.ImportFrom, package: tuple[str, ...]) -> None:
+        for module, name, alias in imports_of(node, package):
+            self.modules[module] = None
+            if name is None:
+                target = module if alias else module.partition(".")[0]
+                self.imports.setdefault(alias or target, []).append((target, None))
+            elif name != "*":
+                self.modules[f"{module}.{name}"] = None  # it may be a module
+                self.imports.setdefault(alias or name, []).append((module, name))
 
     @cached_property
     def digest(self) -> str:
@@ -143,15 +136,16 @@ class Unit:
 
 
 class SourceFile:
-    """A Python file. ``name`` is the name of its module."""
+    """A Python file. ``name`` is the name of its module, ``state`` that of the file when it was read."""
 
-    def __init__(self, name: str, path: Path, source: bytes) -> None:
+    def __init__(self, name: str, path: Path, source: bytes, state: tuple[int, ...]) -> None:
         self.name = name
         self.path = path
         self.source = source
-        self.identity: tuple[int, ...] = ()
+        self.state = state
         self.package = tuple(name.split(".") if path.stem == "__init__" else name.split(".")[:-1])
         self.units = [Unit(node, self.package) for node in parsed(source).body]
+        self._imported_units = [unit for unit in self.units if not _is_main(unit.node)]
         self.by_name: dict[str, list[Unit]] = {}
         for unit in self.units:
             for bound in unit.binds:
@@ -178,18 +172,17 @@ class SourceFile:
     @cached_property
     def is_dynamic(self) -> bool:
         """True if code in the file, but for its ``__main__`` block, may reach modules that it does not write."""
-        return self.imports_by_name or any(unit.is_dynamic for unit in self.units if not _is_main(unit.node))
+        return self.imports_by_name or any(unit.is_dynamic for unit in self._imported_units)
 
     @cached_property
     def imports_by_name(self) -> bool:
         """True if this code may import modules by names that it makes, as a module with ``__getattr__`` may."""
-        is_lazy = "__getattr__" in self.by_name
-        return is_lazy or any(unit.imports_by_name for unit in self.units if not _is_main(unit.node))
+        return "__getattr__" in self.by_name or any(unit.imports_by_name for unit in self._imported_units)
 
     @cached_property
     def loads(self) -> bool:
         """True if this code may read what names modules, such as a pickle."""
-        return any(unit.loads for unit in self.units if not _is_main(unit.node))
+        return any(unit.loads for unit in self._imported_units)
 
     @cached_property
     def optional(self) -> frozenset[Unit]:
@@ -229,14 +222,12 @@ class SourceFile:
 
 def source_file_at(name: str, path: Path) -> SourceFile:
     """Read the file as it is now. Raises ``OSError``, and ``SyntaxError`` for a file that is not Python."""
-    identity = state_of_file(path)
-    known = _read.get((name, path))
-    if known is None or known.identity != identity:
-        if len(_read) >= _KEPT:
-            _read.clear()
-        known = _read[name, path] = SourceFile(name, path, path.read_bytes())
-        known.identity = identity
-    return known
+    return _read(name, path, state_of_file(path))
+
+
+@lru_cache(512)
+def _read(name: str, path: Path, state: tuple[int, ...]) -> SourceFile:
+    return SourceFile(name, path, path.read_bytes(), state)
 
 
 def state_of_file(path: Path) -> tuple[int, ...]:
@@ -250,10 +241,12 @@ def state_of_file(path: Path) -> tuple[int, ...]:
 
 def hash_of(path: Path, state: tuple[int, ...] | None = None) -> str:
     """Return the SHA-256 of a file, which is read again only if its state has changed. Raises ``OSError``."""
-    identity = (path, *(state or state_of_file(path)))
-    if identity not in _hashes:
-        _hashes[identity] = sha256_of(path)
-    return _hashes[identity]
+    return _hash(path, state or state_of_file(path))
+
+
+@lru_cache(65_536)
+def _hash(path: Path, _state: tuple[int, ...]) -> str:
+    return sha256_of(path)
 
 
 @lru_cache(4096)
@@ -300,10 +293,6 @@ def _levels_up_in(node: ast.AST) -> int:
         case ast.Subscript(value=ast.Attribute(attr="parents"), slice=ast.Constant(value=int(more))):
             return more
     return 0
-
-
-_read: dict[tuple[str, Path], SourceFile] = {}
-_hashes: dict[tuple[object, ...], str] = {}
 
 
 def text_of(node: object) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import PurePath
 
-__all__ = ["imported", "parsed"]
+__all__ = ["imported", "imports_of", "parsed"]
 
 _IMPORTS = re.compile(
     rb"(?:^|[;:])[ \t\f]*(import[ \t][^;#\r\n]+|from[ \t.][^;#\r\n(]*?\bimport\b[ \t]*(?:\([^)]*\)|[^;#\r\n]+))",
@@ -36,15 +36,21 @@ def parsed(source: str | bytes) -> ast.Module:
 
 def imported(source: bytes, path: PurePath) -> Iterator[str]:
     """Yield every module that a file may import, as absolute names, including imports inside functions."""
-    package = path.parent.parts
     for node in _import_nodes(source):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join((*base, *(node.module or "").split("."))).strip(".")
+        for module, name, _ in imports_of(node, path.parent.parts):
             yield module
-            yield from (f"{module}.{alias.name}".strip(".") for alias in node.names)
+            if name:
+                yield f"{module}.{name}".strip(".")
+
+
+def imports_of(node: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, str | None, str | None]]:
+    """Yield each import of a statement: an absolute module, a name in it, and the alias; None for those it lacks."""
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, None, alias.asname) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = package[: len(package) - node.level + 1] if node.level else ()
+        module = ".".join(filter(None, (*base, node.module)))
+        yield from ((module, alias.name, alias.asname) for alias in node.names)
 
 
 def _import_nodes(source: bytes) -> Iterator[ast.AST]:
