@@ -86,69 +86,66 @@ class Entry(NamedTuple):
 
 
 class StepCache:
-    """The results of one pipeline's steps in the store ``kept``, for a run whose own artifacts are in ``store``."""
+    """The cached result of one step or item: looks it up in the store ``cached``, or stores it there.
 
-    def __init__(self, store: Store, kept: Store, pipeline: str, run_id: str) -> None:
-        self._store = store
-        self._kept = kept
-        self._pipeline = pipeline
-        self._run_id = run_id
+    ``store`` has the run's own artifacts, and ``key_of`` returns the key of an output among them.
+    """
 
-    def outputs(
-        self,
-        step: Step,
-        depends: Depends,
-        place: Callable[[str], str],
-        compute: Callable[[], dict[str, Any]],
-    ) -> AttemptOutputs:
-        """Return the packed outputs of a step: those of an earlier run, else those of ``compute``, which are cached.
+    def __init__(
+        self, step: Step, depends: Depends, *, pipeline: str, run_id: str, store: Store, cached: Store,
+        key_of: Callable[[str], str],
+    ) -> None:  # fmt: skip
+        assert step.caching is not None
+        self._step, self._caching, self._depends = step, step.caching, depends
+        self._pipeline, self._run_id = pipeline, run_id
+        self._store, self._cached, self._key_of = store, cached, key_of
+        self._parts: Mapping[str, Any] = {}
+        self._folder = ""
 
-        ``place`` returns the key of an output among the run's artifacts. A result that cannot be read or cached never
-        fails a step. Raises what ``compute`` raises.
+    def outputs(self, compute: Callable[[], dict[str, Any]]) -> AttemptOutputs:
+        """Return the packed outputs of the step: those of an earlier run, else those of ``compute``, which are cached.
+
+        A result that cannot be read or cached never fails a step. Raises what ``compute`` raises.
         """
-        caching = step.caching
-        assert caching is not None
         try:
-            parts = _parts(self._pipeline, step, caching, depends)
+            self._parts = _parts(self._pipeline, self._step, self._caching, self._depends)
         except ArtifactError as error:  # a file that an input names cannot be read
-            logger.warning("step %r is not cached: %s", step.name, error)
+            logger.warning("step %r is not cached: %s", self._step.name, error)
             return AttemptOutputs(compute())
-        key = hashlib.sha256(canonical_json({}, **parts)).hexdigest()
-        folder = f"{ROOT}/{slug(self._pipeline)}/{slug(step.name)}/{key}"
-        if caching.refresh:
-            return self._computed(step, folder, parts, compute, depends)
-        found = self._found(step, folder, place, level=logging.DEBUG)
-        if found is not None:  # a step may have no outputs
-            return found
-        with self._turn(folder, step.timeout_seconds):  # which checks again, and reports errors
-            found = self._found(step, folder, place)
-            return self._computed(step, folder, parts, compute, depends) if found is None else found
+        key = hashlib.sha256(canonical_json({}, **self._parts)).hexdigest()
+        self._folder = f"{ROOT}/{slug(self._pipeline)}/{slug(self._step.name)}/{key}"
+        if self._caching.refresh:
+            return self._computed(compute)
+        outputs = self._found(logging.DEBUG)
+        if outputs is not None:  # a step may have no outputs
+            return outputs
+        with _turn(self._cached, self._folder, self._step.timeout_seconds):  # which checks again, and reports errors
+            outputs = self._found(logging.WARNING)
+            return self._computed(compute) if outputs is None else outputs
 
-    def _found(
-        self, step: Step, folder: str, place: Callable[[str], str], level: int = logging.WARNING
-    ) -> AttemptOutputs | None:
+    def _found(self, level: int) -> AttemptOutputs | None:
         try:
-            entry = read_entry(self._kept, folder)
-            if entry is None or not self._counts(step, entry, folder):
+            entry = read_entry(self._cached, self._folder)
+            if entry is None or not self._is_valid(entry):
                 return None
-            outputs = {name: self._restore(entry.outputs[name], folder, place(name)) for name in step.outputs}
-            _note_use(self._kept, folder)
+            outputs = {name: self._restore(entry.outputs[name], self._key_of(name)) for name in self._step.outputs}
+            _note_use(self._cached, self._folder)
         except ArtifactError as error:
-            logger.log(level, "ignored a cached result of step %r: %s", step.name, error)
+            logger.log(level, "ignored a cached result of step %r: %s", self._step.name, error)
             return None
         return AttemptOutputs(outputs, entry.run_id)
 
-    def _counts(self, step: Step, entry: Entry, folder: str) -> bool:
-        assert step.caching is not None
-        if (entry.pipeline, entry.step) != (self._pipeline, step.name) or entry.outputs.keys() != set(step.outputs):
-            raise ArtifactError(f"its record belongs to another step: {self._kept.url}/{folder}")
-        if any(_is_pickle(each) for each in entry.outputs.values()) and why_no_pickles():
+    def _is_valid(self, entry: Entry) -> bool:
+        belongs_here = (entry.pipeline, entry.step) == (self._pipeline, self._step.name)
+        if not belongs_here or entry.outputs.keys() != set(self._step.outputs):
+            raise ArtifactError(f"its record belongs to another step: {self._cached.url}/{self._folder}")
+        if any(_is_pickle(output) for output in entry.outputs.values()) and why_no_pickles():
             return False
-        age = time.time() - entry.created
-        return step.caching.ttl_seconds is None or -_SKEW_SECONDS <= age < step.caching.ttl_seconds
+        ttl, age = self._caching.ttl_seconds, time.time() - entry.created
+        return ttl is None or -_SKEW_SECONDS <= age < ttl
 
-    def _restore(self, output: Mapping[str, Any], folder: str, key: str) -> Any:
-        """Return an output of an entry, whose artifacts are copied to the run's own, under ``key``."""
+    def _restore(self, output: Mapping[str, Any], key: str) -> Any:
+        """Return an output of the entry, whose artifacts are copied to the run's own, under ``key``."""
         if "files" not in output:
             return output["value"]
         names = list(output["files"])
@@ -157,54 +154,47 @@ class StepCache:
             name = names.pop(0) if names else None
             if not isinstance(name, str) or not _FILE.fullmatch(name) or name == _RECORD:
                 raise ArtifactError(f"its record names {name!r:.80}, which is not a file in its folder")
-            there = written._replace(url=f"{self._kept.url}/{folder}/{name}")
+            there = written._replace(url=f"{self._cached.url}/{self._folder}/{name}")
             return self._copy(there, f"{key}{PurePosixPath(name).suffix}")
 
         return moved_reference(output["reference"], move)
 
     def _copy(self, written: Written, key: str) -> Written:
         """Copy an artifact. Raises ``ArtifactError`` for a file that has changed since it was written."""
-        if isinstance(self._kept, LocalStore):
-            with self._kept.fetch(written):
-                return self._store.take(self._kept, written, key)
-        taken = self._store.take(self._kept, written, key)  # which hashes artifacts from elsewhere
+        if isinstance(self._cached, LocalStore):
+            with self._cached.fetch(written):
+                return self._store.take(self._cached, written, key)
+        taken = self._store.take(self._cached, written, key)  # which hashes artifacts from elsewhere
         if (taken.sha256, taken.size) != (written.sha256, written.size):
             raise ArtifactError(f"{written.url} is not what was written")
         return taken
 
-    def _computed(
-        self, step: Step, folder: str, parts: Mapping[str, Any], compute: Callable[[], dict[str, Any]],
-        depends: Depends,
-    ) -> AttemptOutputs:  # fmt: skip
-        assert step.caching is not None
+    def _computed(self, compute: Callable[[], dict[str, Any]]) -> AttemptOutputs:
         started = time.time()
         outputs = AttemptOutputs(compute())
         try:
-            _packages(step.caching)  # raises if one was upgraded meanwhile
-            if _files(step, step.caching, depends) != parts.get("files", {}):
+            _packages(self._caching)  # raises if one was upgraded meanwhile
+            if _files(self._step, self._caching, self._depends) != self._parts.get("files", {}):
                 raise ArtifactError("the files that its inputs name changed while it ran")
-            self._keep(step, folder, parts, outputs, started)
+            self._save(outputs, started)
         except ArtifactError as error:
-            logger.warning("the result of step %r is not cached: %s", step.name, error)
+            logger.warning("the result of step %r is not cached: %s", self._step.name, error)
         return outputs
 
-    def _keep(
-        self, step: Step, folder: str, parts: Mapping[str, Any], outputs: Mapping[str, Any], started: float
-    ) -> None:  # fmt: skip
-        assert step.caching is not None
-        kept = {name: self._save_output(name, packed, folder) for name, packed in outputs.items()}
+    def _save(self, outputs: Mapping[str, Any], started: float) -> None:
+        saved = {name: self._save_output(name, packed) for name, packed in outputs.items()}
         now = time.time()
         record = {
-            "version": _VERSION, "pipeline": self._pipeline, "step": step.name, "run_id": self._run_id,
-            "created": now, "seconds": now - started, "depends": parts, "outputs": kept,
-            "refreshed": step.caching.refresh,
+            "version": _VERSION, "pipeline": self._pipeline, "step": self._step.name, "run_id": self._run_id,
+            "created": now, "seconds": now - started, "depends": self._parts, "outputs": saved,
+            "refreshed": self._caching.refresh,
         }  # fmt: skip
         data = json.dumps(record, ensure_ascii=False).encode()
         if len(data) > _LARGEST:
             raise ArtifactError(f"its record would have {len(data)} bytes")
-        self._kept.write(f"{folder}/{_RECORD}", lambda file: file.write(data))
+        self._cached.write(f"{self._folder}/{_RECORD}", lambda file: file.write(data))
 
-    def _save_output(self, name: str, packed: Any, folder: str) -> dict[str, Any]:
+    def _save_output(self, name: str, packed: Any) -> dict[str, Any]:
         """Return an output for the record; its artifacts are copied into the entry's folder."""
         if not is_reference(packed):
             return {"value": packed}
@@ -212,33 +202,34 @@ class StepCache:
 
         def move(written: Written) -> Written:
             names.append(f"{slug(name)}-{written.sha256[:16]}{PurePosixPath(written.url).suffix}")
-            return self._kept.take(self._store, written, f"{folder}/{names[-1]}")._replace(url="")
+            return self._cached.take(self._store, written, f"{self._folder}/{names[-1]}")._replace(url="")
 
         return {"reference": moved_reference(packed, move), "files": names}
 
-    @contextmanager
-    def _turn(self, folder: str, timeout: float | None) -> Iterator[None]:
-        """Wait while another process computes the same result, if the store is a folder.
 
-        Otherwise both compute it, and the later record counts. At most half of the step's timeout is spent waiting.
-        """
-        number = _opened(self._kept, folder)
-        if number is None:
-            yield
-            return
-        patience = timeout / 2 if timeout else float("inf")
-        silent = min(patience, _SAY_SECONDS)
-        try:
-            if lock(number, wait=silent) is False and patience > silent:
-                logger.warning("waiting for another run that is computing %s", folder)
-                end = time.monotonic() + patience - silent
-                while time.monotonic() < end and _computes(number) and lock(number, wait=_POLL_SECONDS) is False:
-                    pass
-            _note_computing(number)
-            yield
-        finally:
-            unlock(number)  # also for processes that the step has started, which inherited it
-            os.close(number)
+@contextmanager
+def _turn(store: Store, folder: str, timeout: float | None) -> Iterator[None]:
+    """Wait while another process computes the same result, if the store is a folder.
+
+    Otherwise both compute it, and the later record counts. At most half of the step's timeout is spent waiting.
+    """
+    number = _opened(store, folder)
+    if number is None:
+        yield
+        return
+    patience = timeout / 2 if timeout else float("inf")
+    silent = min(patience, _SAY_SECONDS)
+    try:
+        if lock(number, wait=silent) is False and patience > silent:
+            logger.warning("waiting for another run that is computing %s", folder)
+            end = time.monotonic() + patience - silent
+            while time.monotonic() < end and _computes(number) and lock(number, wait=_POLL_SECONDS) is False:
+                pass
+        _note_computing(number)
+        yield
+    finally:
+        unlock(number)  # also for processes that the step has started, which inherited it
+        os.close(number)
 
 
 def _note_use(store: Store, folder: str) -> None:

@@ -168,17 +168,15 @@ class Worker:
         except FlowymlError:  # a faulty input is the step's own error
             return compute()
         try:
-            kept = open_store(self._kept) if self._kept else self.store
+            cached = open_store(self._kept) if self._kept else self.store
         except ArtifactError as error:
             logger.warning("step %r is not cached: %s", label, error)
             return compute()
-        cache = StepCache(self.store, kept, self.plan.name, self.run_id)
-        outputs = cache.outputs(
-            step,
-            Depends(contents, dates=self.dates.plain()),
-            partial(artifact_key, self._place, label, attempt),
-            compute,
-        )
+        cache = StepCache(
+            step, Depends(contents, dates=self.dates.plain()), pipeline=self.plan.name, run_id=self.run_id,
+            store=self.store, cached=cached, key_of=partial(artifact_key, self._place, label, attempt),
+        )  # fmt: skip
+        outputs = cache.outputs(compute)
         return self._reported(step, label, outputs) if outputs.cached_from else outputs
 
     def _read_earlier_outputs(self, step: Step, label: str, attempt: int) -> AttemptOutputs | None:

@@ -173,12 +173,12 @@ class StepCalls:
         if state.changed:
             return self._uncached(node, state.changed, self._run_here(node))
         try:
-            contents, kept = self._contents(node), open_store()
+            contents, cached = self._contents(node), open_store()
         except ArtifactError as error:  # an input cannot be written, so has no digest; or the store cannot be opened
             return self._uncached(node, error, self._run_here(node))
         depends = Depends(contents, state.digest, self._dates.plain())
         store, live = open_store(self._folder), dict[str, Any]()
-        place = partial(artifact_key, run_place("local", self._pipeline, self._run_id), node.label, node.attempt)
+        key_of = partial(artifact_key, run_place("local", self._pipeline, self._run_id), node.label, node.attempt)
 
         def compute() -> dict[str, Any]:
             before = len(self.artifacts)
@@ -193,12 +193,15 @@ class StepCalls:
             return {
                 name: pack(value, store, key=key, preview=noted_preview(noted.get(name), value, store, key))
                 for name, value in live.items()
-                for key in (partial(place, name),)
+                for key in (partial(key_of, name),)
             }
 
         try:
-            cache = StepCache(store, kept, self._pipeline, self._run_id)
-            outputs = cache.outputs(node.step, depends, place, compute)
+            cache = StepCache(
+                node.step, depends, pipeline=self._pipeline, run_id=self._run_id,
+                store=store, cached=cached, key_of=key_of,
+            )  # fmt: skip
+            outputs = cache.outputs(compute)
         except ArtifactError as error:  # of a value that cannot be written, which threads hand over anyway
             if not live:
                 raise
