@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import dropwhile, groupby
@@ -153,37 +153,38 @@ def _explained(
     """Yield the run of each step or item that was a hit, the differences of each new result from the most similar one
     of the run before, or else of any earlier run, and the log's reason for the rest.
     """
-    ran = [step for step in steps if not step.is_cached]
     for step in steps:
         if step.is_cached:
             why = f"a hit: the result of run {step.cached_from}, since nothing that it depends on has changed"
-            yield {"step": step.label, "outcome": "hit", "run_id": step.cached_from, "why": why, "changed": []}
+            yield _outcome(step.label, "hit", why, step.cached_from)
+    ran = [step for step in steps if not step.is_cached]
     own = [entry for entry in entries if entry.run_id == run.run_id]
     before = _sources_before(target, run, steps) if any(not entry.is_refreshed for entry in own) else set()
     for entry in own:
-        if entry.is_refreshed:
-            why = "it ran because of --refresh"
-            yield {"step": entry.step, "outcome": "miss", "run_id": None, "why": why, "changed": []}
-            continue
         earlier = [each for each in entries if each.run_id != run.run_id and each.created < entry.created]
         earlier = [each for each in earlier if each.run_id in before] or earlier
-        nearest = min(earlier, key=lambda each: len(differences(each.depends, entry.depends)), default=None)
-        if nearest is None:
-            why = "it ran, since no earlier result was stored, or its `ttl` was over"
+        if entry.is_refreshed:
+            yield _outcome(entry.step, "miss", "it ran because of --refresh")
+        elif not earlier:
+            yield _outcome(entry.step, "miss", "it ran, since no earlier result was stored, or its `ttl` was over")
         else:
+            changes = [(differences(each.depends, entry.depends), each) for each in earlier]
+            changed, nearest = min(changes, key=lambda change: len(change[0]))
             why = f"it ran, because this has changed since run {nearest.run_id}"
-        yield {
-            "step": entry.step, "outcome": "miss", "run_id": nearest and nearest.run_id, "why": why,
-            "changed": list(_with_files(target, nearest, run, differences(nearest.depends, entry.depends)))
-            if nearest else [],
-        }  # fmt: skip
+            yield _outcome(entry.step, "miss", why, nearest.run_id, _with_files(target, nearest, run, changed))
     if len(own) == len(ran):
         return
     reasons = {step.label: _reason_not_cached(target, run, step) for step in ran}  # an entry does not name its item
-    for label, reason in list(reasons.items()) if any(reasons.values()) else list(reasons.items())[len(own) :]:
-        if reason or not any(reasons.values()):
-            why = reason or "it ran, and no result of it is cached: it failed, or an item with equal inputs ran first"
-            yield {"step": label, "outcome": "not cached", "run_id": None, "why": why, "changed": []}
+    why = "it ran, and no result of it is cached: it failed, or an item with equal inputs ran first"
+    known = {label: reason for label, reason in reasons.items() if reason}
+    for label, reason in (known or dict.fromkeys([*reasons][len(own) :], why)).items():
+        yield _outcome(label, "not cached", reason)
+
+
+def _outcome(
+    step: str, outcome: str, why: str, run_id: str | None = None, changed: Iterable[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    return {"step": step, "outcome": outcome, "run_id": run_id, "why": why, "changed": list(changed)}
 
 
 def _sources_before(target: Orchestrator, run: Run, steps: Sequence[StepRun]) -> set[str]:
