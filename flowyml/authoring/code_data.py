@@ -60,7 +60,8 @@ class _DataFiles:
     Code puts names together: each part of a text may be a file's or a folder's name, in every folder that is searched.
     Of names that are made at run time, the code has a suffix, ``.csv``, or a pattern, ``*.csv``, ``part-%d``. Below
     folders that it names, any folder may have them; if it lists folders, all that is there counts. Left out are hidden
-    files, what links to folders lead to, and installed packages, unless texts name them; ``.git`` and ``.venv`` anyway.
+    folders elsewhere, what links to folders lead to, and installed packages, unless texts name them; ``.git`` and
+    ``.venv`` anyway.
     """
 
     def __init__(self, texts: set[str], names: set[str]) -> None:
@@ -119,19 +120,19 @@ class _DataFiles:
             yield f"folder {folder.label}"
         there = entries_in(folder.path, state)
         for name in sorted(there.names):
-            is_folder, is_exact = name in there.folders, name in self._parts
-            is_hidden = name[0] == "." and (name in _OF_TOOLS or not is_exact)
-            is_found = is_exact or (self._fits(name) and not is_hidden)
-            if not is_found and (is_hidden or not (folder.is_deep if is_folder else lists)):
+            is_folder, is_exact, is_of_tool = name in there.folders, name in self._parts, name in _OF_TOOLS
+            is_found = is_exact or (self._fits(name) and not is_of_tool)
+            is_listed = lists and not is_of_tool
+            is_deep = folder.is_deep and name[0] != "."
+            if not (is_found or is_listed or (is_folder and is_deep)):
                 continue
             path, label = folder.path / name, f"{folder.label}/{name}"
             if not is_folder:
                 yield from self._file(path, label, is_exact=is_exact)
             elif is_found or not (name in there.links or name == "__pycache__" or is_installed(path)):
-                is_named = (folder.is_named or is_found) and not is_hidden
-                is_deep = is_named or (folder.is_deep and not is_hidden)
+                is_named = (is_listed or is_found or (folder.is_named and is_deep)) and not is_of_tool
                 place = "" if name in there.links else f"{folder.place}{os.sep}{name}"
-                folders.append(_Folder(path, label, is_named, is_deep, place))
+                folders.append(_Folder(path, label, is_named, is_named or is_deep, place))
 
     def _file(self, path: Path, label: str, *, is_exact: bool) -> Iterator[str]:
         if path in self.states or not (is_exact or self._files < _MOST_FILES):

@@ -131,6 +131,10 @@ DATA = {
     "by a pattern of folders": ("data/b/d.txt", "next(HERE.glob('data/**/*.txt'))"),
     "in a list of a folder": ("data/b/d", "next(path for path in (HERE / 'data').rglob('*') if path.is_file())"),
     "in a list of a hidden folder": (".data/d", "next((HERE / '.data').iterdir())"),
+    "hidden in a list of a folder": ("data/.d", "next((HERE / 'data').iterdir())"),
+    "hidden, by a pattern": (".d.txt", "next(HERE.glob('*.txt'))"),
+    "hidden folders in a list of a folder": ("data/.b/d", "next((HERE / 'data').glob('*/*'))"),
+    "hidden, by its suffix in a walk": ("data/.b.txt", "next(HERE.rglob('*.txt'))"),
     "in a walk by descriptors": ("data/d", "(HERE / 'data' / next(__import__('os').fwalk(HERE / 'data'))[2][0])"),
     "of a package": ("pk/d.txt", "__import__('importlib.resources').resources.files('pk').joinpath('d.txt')"),
 }  # fmt: skip
@@ -203,14 +207,14 @@ def test_a_pickle_reads_no_strangers_code(project: Project) -> None:
 def test_a_list_of_a_folder_stays_within(
     project: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is hidden or behind a link does not count, nor more files than can be looked at."""
+    """What is git's or behind a link does not count, nor more files than can be looked at."""
     away, behind = tmp_path_factory.mktemp("away"), tmp_path_factory.mktemp("behind")
     used = f"import glob\nLIST = glob.glob\nNAMES = ['data', '.git', '{away}', '/proc']\n"
-    project.write({**APART, "used.py": used + APART["used.py"], "data/a": "1", ".git/a": "1", "data/.a": "1"})
+    project.write({**APART, "used.py": used + APART["used.py"], "data/a": "1", ".git/a": "1", "data/.git/a": "1"})
     (project.folder / "data" / "link").symlink_to(behind)
     project.run()
     assert project.is_cached()
-    project.write({"data/.b": "2", ".git/b": "2", "data/__pycache__/b": "2"})
+    project.write({".git/b": "2", "data/.git/b": "2", "data/__pycache__/b": "2"})
     (behind / "b").write_text("2")
     assert project.is_cached()
     for folder in (project.folder / "data", away):
