@@ -25,16 +25,23 @@ from flowyml.plan.model import SCHEMA_VERSION, Caching, Plan, Step
 from flowyml.plan.types import is_model, leaves, wanted
 from flowyml.runtime.code import LiveState
 
-__all__ = ["data_digest", "live_states", "with_caching"]
+__all__ = ["included_data", "live_states", "with_caching"]
+
+_MOST_NAMED = 20  # data files of a step: the plan, which has them, travels with each run
 
 
 def with_caching(
-    plan: Plan, calls: Sequence[Call], *, enabled: bool | None, data: str, before: Plan | None = None
+    plan: Plan,
+    calls: Sequence[Call],
+    *,
+    enabled: bool | None,
+    data: Sequence[tuple[str, str]],
+    before: Plan | None = None,
 ) -> Plan:
     """Return the plan with the parts of each cached step's key.
 
-    ``enabled`` is that of ``Pipeline(enable_cache=…)``, ``data`` a digest of the data files in the bundle. ``before``
-    is the earlier result for the same plan, which is returned again if it is still valid.
+    ``enabled`` is that of ``Pipeline(enable_cache=…)``, ``data`` the data files in the bundle, as label and
+    content. ``before`` is the earlier result for the same plan, which is returned again if it is still valid.
 
     Raises ``DefinitionError``.
     """
@@ -54,9 +61,9 @@ def with_caching(
     return replace(plan, steps=steps, schema_version=SCHEMA_VERSION)
 
 
-def data_digest(files: Mapping[str, Path]) -> str:
-    """Return a digest of data files, by their paths on the worker."""
-    return _digest([name, hash_of(path)] for name, path in sorted(files.items()))
+def included_data(files: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """Return the data files in a bundle, by their paths on the worker, with their contents."""
+    return [(name, hash_of(path)) for name, path in sorted(files.items())]
 
 
 def live_states(plan: Plan, calls: Sequence[Call]) -> dict[str, Callable[[], LiveState]]:
@@ -98,13 +105,16 @@ def _reached(step: Step, call: Call) -> Reached:
             raise DefinitionError(f"step {step.name!r} cannot be cached: its code cannot be read: {error}") from error
 
 
-def _caching(step: Step, call: Call, cache: Cache, code: Reached, makers: str, data: str) -> Caching:
+def _caching(
+    step: Step, call: Call, cache: Cache, code: Reached, makers: str, data: Sequence[tuple[str, str]]
+) -> Caching:
     hint = wanted(call.step.function)
     packages = tuple(dict.fromkeys((*cache.packages, *_distributions_of(code.imports))))
     for package in packages:
         first_version(package)  # while it is the one that this process has imported
     return Caching(
-        code=_digest([code.code, code.data, data]),
+        code=code.code,
+        data=_by_name([*code.data, *data]),
         makers=makers,
         version=str(cache.version),
         ttl_seconds=cache.ttl_seconds,
@@ -114,6 +124,17 @@ def _caching(step: Step, call: Call, cache: Cache, code: Reached, makers: str, d
         dates=code.uses_current_run,
         paths=tuple(item.name for item in step.inputs if any(map(_may_be_path, leaves(hint(item))))),
     )
+
+
+def _by_name(data: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return a digest of each data file, by its name; if there are many, one of all."""
+    contents: dict[str, list[str]] = {}
+    for label, content in data:  # files of several folders may have one label
+        name = label.removeprefix("./").encode("utf-8", "backslashreplace").decode()
+        contents.setdefault(name, []).append(content)
+    if len(contents) > _MOST_NAMED:
+        return {"one of its data files": _digest(sorted(contents.items()))}
+    return {name: _digest(each)[:32] for name, each in contents.items()}
 
 
 def _distributions_of(modules: Iterable[str]) -> list[str]:

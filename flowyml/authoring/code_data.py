@@ -36,8 +36,10 @@ class _Folder(NamedTuple):
 
 def data_files(
     texts: set[str], names: set[str], own: Mapping[Path, str], above: Mapping[Path, str]
-) -> tuple[list[str], dict[Path, tuple[int, ...]]]:
+) -> tuple[list[tuple[str, str]], dict[Path, tuple[int, ...]]]:
     """Return the data files that code with these texts and names may read, and the states of all that was sought.
+
+    A file is its label and its content; a folder that the code lists has no content of its own.
 
     They are looked for in the folders of the code, and in those above to which it goes; the values of the mappings are
     labels. A search is kept as long as all these states hold: a run needs it before and after each cached step.
@@ -47,7 +49,7 @@ def data_files(
     known = _searches.get(key)
     if known is None or any(state_of_file(path) != seen for path, seen in known[1].items()):
         found = _DataFiles(texts, names)
-        known = list(found.lines(own, above)), found.states
+        known = list(found.labelled(own, above)), found.states
         if len(_searches) >= _MOST_KEPT:
             _searches.clear()
         _searches[key] = known
@@ -75,8 +77,8 @@ class _DataFiles:
         self._files = 0  # of those that no text names in full: there may be very many, and huge ones
         self._bytes = 0
 
-    def lines(self, own: Mapping[Path, str], above: Mapping[Path, str]) -> Iterator[str]:
-        """Yield each file with its content."""
+    def labelled(self, own: Mapping[Path, str], above: Mapping[Path, str]) -> Iterator[tuple[str, str]]:
+        """Yield each file's label and content."""
         folders = [_Folder(path, label, is_deep=self._goes_below) for path, label in own.items()]
         folders += [_Folder(path, label) for path, label in above.items()]
         if self._is_from_home:
@@ -92,7 +94,7 @@ class _DataFiles:
                 if visit not in seen:
                     seen.add(visit)
                     if folder.place or folder.path.is_dir():
-                        yield from self._lines_in(folder._replace(place=place), folders)
+                        yield from self._labelled_in(folder._replace(place=place), folders)
                     else:
                         yield from self._file(folder.path, folder.label, is_exact=True)
             self.states.setdefault(folder.path, state_of_file(folder.path))  # also of a link, or what cannot be read
@@ -112,12 +114,12 @@ class _DataFiles:
                 yield _Folder(path, f"{label}/{fixed}", is_named, is_named)
                 yield _Folder(Path(os.path.normpath(base / above)), f"{label}/{above}")
 
-    def _lines_in(self, folder: _Folder, folders: list[_Folder]) -> Iterator[str]:
+    def _labelled_in(self, folder: _Folder, folders: list[_Folder]) -> Iterator[tuple[str, str]]:
         """Yield the files in a folder; append the folders in it that are to be searched."""
         state = self.states[folder.path] = state_of_file(folder.path)
         lists = self._lists and folder.is_named
         if lists:
-            yield f"folder {folder.label}"
+            yield f"{folder.label}/", ""
         there = entries_in(folder.path, state)
         for name in sorted(there.names):
             is_folder, is_exact, is_of_tool = name in there.folders, name in self._parts, name in _OF_TOOLS
@@ -134,7 +136,7 @@ class _DataFiles:
                 place = "" if name in there.links else f"{folder.place}{os.sep}{name}"
                 folders.append(_Folder(path, label, is_named, is_named or is_deep, place))
 
-    def _file(self, path: Path, label: str, *, is_exact: bool) -> Iterator[str]:
+    def _file(self, path: Path, label: str, *, is_exact: bool) -> Iterator[tuple[str, str]]:
         if path in self.states or not (is_exact or self._files < _MOST_FILES):
             return
         state = self.states[path] = state_of_file(path)
@@ -144,7 +146,7 @@ class _DataFiles:
                 if not is_exact:
                     self._files, self._bytes = self._files + 1, self._bytes + size
                 is_huge = not is_exact and self._bytes > _MOST_BYTES
-                yield f"file {label} {state[1:3] if is_huge else hash_of(path, state)}"
+                yield label, str(state[1:3]) if is_huge else hash_of(path, state)
 
 
 _OF_TOOLS = (".git", ".venv")  # code that names these leaves them out, or only asks for them
@@ -174,5 +176,5 @@ _GOING_BELOW = frozenset({"walk", "fwalk", "rglob"})
 _OF_HOME = frozenset({"home", "expanduser"})
 _NAMES_THAT_MATTER = _LISTING | _GOING_BELOW | _OF_HOME
 
-_searches: dict[tuple[Any, ...], tuple[list[str], dict[Path, tuple[int, ...]]]] = {}
+_searches: dict[tuple[Any, ...], tuple[list[tuple[str, str]], dict[Path, tuple[int, ...]]]] = {}
 _MOST_KEPT = 64

@@ -42,14 +42,14 @@ __all__ = ["Reached", "live_state", "reached"]
 
 
 class Reached(NamedTuple):
-    """The code that a function can reach, as a digest, and that of the data files that this code names.
+    """The code that a function can reach, as a digest, and the data files that this code names, as label and content.
 
     ``uses_current_run`` is True if the code may read its run's dates. ``imports`` are the installed packages that it
     imports, by the first parts of their modules' names.
     """
 
     code: str
-    data: str
+    data: tuple[tuple[str, str], ...]
     uses_current_run: bool
     imports: frozenset[str]
 
@@ -78,7 +78,7 @@ def live_state(function: Callable[..., Any]) -> LiveState:
     """Return the state of a function's reachable code in this process. Raises as ``reached`` does."""
     walk = _live_walk(function)
     code = walk.reached()[:2]  # with the code that was put in the place of what the files say
-    state = [*walk.held, *(code if code != reached(function, by_value=False)[:2] else [])]
+    state = [*walk.held, *(map(str, code) if code != reached(function, by_value=False)[:2] else [])]
     return LiveState(_digest(state) if state else "", walk.changed)
 
 
@@ -105,12 +105,12 @@ class _Walk(FileWalk):
         code = _digest([*self.text(), *sorted(self.named), *held])
         uses_current_run = self.uses_current_run or "current_run" in self.names_from_roots()
         imports = frozenset(self.imports - sys.stdlib_module_names - {"flowyml"})
-        return Reached(code, _digest(self.data()), uses_current_run, imports)
+        return Reached(code, tuple(self.data()), uses_current_run, imports)
 
     def enter(self, file: SourceFile) -> None:
         """Collect a file; with ``live``, note whether it changed since this process imported it."""
         if self._is_live and not is_as_imported(live_module(file), file):
-            self._note(f"{file.path.name} may have changed since this process imported it")
+            self._note(f"{file.path.name} may have changed since this process imported it; restart it, or the kernel")
         super().enter(file)
 
     def collect(self, code: Any) -> None:

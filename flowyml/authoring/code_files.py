@@ -190,8 +190,8 @@ class FileWalk:
                 if path.suffix == ".py" or path.is_dir():
                     self._states.setdefault(path, state_of_file(path))
 
-    def data(self) -> Iterator[str]:
-        """Yield the data files that the code may read, with their content.
+    def data(self) -> Iterator[tuple[str, str]]:
+        """Yield the labels of the data files that the code may read, with their content.
 
         They are looked for beside the modules, up to the project's folder, in the working folder, and as far above
         these as the code goes up.
@@ -208,9 +208,9 @@ class FileWalk:
             own.setdefault(here, ".")
             for folder in [*here.parents][: max(self._levels_up.values(), default=0)] if goes_up else ():
                 above.setdefault(folder, os.path.relpath(folder, here))
-        lines, states = data_files(self._texts, self._names, own, above)
+        found, states = data_files(self._texts, self._names, own, above)
         self._states |= states
-        yield from lines
+        yield from found
 
 
 _MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")

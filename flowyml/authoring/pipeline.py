@@ -235,9 +235,9 @@ class Pipeline:
         """Add caching to the plan: code and its state may change while the pipeline stays the same."""
         calls = self._record().calls
         if self.enable_cache is not False and (self.enable_cache or any(c.step.step_options.cache for c in calls)):
-            from flowyml.authoring.caching import data_digest, with_caching
+            from flowyml.authoring.caching import included_data, with_caching
 
-            data = data_digest(self._included()) if self.include else ""
+            data = included_data(self._included()) if self.include else ()
             before = self._cached[1] if self._cached and self._cached[0] is plan else None
             cached = with_caching(plan, calls, enabled=self.enable_cache, data=data, before=before)
             self._cached, plan = (plan, cached), cached

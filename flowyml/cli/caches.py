@@ -29,7 +29,7 @@ _COLUMNS = {"KEY": 0, "PIPELINE": 60, "STEP": 0, "FROM RUN": 120, "CREATED": 80,
 """The columns of the table of results, and how wide a terminal must be to show each."""
 
 _IN_WORDS = {
-    "code": "its code", "makers": "the code of the steps before", "inputs": "input {!r}",
+    "code": "its code", "data": "{}", "makers": "the code of the steps before", "inputs": "input {!r}",
     "files": "a file that input {!r} names", "held": "the state of its code in the calling process",
     "packages": "package {}", "environment": "variable {}", "secrets": "secret {}", "dates": "the run's {}",
 }  # fmt: skip
@@ -122,12 +122,12 @@ def explain(
         if as_json:
             out.document(outcomes)
             return 0
-        # Items of a loop mostly ran for the same reason.
-        same = [(outcome, len(list(group))) for outcome, group in groupby(outcomes)]
-        for outcome, count in same:
-            items = f" ({count} items)" * (count > 1)
+        # Items of a loop mostly ran, or did not, for the same reason.
+        same = [list(group) for _, group in groupby(outcomes, lambda each: {**each, "step": step})]
+        for outcome, *others in same:
+            which = f"{step} ({len(others) + 1} items)" if others else outcome["step"]
             ends = ":" * bool(outcome["changed"])
-            out.line(f"{outcome['step']}{items} of run {run.run_id}: {outcome['why']}{ends}")
+            out.line(f"{which} of run {run.run_id}: {outcome['why']}{ends}")
             for change in outcome["changed"]:
                 values = f" ({change['before']} → {change['after']})" if "before" in change else ""
                 files = f": {', '.join(change['files'])}" if change.get("files") else ""

@@ -1,4 +1,4 @@
-"""``flowyml compare``: the differences of two runs: code, parameters, packages, metrics, statuses and times."""
+"""``flowyml compare``: the differences of two runs: code, parameters, data, packages, metrics, statuses and times."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class _Side(NamedTuple):
 
 
 def compare(first: Job, second: Job, on: On = None, artifacts: Artifacts = None, as_json: AsJson = False) -> None:
-    """Show what differs between two runs: code, parameters, packages, metrics, statuses and times.
+    """Show what differs between two runs: code, parameters, data, packages, metrics, statuses and times.
 
     Which files of the code differ is known where the code of both runs is still there. Versions are those of the
     packages that the code imports: local runs, and Prefect's without a work pool, record them, others only for cached
-    steps. A note says what is not recorded.
+    steps. Data files are those that cached steps depend on. A note says what is not recorded.
     """
     with Output(as_json) as out:
         target = resolve(on)
@@ -47,6 +47,7 @@ def compare(first: Job, second: Job, on: On = None, artifacts: Artifacts = None,
         changes_by_part = {
             "code": list(_code(target, sides, lacks)),
             "parameters": _changed(*(side.run.parameters for side in sides)),
+            "data": _data(sides),
             "packages": _packages(sides, lacks),
             "metrics": _changed(*(side.metrics for side in sides)),
         }
@@ -61,7 +62,9 @@ def compare(first: Job, second: Job, on: On = None, artifacts: Artifacts = None,
             ("status", *(status_word(side.run.status) for side in sides)),
             ("took", *(span_text(side.run.duration_seconds) if side.run.started_at else "" for side in sides)),
         ]
-        words = {"parameters": "parameter", "packages": "package", "metrics": "metric", "code": "code"}
+        words = {
+            "parameters": "parameter", "packages": "package", "metrics": "metric", "code": "code", "data": "data",
+        }  # fmt: skip
         for part, changes in changes_by_part.items():
             for change in changes:
                 name = change["name"]
@@ -126,6 +129,19 @@ def _packages(sides: tuple[_Side, _Side], lacks: list[str]) -> list[dict[str, An
     before, after = versions
     both = sorted(before.keys() & after.keys())  # one that is recorded for one run alone may have been there for both
     return _changed({name: before[name] for name in both}, {name: after[name] for name in both})
+
+
+def _data(sides: tuple[_Side, _Side]) -> list[dict[str, Any]]:
+    """Return the data files that differ, with digests: those of steps that were cached in both runs."""
+    found = dict[str, dict[str, Any]]()
+    for step in sorted(sides[0].results.keys() & sides[1].results.keys()):
+        results = [side.results[step] for side in sides]
+        for change in differences(*results):
+            if (part := change["part"]) in ("data", "files"):
+                name = change["name"] if part == "data" else f"of {step}.{change['name']}"
+                digests = (_digest((depends.get(part) or {}).get(change["name"])) for depends in results)
+                found[name] = {"name": name, **dict(zip(("before", "after"), digests, strict=True))}
+    return [*found.values()]
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -167,7 +167,8 @@ class _Lines:
             self._print_change("", self._name, run.status, run.duration_seconds)
         for step, _ in opened(steps):
             subject = f"{self._name}: {labelled(step.name, step.index)}"
-            note = f", {step.note}" if step.is_cached else ""
+            cached = step.note if step.is_cached else step.cached_part
+            note = f", {cached}" if cached else ""
             self._print_change(labelled(step.name, step.index), subject, step.status, step.duration_seconds, note)
         self._print_change("", self._name, run.status, run.duration_seconds)
 

@@ -72,8 +72,9 @@ class StepRun:
     """A step of a run. ``attempt`` counts from 1; 0 before the first.
 
     A step in a loop has a record for each item; ``index`` is the item's position in the list, a number for each loop
-    around it, and empty outside of all loops. ``items`` and ``busy_seconds`` are set by ``folded``. ``cached_from`` is
-    the run that its results come from, if it did not run itself.
+    around it, and empty outside of all loops. ``items``, ``busy_seconds`` and ``cached_part`` are set by ``folded``.
+    ``cached_from`` is the run that its results come from, if it did not run itself; of a loop in which only some items
+    did not, ``cached_part`` says how many.
     """
 
     name: str
@@ -87,6 +88,7 @@ class StepRun:
     items: tuple[int, int] | None = None
     busy_seconds: float | None = None
     cached_from: str = ""
+    cached_part: str = ""
 
     @property
     def is_cached(self) -> bool:
@@ -95,11 +97,13 @@ class StepRun:
 
     @property
     def note(self) -> str:
-        """The first line of its error, or why it did not run: ``skipped``, ``no items`` or ``cached``; else empty."""
+        """The first line of its error, or why it or some items did not run: ``skipped``, ``no items`` or ``cached``."""
         if self.error:
             return self.error.partition("\n")[0]
         if self.cached_from:
             return f"cached from {self.cached_from}"
+        if self.cached_part:
+            return self.cached_part
         return self.raw_status.replace("_", " ") if self.raw_status in _DID_NOT_RUN else ""
 
     @property
@@ -198,7 +202,7 @@ def folded(steps: Iterable[StepRun]) -> list[StepRun]:
 def opened(steps: Sequence[StepRun], limit: int = 20) -> Iterator[tuple[StepRun, str]]:
     """Yield the steps to display: ``folded``, and below a step of a loop the first ``limit`` items that failed.
 
-    Each has its note; the note for all items counts those that failed.
+    Each has its note; the note for all items counts those that failed, and those that were cached.
     """
     failed: dict[str, list[StepRun]] = {}
     for step in steps:
@@ -207,7 +211,7 @@ def opened(steps: Sequence[StepRun], limit: int = 20) -> Iterator[tuple[StepRun,
     for step in folded(steps):
         items = failed.get(step.name, ()) if step.items else ()
         more = f", the first {limit} are shown" if len(items) > limit else ""
-        yield step, f"{len(items)} failed{more}" if items else step.note
+        yield step, ", ".join(filter(None, (f"{len(items)} failed{more}", step.cached_part))) if items else step.note
         yield from ((item, item.note) for item in items[:limit])
 
 
@@ -220,11 +224,15 @@ def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:
         status = ExecutionStatus.RUNNING
     done = len(ended) == len(runs)
     error = next((f"{run.label}: {run.error}" for run in runs if run.error), None)
+    cached = [run for run in runs if run.cached_from]
+    sources = {run.cached_from for run in cached}
+    source = sources.pop() if len(sources) == 1 else f"{len(sources)} runs" if sources else ""
     return StepRun(
         name=name, status=status, raw_status=worst.raw_status, attempt=max(run.attempt for run in runs),
         started_at=min(begun, default=None), error=error, items=(len(ended), len(runs)),
         ended_at=max((run.ended_at for run in runs if run.ended_at), default=None) if done else None,
-        busy_seconds=_busy(runs), cached_from=_cached_from(runs),
+        busy_seconds=_busy(runs), cached_from=source if len(cached) == len(runs) else "",
+        cached_part=f"{len(cached)} of {len(runs)} cached from {source}" if 0 < len(cached) < len(runs) else "",
     )  # fmt: skip
 
 
@@ -235,12 +243,6 @@ def _busy(runs: Sequence[StepRun]) -> float:
         seconds += max(0.0, elapsed(max(started, until), ended))
         until = max(until, ended)
     return seconds
-
-
-def _cached_from(runs: Sequence[StepRun]) -> str:
-    """Return the run that the results of all items come from, in words if there are several; empty if an item ran."""
-    sources = {run.cached_from for run in runs}
-    return "" if "" in sources else sources.pop() if len(sources) == 1 else f"{len(sources)} runs"
 
 
 _ITEM = re.compile(r"(.+?)((?:\[\d+\])+)")

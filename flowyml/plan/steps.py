@@ -45,14 +45,16 @@ class Input:
 class Caching:
     """The parts of the key by which a step's results are cached.
 
-    ``code`` is a digest of the code that the step can reach, ``makers`` a digest of the code of all earlier steps,
-    which counts if an input may have code of its own. ``arguments`` are those that count; None means all.
+    ``code`` is a digest of the code that the step can reach, ``data`` those of the data files that this code names, by
+    their names, ``makers`` a digest of the code of all earlier steps, which counts if an input may have code of its
+    own. ``arguments`` are those that count; None means all.
     ``environment`` and ``packages`` name variables and packages of the worker that count; ``dates`` is True if the
     run's dates count. ``paths`` are the inputs whose text names files. Results older than ``ttl_seconds`` do not count.
     With ``refresh``, none does, and a new result replaces it.
     """
 
     code: str
+    data: Mapping[str, str] = field(default_factory=dict)
     makers: str = ""
     version: str = ""
     ttl_seconds: float | None = None

@@ -288,6 +288,7 @@ def _parts(pipeline: str, step: Step, caching: Caching, depends: Depends) -> dic
         "inputs": {name: _digest(content) for name, content in contents.items()},
     }  # fmt: skip
     optional = {
+        "data": dict(caching.data),
         "makers": caching.makers if any(map(has_object, contents.values())) else "",
         "files": _files(step, caching, depends),
         "version": caching.version,

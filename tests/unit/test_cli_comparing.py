@@ -139,3 +139,59 @@ def test_versions_of_what_the_code_imports_are_recorded(tmp_path: Path, options:
     assert flowyml("compare", "three", "four", "--json").json["not_recorded"] == [
         "versions of packages: recorded for three only",
     ]
+
+
+MEASURED = """
+import json
+from pathlib import Path
+from flowyml import pipeline, step
+
+@step(cache=True)
+def weigh(item: int, rows: Path) -> int:
+    weights = json.loads((Path(__file__).parent / "weights.json").read_text())
+    return item * weights["scale"] + len(rows.read_text())
+
+@pipeline
+def measured(items: list[int] = [1, 2, 3]):
+    return weigh.partial(rows=Path("rows.csv").absolute()).map(item=items)
+"""
+
+
+def test_the_data_files_that_changed_are_named(tmp_path: Path) -> None:
+    (tmp_path / "measured.py").write_text(MEASURED)
+    (tmp_path / "rows.csv").write_text("one")
+    (tmp_path / "weights.json").write_text('{"scale": 1}')
+    assert flowyml("run", "measured.py", "--run-id", "before").code == 0
+    (tmp_path / "weights.json").write_text('{"scale": 2}')
+    assert flowyml("run", "measured.py", "--run-id", "weighed").code == 0
+    explained = flowyml("cache", "explain", "weigh").out.splitlines()
+    why = "it ran, because this has changed since run before:"
+    assert explained == [f"weigh (3 items) of run weighed: {why}", "  weights.json changed"]
+    (change,) = flowyml("compare", "before", "weighed", "--json").json["data"]
+    assert change["name"] == "weights.json"
+    assert None not in change.values()
+    (tmp_path / "rows.csv").write_text("two")
+    assert flowyml("run", "measured.py", "--run-id", "filled").code == 0
+    assert "\ndata of weigh.rows " in flowyml("compare", "weighed", "filled").out
+
+
+def test_of_very_many_data_files_the_plan_has_one_digest(tmp_path: Path) -> None:
+    (tmp_path / "measured.py").write_text(MEASURED.replace("weights.json", "*.json").replace(".read_text())", ".name)"))
+    for number in range(21):
+        (tmp_path / f"{number}.json").write_text("1")
+    plan = flowyml("compile", "measured.py", "--to", "plan").json
+    assert [*plan["steps"][0]["caching"]["data"]] == ["one of its data files"]
+    (tmp_path / "20.json").write_text("2")
+    assert flowyml("compile", "measured.py", "--to", "plan").json != plan
+
+
+def test_a_loop_says_how_many_of_its_items_were_cached(tmp_path: Path) -> None:
+    (tmp_path / "measured.py").write_text(MEASURED)
+    (tmp_path / "rows.csv").write_text("one")
+    (tmp_path / "weights.json").write_text('{"scale": 1}')
+    for run_id, items in (("first", "[1, 2, 3]"), ("second", "[1, 2, 4]"), ("third", "[1, 2, 3]")):
+        assert flowyml("run", "measured.py", "--run-id", run_id, "-p", f"items={items}").code == 0
+    assert "  2 of 3 cached from first\n" in flowyml("status", "second").out
+    assert "2 of 3 cached from first" in flowyml("compare", "first", "second").out
+    (line,) = flowyml("cache", "explain", "weigh").out.splitlines()
+    assert line.startswith("weigh (3 items) of run third: a hit: the result of run first, ")
