@@ -175,7 +175,7 @@ class Step(Generic[P, R]):
         cache: bool | Cache | None = None,
     ) -> Step[P, R]:
         """Return the same function as another step: these options replace those of ``@step``."""
-        given = {option: value for option, value in locals().items() if option != "self"}
+        given = {option: value for option, value in locals().items() if option != "self"}  # all that it takes
         given["resources"] = ResourceRequirements.coerce(resources, stacklevel=4)
         return self._changed(checked_options(self, given))
 

@@ -23,7 +23,8 @@ from flowyml.core.item_names import MOST_ITEMS
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
 from flowyml_airflow.log_events import LogEvent
-from flowyml_airflow.names import STEP_MARKER
+from flowyml_airflow.names import EXACT_KEY, STEP_MARKER
+from flowyml_airflow.parameters import parameters_of
 from flowyml_airflow.step_runs import attributed
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
@@ -305,6 +306,12 @@ def test_code_in_a_file_that_unpacks_without_end(monkeypatch: pytest.MonkeyPatch
 def test_a_parameter_of_prefect_that_is_like_a_quoted_one(text: str) -> None:
     given = {"x": {"__prefect_kind": "json", "value": text}}
     assert read_parameters(given) == given
+
+
+@pytest.mark.parametrize("text", [NESTED, "{", "[1]", "5", 5, None, '{"rate": "another"}', '{"code": 1}'])
+def test_a_conf_of_airflow_that_is_like_one_with_exact_parameters(text: Any) -> None:
+    """Also of a run whose value was edited in Airflow's form, which has the text of the run before."""
+    assert parameters_of({"rate": 0.5, EXACT_KEY: text}) == {"rate": 0.5}
 
 
 @pytest.mark.parametrize("data", [NESTED, "5", "[1]", [1], [{}], [{"step": "a", "task": "a", "loops": NESTED}]])
