@@ -11,7 +11,7 @@ import json, time
 from flowyml import for_each, pipeline, step
 from flowyml.core.errors import NoFileFormatError, UnsupportedFeatureError
 from flowyml.orchestrators import registry
-from flowyml.orchestrators.config import Target
+from flowyml.orchestrators.target import Target
 from flowyml.orchestrators.targets import construct
 
 GROUPS, LENGTH = 50, 100

@@ -22,8 +22,8 @@ from flowyml.core.errors import (
 from flowyml.core.plain_text import safe_line
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline
-from flowyml.orchestrators.config import Target
 from flowyml.orchestrators.needs import needs_of
+from flowyml.orchestrators.target import Target
 from flowyml.orchestrators.targets import construct, targets
 from flowyml.plan.model import Plan
 

@@ -20,7 +20,7 @@ from flowyml.core.credentials import AUTH_OPTIONS
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.settings import is_trusted, without_consent
 from flowyml.core.urls import redact_url, same_address
-from flowyml.orchestrators.config import PREFIX, Target
+from flowyml.orchestrators.target import PREFIX, Target
 
 __all__ = ["CREDENTIALS", "refused_sources", "with_own_credentials", "without_credentials_of"]
 

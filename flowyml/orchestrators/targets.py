@@ -10,8 +10,8 @@ from flowyml.core.credentials import refusing_sources
 from flowyml.core.errors import ConfigurationError, OrchestratorNotFoundError
 from flowyml.core.settings import settings_file
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.orchestrators.config import PREFIX, Target
 from flowyml.orchestrators.registry import Factory, declared, default, load, not_found, require_engine
+from flowyml.orchestrators.target import PREFIX, Target
 
 __all__ = ["construct", "resolve", "target", "targets"]
 
@@ -51,7 +51,7 @@ def targets() -> dict[str, Target]:
     """Return every configured target by name. Raises ``ConfigurationError``."""
     if not any(name.upper().startswith(PREFIX) for name in os.environ) and settings_file() is None:
         return {}
-    from flowyml.orchestrators.settings import read
+    from flowyml.orchestrators.target_settings import read
 
     return read(settings_file())
 
@@ -74,7 +74,7 @@ def construct(factory: Factory, found: Target, options: Mapping[str, Any]) -> Or
     if not found.options:
         return factory(**options)
     from flowyml.orchestrators.credential_scope import without_credentials_of
-    from flowyml.orchestrators.settings import checked, grouped
+    from flowyml.orchestrators.target_settings import checked, grouped
 
     found = without_credentials_of(found, options.get("url"))
     values = checked(factory, found)

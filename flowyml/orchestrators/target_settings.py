@@ -17,9 +17,9 @@ from flowyml.core.credentials import Auth
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.settings import read_settings
 from flowyml.core.tls import Tls
-from flowyml.orchestrators.config import PREFIX, Target
 from flowyml.orchestrators.credential_scope import refused_sources, with_own_credentials
 from flowyml.orchestrators.registry import declared
+from flowyml.orchestrators.target import PREFIX, Target
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.registry import Factory
